@@ -1,0 +1,1 @@
+//! Naive, upstream-shaped algorithms that the benchmarks compare ours with.

@@ -1,0 +1,2 @@
+//! The metallb binary.
+fn main() {}
