@@ -1,0 +1,158 @@
+//! The administrative HTTP endpoints: `/healthz`, `/readyz`, `/metrics`, `/status`.
+//!
+//! Readiness means something here: every source has delivered its first full picture and a configuration, or the last
+//! good one, is in force. Until then `/readyz` answers 503 and names what is missing.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::metrics::Metrics;
+
+/// What must have happened before the process is ready, and whether it has.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness {
+    conditions: Arc<Mutex<BTreeMap<&'static str, bool>>>,
+}
+
+impl Readiness {
+    /// Announces a condition that is not met yet.
+    pub fn expect(&self, condition: &'static str) {
+        self.set(condition, false);
+    }
+
+    /// Marks a condition as met (or no longer met).
+    pub fn set(&self, condition: &'static str, met: bool) {
+        self.conditions.lock().unwrap_or_else(PoisonError::into_inner).insert(condition, met);
+    }
+
+    /// The conditions that are not met, in name order; empty means ready.
+    #[must_use]
+    pub fn missing(&self) -> Vec<&'static str> {
+        let conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
+        conditions.iter().filter(|&(_, &met)| !met).map(|(&name, _)| name).collect()
+    }
+}
+
+/// The live state that `/status` serves: replaced as a whole by the pipeline, read by anyone.
+#[derive(Clone, Debug)]
+pub struct StatusBoard {
+    sender: Arc<watch::Sender<serde_json::Value>>,
+}
+
+impl StatusBoard {
+    /// An empty board.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { sender: Arc::new(watch::Sender::new(serde_json::Value::Null)) }
+    }
+
+    /// Replaces what is shown. A value that cannot be serialised is logged and leaves the old one.
+    pub fn publish(&self, status: &impl Serialize) {
+        match serde_json::to_value(status) {
+            Ok(value) => {
+                self.sender.send_replace(value);
+            }
+            Err(error) => tracing::error!(%error, "the status could not be serialised"),
+        }
+    }
+
+    /// The current value.
+    #[must_use]
+    pub fn current(&self) -> serde_json::Value {
+        self.sender.borrow().clone()
+    }
+}
+
+impl Default for StatusBoard {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Everything the endpoints show.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Series for `/metrics`.
+    pub metrics: Metrics,
+    /// Conditions for `/readyz`.
+    pub readiness: Readiness,
+    /// State for `/status`.
+    pub status: StatusBoard,
+}
+
+impl Admin {
+    /// Nothing expected, nothing measured.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { metrics: Metrics::new(), readiness: Readiness::default(), status: StatusBoard::new() }
+    }
+
+    /// Serves `/healthz`, `/readyz`, `/metrics` and `/status` on `address` until `shutdown` turns true.
+    ///
+    /// # Errors
+    /// The address cannot be bound.
+    pub async fn serve(self, address: SocketAddr, mut shutdown: watch::Receiver<bool>) -> std::io::Result<()> {
+        let listener = TcpListener::bind(address).await?;
+        let router = Router::new()
+            .route("/healthz", get(async || "ok\n"))
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics))
+            .route("/status", get(status))
+            .with_state(self);
+        axum::serve(listener, router)
+            .with_graceful_shutdown(async move {
+                // An error means that the sender is gone: the process is ending.
+                let _ = shutdown.wait_for(|stop| *stop).await;
+            })
+            .await
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {
+    let missing = admin.readiness.missing();
+    if missing.is_empty() {
+        (StatusCode::OK, "ok\n".to_owned())
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", missing.join(", ")))
+    }
+}
+
+async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.metrics.encode())
+}
+
+async fn status(State(admin): State<Admin>) -> impl IntoResponse {
+    axum::Json(admin.status.current())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_names_what_is_missing_until_all_is_met() {
+        let readiness = Readiness::default();
+        readiness.expect("services synced");
+        readiness.expect("configuration loaded");
+        assert_eq!(readiness.missing(), ["configuration loaded", "services synced"]);
+        readiness.set("services synced", true);
+        readiness.set("configuration loaded", true);
+        assert!(readiness.missing().is_empty());
+    }
+}

@@ -1,0 +1,100 @@
+//! The command line: one file per subcommand, each with its arguments and a `run`.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::telemetry::{self, LogFormat, LogLevel};
+
+pub mod controller;
+pub mod options;
+pub mod speaker;
+pub mod standalone;
+pub mod status;
+
+/// Load balancer for Kubernetes on bare metal: addresses from pools, announced by ARP/NDP or BGP.
+#[derive(Debug, Parser)]
+#[command(name = "metallb", version, propagate_version = true, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Give addresses to Services of type LoadBalancer (one per cluster)
+    Controller(controller::ControllerArgs),
+    /// Announce addresses from this node (one per node)
+    Speaker(speaker::SpeakerArgs),
+    /// Do both from a directory of manifests, without Kubernetes
+    Standalone(standalone::StandaloneArgs),
+    /// Show what a running standalone, speaker or controller does
+    Status(status::StatusArgs),
+    /// Print a shell completion script
+    Completions {
+        /// The shell to write for
+        shell: clap_complete::Shell,
+    },
+}
+
+impl Cli {
+    /// Runs the chosen subcommand to its end.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        match self.command {
+            Command::Controller(args) => finish(args.run()),
+            Command::Speaker(args) => finish(args.run()),
+            Command::Standalone(args) => finish(args.run()),
+            Command::Status(args) => finish(args.run()),
+            Command::Completions { shell } => {
+                clap_complete::generate(shell, &mut Self::command(), "metallb", &mut std::io::stdout());
+                ExitCode::SUCCESS
+            }
+        }
+    }
+}
+
+/// Prints an error with its causes on standard error; exit code 1.
+#[expect(clippy::print_stderr, reason = "the place where errors of the command line are told to a person")]
+fn finish(result: Result<ExitCode, impl std::error::Error>) -> ExitCode {
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("metallb: {error}");
+            let mut source = error.source();
+            while let Some(cause) = source {
+                eprintln!("  caused by: {cause}");
+                source = cause.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Logging flags that every long-running subcommand takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LogArgs {
+    /// How much to log
+    #[arg(long, value_enum, default_value = "info", value_name = "LEVEL")]
+    log_level: LogLevel,
+    /// The shape of a log line
+    #[arg(long, value_enum, default_value = "json", value_name = "FORMAT")]
+    log_format: LogFormat,
+}
+
+impl LogArgs {
+    /// Installs the subscriber.
+    pub fn init(&self) {
+        telemetry::init(self.log_level, self.log_format);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_line_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

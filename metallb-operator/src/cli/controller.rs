@@ -1,0 +1,40 @@
+//! `metallb controller`: arguments, and the process around [`crate::controller`].
+
+use std::net::Ipv4Addr;
+use std::process::ExitCode;
+
+use crate::cli::LogArgs;
+use crate::cli::options::{AdminArgs, ClusterArgs};
+use crate::controller::{self, ControllerError};
+
+/// Arguments of `metallb controller`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Example:\n  metallb controller --namespace metallb-system --log-level debug")]
+pub struct ControllerArgs {
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+    /// Name of the memberlist Secret to create when it is absent; empty creates none
+    #[arg(long, env = "METALLB_ML_SECRET_NAME", default_value = "", value_name = "SECRET", hide_default_value = true)]
+    pub(crate) ml_secret_name: String,
+    /// Name of this Deployment, the owner of the memberlist Secret
+    #[arg(long, env = "METALLB_DEPLOYMENT", default_value = "", value_name = "DEPLOYMENT", hide_default_value = true)]
+    pub(crate) deployment: String,
+}
+
+impl ControllerArgs {
+    /// Runs until a signal ends it.
+    ///
+    /// # Errors
+    /// What cannot work from the start: no API server configuration, an address in use.
+    pub fn run(self) -> Result<ExitCode, ControllerError> {
+        self.log.init();
+        controller::run(self)
+    }
+
+    /// Probes come from the kubelet over the pod network.
+    pub(crate) const PROBE_HOST: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+}

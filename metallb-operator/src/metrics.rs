@@ -1,0 +1,198 @@
+//! Metrics under upstream's exact names (contract control-plane §7, speaker §9).
+//!
+//! `metallb_layer2_requests_received` is a counter without the `_total` suffix and several gauges carry it: names are
+//! API here, so the registry must not correct them.
+
+use prometheus::core::Collector;
+use prometheus::{Encoder as _, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+
+/// Every series the process exports, registered once.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Series about pools; written by the controller.
+    pub allocator: AllocatorMetrics,
+    /// Series about watching the API or the manifests.
+    pub client: ClientMetrics,
+    /// Series about announcing; written by the speaker.
+    pub speaker: SpeakerMetrics,
+}
+
+/// Pool counters, labelled by `pool`.
+#[derive(Clone, Debug)]
+pub struct AllocatorMetrics {
+    /// Usable addresses.
+    pub total: IntGaugeVec,
+    /// Usable IPv4 addresses.
+    pub total_v4: IntGaugeVec,
+    /// Usable IPv6 addresses.
+    pub total_v6: IntGaugeVec,
+    /// Distinct addresses in use.
+    pub in_use: IntGaugeVec,
+    /// Distinct IPv4 addresses in use.
+    pub in_use_v4: IntGaugeVec,
+    /// Distinct IPv6 addresses in use.
+    pub in_use_v6: IntGaugeVec,
+    /// Services that hold an address of the pool.
+    pub services: IntGaugeVec,
+}
+
+/// Counters about configuration and reconciliation.
+#[derive(Clone, Debug)]
+pub struct ClientMetrics {
+    /// Objects reconciled.
+    pub updates: IntCounter,
+    /// Reconciles that failed.
+    pub update_errors: IntCounter,
+    /// 1 once a configuration is in force.
+    pub config_loaded: IntGauge,
+    /// 1 while some object of the latest configuration is refused.
+    pub config_stale: IntGauge,
+}
+
+/// Series of the speaker.
+#[derive(Clone, Debug)]
+pub struct SpeakerMetrics {
+    /// 1 per announced address; labels `service`, `protocol`, `node`, `ip`.
+    pub announced: IntGaugeVec,
+    /// ARP and NDP requests for an address of ours; label `ip`.
+    pub l2_requests: IntCounterVec,
+    /// Replies sent; label `ip`.
+    pub l2_responses: IntCounterVec,
+    /// Gratuitous messages sent; label `ip`.
+    pub l2_gratuitous: IntCounterVec,
+    /// Frames dropped; label `reason`.
+    pub l2_dropped: IntCounterVec,
+    /// Foreign hosts seen using an address of ours; label `ip`.
+    pub l2_conflicts: IntCounterVec,
+}
+
+impl Metrics {
+    /// Creates and registers all series. Names are fixed, so registration cannot clash.
+    #[must_use]
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        #[cfg(target_os = "linux")]
+        register(&registry, prometheus::process_collector::ProcessCollector::for_self());
+        let pool = |name: &str, help: &str| gauge_vec(&registry, name, help, &["pool"]);
+        let allocator = AllocatorMetrics {
+            total: pool("metallb_allocator_addresses_total", "Number of usable IP addresses, per pool"),
+            total_v4: pool("metallb_allocator_ipv4_addresses_total", "Number of usable IPv4 addresses, per pool"),
+            total_v6: pool("metallb_allocator_ipv6_addresses_total", "Number of usable IPv6 addresses, per pool"),
+            in_use: pool("metallb_allocator_addresses_in_use_total", "Number of IP addresses in use, per pool"),
+            in_use_v4: pool("metallb_allocator_ipv4_addresses_in_use_total", "Number of IPv4 addresses in use, per pool"),
+            in_use_v6: pool("metallb_allocator_ipv6_addresses_in_use_total", "Number of IPv6 addresses in use, per pool"),
+            services: pool("metallb_allocator_services_allocated_total", "Number of services allocated, per pool"),
+        };
+        let client = ClientMetrics {
+            updates: counter(&registry, "metallb_k8s_client_updates_total", "Number of objects that have been processed"),
+            update_errors: counter(
+                &registry,
+                "metallb_k8s_client_update_errors_total",
+                "Number of objects that failed to be processed",
+            ),
+            config_loaded: gauge(
+                &registry,
+                "metallb_k8s_client_config_loaded_bool",
+                "1 if the configuration was successfully loaded at least once",
+            ),
+            config_stale: gauge(
+                &registry,
+                "metallb_k8s_client_config_stale_bool",
+                "1 if some object of the latest configuration is refused and an older or no version of it is in force",
+            ),
+        };
+        let ip = |name: &str, help: &str| counter_vec(&registry, name, help, &["ip"]);
+        let speaker = SpeakerMetrics {
+            announced: gauge_vec(
+                &registry,
+                "metallb_speaker_announced",
+                "Services being announced from this node. This is desired state, it does not guarantee that the peer accepts it",
+                &["service", "protocol", "node", "ip"],
+            ),
+            l2_requests: ip("metallb_layer2_requests_received", "Number of layer2 requests received for owned IPs"),
+            l2_responses: ip("metallb_layer2_responses_sent", "Number of layer2 responses sent for owned IPs"),
+            l2_gratuitous: ip("metallb_layer2_gratuitous_sent", "Number of gratuitous layer2 packets sent for owned IPs"),
+            l2_dropped: counter_vec(
+                &registry,
+                "metallb_layer2_dropped_frames_total",
+                "Number of ARP and NDP frames that got no answer, by reason",
+                &["reason"],
+            ),
+            l2_conflicts: ip(
+                "metallb_layer2_conflicts_total",
+                "Number of times another host was seen using an IP that this node announces",
+            ),
+        };
+        Self { registry, allocator, client, speaker }
+    }
+
+    /// Adds a collector whose values are computed when they are scraped.
+    pub fn register(&self, collector: impl Collector + 'static) {
+        register(&self.registry, collector);
+    }
+
+    /// The text exposition format.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics could not be encoded");
+        }
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+    registered(registry, IntGauge::with_opts(Opts::new(name, help)))
+}
+
+fn gauge_vec(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    registered(registry, IntGaugeVec::new(Opts::new(name, help), labels))
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
+    registered(registry, IntCounter::with_opts(Opts::new(name, help)))
+}
+
+fn counter_vec(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    registered(registry, IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+#[expect(clippy::expect_used, reason = "every name and label is a literal of this file, checked by the test below")]
+fn registered<C: Collector + Clone + 'static>(registry: &Registry, series: prometheus::Result<C>) -> C {
+    let series = series.expect("metric names and labels are valid literals");
+    register(registry, series.clone());
+    series
+}
+
+fn register(registry: &Registry, collector: impl Collector + 'static) {
+    if let Err(error) = registry.register(Box::new(collector)) {
+        tracing::error!(%error, "a metric could not be registered");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encode_keeps_upstream_names_exactly() {
+        let metrics = Metrics::new();
+        metrics.speaker.l2_requests.with_label_values(&["192.0.2.1"]).inc();
+        metrics.allocator.in_use.with_label_values(&["demo"]).set(3);
+        metrics.client.updates.inc();
+        let text = String::from_utf8(metrics.encode()).unwrap();
+        assert!(text.contains("# TYPE metallb_layer2_requests_received counter\n"), "{text}");
+        assert!(text.contains("metallb_layer2_requests_received{ip=\"192.0.2.1\"} 1\n"), "{text}");
+        assert!(text.contains("metallb_allocator_addresses_in_use_total{pool=\"demo\"} 3\n"), "{text}");
+        assert!(text.contains("metallb_k8s_client_updates_total 1\n"), "{text}");
+        assert!(text.contains("metallb_k8s_client_config_loaded_bool 0\n"), "{text}");
+    }
+}

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Proves that the leaf crates decide and encode without effects: no runtime, no sockets, no Kubernetes in their dependency
+# trees, no leaf importing another, and each crate builds alone.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+failed=0
+refuse() { # refuse CRATE FLAGS PATTERN
+  local found
+  found=$(cargo tree -p "$1" $2 -e normal --prefix none 2>/dev/null | awk '{print $1}' | sort -u | grep -xE "$3" || true)
+  if [ -n "$found" ]; then
+    printf 'purity: %s %s must not depend on: %s\n' "$1" "$2" "$(echo "$found" | tr '\n' ' ')"
+    failed=1
+  fi
+}
+effects='tokio|kube|kube-.*|k8s-openapi|socket2|nix|rustix|libc|mio|tracing-subscriber|anyhow|reqwest|hyper'
+refuse metallb-core "" "$effects|metallb-l2|metallb-bgp|tracing"
+refuse metallb-l2 --no-default-features "$effects|metallb-core|metallb-bgp"
+refuse metallb-bgp --no-default-features "$effects|metallb-core|metallb-l2"
+
+for crate in metallb-core metallb-l2 metallb-bgp; do
+  cargo check --quiet -p "$crate" || failed=1
+done
+for crate in metallb-l2 metallb-bgp; do
+  cargo check --quiet -p "$crate" --no-default-features || failed=1
+done
+
+[ "$failed" = 0 ] && echo "purity: the leaf crates are pure and build alone"
+exit "$failed"
