@@ -6,11 +6,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::telemetry::{self, LogFormat, LogLevel};
 
-pub mod controller;
 pub mod options;
-pub mod speaker;
-pub mod standalone;
-pub mod status;
 
 /// Load balancer for Kubernetes on bare metal: addresses from pools, announced by ARP/NDP or BGP.
 #[derive(Debug, Parser)]
@@ -22,14 +18,6 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Give addresses to Services of type LoadBalancer (one per cluster)
-    Controller(controller::ControllerArgs),
-    /// Announce addresses from this node (one per node)
-    Speaker(speaker::SpeakerArgs),
-    /// Do both from a directory of manifests, without Kubernetes
-    Standalone(standalone::StandaloneArgs),
-    /// Show what a running standalone, speaker or controller does
-    Status(status::StatusArgs),
     /// Print a shell completion script
     Completions {
         /// The shell to write for
@@ -42,10 +30,6 @@ impl Cli {
     #[must_use]
     pub fn run(self) -> ExitCode {
         match self.command {
-            Command::Controller(args) => finish(args.run()),
-            Command::Speaker(args) => finish(args.run()),
-            Command::Standalone(args) => finish(args.run()),
-            Command::Status(args) => finish(args.run()),
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut Self::command(), "metallb", &mut std::io::stdout());
                 ExitCode::SUCCESS

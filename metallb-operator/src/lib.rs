@@ -11,5 +11,6 @@
 
 pub mod admin;
 pub mod cli;
+pub mod kubernetes;
 pub mod metrics;
 pub mod telemetry;
