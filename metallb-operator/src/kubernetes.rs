@@ -1,4 +1,5 @@
 //! The edge to the Kubernetes API: watches in, Events and status writes out. No decision is taken here.
 
 pub mod events;
+pub mod lease;
 pub mod watches;
