@@ -1,0 +1,190 @@
+//! Names: one type per identity, so that a pool's name can't stand where a peer's is meant.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+use thiserror::Error;
+
+macro_rules! names {
+    ($($(#[$doc:meta])* $name:ident)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(name: &str) -> Self {
+                Self(name.into())
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(name: String) -> Self {
+                Self(name.into())
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+    )*};
+}
+
+names! {
+    /// Name of a Node object; also the name under which its speaker takes part in an election.
+    NodeName
+    /// Name of a Namespace.
+    NamespaceName
+    /// Name of an `IPAddressPool`.
+    PoolName
+    /// Name of a `BGPPeer` (`metadata.name`).
+    PeerName
+    /// Name of a `BFDProfile`.
+    BfdProfileName
+    /// Name of a network interface.
+    InterfaceName
+}
+
+/// `namespace/name` of a Service.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ServiceKey {
+    /// The namespace.
+    pub namespace: NamespaceName,
+    /// The name inside the namespace.
+    pub name: Arc<str>,
+}
+
+impl ServiceKey {
+    /// A key from its two parts.
+    #[must_use]
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+impl Serialize for ServiceKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The object that a problem, an Event or a reason is about.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ObjectRef {
+    /// The kind as in YAML.
+    pub kind: &'static str,
+    /// The namespace; `None` for cluster-scoped kinds.
+    pub namespace: Option<Arc<str>>,
+    /// The name.
+    pub name: Arc<str>,
+}
+
+impl ObjectRef {
+    /// A reference to a namespaced object.
+    #[must_use]
+    pub fn new(kind: &'static str, namespace: &str, name: &str) -> Self {
+        Self { kind, namespace: Some(namespace.into()), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{}/{namespace}/{}", self.kind, self.name),
+            None => write!(f, "{}/{}", self.kind, self.name),
+        }
+    }
+}
+
+impl Serialize for ObjectRef {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// An instant as Kubernetes writes it: seconds since the Unix epoch, UTC.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// From seconds since the Unix epoch.
+    #[must_use]
+    pub const fn from_unix(seconds: i64) -> Self {
+        Self(seconds)
+    }
+
+    /// Seconds since the Unix epoch.
+    #[must_use]
+    pub const fn unix(self) -> i64 {
+        self.0
+    }
+}
+
+/// Text that is not an RFC 3339 instant in UTC.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[error("`{0}` is not an instant like 2024-08-20T11:03:18Z")]
+pub struct TimestampError(pub String);
+
+impl FromStr for Timestamp {
+    type Err = TimestampError;
+
+    /// Reads `YYYY-MM-DDTHH:MM:SS[.fraction]Z`, the only form that Kubernetes writes; the fraction is dropped.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parse = || {
+            let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+            let mut date = date.split('-').map(|part| part.parse::<i64>().ok());
+            let (year, month, day) = (date.next()??, date.next()??, date.next()??);
+            let whole = time.split_once('.').map_or(time, |(whole, _)| whole);
+            let mut time = whole.split(':').map(|part| part.parse::<i64>().ok());
+            let (hour, minute, second) = (time.next()??, time.next()??, time.next()??);
+            let valid = (1..=12).contains(&month)
+                && (1..=31).contains(&day)
+                && (0..24).contains(&hour)
+                && (0..60).contains(&minute)
+                && (0..=60).contains(&second)
+                && (0..=9999).contains(&year);
+            valid.then(|| Self(days_since_epoch(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second))
+        };
+        parse().ok_or_else(|| TimestampError(text.to_owned()))
+    }
+}
+
+/// Days from 1970-01-01 to a date of the proleptic Gregorian calendar: years begin in March, so that the leap day is last.
+fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}

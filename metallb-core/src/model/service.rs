@@ -1,0 +1,204 @@
+//! A Service as far as decisions need it, and its annotations.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use super::{IpFamily, Labels, ServiceKey, Timestamp};
+
+/// A faithful mirror of a Kubernetes Service. Text that may be malformed is kept as written.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Service {
+    /// Namespace and name.
+    pub key: ServiceKey,
+    /// Labels, for selectors of pools and advertisements.
+    pub labels: Labels,
+    /// All annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// When it was created; absent for manifests.
+    pub created: Option<Timestamp>,
+    /// `spec.type`
+    pub service_type: ServiceType,
+    /// `spec.loadBalancerClass`
+    pub load_balancer_class: Option<String>,
+    /// `spec.loadBalancerIP`, as written; empty is the same as absent.
+    pub load_balancer_ip: Option<String>,
+    /// `spec.clusterIPs`, or the single `spec.clusterIP` where only that is given.
+    pub cluster_ips: Vec<String>,
+    /// `spec.ipFamilies`
+    pub ip_families: Vec<IpFamily>,
+    /// `spec.ipFamilyPolicy`
+    pub ip_family_policy: Option<IpFamilyPolicy>,
+    /// `spec.externalTrafficPolicy`
+    pub traffic_policy: TrafficPolicy,
+    /// `spec.selector`
+    pub selector: BTreeMap<String, String>,
+    /// `spec.ports`
+    pub ports: Vec<ServicePort>,
+    /// `status.loadBalancer.ingress`, in order.
+    pub ingress: Vec<Ingress>,
+}
+
+impl Service {
+    /// A Service of type LoadBalancer with nothing else set.
+    #[must_use]
+    pub fn load_balancer(key: ServiceKey) -> Self {
+        Self {
+            key,
+            labels: Labels::new(),
+            annotations: BTreeMap::new(),
+            created: None,
+            service_type: ServiceType::LoadBalancer,
+            load_balancer_class: None,
+            load_balancer_ip: None,
+            cluster_ips: Vec::new(),
+            ip_families: Vec::new(),
+            ip_family_policy: None,
+            traffic_policy: TrafficPolicy::Cluster,
+            selector: BTreeMap::new(),
+            ports: Vec::new(),
+            ingress: Vec::new(),
+        }
+    }
+
+    /// The value of an input annotation. The canonical key wins when present, even with an empty value; then the
+    /// deprecated one counts for nothing (contract control-plane §2.1).
+    #[must_use]
+    pub fn annotation(&self, key: AnnotationKey) -> Option<&str> {
+        self.annotations
+            .get(&format!("{CANONICAL_PREFIX}{key}"))
+            .or_else(|| self.annotations.get(&format!("{DEPRECATED_PREFIX}{key}")))
+            .map(String::as_str)
+    }
+
+    /// Whether the annotation is present under either prefix, whatever its value.
+    #[must_use]
+    pub fn has_annotation(&self, key: AnnotationKey) -> bool {
+        self.annotation(key).is_some()
+    }
+
+    /// The pool recorded as the owner of the current addresses.
+    #[must_use]
+    pub fn recorded_pool(&self) -> Option<&str> {
+        self.annotations.get(ALLOCATED_FROM).map(String::as_str)
+    }
+
+    /// Annotations under the deprecated prefix, in key order.
+    pub fn deprecated_annotations(&self) -> impl Iterator<Item = &str> {
+        self.annotations.keys().map(String::as_str).filter(|key| key.starts_with(DEPRECATED_MARK))
+    }
+
+    /// Whether a controller or speaker that handles `class` (`None`: Services without a class) handles this Service.
+    #[must_use]
+    pub fn is_of_class(&self, class: Option<&str>) -> bool {
+        self.load_balancer_class.as_deref() == class
+    }
+
+    /// The addresses of the status; hostnames are skipped, text that is no address becomes `None`.
+    pub fn ingress_ips(&self) -> impl Iterator<Item = Option<IpAddr>> {
+        self.ingress.iter().filter_map(|ingress| ingress.ip.as_deref()).map(crate::address::parse_ip)
+    }
+}
+
+/// `spec.type`, as far as it matters.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ServiceType {
+    /// `LoadBalancer`
+    LoadBalancer,
+    /// Any other.
+    Other,
+}
+
+/// `spec.ipFamilyPolicy`
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum IpFamilyPolicy {
+    /// One family.
+    SingleStack,
+    /// Both where possible.
+    PreferDualStack,
+    /// Both or nothing.
+    RequireDualStack,
+}
+
+/// `spec.externalTrafficPolicy`
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum TrafficPolicy {
+    /// Any node may take the traffic.
+    #[default]
+    Cluster,
+    /// Only nodes with an endpoint of the Service.
+    Local,
+}
+
+/// Transport protocol of a port.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Protocol {
+    /// TCP
+    Tcp,
+    /// UDP
+    Udp,
+    /// SCTP
+    Sctp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        })
+    }
+}
+
+/// One port of a Service: what two Services on one address must not both want.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ServicePort {
+    /// TCP, UDP or SCTP.
+    pub protocol: Protocol,
+    /// The port number.
+    pub port: u16,
+}
+
+impl fmt::Display for ServicePort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.protocol, self.port)
+    }
+}
+
+/// One entry of `status.loadBalancer.ingress`.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Ingress {
+    /// The address, as written.
+    pub ip: Option<String>,
+    /// The hostname that another load balancer may have put there.
+    pub hostname: Option<String>,
+}
+
+/// The annotations that are read (contract control-plane §2.1).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AnnotationKey {
+    /// `address-pool`: the pool to draw from.
+    AddressPool,
+    /// `loadBalancerIPs`: the addresses asked for.
+    LoadBalancerIps,
+    /// `allow-shared-ip`: the sharing key.
+    AllowSharedIp,
+}
+
+impl fmt::Display for AnnotationKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AddressPool => "address-pool",
+            Self::LoadBalancerIps => "loadBalancerIPs",
+            Self::AllowSharedIp => "allow-shared-ip",
+        })
+    }
+}
+
+/// The annotation that is written: the pool that supplied the current addresses.
+pub const ALLOCATED_FROM: &str = "metallb.io/ip-allocated-from-pool";
+
+const CANONICAL_PREFIX: &str = "metallb.io/";
+const DEPRECATED_PREFIX: &str = "metallb.universe.tf/";
+const DEPRECATED_MARK: &str = "metallb.universe.tf";
