@@ -10,4 +10,5 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod config;
 pub mod model;

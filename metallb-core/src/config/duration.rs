@@ -1,0 +1,77 @@
+//! Durations as Go writes them: `90s`, `1m30s`, `1.5h`, `500ms`, `0`.
+
+use std::time::Duration;
+
+/// Reads a non-negative Go duration; `None` for anything else, also for one that overflows 64 bits of nanoseconds.
+#[must_use]
+pub fn parse_go_duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    let mut total: u128 = 0;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (whole, after) = rest.split_at(digits);
+        let (fraction, after) = match after.strip_prefix('.') {
+            Some(after) => after.split_at(after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len())),
+            None => ("", after),
+        };
+        if (whole.is_empty() && fraction.is_empty()) || whole.len() > 18 {
+            return None;
+        }
+        let (unit, after) = after.split_at(after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len()));
+        let nanoseconds: u128 = match unit {
+            "ns" => 1,
+            "us" | "µs" | "μs" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
+            _ => return None,
+        };
+        if !whole.is_empty() {
+            total += whole.parse::<u128>().ok()? * nanoseconds;
+        }
+        let mut scale = nanoseconds;
+        for digit in fraction.bytes() {
+            scale /= 10;
+            total += u128::from(digit - b'0') * scale;
+        }
+        rest = after;
+    }
+    let nanoseconds = u64::try_from(total).ok().filter(|&total| i64::try_from(total).is_ok())?;
+    Some(Duration::from_nanos(nanoseconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn go_durations_are_read_as_go_reads_them() {
+        let rows = [
+            ("90s", Some(90_000)),
+            ("1m30s", Some(90_000)),
+            ("1.5h", Some(5_400_000)),
+            ("500ms", Some(500)),
+            ("0", Some(0)),
+            ("0s", Some(0)),
+            (".5s", Some(500)),
+            ("+3s", Some(3_000)),
+            ("3", None),
+            ("", None),
+            ("-3s", None),
+            ("s", None),
+            ("3 s", None),
+            ("3x", None),
+            ("9999999999999999999h", None),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(parse_go_duration(text), expected.map(Duration::from_millis), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! `BGPPeer` and `BFDProfile` objects (contract control-plane §4.2, speaker §6).
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use super::duration::parse_go_duration;
+use super::spec::{BfdProfileSpec, Password, PeerSpec, Resources, SecretSpec, Spec as _};
+use super::{
+    BfdProfile, ConfigReason, Peer, PeerEndpoint, Pool, Problem, RemoteAsn, node_selection, parse_selectors, unique,
+};
+use crate::address::canonical;
+use crate::model::{BfdProfileName, Cluster, IpFamily, PeerName, PoolName};
+
+pub(super) fn parse_bfd_profiles(
+    specs: &[BfdProfileSpec],
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<BfdProfileName, BfdProfile> {
+    let mut profiles = BTreeMap::new();
+    for spec in unique(specs, problems) {
+        let before = problems.len();
+        let mut bounded = |name: &str, value: Option<i64>, min: i64, max: i64, default: u16| match value {
+            None => default,
+            Some(value) if (min..=max).contains(&value) => u16::try_from(value).unwrap_or(default),
+            Some(value) => {
+                let message = format!("invalid {name} {value}: must be in {min}..={max}");
+                problems.push(Problem::error(spec.reference(), format!("spec.{name}"), ConfigReason::OutOfRange, message));
+                default
+            }
+        };
+        let mut interval = |name: &str, value, default| Duration::from_millis(bounded(name, value, 10, 60_000, default).into());
+        let receive_interval = interval("receiveInterval", spec.receive_interval, 300);
+        let transmit_interval = interval("transmitInterval", spec.transmit_interval, 300);
+        let echo_interval = interval("echoInterval", spec.echo_interval, 50);
+        let multiplier = bounded("detectMultiplier", spec.detect_multiplier, 2, 255, 3);
+        let ttl = bounded("minimumTtl", spec.minimum_ttl, 1, 254, 254);
+        if problems.len() > before {
+            continue;
+        }
+        let profile = BfdProfile {
+            receive_interval,
+            transmit_interval,
+            detect_multiplier: u8::try_from(multiplier).unwrap_or(u8::MAX),
+            echo_interval,
+            echo_mode: spec.echo_mode,
+            passive_mode: spec.passive_mode,
+            minimum_ttl: u8::try_from(ttl).unwrap_or(u8::MAX),
+        };
+        profiles.insert(spec.meta.name.as_str().into(), profile);
+    }
+    profiles
+}
+
+pub(super) fn parse_peers(
+    resources: &Resources,
+    profiles: &BTreeMap<BfdProfileName, BfdProfile>,
+    cluster: &Cluster,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<PeerName, Peer> {
+    let mut peers: BTreeMap<PeerName, Peer> = BTreeMap::new();
+    for spec in unique(&resources.peers, problems) {
+        let mut parser = PeerParser { spec, problems, failed: false };
+        let Some(peer) = parser.parse(&resources.secrets, profiles) else { continue };
+        let twin = peers.values().find(|other| {
+            other.endpoint == peer.endpoint
+                && other.port == peer.port
+                && other.vrf == peer.vrf
+                && cluster.nodes.values().any(|node| other.nodes.selects(node) && peer.nodes.selects(node))
+        });
+        if let Some(twin) = twin {
+            let message = format!(
+                "peer {} already exists as \"{}\": two sessions from one node to one router are not possible",
+                peer.metric_label(),
+                twin.name
+            );
+            let field = "spec.peerAddress";
+            problems.push(Problem::error(spec.reference(), field, ConfigReason::DuplicatePeer, message));
+            continue;
+        }
+        peers.insert(peer.name.clone(), peer);
+    }
+    peers
+}
+
+/// A peer with BFD echo must not carry IPv6 (contract §4.5, cross check). The session stays, without echo: taking it down would
+/// take working routes away.
+pub(super) fn check_echo(
+    pools: &BTreeMap<PoolName, Pool>,
+    peers: &mut BTreeMap<PeerName, Peer>,
+    profiles: &BTreeMap<BfdProfileName, BfdProfile>,
+    problems: &mut Vec<Problem>,
+) {
+    let echo = |peer: &Peer| peer.bfd_profile.as_ref().and_then(|name| profiles.get(name)).is_some_and(|p| p.echo_mode);
+    for peer in peers.values_mut().filter(|peer| echo(peer)) {
+        let reached = pools.values().filter(|pool| pool.has_family(IpFamily::V6)).find(|pool| {
+            pool.bgp.iter().any(|ad| ad.peers.as_ref().is_none_or(|names| names.contains(&peer.name)))
+        });
+        if let Some(pool) = reached {
+            let message = format!(
+                "BFD echo does not work with IPv6, which pool \"{}\" would be advertised with: the session runs without BFD",
+                pool.name
+            );
+            let object = crate::model::ObjectRef::new("BGPPeer", "metallb-system", peer.name.as_str());
+            problems.push(Problem::error(object, "spec.bfdProfile", ConfigReason::EchoWithIpv6, message));
+            peer.bfd_profile = None;
+        }
+    }
+}
+
+struct PeerParser<'a> {
+    spec: &'a PeerSpec,
+    problems: &'a mut Vec<Problem>,
+    failed: bool,
+}
+
+impl PeerParser<'_> {
+    fn fail(&mut self, field: &str, code: ConfigReason, message: impl Into<String>) {
+        self.failed = true;
+        self.problems.push(Problem::error(self.spec.reference(), format!("spec.{field}"), code, message));
+    }
+
+    fn parse(&mut self, secrets: &[SecretSpec], profiles: &BTreeMap<BfdProfileName, BfdProfile>) -> Option<Peer> {
+        let spec = self.spec;
+        let my_asn = self.asn("myASN", spec.my_asn);
+        if my_asn == Some(0) {
+            self.fail("myASN", ConfigReason::InvalidAsn, "missing local ASN");
+        }
+        let remote_asn = self.remote_asn();
+        let local_asn = self.asn("localASN", spec.local_asn).filter(|&asn| asn != 0);
+        if spec.ebgp_multihop && (remote_asn.is_some() && self.is_internal(remote_asn, my_asn)) {
+            let message = "invalid ebgp-multihop: it is for sessions between autonomous systems, not inside one";
+            self.fail("ebgpMultiHop", ConfigReason::MultihopWithInternalPeer, message);
+        }
+        let endpoint = self.endpoint();
+        let port = u16::try_from(if spec.port == 0 { 179 } else { spec.port }).ok();
+        if port.is_none() {
+            self.fail("peerPort", ConfigReason::OutOfRange, format!("peer port {} is not in 1..=16384", spec.port));
+        }
+        let source_address = self.optional_ip("sourceAddress", &spec.source_address, ConfigReason::InvalidSourceAddress);
+        let router_id = match spec.router_id.parse::<Ipv4Addr>() {
+            Ok(id) if !id.is_unspecified() => Some(id),
+            _ if spec.router_id.is_empty() => None,
+            _ => {
+                let message = format!("invalid router ID \"{}\": it must be a non-zero IPv4 address", spec.router_id);
+                self.fail("routerID", ConfigReason::InvalidRouterId, message);
+                None
+            }
+        };
+        let (hold_time, keepalive_time) = self.timers().unwrap_or_default();
+        let connect_time = self.duration("connectTime", spec.connect_time.as_deref());
+        if connect_time.is_some_and(|time| time.as_secs() < 1 || time.as_secs() > 65_535 || time.subsec_nanos() != 0) {
+            let message = "connect time should be between 1 seconds to 65535, in whole seconds";
+            self.fail("connectTime", ConfigReason::InvalidTimer, message);
+        }
+        let before = self.problems.len();
+        let nodes = parse_selectors(&spec.node_selectors, &spec.reference(), "spec.nodeSelectors", self.problems);
+        self.failed |= self.problems.len() > before;
+        let password = self.password(secrets);
+        let bfd_profile = (!spec.bfd_profile.is_empty()).then(|| BfdProfileName::from(spec.bfd_profile.as_str()));
+        if let Some(profile) = &bfd_profile
+            && !profiles.contains_key(profile)
+        {
+            let message = format!("peer {} referencing non existing bfd profile {profile}", spec.meta.name);
+            self.fail("bfdProfile", ConfigReason::UnknownBfdProfile, message);
+        }
+        if spec.disable_mp {
+            let message = "disableMP is deprecated and has no effect";
+            self.problems.push(Problem::warning(spec.reference(), "spec.disableMP", ConfigReason::DeprecatedField, message));
+        }
+        if self.failed {
+            return None;
+        }
+        Some(Peer {
+            name: spec.meta.name.as_str().into(),
+            endpoint: endpoint?,
+            port: port?,
+            my_asn: my_asn?,
+            remote_asn: remote_asn?,
+            local_asn,
+            source_address,
+            router_id,
+            hold_time,
+            keepalive_time,
+            connect_time,
+            password,
+            nodes: node_selection(nodes?),
+            bfd_profile,
+            graceful_restart: spec.graceful_restart,
+            ebgp_multihop: spec.ebgp_multihop,
+            vrf: (!spec.vrf.is_empty()).then(|| spec.vrf.as_str().into()),
+            dual_stack: spec.dual_stack,
+        })
+    }
+
+    fn asn(&mut self, field: &str, value: i64) -> Option<u32> {
+        let asn = u32::try_from(value).ok();
+        if asn.is_none() {
+            self.fail(field, ConfigReason::InvalidAsn, format!("ASN {value} is not in 0..=4294967295"));
+        }
+        asn
+    }
+
+    fn remote_asn(&mut self) -> Option<RemoteAsn> {
+        let number = self.asn("peerASN", self.spec.peer_asn)?;
+        let (code, field) = (ConfigReason::InvalidAsn, "peerASN");
+        match (number, self.spec.dynamic_asn.as_str()) {
+            (0, "") => self.fail(field, code, "missing peer ASN or dynamicASN"),
+            (0, "internal") => return Some(RemoteAsn::Internal),
+            (0, "external") => return Some(RemoteAsn::External),
+            (0, other) => self.fail("dynamicASN", code, format!("invalid dynamicASN \"{other}\": internal or external")),
+            (number, "") => return Some(RemoteAsn::Number(number)),
+            _ => self.fail(field, code, "both peerASN and dynamicASN specified"),
+        }
+        None
+    }
+
+    fn is_internal(&self, remote: Option<RemoteAsn>, my_asn: Option<u32>) -> bool {
+        match remote {
+            Some(RemoteAsn::Number(number)) => Some(number) == my_asn,
+            Some(RemoteAsn::Internal) => true,
+            _ => false,
+        }
+    }
+
+    fn endpoint(&mut self) -> Option<PeerEndpoint> {
+        let (address, interface) = (self.spec.address.as_str(), self.spec.interface.as_str());
+        let code = ConfigReason::InvalidPeerAddress;
+        match (address.is_empty(), interface.is_empty()) {
+            (true, true) => self.fail("peerAddress", code, "missing peer address and interface: one of them is needed"),
+            (false, false) => self.fail("peerAddress", code, "both peer address and interface specified"),
+            (true, false) => return Some(PeerEndpoint::Interface(interface.into())),
+            (false, true) => match address.parse::<IpAddr>() {
+                Ok(ip) => return Some(PeerEndpoint::Address(canonical(ip))),
+                Err(_) => self.fail("peerAddress", code, format!("invalid BGPPeer address \"{address}\"")),
+            },
+        }
+        None
+    }
+
+    fn optional_ip(&mut self, field: &str, text: &str, code: ConfigReason) -> Option<IpAddr> {
+        if text.is_empty() {
+            return None;
+        }
+        let ip = text.parse().ok().map(canonical);
+        if ip.is_none() {
+            self.fail(field, code, format!("invalid {field} \"{text}\": not an IP address"));
+        }
+        ip
+    }
+
+    fn duration(&mut self, field: &str, text: Option<&str>) -> Option<Duration> {
+        let text = text?;
+        let duration = parse_go_duration(text);
+        if duration.is_none() {
+            self.fail(field, ConfigReason::InvalidTimer, format!("invalid duration \"{text}\""));
+        }
+        duration
+    }
+
+    /// Contract control-plane §4.2: one of the two implies the other; hold counts in whole seconds, 0 or at least 3.
+    fn timers(&mut self) -> Option<(Option<Duration>, Option<Duration>)> {
+        let hold = self.duration("holdTime", self.spec.hold_time.as_deref());
+        let keepalive = self.duration("keepaliveTime", self.spec.keepalive_time.as_deref());
+        let (hold, keepalive) = match (hold, keepalive) {
+            (None, None) => return None,
+            (Some(hold), None) => (hold, hold / 3),
+            (None, Some(keepalive)) => (keepalive * 3, keepalive),
+            (Some(hold), Some(keepalive)) => (hold, keepalive),
+        };
+        let whole = Duration::from_secs(hold.as_secs());
+        if (1..3).contains(&whole.as_secs()) || whole.as_secs() > 65_535 {
+            let message = format!("invalid hold time {hold:?}: must be 0 or at least 3s, and at most 65535s");
+            self.fail("holdTime", ConfigReason::InvalidTimer, message);
+        }
+        if keepalive > hold {
+            let message = format!("invalid keepaliveTime {keepalive:?}: must not be above the hold time {hold:?}");
+            self.fail("keepaliveTime", ConfigReason::InvalidTimer, message);
+        }
+        Some((Some(whole), Some(keepalive)))
+    }
+
+    fn password(&mut self, secrets: &[SecretSpec]) -> Option<Password> {
+        let spec = self.spec;
+        let (name, namespace) = (spec.password_secret.as_str(), spec.meta.namespace.as_str());
+        let password = if name.is_empty() {
+            (!spec.password.is_empty()).then(|| spec.password.clone())?
+        } else if !spec.password.is_empty() {
+            self.fail("password", ConfigReason::InvalidPassword, "both password and passwordSecret specified");
+            return None;
+        } else {
+            let reference = format!("\"{namespace}\"/\"{name}\"");
+            let found = secrets.iter().find(|secret| secret.meta.name == name && secret.meta.namespace == namespace);
+            let field = "passwordSecret";
+            let outcome = match found {
+                None => Err((
+                    ConfigReason::SecretNotFound,
+                    format!(
+                        "parsing peer {} secret ref not found for peer config {reference}\nfailed to parse peer {} password secret",
+                        spec.meta.name, spec.meta.name
+                    ),
+                )),
+                Some(secret) if secret.secret_type != BASIC_AUTH => Err((
+                    ConfigReason::InvalidSecret,
+                    format!(
+                        "parsing peer {} secret type mismatch on {reference}, type \"{BASIC_AUTH}\" is expected \nfailed to parse peer {} password secret",
+                        spec.meta.name, spec.meta.name
+                    ),
+                )),
+                Some(secret) => secret.password.clone().ok_or_else(|| {
+                    (ConfigReason::InvalidSecret, format!("password not specified in the secret {reference}"))
+                }),
+            };
+            match outcome {
+                Ok(password) => password,
+                Err((code, message)) => {
+                    self.fail(field, code, message);
+                    return None;
+                }
+            }
+        };
+        if password.expose().len() > TCP_MD5_MAX_KEY {
+            let message = format!("password is longer than {TCP_MD5_MAX_KEY} bytes, the most that TCP MD5 takes");
+            self.fail("password", ConfigReason::InvalidPassword, message);
+            return None;
+        }
+        Some(password)
+    }
+}
+
+const BASIC_AUTH: &str = "kubernetes.io/basic-auth";
+
+/// `TCP_MD5SIG_MAXKEYLEN` of Linux.
+const TCP_MD5_MAX_KEY: usize = 80;

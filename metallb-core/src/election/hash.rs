@@ -1,0 +1,193 @@
+//! SHA-256 of `node#ip` (contract speaker §1.2), on blocks that are padded once per node.
+//!
+//! A hash of one short message is mostly buffering and padding. Here a node's name is laid out once; per address only
+//! the address, the end mark and the bit length are written into a copy of that block, and one compression follows.
+
+use std::fmt;
+use std::io::Write;
+use std::net::IpAddr;
+
+use sha2::block_api::compress256;
+
+use crate::address::canonical;
+use crate::model::NodeName;
+
+/// The digest of `node#ip`. The lowest answers for the address; order is that of the 32 bytes.
+#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Rank([u32; 8]);
+
+impl Rank {
+    /// The rank of one node for one address. For many of them, lay out each [`NodeBlock`] and [`IpText`] once.
+    #[must_use]
+    pub fn of(node: &NodeName, ip: IpAddr) -> Self {
+        NodeBlock::new(node).rank(&IpText::new(ip))
+    }
+
+    /// The 32 bytes of the digest.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        for (chunk, word) in bytes.chunks_exact_mut(4).zip(self.0) {
+            chunk.copy_from_slice(&word.to_be_bytes());
+        }
+        bytes
+    }
+
+    /// The first eight bytes: enough to tell almost any two ranks apart.
+    pub(super) fn prefix(&self) -> u64 {
+        u64::from(self.0[0]) << 32 | u64::from(self.0[1])
+    }
+}
+
+impl fmt::Debug for Rank {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Lower-case hexadecimal, as `sha256sum` prints it.
+impl fmt::Display for Rank {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|word| write!(f, "{word:08x}"))
+    }
+}
+
+/// The text of an address that is hashed: dotted quad (also for IPv4-mapped addresses) or RFC 5952.
+#[derive(Clone, Debug)]
+pub struct IpText {
+    /// The text, the end mark 0x80, and zeros.
+    padded: [u8; IP_TEXT_MAX + 1],
+    len: u8,
+}
+
+impl IpText {
+    /// The canonical text of an address.
+    #[must_use]
+    pub fn new(ip: IpAddr) -> Self {
+        let mut padded = [0; IP_TEXT_MAX + 1];
+        let mut rest = &mut padded[..IP_TEXT_MAX];
+        // Can't fail: no address is longer than eight groups of four digits and seven colons.
+        let _ = write!(rest, "{}", canonical(ip));
+        let len = IP_TEXT_MAX - rest.len();
+        padded[len] = END_MARK;
+        Self { padded, len: len as u8 }
+    }
+}
+
+/// A node's name, laid out for hashing.
+#[derive(Clone, Debug)]
+pub struct NodeBlock {
+    /// The state after the whole blocks of `name#`, which only names of 63 characters and more have.
+    state: [u32; 8],
+    /// What is left of `name#`, and zeros.
+    tail: [u8; BLOCK],
+    tail_len: u8,
+    /// Bits of `name#`.
+    name_bits: u64,
+}
+
+impl NodeBlock {
+    /// Lays out a name.
+    #[must_use]
+    pub fn new(node: &NodeName) -> Self {
+        let mut message = Vec::with_capacity(node.as_str().len() + 1);
+        message.extend_from_slice(node.as_str().as_bytes());
+        message.push(b'#');
+        let (blocks, rest) = message.as_chunks::<BLOCK>();
+        let mut state = INITIAL;
+        compress256(&mut state, blocks);
+        let mut tail = [0; BLOCK];
+        tail[..rest.len()].copy_from_slice(rest);
+        Self { state, tail, tail_len: rest.len() as u8, name_bits: message.len() as u64 * 8 }
+    }
+
+    /// The rank of this node for an address.
+    #[must_use]
+    #[inline]
+    pub fn rank(&self, ip: &IpText) -> Rank {
+        let (start, ip_len) = (usize::from(self.tail_len), usize::from(ip.len));
+        let bits = self.name_bits + ip_len as u64 * 8;
+        let mut state = self.state;
+        if start <= SHORT_TAIL && ip_len < SHORT_IP {
+            // The common case, with copies of a fixed size: an IPv4 address behind a name of up to 39 characters.
+            let mut block = self.tail;
+            block[start..start + SHORT_IP].copy_from_slice(&ip.padded[..SHORT_IP]);
+            block[LENGTH_AT..].copy_from_slice(&bits.to_be_bytes());
+            compress256(&mut state, &[block]);
+            return Rank(state);
+        }
+        let mut blocks = [[0; BLOCK]; 2];
+        let flat = blocks.as_flattened_mut();
+        flat[..start].copy_from_slice(&self.tail[..start]);
+        flat[start..=start + ip_len].copy_from_slice(&ip.padded[..=ip_len]);
+        let used = if start + ip_len < LENGTH_AT { 1 } else { 2 };
+        let end = used * BLOCK;
+        flat[end - LENGTH_BYTES..end].copy_from_slice(&bits.to_be_bytes());
+        compress256(&mut state, &blocks[..used]);
+        Rank(state)
+    }
+}
+
+/// Bytes of a SHA-256 block.
+const BLOCK: usize = 64;
+/// Bytes of the message length that closes the last block.
+const LENGTH_BYTES: usize = 8;
+/// Where it stands in a block.
+const LENGTH_AT: usize = BLOCK - LENGTH_BYTES;
+/// The bit that ends the message.
+const END_MARK: u8 = 0x80;
+/// Eight groups of four digits and seven colons.
+const IP_TEXT_MAX: usize = 39;
+/// An IPv4 text of at most 15 characters, and the end mark.
+const SHORT_IP: usize = 16;
+/// How long `name#` may be so that a short address still fits in the same block.
+const SHORT_TAIL: usize = LENGTH_AT - SHORT_IP;
+/// FIPS 180-4 §5.3.3.
+const INITIAL: [u32; 8] = [
+    0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19,
+];
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+
+    fn plain(node: &str, ip: &str) -> [u8; 32] {
+        Sha256::digest(format!("{node}#{ip}")).into()
+    }
+
+    #[test]
+    fn rank_of_every_name_length_equals_the_plain_digest() {
+        for len in 1..=253 {
+            let node = "n".repeat(len);
+            for ip in ["1.2.3.4", "255.255.255.255", "::", "fd00::1", "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff"] {
+                let rank = Rank::of(&node.as_str().into(), ip.parse().unwrap());
+                assert_eq!(rank.to_bytes(), plain(&node, ip), "{len} {ip}");
+            }
+        }
+    }
+
+    #[test]
+    fn rank_hashes_the_canonical_text_of_an_address() {
+        for (written, canonical) in [
+            ("::ffff:10.0.0.1", "10.0.0.1"),
+            ("FC00:F853:0CCD:E799:0:0:0:0", "fc00:f853:ccd:e799::"),
+            ("2001:db8:0:0:1:0:0:1", "2001:db8::1:0:0:1"),
+            ("0:0:0:0:0:0:102:304", "::102:304"),
+        ] {
+            let rank = Rank::of(&"node-a".into(), written.parse().unwrap());
+            assert_eq!(rank.to_bytes(), plain("node-a", canonical), "{written}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn rank_order_equals_the_order_of_digest_bytes(a in "[a-z0-9.-]{1,80}", b in "[a-z0-9.-]{1,80}", ip: IpAddr) {
+            let rank = |node: &str| Rank::of(&node.into(), ip);
+            prop_assert_eq!(rank(&a).cmp(&rank(&b)), rank(&a).to_bytes().cmp(&rank(&b).to_bytes()));
+            prop_assert_eq!(rank(&a).to_string()[..16].to_owned(), format!("{:016x}", rank(&a).prefix()));
+        }
+    }
+}
