@@ -10,5 +10,6 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod allocator;
 pub mod config;
 pub mod model;
