@@ -307,8 +307,12 @@ impl Allocator {
         Some(allocation)
     }
 
-    /// Notes that a Service of another load balancer class holds exactly `ips`; an empty list forgets it.
-    pub fn block(&mut self, service: &ServiceKey, ips: &[IpAddr]) {
+    /// Notes that a Service of another load balancer class holds exactly `ips`; an empty list forgets it. True when an address
+    /// became free.
+    pub fn block(&mut self, service: &ServiceKey, ips: &[IpAddr]) -> bool {
+        if self.blocked.is_empty() && ips.is_empty() {
+            return false;
+        }
         let mut freed = Vec::new();
         self.blocked.retain(|&ip, services| {
             if services.remove(service) && services.is_empty() {
@@ -320,11 +324,14 @@ impl Allocator {
             self.blocked.entry(ip).or_default().insert(service.clone());
             self.take_from_free(ip);
         }
+        let mut any = false;
         for ip in freed {
             if !self.blocked.contains_key(&ip) && !self.occupied.contains_key(&ip) {
                 self.give_back_to_free(ip);
+                any = true;
             }
         }
+        any
     }
 
     /// Whether a Service of another load balancer class holds an address.

@@ -11,5 +11,6 @@
 
 pub mod address;
 pub mod allocator;
+pub mod assignment;
 pub mod config;
 pub mod model;

@@ -1,0 +1,522 @@
+//! From one Service to its status: keep, allocate, clear or wait, with the Events that say so (contract control-plane §2.4).
+//!
+//! The status of the Services is the database. After a start and after every change of configuration all valid holders claim
+//! their addresses ([`Assigner::claim`]) before anybody gets a new one ([`Assigner::converge`]).
+
+mod wish;
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use serde::Serialize;
+use thiserror::Error;
+
+pub use self::wish::{ServiceFamily, WishError, desired_ips, desired_pool};
+use crate::allocator::{AllocateError, Allocator, FamilyDemand, PoolVerdict, Request, quoted};
+use crate::config::Config;
+use crate::model::{IpFamilyPolicy, PoolName, Service, ServiceKey, ServiceType};
+
+/// Decides for one Service after another. One per cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Assigner {
+    allocator: Allocator,
+    class: Option<String>,
+    /// Services that want an address and have none.
+    pending: BTreeSet<ServiceKey>,
+    /// Services whose second family could not be had, so that it is said once.
+    single: BTreeSet<ServiceKey>,
+}
+
+/// What was decided for a Service.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Outcome {
+    /// Assigned, pending or ignored.
+    pub state: AssignmentState,
+    /// The pool of the addresses.
+    pub pool: Option<PoolName>,
+    /// The addresses, in the order of the status.
+    pub ips: Vec<IpAddr>,
+    /// The stable reason.
+    pub reason: AssignReason,
+    /// The reason in words.
+    pub message: String,
+    /// Pools that were looked at and refused, where a search took place.
+    pub verdicts: Vec<PoolVerdict>,
+    /// What to tell the owner of the Service.
+    pub events: Vec<ServiceEvent>,
+    /// What to write; `None` when the Service already says it.
+    pub write: Option<StatusWrite>,
+    /// Services that wait for an address and may get one now.
+    pub retry: Vec<ServiceKey>,
+}
+
+/// The status that a Service should have.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StatusWrite {
+    /// `status.loadBalancer.ingress[].ip`
+    pub ips: Vec<IpAddr>,
+    /// The annotation `metallb.io/ip-allocated-from-pool`; `None` removes it.
+    pub pool: Option<PoolName>,
+}
+
+/// Where a Service stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AssignmentState {
+    /// It has what it needs.
+    Assigned,
+    /// It wants an address and has none.
+    Pending,
+    /// It is none of our business.
+    Ignored,
+}
+
+/// An Event on a Service.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ServiceEvent {
+    /// `type: Warning` instead of `Normal`.
+    pub warning: bool,
+    /// The stable reason (contract control-plane §2.6).
+    pub reason: &'static str,
+    /// The text, for people.
+    pub message: String,
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])* $name:ident)*) => {
+        /// The stable reasons of assignments.
+        #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+        #[non_exhaustive]
+        pub enum AssignReason {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl AssignReason {
+            /// All reasons with one sentence each.
+            pub const ALL: &[(Self, &str)] = &[$((Self::$name, concat!($($doc),*))),*];
+
+            /// The code, as machines read it.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The Service got its addresses just now.
+    Assigned
+    /// The Service keeps the addresses of its status.
+    Kept
+    /// The Service keeps its address although what it asks for cannot be understood.
+    KeptInvalidRequest
+    /// The Service is not of type LoadBalancer.
+    NotLoadBalancer
+    /// The Service belongs to another load balancer class.
+    OtherClass
+    /// There is no pool at all.
+    NoPools
+    /// The cluster addresses of the Service do not tell its family.
+    UnknownFamily
+    /// `RequireDualStack` with fewer than two cluster addresses.
+    NotEnoughClusterIps
+    /// Two cluster addresses with a policy that allows only one family.
+    PolicyForbidsDualStack
+    /// What the Service asks for cannot be understood.
+    InvalidRequest
+    /// The addresses asked for are not of the Service's families.
+    RequestedFamilyMismatch
+    /// The addresses asked for are not in the pool asked for.
+    RequestedPoolMismatch
+    /// The pool asked for does not exist.
+    UnknownPool
+    /// The pool does not serve this Service.
+    PoolNotCompatible
+    /// The addresses asked for are in no pool.
+    NotInPools
+    /// Another Service holds the address and does not share it.
+    AddressInUse
+    /// Another Service uses the same port on the shared address.
+    PortInUse
+    /// A Service of another load balancer class holds the address.
+    HeldByOtherClass
+    /// The pool asked for has nothing left.
+    PoolExhausted
+    /// No pool has what is needed.
+    NoAvailableIps
+}
+
+/// Why a Service gets nothing.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+enum Refusal {
+    #[error(transparent)]
+    Wish(#[from] WishError),
+    #[error(transparent)]
+    Allocate(#[from] AllocateError),
+    #[error("requested loadBalancer IP(s) {} does not match the ipFamily of the service", quoted(.0))]
+    Family(Vec<IpAddr>),
+    #[error("requested loadBalancer IP(s) {} is not compatible with requested address pool {pool}", quoted(.ips))]
+    Pool { ips: Vec<IpAddr>, pool: String },
+    #[error("no available IPs: the Service has two cluster IPs but its ipFamilyPolicy allows one family")]
+    Policy,
+}
+
+impl Refusal {
+    fn reason(&self) -> AssignReason {
+        match self {
+            Self::Wish(_) => AssignReason::InvalidRequest,
+            Self::Family(_) => AssignReason::RequestedFamilyMismatch,
+            Self::Pool { .. } => AssignReason::RequestedPoolMismatch,
+            Self::Policy => AssignReason::PolicyForbidsDualStack,
+            Self::Allocate(error) => match error {
+                AllocateError::UnknownPool(_) => AssignReason::UnknownPool,
+                AllocateError::NotAllowed(_) | AllocateError::BadSet(_) => AssignReason::NotInPools,
+                AllocateError::NotCompatible { .. } => AssignReason::PoolNotCompatible,
+                AllocateError::InUse { .. } => AssignReason::AddressInUse,
+                AllocateError::PortInUse { .. } => AssignReason::PortInUse,
+                AllocateError::Blocked { .. } => AssignReason::HeldByOtherClass,
+                AllocateError::PoolExhausted { .. } => AssignReason::PoolExhausted,
+                AllocateError::Exhausted { .. } => AssignReason::NoAvailableIps,
+            },
+        }
+    }
+}
+
+// === impl Assigner ===
+
+impl Assigner {
+    /// Handles Services of `class`; `None` means Services without a class.
+    #[must_use]
+    pub fn new(class: Option<&str>) -> Self {
+        Self { class: class.map(str::to_owned), ..Self::default() }
+    }
+
+    /// Replaces the pools. Afterwards every Service must [`claim`](Self::claim), then [`converge`](Self::converge), in
+    /// [`processing_order`].
+    pub fn set_config(&mut self, config: &Config) {
+        self.allocator.set_pools(config.pools.values());
+    }
+
+    /// The allocator, for counters and questions.
+    #[must_use]
+    pub const fn allocator(&self) -> &Allocator {
+        &self.allocator
+    }
+
+    /// Lets a Service claim the addresses of its status if it may keep them; never gives a new one.
+    pub fn claim(&mut self, service: &Service) {
+        if !self.handles(service) {
+            self.set_aside(service);
+            return;
+        }
+        let Ok(family) = ServiceFamily::of_service(service) else { return };
+        let Some(current) = current_ips(service).filter(|current| family_fits(family, current, service)) else { return };
+        if !self.wants_other(service, &current) {
+            let request = Request::new(service, demand_of(family, service));
+            // Whoever can't keep its addresses is told so by `converge`.
+            let _ = self.allocator.assign(&request, &current);
+        }
+    }
+
+    /// A Service that is gone: whatever it held is free.
+    pub fn forget(&mut self, service: &ServiceKey) -> Vec<ServiceKey> {
+        self.pending.remove(service);
+        self.single.remove(service);
+        let held = self.allocator.release(service).is_some();
+        let blocked = self.allocator.block(service, &[]);
+        self.retry_after(held || blocked)
+    }
+
+    /// Decides for one Service.
+    pub fn converge(&mut self, service: &Service) -> Outcome {
+        let held_before = self.allocator.holding(&service.key).cloned();
+        let mut events = Vec::new();
+        let decision = self.decide(service, &mut events);
+        let held_after = self.allocator.holding(&service.key);
+        let freed = match (&held_before, held_after) {
+            (Some(_), None) => true,
+            (Some(before), Some(after)) => before != after,
+            (None, _) => false,
+        };
+        let (state, reason, message, verdicts) = decision.into_parts(held_after.map(|held| held.ips.as_slice()));
+        let (pool, ips) = match (state, held_after) {
+            (AssignmentState::Ignored, _) if reason == AssignReason::OtherClass => {
+                (service.recorded_pool().map(PoolName::from), Vec::new())
+            }
+            (_, Some(held)) => (Some(held.pool.clone()), held.ips.clone()),
+            (_, None) => (None, Vec::new()),
+        };
+        let untouched = reason == AssignReason::OtherClass || reason == AssignReason::UnknownFamily;
+        let write = (!untouched && differs(service, &ips, pool.as_ref()))
+            .then(|| StatusWrite { ips: ips.clone(), pool: pool.clone() });
+        if write.is_some() {
+            events.extend(service.deprecated_annotations().map(|key| ServiceEvent {
+                warning: true,
+                reason: "deprecatedAnnotation",
+                message: format!("annotation {key} is deprecated, use the prefix metallb.io/ instead"),
+            }));
+        }
+        if state == AssignmentState::Pending {
+            self.pending.insert(service.key.clone());
+        } else {
+            self.pending.remove(&service.key);
+        }
+        let retry = self.retry_after(freed);
+        Outcome { state, pool, ips, reason, message, verdicts, events, write, retry }
+    }
+
+    fn decide(&mut self, service: &Service, events: &mut Vec<ServiceEvent>) -> Decision {
+        if service.service_type != ServiceType::LoadBalancer {
+            self.set_aside(service);
+            return Decision::Ignored(AssignReason::NotLoadBalancer);
+        }
+        if !self.handles(service) {
+            self.set_aside(service);
+            return Decision::Ignored(AssignReason::OtherClass);
+        }
+        self.allocator.block(&service.key, &[]);
+        if self.allocator.pools().next().is_none() {
+            self.allocator.release(&service.key);
+            return Decision::Pending(AssignReason::NoPools, "there is no IPAddressPool".to_owned(), Vec::new());
+        }
+        let family = ServiceFamily::of_service(service);
+        if service.ip_family_policy == Some(IpFamilyPolicy::RequireDualStack) && matches!(family, Ok(ServiceFamily::Single(_))) {
+            self.allocator.release(&service.key);
+            let message = "RequireDualStack needs two cluster IPs".to_owned();
+            events.push(warning("not enough clusterips", &message));
+            return Decision::Pending(AssignReason::NotEnoughClusterIps, message, Vec::new());
+        }
+        let has_status = service.ingress.iter().any(|ingress| ingress.ip.is_some());
+        let family = match family {
+            Ok(family) => family,
+            Err(error) if has_status => {
+                events.push(warning("noclusterIPsIPFamily", &error.to_string()));
+                return Decision::Pending(AssignReason::UnknownFamily, error.to_string(), Vec::new());
+            }
+            Err(error) => return self.refused(service, &error.into(), events),
+        };
+        let request = Request::new(service, demand_of(family, service));
+
+        match self.keep(service, family, &request, has_status, events) {
+            Kept::Yes => {
+                self.complete(service, family, &request, events);
+                return Decision::Assigned(AssignReason::Kept);
+            }
+            Kept::InSpiteOf(error) => {
+                events.push(warning("LoadBalancerFailed", &error.to_string()));
+                return Decision::Kept(AssignReason::KeptInvalidRequest, error.to_string());
+            }
+            Kept::No => {}
+        }
+        self.allocator.release(&service.key);
+        match self.obtain(service, family, &request) {
+            Ok(()) => {
+                let held = self.allocator.holding(&service.key);
+                let ips = held.map(|held| quoted(&held.ips)).unwrap_or_default();
+                events.push(ServiceEvent { warning: false, reason: "IPAllocated", message: format!("Assigned IP {ips}") });
+                Decision::Assigned(AssignReason::Assigned)
+            }
+            Err(refusal) => self.refused(service, &refusal, events),
+        }
+    }
+
+    /// Steps 6 and 7: may the Service keep what its status says?
+    fn keep(
+        &mut self,
+        service: &Service,
+        family: ServiceFamily,
+        request: &Request,
+        has_status: bool,
+        events: &mut Vec<ServiceEvent>,
+    ) -> Kept {
+        if !has_status {
+            return Kept::No;
+        }
+        let Some(current) = current_ips(service) else {
+            events.push(warning("nolbIPsIPFamily", "can't tell the IP family of the current load balancer IPs"));
+            return Kept::No;
+        };
+        if !family_fits(family, &current, service) {
+            return Kept::No;
+        }
+        if let Err(error) = self.allocator.assign(request, &current) {
+            let message = format!("current IP {} can not be kept, will try to assign a new one: {error}", quoted(&current));
+            events.push(ServiceEvent { warning: false, reason: "ClearAssignment", message });
+            return Kept::No;
+        }
+        let owner = self.allocator.holding(&service.key).map(|held| held.pool.clone());
+        if desired_pool(service).is_some_and(|pool| owner.as_ref().map(PoolName::as_str) != Some(pool)) {
+            return Kept::No;
+        }
+        match desired_ips(service) {
+            Err(error) => Kept::InSpiteOf(error),
+            Ok(desired) if !desired.is_empty() && !same_set(&desired, &current) => Kept::No,
+            Ok(_) => Kept::Yes,
+        }
+    }
+
+    /// Step 8: a dual-stack Service with one address gets the other if the pool has it. Only where the cluster is dual-stack
+    /// too, else the next round would take it away again (contract §12, 1).
+    fn complete(&mut self, service: &Service, family: ServiceFamily, request: &Request, events: &mut Vec<ServiceEvent>) {
+        let one = self.allocator.holding(&service.key).is_some_and(|held| held.ips.len() == 1);
+        let prefers = service.ip_family_policy == Some(IpFamilyPolicy::PreferDualStack);
+        if !(one && prefers && family == ServiceFamily::Dual) {
+            self.single.remove(&service.key);
+            return;
+        }
+        match self.allocator.add_family(request) {
+            Ok(held) => {
+                let message = format!("Assigned IP {}", quoted(&held.ips));
+                events.push(ServiceEvent { warning: false, reason: "IPAllocated", message });
+                self.single.remove(&service.key);
+            }
+            Err(error) => {
+                if self.single.insert(service.key.clone()) {
+                    let message = format!("no IP of the second family: {error}");
+                    events.push(ServiceEvent { warning: false, reason: "AdditionalAssignFailed", message });
+                }
+            }
+        }
+    }
+
+    /// Step 9: new addresses.
+    fn obtain(&mut self, service: &Service, family: ServiceFamily, request: &Request) -> Result<(), Refusal> {
+        let desired = desired_ips(service)?;
+        let pool = desired_pool(service);
+        if !desired.is_empty() {
+            if ServiceFamily::of(&desired) != Some(family) {
+                return Err(Refusal::Family(desired));
+            }
+            let owner = self.allocator.assign(request, &desired)?.pool.clone();
+            if let Some(pool) = pool.filter(|pool| owner.as_str() != *pool) {
+                self.allocator.release(&service.key);
+                return Err(Refusal::Pool { ips: desired, pool: pool.to_owned() });
+            }
+            return Ok(());
+        }
+        if family.demand(service).is_none() {
+            return Err(Refusal::Policy);
+        }
+        match pool {
+            Some(pool) => self.allocator.allocate_from(request, pool)?,
+            None => self.allocator.allocate(request)?,
+        };
+        Ok(())
+    }
+
+    fn refused(&mut self, service: &Service, refusal: &Refusal, events: &mut Vec<ServiceEvent>) -> Decision {
+        self.allocator.release(&service.key);
+        let message = refusal.to_string();
+        events.push(warning("AllocationFailed", &format!("Failed to allocate IP for \"{}\": {message}", service.key)));
+        let verdicts = match refusal {
+            Refusal::Allocate(AllocateError::Exhausted { verdicts }) => verdicts.clone(),
+            _ => Vec::new(),
+        };
+        Decision::Pending(refusal.reason(), message, verdicts)
+    }
+
+    /// A Service that is not ours holds nothing of ours; what its status says is not handed out to others.
+    fn set_aside(&mut self, service: &Service) {
+        self.allocator.release(&service.key);
+        let ips: Vec<IpAddr> = match service.service_type {
+            ServiceType::LoadBalancer if !self.handles(service) => service.ingress_ips().flatten().collect(),
+            _ => Vec::new(),
+        };
+        self.allocator.block(&service.key, &ips);
+    }
+
+    fn handles(&self, service: &Service) -> bool {
+        service.service_type == ServiceType::LoadBalancer && service.is_of_class(self.class.as_deref())
+    }
+
+    fn wants_other(&self, service: &Service, current: &[IpAddr]) -> bool {
+        let other_ips = desired_ips(service).is_ok_and(|desired| !desired.is_empty() && !same_set(&desired, current));
+        let other_pool = desired_pool(service).is_some_and(|wanted| {
+            let here = self.allocator.pools().find(|pool| current.iter().all(|&ip| pool.contains(ip)));
+            here.is_none_or(|pool| pool.name.as_str() != wanted)
+        });
+        other_ips || other_pool
+    }
+
+    fn retry_after(&self, freed: bool) -> Vec<ServiceKey> {
+        if freed { self.pending.iter().cloned().collect() } else { Vec::new() }
+    }
+}
+
+/// The order in which Services are processed: holders first, then the oldest, then by name.
+pub fn processing_order(a: &Service, b: &Service) -> Ordering {
+    let rank = |service: &Service| (service.ingress.is_empty(), service.created.is_none(), service.created);
+    rank(a).cmp(&rank(b)).then_with(|| a.key.cmp(&b.key))
+}
+
+enum Decision {
+    Assigned(AssignReason),
+    Kept(AssignReason, String),
+    Pending(AssignReason, String, Vec<PoolVerdict>),
+    Ignored(AssignReason),
+}
+
+impl Decision {
+    fn into_parts(self, held: Option<&[IpAddr]>) -> (AssignmentState, AssignReason, String, Vec<PoolVerdict>) {
+        let held = held.map(quoted).unwrap_or_default();
+        match self {
+            Self::Assigned(reason @ AssignReason::Kept) => {
+                (AssignmentState::Assigned, reason, format!("keeps {held}"), Vec::new())
+            }
+            Self::Assigned(reason) => (AssignmentState::Assigned, reason, format!("assigned {held}"), Vec::new()),
+            Self::Kept(reason, message) => (AssignmentState::Assigned, reason, message, Vec::new()),
+            Self::Pending(reason, message, verdicts) => (AssignmentState::Pending, reason, message, verdicts),
+            Self::Ignored(reason @ AssignReason::OtherClass) => {
+                let message = "belongs to another load balancer class".to_owned();
+                (AssignmentState::Ignored, reason, message, Vec::new())
+            }
+            Self::Ignored(reason) => {
+                (AssignmentState::Ignored, reason, "is not of type LoadBalancer".to_owned(), Vec::new())
+            }
+        }
+    }
+}
+
+enum Kept {
+    Yes,
+    InSpiteOf(WishError),
+    No,
+}
+
+/// The addresses of the status, if they are one, or one of each family.
+fn current_ips(service: &Service) -> Option<Vec<IpAddr>> {
+    let ips: Vec<IpAddr> = service.ingress_ips().collect::<Option<_>>()?;
+    ServiceFamily::of(&ips).map(|_| ips)
+}
+
+/// A dual-stack Service that only prefers both families may hold one.
+fn family_fits(family: ServiceFamily, current: &[IpAddr], service: &Service) -> bool {
+    let prefers = family == ServiceFamily::Dual && service.ip_family_policy == Some(IpFamilyPolicy::PreferDualStack);
+    prefers || ServiceFamily::of(current) == Some(family)
+}
+
+fn demand_of(family: ServiceFamily, service: &Service) -> FamilyDemand {
+    family.demand(service).unwrap_or(FamilyDemand::Both)
+}
+
+fn same_set(a: &[IpAddr], b: &[IpAddr]) -> bool {
+    a.iter().collect::<BTreeSet<_>>() == b.iter().collect::<BTreeSet<_>>()
+}
+
+/// Whether the Service does not say already what was decided; `ipMode` and the like are not ours to compare (contract §12, 2).
+fn differs(service: &Service, ips: &[IpAddr], pool: Option<&PoolName>) -> bool {
+    let has_hostname = service.ingress.iter().any(|ingress| ingress.ip.is_none() || ingress.hostname.is_some());
+    let current: Vec<Option<IpAddr>> = service.ingress_ips().collect();
+    has_hostname
+        || current.len() != ips.len()
+        || current.iter().zip(ips).any(|(current, ip)| current.as_ref() != Some(ip))
+        || service.recorded_pool() != pool.map(PoolName::as_str)
+}
+
+fn warning(reason: &'static str, message: &str) -> ServiceEvent {
+    ServiceEvent { warning: true, reason, message: message.to_owned() }
+}
