@@ -21,6 +21,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use self::community::Community;
+pub(crate) use self::advertisements::local_preferences_clash;
 pub use self::problem::{ConfigReason, Problem, Severity};
 pub use self::store::ConfigStore;
 use crate::address::{self, AddressBlock};

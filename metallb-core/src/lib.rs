@@ -13,4 +13,7 @@ pub mod address;
 pub mod allocator;
 pub mod assignment;
 pub mod config;
+pub mod election;
 pub mod model;
+pub mod plan;
+pub mod routes;

@@ -1,0 +1,290 @@
+//! Facts in, the whole desired state out: who gets which address, who answers for it, which routes carry it, and why.
+//!
+//! `metallb plan` and `metallb explain` print this; the controller and the speakers do it, with the same functions.
+
+mod diff;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+pub use self::diff::{Change, ChangeKind, diff};
+use crate::allocator::PoolVerdict;
+use crate::assignment::{AssignReason, Assigner, AssignmentState};
+use crate::config::spec::Resources;
+use crate::config::{Community, Config, ConfigReason, Parsed, Problem, Severity};
+use crate::election::{Candidate, CandidateReason, ElectionRules, L2Reason, elect, interfaces, shared_identity};
+use crate::model::{Cluster, InterfaceName, NodeName, ObjectRef, PeerName, PoolName, Service, ServiceKey};
+use crate::routes::{BgpReason, DEFAULT_LOCAL_PREF, Route, merge, routes};
+
+/// What a plan assumes.
+#[derive(Clone, Debug, Default)]
+pub struct PlanOptions {
+    /// `--lb-class`
+    pub class: Option<String>,
+    /// Who is alive and may be elected.
+    pub rules: ElectionRules,
+}
+
+/// The whole desired state. Its JSON is stable; other tools read it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Plan {
+    /// One entry per Service, in reading order.
+    pub services: Vec<ServicePlan>,
+    /// One entry per pool, by name.
+    pub pools: Vec<PoolPlan>,
+    /// What is wrong, by object.
+    pub problems: Vec<Problem>,
+}
+
+/// What becomes of one Service.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ServicePlan {
+    /// `metadata.namespace`
+    pub namespace: String,
+    /// `metadata.name`
+    pub name: String,
+    /// Assigned, pending or ignored.
+    pub state: AssignmentState,
+    /// The pool of the addresses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolName>,
+    /// The addresses, in the order of the status.
+    pub ips: Vec<IpAddr>,
+    /// Why.
+    pub reason: ReasonText,
+    /// Pools that were looked at and refused.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refused_pools: Vec<PoolVerdict>,
+    /// Who answers, one entry per address.
+    pub l2: Vec<L2Plan>,
+    /// Which routes carry it.
+    pub bgp: Vec<RoutePlan>,
+    /// For each node that offers no route, why not.
+    #[serde(skip)]
+    pub no_routes: BTreeMap<NodeName, BgpReason>,
+}
+
+/// A reason for machines and for people.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ReasonText {
+    /// The stable code.
+    pub code: AssignReason,
+    /// The text.
+    pub message: String,
+}
+
+/// Who answers for one address.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct L2Plan {
+    /// The address.
+    pub ip: IpAddr,
+    /// The elected node; null when nobody answers.
+    pub node: Option<NodeName>,
+    /// Where it answers; empty means on all interfaces.
+    pub interfaces: Vec<InterfaceName>,
+    /// Why it is so.
+    pub reason: L2Reason,
+    /// Who would be next, best first.
+    pub successors: Vec<NodeName>,
+    /// Every node, and what speaks for or against it.
+    pub candidates: Vec<Candidate>,
+}
+
+/// One route of one node to one peer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RoutePlan {
+    /// The next hop.
+    pub node: NodeName,
+    /// The peer it is offered to.
+    pub peer: PeerName,
+    /// The prefix.
+    pub prefix: ipnet::IpNet,
+    /// LOCAL_PREF as configured, 100 where nothing is.
+    pub local_pref: u32,
+    /// `A:B`
+    pub communities: Vec<String>,
+    /// `X:Y:Z`
+    pub large_communities: Vec<String>,
+}
+
+/// The counters of one pool after everything is placed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PoolPlan {
+    /// The pool.
+    pub name: PoolName,
+    /// Distinct IPv4 addresses in use.
+    #[serde(rename = "assignedIPv4")]
+    pub assigned_v4: i64,
+    /// Distinct IPv6 addresses in use.
+    #[serde(rename = "assignedIPv6")]
+    pub assigned_v6: i64,
+    /// IPv4 addresses left.
+    #[serde(rename = "availableIPv4")]
+    pub available_v4: i64,
+    /// IPv6 addresses left.
+    #[serde(rename = "availableIPv6")]
+    pub available_v6: i64,
+}
+
+/// Plans `order`, which names the Services of `cluster` in reading order.
+#[must_use]
+pub fn plan(resources: &Resources, cluster: &Cluster, order: &[ServiceKey], options: &PlanOptions) -> Plan {
+    let Parsed { config, mut problems } = Config::parse(resources, cluster);
+    let mut assigner = Assigner::new(options.class.as_deref());
+    assigner.set_config(&config);
+
+    let read: Vec<&Service> = order.iter().filter_map(|key| cluster.services.get(key)).collect();
+    let mut queue = read.clone();
+    // Stable: Services of equal age stay as read.
+    queue.sort_by_key(|service| (service.ingress.is_empty(), service.created.is_none(), service.created));
+    for service in &queue {
+        assigner.claim(service);
+    }
+    let mut outcomes: BTreeMap<&ServiceKey, _> =
+        queue.iter().map(|service| (&service.key, assigner.converge(service))).collect();
+    let again: BTreeSet<ServiceKey> = outcomes.values().flat_map(|outcome| outcome.retry.clone()).collect();
+    for service in queue.iter().filter(|service| again.contains(&service.key)) {
+        outcomes.insert(&service.key, assigner.converge(service));
+    }
+
+    let identities = shared_identity(outcomes.iter().map(|(&key, outcome)| (key, outcome.ips.as_slice())));
+    let mut services = Vec::with_capacity(read.len());
+    let mut offered: BTreeMap<(NodeName, PeerName), BTreeMap<ipnet::IpNet, Route>> = BTreeMap::new();
+    for service in read {
+        let Some(outcome) = outcomes.get(&service.key) else { continue };
+        let mut planned = ServicePlan {
+            namespace: service.key.namespace.to_string(),
+            name: service.key.name.to_string(),
+            state: outcome.state,
+            pool: outcome.pool.clone(),
+            ips: outcome.ips.clone(),
+            reason: ReasonText { code: outcome.reason, message: outcome.message.clone() },
+            refused_pools: outcome.verdicts.clone(),
+            l2: Vec::new(),
+            bgp: Vec::new(),
+            no_routes: BTreeMap::new(),
+        };
+        let pool = outcome.pool.as_ref().and_then(|name| config.pools.get(name));
+        if let (Some(pool), Some(&identity)) = (pool, identities.get(&service.key)) {
+            let election = elect(service, identity, pool, cluster, &options.rules);
+            let node = election.owner.as_ref().and_then(|name| cluster.nodes.get(name));
+            let on: Vec<InterfaceName> =
+                node.map(|node| interfaces(service, pool, node)).into_iter().flatten().collect();
+            planned.l2 = outcome
+                .ips
+                .iter()
+                .map(|&ip| L2Plan {
+                    ip,
+                    node: election.owner.clone(),
+                    interfaces: on.clone(),
+                    reason: election.reason,
+                    successors: election.successors.clone(),
+                    candidates: election.candidates.clone(),
+                })
+                .collect();
+            for node in cluster.nodes.values() {
+                let found =
+                    routes(service, &outcome.ips, pool, node, &config, cluster, options.rules.ignore_exclude_label);
+                if let Some(reason) = found.reason.filter(|&reason| reason != BgpReason::Advertised) {
+                    planned.no_routes.insert(node.name.clone(), reason);
+                }
+                for (peer, prefix) in &found.not_carried {
+                    problems.push(not_carried(resources, peer, *prefix));
+                }
+                for (peer, by_prefix) in found.by_peer {
+                    for (_, route) in by_prefix {
+                        planned.bgp.push(RoutePlan::new(&node.name, &peer, &route));
+                        let prefix = route.prefix;
+                        if merge(offered.entry((node.name.clone(), peer.clone())).or_default(), route) {
+                            problems.push(preference_clash(service, &peer, prefix));
+                        }
+                    }
+                }
+            }
+        }
+        services.push(planned);
+    }
+    problems.sort();
+    problems.dedup();
+    let pools = config.pools.keys().filter_map(|name| PoolPlan::new(&assigner, name)).collect();
+    Plan { services, pools, problems }
+}
+
+impl Plan {
+    /// Whether an object is in error.
+    #[must_use]
+    pub fn has_errors(&self) -> bool {
+        self.problems.iter().any(|problem| problem.severity == Severity::Error)
+    }
+
+    /// The plan of one Service.
+    #[must_use]
+    pub fn service(&self, key: &ServiceKey) -> Option<&ServicePlan> {
+        self.services.iter().find(|service| service.namespace == key.namespace.as_str() && service.name == *key.name)
+    }
+}
+
+impl RoutePlan {
+    fn new(node: &NodeName, peer: &PeerName, route: &Route) -> Self {
+        let of_kind = |large: bool| {
+            let kind = |community: &&Community| matches!(community, Community::Large(..)) == large;
+            route.communities.iter().filter(kind).map(ToString::to_string).collect()
+        };
+        Self {
+            node: node.clone(),
+            peer: peer.clone(),
+            prefix: route.prefix,
+            local_pref: route.local_pref.unwrap_or(DEFAULT_LOCAL_PREF),
+            communities: of_kind(false),
+            large_communities: of_kind(true),
+        }
+    }
+}
+
+impl PoolPlan {
+    fn new(assigner: &Assigner, name: &PoolName) -> Option<Self> {
+        let counters = assigner.allocator().counters(name)?;
+        Some(Self {
+            name: name.clone(),
+            assigned_v4: counters.assigned_v4,
+            assigned_v6: counters.assigned_v6,
+            available_v4: counters.available_v4,
+            available_v6: counters.available_v6,
+        })
+    }
+}
+
+/// What a candidate's reason means, as part of a sentence about the node.
+#[must_use]
+pub const fn candidate_text(reason: CandidateReason) -> &'static str {
+    match reason {
+        CandidateReason::Eligible => "may answer",
+        CandidateReason::NoSpeaker => "has no live speaker",
+        CandidateReason::NetworkUnavailable => "reports NetworkUnavailable",
+        CandidateReason::ExcludedByLabel => "carries the label that excludes it from load balancers",
+        CandidateReason::NotSelected => "is selected by no L2Advertisement for this Service",
+        CandidateReason::NoLocalEndpoint => "runs no usable endpoint, which externalTrafficPolicy: Local demands",
+    }
+}
+
+fn not_carried(resources: &Resources, peer: &PeerName, prefix: ipnet::IpNet) -> Problem {
+    let namespace = resources
+        .peers
+        .iter()
+        .find(|spec| spec.meta.name == peer.as_str())
+        .map_or("", |spec| spec.meta.namespace.as_str());
+    let message = format!(
+        "the session of peer {peer} does not carry {prefix}: it carries the family of its address, both with dualStackAddressFamily"
+    );
+    let object = ObjectRef::new("BGPPeer", namespace, peer.as_str());
+    Problem::warning(object, "spec.dualStackAddressFamily", ConfigReason::FamilyNotCarried, message)
+}
+
+fn preference_clash(service: &Service, peer: &PeerName, prefix: ipnet::IpNet) -> Problem {
+    let message = format!("{prefix} is offered to peer {peer} with different local preferences: the highest is used");
+    let object = ObjectRef::new("Service", service.key.namespace.as_str(), &service.key.name);
+    Problem::warning(object, "status.loadBalancer.ingress", ConfigReason::LocalPreferenceClash, message)
+}
