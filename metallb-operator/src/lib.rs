@@ -14,4 +14,7 @@ pub mod api;
 pub mod cli;
 pub mod kubernetes;
 pub mod metrics;
+pub mod manifests;
 pub mod telemetry;
+pub mod translate;
+pub mod world;
