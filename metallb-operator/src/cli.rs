@@ -6,7 +6,9 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::telemetry::{self, LogFormat, LogLevel};
 
+pub mod crds;
 pub mod options;
+pub mod plan;
 
 /// Load balancer for Kubernetes on bare metal: addresses from pools, announced by ARP/NDP or BGP.
 #[derive(Debug, Parser)]
@@ -18,6 +20,10 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show what would happen, and what a change would do, before anything is applied
+    Plan(plan::PlanArgs),
+    /// Print the custom resource definitions
+    Crds(crds::CrdsArgs),
     /// Print a shell completion script
     Completions {
         /// The shell to write for
@@ -30,6 +36,8 @@ impl Cli {
     #[must_use]
     pub fn run(self) -> ExitCode {
         match self.command {
+            Command::Plan(args) => finish(args.run()),
+            Command::Crds(args) => finish(args.run()),
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut Self::command(), "metallb", &mut std::io::stdout());
                 ExitCode::SUCCESS
