@@ -232,6 +232,18 @@ impl Allocator {
     /// # Errors
     /// The checks of contract control-plane §3.5, in its order.
     pub fn assign(&mut self, request: &Request, ips: &[IpAddr]) -> Result<&Allocation, AllocateError> {
+        if let Some((ip, holder)) = ips.iter().find_map(|&ip| Some((ip, self.blocker_of(ip)?.clone()))) {
+            return Err(AllocateError::Blocked { ip, holder });
+        }
+        self.reclaim(request, ips)
+    }
+
+    /// Like [`assign`](Self::assign), for a Service whose status says that it holds `ips`: what it holds together with a Service
+    /// of another load balancer class it keeps.
+    ///
+    /// # Errors
+    /// As `assign`, but never [`AllocateError::Blocked`].
+    pub fn reclaim(&mut self, request: &Request, ips: &[IpAddr]) -> Result<&Allocation, AllocateError> {
         let pool = self.common_pool(ips).ok_or_else(|| AllocateError::NotAllowed(ips.to_vec()))?;
         if let Some(refusal) = self.pools.get(&pool).and_then(|state| selection::incompatibility(&state.pool, request)) {
             return Err(AllocateError::NotCompatible { pool, refusal });
@@ -347,9 +359,6 @@ impl Allocator {
 
     /// Refuses an address that is held by Services which do not share it with the asker (contract §3.6).
     fn check_usable(&self, request: &Request, ip: IpAddr) -> Result<(), AllocateError> {
-        if let Some(holder) = self.blocker_of(ip) {
-            return Err(AllocateError::Blocked { ip, holder: holder.clone() });
-        }
         let Some(occupant) = self.occupied.get(&ip) else { return Ok(()) };
         let others = || occupant.services.iter().filter(|&service| *service != request.service);
         if !occupant.key.admits(&request.key) && others().next().is_some() {
@@ -377,7 +386,7 @@ impl Allocator {
                 .range((request.key.clone(), family, 0, lowest)..)
                 .take_while(|(key, of, ..)| *key == request.key && *of == family)
                 .map(|&(_, _, index, ip)| (index, ip))
-                .find(|&(_, ip)| self.check_usable(request, ip).is_ok())
+                .find(|&(_, ip)| self.blocker_of(ip).is_none() && self.check_usable(request, ip).is_ok())
         });
         match (free, shared.flatten()) {
             (Some(free), Some(shared)) => Some(free.min(shared).1),

@@ -218,7 +218,7 @@ impl Assigner {
         if !self.wants_other(service, &current) {
             let request = Request::new(service, demand_of(family, service));
             // Whoever can't keep its addresses is told so by `converge`.
-            let _ = self.allocator.assign(&request, &current);
+            let _ = self.allocator.reclaim(&request, &current);
         }
     }
 
@@ -343,7 +343,7 @@ impl Assigner {
         if !family_fits(family, &current, service) {
             return Kept::No;
         }
-        if let Err(error) = self.allocator.assign(request, &current) {
+        if let Err(error) = self.allocator.reclaim(request, &current) {
             let message = format!("current IP {} can not be kept, will try to assign a new one: {error}", quoted(&current));
             events.push(ServiceEvent { warning: false, reason: "ClearAssignment", message });
             return Kept::No;

@@ -5,7 +5,7 @@ mod peers;
 mod pools;
 mod statuses;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
 use kube::CustomResourceExt as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -35,19 +35,31 @@ pub type LabelSelector = k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSe
 #[must_use]
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     let mut all = vec![
-        BfdProfile::crd(),
-        BgpAdvertisement::crd(),
+        without_required_spec(BfdProfile::crd()),
+        without_required_spec(BgpAdvertisement::crd()),
         peers::bgp_peer_crd(),
-        Community::crd(),
+        without_required_spec(Community::crd()),
         statuses::configuration_state_crd(),
         IpAddressPool::crd(),
-        L2Advertisement::crd(),
-        ServiceBgpStatus::crd(),
-        ServiceL2Status::crd(),
+        without_required_spec(L2Advertisement::crd()),
+        without_required_spec(ServiceBgpStatus::crd()),
+        without_required_spec(ServiceL2Status::crd()),
     ];
     for definition in &mut all {
         let annotations = definition.metadata.annotations.get_or_insert_default();
         annotations.insert("controller-gen.kubebuilder.io/version".to_owned(), "v0.19.0".to_owned());
     }
     all
+}
+
+/// Lets users leave `spec` out where no field of it is required; the API server fills in an empty one.
+fn without_required_spec(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
+    for version in &mut definition.spec.versions {
+        let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) else { continue };
+        schema.required = None;
+        if let Some(spec) = schema.properties.as_mut().and_then(|properties| properties.get_mut("spec")) {
+            spec.default = Some(JSON(serde_json::json!({})));
+        }
+    }
+    definition
 }

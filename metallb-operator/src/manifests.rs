@@ -166,6 +166,12 @@ impl Manifests {
                 _ => "default".to_owned(),
             };
         }
+        // As the schema's default does in a cluster: `spec` may be left out where no field of it is required.
+        if matches!(kind.as_str(), "L2Advertisement" | "BGPAdvertisement" | "BFDProfile" | "Community")
+            && let Some(fields) = value.as_object_mut()
+        {
+            fields.entry("spec").or_insert_with(|| Value::Object(serde_json::Map::new()));
+        }
         self.objects.push(Manifest { id: ObjectId { kind, namespace, name }, value, source: source.to_owned() });
     }
 
@@ -219,6 +225,11 @@ impl Manifests {
             // Twins among configuration objects are judged, and reported, by the configuration itself.
             if !seen.insert(&object.id) && !configuration {
                 problems.push(object.problem("defined more than once: the first counts"));
+                continue;
+            }
+            // Configuration counts only in its own namespace.
+            if configuration && object.id.namespace != translate::CONFIG_NAMESPACE {
+                *self.skipped.entry(object.id.kind.clone()).or_default() += 1;
                 continue;
             }
             match object.read_into(version, &mut world) {

@@ -40,6 +40,8 @@ pub struct Selector {
 pub enum SelectorOperator {
     /// The label is absent.
     DoesNotExist,
+    /// The label has exactly this value (`matchLabels`; not the same text as `In` with one value, though the same meaning).
+    Equals(String),
     /// The label is present.
     Exists,
     /// The label is present with one of these values.
@@ -105,7 +107,7 @@ impl Selector {
         for (key, value) in &raw.match_labels {
             check_key(key)?;
             check_value(value)?;
-            requirements.push((key.clone(), SelectorOperator::In([value.clone()].into())));
+            requirements.push((key.clone(), SelectorOperator::Equals(value.clone())));
         }
         let mut expressions = BTreeSet::new();
         for requirement in &raw.match_expressions {
@@ -127,6 +129,7 @@ impl Selector {
             let value = labels.get(key);
             match operator {
                 SelectorOperator::DoesNotExist => value.is_none(),
+                SelectorOperator::Equals(wanted) => value == Some(wanted),
                 SelectorOperator::Exists => value.is_some(),
                 SelectorOperator::In(values) => value.is_some_and(|value| values.contains(value)),
                 SelectorOperator::NotIn(values) => value.is_none_or(|value| !values.contains(value)),
@@ -218,7 +221,7 @@ fn render((key, operator): &(String, SelectorOperator)) -> String {
     match operator {
         SelectorOperator::DoesNotExist => format!("!{key}"),
         SelectorOperator::Exists => key.clone(),
-        SelectorOperator::In(values) if values.len() == 1 => format!("{key}={}", list(values)),
+        SelectorOperator::Equals(value) => format!("{key}={value}"),
         SelectorOperator::In(values) => format!("{key} in ({})", list(values)),
         SelectorOperator::NotIn(values) => format!("{key} notin ({})", list(values)),
     }
