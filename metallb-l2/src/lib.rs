@@ -1,1 +1,17 @@
-//! ARP and NDP
+//! Answers ARP (RFC 826, RFC 5227) and NDP (RFC 4861) for addresses that the host does not have, and announces them.
+//!
+//! ```text
+//!   wire  <──  engine  <──  io (feature `io`)
+//!   bytes      decisions     AF_PACKET, netlink, one thread
+//! ```
+//!
+//! The [`engine::Engine`] is sans-IO: frames and time go in, frames come out. It needs no more than `CAP_NET_RAW` when it is
+//! driven by `io::Driver`.
+
+#![deny(unsafe_code)]
+
+pub mod engine;
+pub mod interface;
+#[cfg(feature = "io")]
+pub mod io;
+pub mod wire;

@@ -1,0 +1,87 @@
+//! What is known about a network interface.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+
+/// A 48-bit hardware address.
+#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct MacAddr(pub [u8; 6]);
+
+impl MacAddr {
+    /// `ff:ff:ff:ff:ff:ff`
+    pub const BROADCAST: Self = Self([0xff; 6]);
+
+    /// The address that IPv6 multicast to `group` is sent to (RFC 2464 §7).
+    #[must_use]
+    pub const fn of_multicast(group: Ipv6Addr) -> Self {
+        let [.., a, b, c, d] = group.octets();
+        Self([0x33, 0x33, a, b, c, d])
+    }
+
+    /// Whether it names a group.
+    #[must_use]
+    pub const fn is_multicast(self) -> bool {
+        self.0[0] & 1 == 1
+    }
+}
+
+impl fmt::Display for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// An interface on which addresses may be announced: up, with carrier, not a port of another device.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Interface {
+    /// The kernel's number.
+    pub index: u32,
+    /// The name.
+    pub name: Arc<str>,
+    /// Its hardware address.
+    pub mac: MacAddr,
+    /// Whether it can broadcast: then it answers ARP.
+    pub arp: bool,
+    /// Its IPv6 link-local address, if it has one: then it answers NDP.
+    pub link_local: Option<Ipv6Addr>,
+}
+
+/// On which interfaces an address is announced.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Scope {
+    /// On all.
+    All,
+    /// Only on those with these names.
+    Only(std::collections::BTreeSet<Arc<str>>),
+}
+
+impl Scope {
+    /// Whether it includes an interface.
+    #[must_use]
+    pub fn includes(&self, interface: &Interface) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.contains(&interface.name),
+        }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Only(mut a), Self::Only(b)) => {
+                a.extend(b);
+                Self::Only(a)
+            }
+            _ => Self::All,
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! ARP and NDP messages inside Ethernet frames, as typed values. Decoding never panics and never allocates.
+
+pub mod arp;
+pub mod ndp;
+
+use crate::interface::MacAddr;
+
+/// The header of an Ethernet frame, and what follows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Ethernet<'a> {
+    /// Destination.
+    pub destination: MacAddr,
+    /// Source.
+    pub source: MacAddr,
+    /// EtherType; 0x8100 for a frame with a VLAN tag.
+    pub ethertype: u16,
+    /// The rest of the frame.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Ethernet<'a> {
+    /// Splits a frame; `None` when it is shorter than the header.
+    #[must_use]
+    pub fn decode(frame: &'a [u8]) -> Option<Self> {
+        let (header, payload) = frame.split_first_chunk::<ETHERNET_HEADER>()?;
+        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *header;
+        Some(Self {
+            destination: MacAddr([d0, d1, d2, d3, d4, d5]),
+            source: MacAddr([s0, s1, s2, s3, s4, s5]),
+            ethertype: u16::from_be_bytes([t0, t1]),
+            payload,
+        })
+    }
+}
+
+/// A frame to send: at most [`FRAME_MAX`] bytes, held in place.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Frame {
+    bytes: [u8; FRAME_MAX],
+    len: u8,
+}
+
+impl Frame {
+    /// The bytes to send.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
+    /// An Ethernet frame around `payload`, padded to the shortest length that Ethernet allows. A longer payload than fits is cut:
+    /// the messages of this crate have fixed lengths that do.
+    fn new(destination: MacAddr, source: MacAddr, ethertype: u16, payload: &[u8]) -> Self {
+        let mut bytes = [0; FRAME_MAX];
+        bytes[..6].copy_from_slice(&destination.0);
+        bytes[6..12].copy_from_slice(&source.0);
+        bytes[12..14].copy_from_slice(&ethertype.to_be_bytes());
+        let len = payload.len().min(FRAME_MAX - ETHERNET_HEADER);
+        bytes[ETHERNET_HEADER..ETHERNET_HEADER + len].copy_from_slice(&payload[..len]);
+        // FRAME_MAX fits in a byte.
+        Self { bytes, len: (ETHERNET_HEADER + len).max(FRAME_MIN) as u8 }
+    }
+}
+
+/// EtherType of ARP.
+pub const ETHERTYPE_ARP: u16 = 0x0806;
+/// EtherType of IPv6.
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// EtherType of a VLAN tag.
+pub const ETHERTYPE_VLAN: u16 = 0x8100;
+/// Bytes of an Ethernet header.
+pub const ETHERNET_HEADER: usize = 14;
+/// The shortest frame without its check sequence.
+const FRAME_MIN: usize = 60;
+/// The longest frame that this crate sends: a neighbour advertisement.
+pub const FRAME_MAX: usize = ETHERNET_HEADER + 40 + 32;

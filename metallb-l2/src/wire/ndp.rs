@@ -1,0 +1,288 @@
+//! Neighbour solicitations and advertisements (RFC 4861 §4.3, §4.4), with the IPv6 header around them.
+
+use std::net::Ipv6Addr;
+
+use super::{ETHERTYPE_IPV6, Frame};
+use crate::interface::MacAddr;
+
+/// A neighbour solicitation that passed every check of RFC 4861 §7.1.1.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Solicitation {
+    /// Who asks; `::` for duplicate address detection.
+    pub source: Ipv6Addr,
+    /// Where it was sent.
+    pub destination: Ipv6Addr,
+    /// The address asked for.
+    pub target: Ipv6Addr,
+    /// The asker's hardware address, from the option.
+    pub source_link_layer: Option<MacAddr>,
+}
+
+/// A neighbour advertisement that passed every check of RFC 4861 §7.1.2.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Advertisement {
+    /// The address it is about.
+    pub target: Ipv6Addr,
+    /// Its hardware address, from the option.
+    pub target_link_layer: Option<MacAddr>,
+}
+
+/// Either message.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Message {
+    /// Type 135.
+    Solicitation(Solicitation),
+    /// Type 136.
+    Advertisement(Advertisement),
+}
+
+/// Why bytes are not a message that may be acted on.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
+pub enum NdpError {
+    /// Not IPv6, too short, or lengths that contradict each other.
+    Malformed,
+    /// Another ICMPv6 type or another protocol.
+    OtherMessage,
+    /// The hop limit is not 255: it came through a router.
+    HopLimit,
+    /// The checksum is wrong.
+    Checksum,
+    /// The code is not 0.
+    Code,
+    /// The target is a group.
+    MulticastTarget,
+    /// An option of length 0, or one that goes beyond the message.
+    BadOption,
+    /// A solicitation from `::` that is not to a solicited-node group, or carries the source's hardware address.
+    BadProbe,
+}
+
+impl Message {
+    /// Reads the payload of an Ethernet frame.
+    ///
+    /// # Errors
+    /// The first check that fails, in the order of [`NdpError`]'s variants after `OtherMessage`.
+    pub fn decode(payload: &[u8]) -> Result<Self, NdpError> {
+        let (header, rest) = payload.split_first_chunk::<IPV6_HEADER>().ok_or(NdpError::Malformed)?;
+        if header[0] >> 4 != 6 {
+            return Err(NdpError::Malformed);
+        }
+        if header[6] != ICMPV6 {
+            return Err(NdpError::OtherMessage);
+        }
+        let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
+        let body = rest.get(..length).ok_or(NdpError::Malformed)?;
+        let (fixed, mut options) = body.split_first_chunk::<BODY>().ok_or(NdpError::Malformed)?;
+        if !matches!(fixed[0], SOLICITATION | ADVERTISEMENT) {
+            return Err(NdpError::OtherMessage);
+        }
+        if header[7] != HOP_LIMIT {
+            return Err(NdpError::HopLimit);
+        }
+        let source = address(header, 8);
+        let destination = address(header, 24);
+        if checksum(source, destination, body) != 0 {
+            return Err(NdpError::Checksum);
+        }
+        if fixed[1] != 0 {
+            return Err(NdpError::Code);
+        }
+        let target = address(fixed, 8);
+        if target.is_multicast() {
+            return Err(NdpError::MulticastTarget);
+        }
+        let wanted = if fixed[0] == SOLICITATION { SOURCE_LINK_LAYER } else { TARGET_LINK_LAYER };
+        let mut link_layer = None;
+        while let [kind, units, ..] = *options {
+            let length = usize::from(units) * 8;
+            if length == 0 || length > options.len() {
+                return Err(NdpError::BadOption);
+            }
+            let (option, after) = options.split_at(length);
+            if let (true, [_, _, a, b, c, d, e, f]) = (kind == wanted, option) {
+                link_layer = link_layer.or(Some(MacAddr([*a, *b, *c, *d, *e, *f])));
+            }
+            options = after;
+        }
+        if !options.is_empty() {
+            return Err(NdpError::BadOption);
+        }
+        if fixed[0] == ADVERTISEMENT {
+            return Ok(Self::Advertisement(Advertisement { target, target_link_layer: link_layer }));
+        }
+        if source.is_unspecified() && (link_layer.is_some() || !is_solicited_node(destination)) {
+            return Err(NdpError::BadProbe);
+        }
+        Ok(Self::Solicitation(Solicitation { source, destination, target, source_link_layer: link_layer }))
+    }
+}
+
+impl Solicitation {
+    /// The answer of an interface (contract speaker §2.3). A probe is answered to all nodes, as its sender has no address yet
+    /// (RFC 4861 §7.2.4). `asker` is the source of the frame, used where the option is missing.
+    #[must_use]
+    pub fn reply(&self, mac: MacAddr, link_local: Ipv6Addr, asker: MacAddr) -> Frame {
+        if self.source.is_unspecified() {
+            return advertisement(mac, link_local, MacAddr::of_multicast(ALL_NODES), ALL_NODES, self.target, 0);
+        }
+        let to = self.source_link_layer.unwrap_or(asker);
+        advertisement(mac, link_local, to, self.source, self.target, SOLICITED)
+    }
+}
+
+/// The frame that announces an address to all nodes (contract speaker §2.3).
+#[must_use]
+pub fn unsolicited(mac: MacAddr, link_local: Ipv6Addr, ip: Ipv6Addr) -> Frame {
+    advertisement(mac, link_local, MacAddr::of_multicast(ALL_NODES), ALL_NODES, ip, OVERRIDE)
+}
+
+/// A solicitation for an address, as a resolver sends it; for tests and probes.
+#[must_use]
+pub fn solicitation(mac: MacAddr, source: Ipv6Addr, target: Ipv6Addr) -> Frame {
+    let group = solicited_node(target);
+    let mut body = [0; BODY + 8];
+    body[0] = SOLICITATION;
+    body[8..24].copy_from_slice(&target.octets());
+    body[24] = SOURCE_LINK_LAYER;
+    body[25] = 1;
+    body[26..].copy_from_slice(&mac.0);
+    packet(mac, MacAddr::of_multicast(group), source, group, &mut body)
+}
+
+/// The group that an address is solicited in: `ff02::1:ffXX:XXXX` (RFC 4291 §2.7.1).
+#[must_use]
+pub const fn solicited_node(ip: Ipv6Addr) -> Ipv6Addr {
+    let [.., a, b, c] = ip.octets();
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | a as u16, (b as u16) << 8 | c as u16)
+}
+
+fn is_solicited_node(ip: Ipv6Addr) -> bool {
+    solicited_node(ip) == ip
+}
+
+fn advertisement(mac: MacAddr, source: Ipv6Addr, to: MacAddr, destination: Ipv6Addr, target: Ipv6Addr, flags: u8) -> Frame {
+    let mut body = [0; BODY + 8];
+    body[0] = ADVERTISEMENT;
+    body[4] = flags;
+    body[8..24].copy_from_slice(&target.octets());
+    body[24] = TARGET_LINK_LAYER;
+    body[25] = 1;
+    body[26..].copy_from_slice(&mac.0);
+    packet(mac, to, source, destination, &mut body)
+}
+
+fn packet(from: MacAddr, to: MacAddr, source: Ipv6Addr, destination: Ipv6Addr, body: &mut [u8; BODY + 8]) -> Frame {
+    let sum = checksum(source, destination, body);
+    body[2..4].copy_from_slice(&sum.to_be_bytes());
+    let mut packet = [0; IPV6_HEADER + BODY + 8];
+    packet[0] = 0x60;
+    packet[4..6].copy_from_slice(&((BODY + 8) as u16).to_be_bytes());
+    packet[6] = ICMPV6;
+    packet[7] = HOP_LIMIT;
+    packet[8..24].copy_from_slice(&source.octets());
+    packet[24..40].copy_from_slice(&destination.octets());
+    packet[IPV6_HEADER..].copy_from_slice(body);
+    Frame::new(to, from, ETHERTYPE_IPV6, &packet)
+}
+
+/// The Internet checksum with the pseudo-header of RFC 8200 §8.1; 0 over a message whose checksum is right.
+fn checksum(source: Ipv6Addr, destination: Ipv6Addr, body: &[u8]) -> u16 {
+    let words = |bytes: &[u8]| -> u64 {
+        let (pairs, rest) = bytes.as_chunks::<2>();
+        let sum: u64 = pairs.iter().map(|pair| u64::from(u16::from_be_bytes(*pair))).sum();
+        sum + rest.first().map_or(0, |&last| u64::from(last) << 8)
+    };
+    let mut sum = words(&source.octets()) + words(&destination.octets()) + words(body);
+    sum += body.len() as u64 + u64::from(ICMPV6);
+    while sum > 0xffff {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    // At most 16 bits are left.
+    !(sum as u16)
+}
+
+fn address<const N: usize>(bytes: &[u8; N], at: usize) -> Ipv6Addr {
+    let mut octets = [0; 16];
+    // Both callers' offsets leave 16 bytes inside the fixed header they pass.
+    octets.copy_from_slice(&bytes[at..at + 16]);
+    octets.into()
+}
+
+const IPV6_HEADER: usize = 40;
+/// Bytes of either message before its options.
+const BODY: usize = 24;
+const ICMPV6: u8 = 58;
+const HOP_LIMIT: u8 = 255;
+const SOLICITATION: u8 = 135;
+const ADVERTISEMENT: u8 = 136;
+const SOURCE_LINK_LAYER: u8 = 1;
+const TARGET_LINK_LAYER: u8 = 2;
+const SOLICITED: u8 = 0x40;
+const OVERRIDE: u8 = 0x20;
+/// All nodes of the link.
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::Ethernet;
+
+    const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+    const ASKER: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
+
+    fn vip() -> Ipv6Addr {
+        "fc00:f853:ccd:e799::".parse().unwrap()
+    }
+
+    fn payload(frame: &Frame) -> Vec<u8> {
+        Ethernet::decode(frame.as_bytes()).unwrap().payload.to_vec()
+    }
+
+    #[test]
+    fn reply_to_a_solicitation_has_the_body_of_the_contract() {
+        let frame = solicitation(ASKER, "fe80::9".parse().unwrap(), vip());
+        let Ok(Message::Solicitation(asked)) = Message::decode(&payload(&frame)) else { panic!("not a solicitation") };
+        let reply = asked.reply(MAC, "fe80::1".parse().unwrap(), ASKER);
+        let bytes = reply.as_bytes();
+        assert_eq!(bytes[..6], ASKER.0);
+        assert_eq!(bytes[54..56], [0x88, 0]);
+        assert_eq!(bytes[58..62], [0x40, 0, 0, 0]);
+        assert_eq!(bytes[62..78], vip().octets());
+        assert_eq!(bytes[78..86], [2, 1, 2, 0, 0, 0, 0, 1]);
+        assert!(matches!(Message::decode(&payload(&reply)), Ok(Message::Advertisement(ad)) if ad.target == vip()));
+    }
+
+    #[test]
+    fn every_single_change_of_a_solicitation_is_named() {
+        let good = payload(&solicitation(ASKER, "fe80::9".parse().unwrap(), vip()));
+        let changed = |at: usize, value: u8| {
+            let mut bytes = good.clone();
+            bytes[at] = value;
+            Message::decode(&bytes)
+        };
+        assert_eq!(changed(0, 0x40), Err(NdpError::Malformed));
+        assert_eq!(changed(5, 200), Err(NdpError::Malformed));
+        assert_eq!(changed(6, 17), Err(NdpError::OtherMessage));
+        assert_eq!(changed(7, 254), Err(NdpError::HopLimit));
+        assert_eq!(changed(40, 133), Err(NdpError::OtherMessage));
+        assert_eq!(changed(42, good[42] ^ 1), Err(NdpError::Checksum));
+        assert_eq!(Message::decode(&good[..50]), Err(NdpError::Malformed));
+    }
+
+    proptest! {
+        #[test]
+        fn decode_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Message::decode(&bytes);
+        }
+
+        #[test]
+        fn decode_never_panics_on_a_damaged_solicitation(at in 0_usize..72, value: u8) {
+            let mut bytes = payload(&solicitation(ASKER, "fe80::9".parse().unwrap(), vip()));
+            bytes[at] = value;
+            let _ = Message::decode(&bytes);
+        }
+    }
+}
