@@ -1,1 +1,17 @@
-//! BGP
+//! An announce-only BGP-4 speaker (RFC 4271), sans-IO.
+//!
+//! ```text
+//!   wire  <──  rib  <──  session  <──  io (feature `io`)
+//!   bytes      what to say   FSM         one task per peer
+//! ```
+//!
+//! It offers routes of both families and accepts none: what a peer offers is parsed, counted and dropped.
+
+#![deny(unsafe_code)]
+
+#[cfg(feature = "io")]
+pub mod io;
+pub mod rib;
+pub mod session;
+pub mod types;
+pub mod wire;

@@ -1,0 +1,250 @@
+//! OPEN and its capabilities (RFC 4271 §4.2, 5492, 9072, 6793, 4760, 2918, 4724).
+
+use std::net::Ipv4Addr;
+
+use super::notification::Notification;
+use super::{Reader, message};
+use crate::types::{Asn, Family, RouterId};
+
+/// What one side says of itself.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Open {
+    /// The real number, from the capability where there is one.
+    pub asn: Asn,
+    /// Proposed hold time in seconds.
+    pub hold_time: u16,
+    /// The identifier.
+    pub router_id: RouterId,
+    /// What it can do.
+    pub capabilities: Capabilities,
+}
+
+/// What one side can do.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Capabilities {
+    /// Families (RFC 4760); none means IPv4.
+    pub families: Vec<Family>,
+    /// Numbers of four octets (RFC 6793).
+    pub four_octet_asn: bool,
+    /// ROUTE-REFRESH (RFC 2918).
+    pub route_refresh: bool,
+    /// Graceful restart (RFC 4724).
+    pub graceful_restart: Option<GracefulRestart>,
+}
+
+/// The graceful restart capability.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct GracefulRestart {
+    /// This side has just restarted.
+    pub restarting: bool,
+    /// How long the other side should keep the routes, in seconds, at most 4095.
+    pub restart_time: u16,
+    /// Families whose forwarding goes on.
+    pub preserved: Vec<Family>,
+}
+
+impl Open {
+    /// Appends the message.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        message(out, 1, |out| {
+            out.push(VERSION);
+            out.extend_from_slice(&self.asn.two_octets().to_be_bytes());
+            out.extend_from_slice(&self.hold_time.to_be_bytes());
+            out.extend_from_slice(&self.router_id.0.octets());
+            let capabilities = self.capabilities.encode(self.asn);
+            // All capabilities together take less than 60 bytes.
+            let length = capabilities.len() as u8;
+            out.extend_from_slice(&[length + 2, CAPABILITIES, length]);
+            out.extend_from_slice(&capabilities);
+        });
+    }
+
+    /// Reads the body of a message.
+    ///
+    /// # Errors
+    /// The NOTIFICATION to send (RFC 4271 §6.2).
+    pub fn decode(body: &[u8]) -> Result<Self, Notification> {
+        let malformed = || Notification::new(2, 0, &[]);
+        let mut reader = Reader(body);
+        let mut fixed = || Some((reader.u8()?, reader.u16()?, reader.u16()?, reader.u32()?, reader.u8()?));
+        let (version, asn, hold_time, router_id, length) = fixed().ok_or_else(malformed)?;
+        if version != VERSION {
+            return Err(Notification::new(2, 1, &u16::from(VERSION).to_be_bytes()));
+        }
+        if matches!(hold_time, 1 | 2) {
+            return Err(Notification::new(2, 6, &hold_time.to_be_bytes()));
+        }
+        if router_id == 0 {
+            return Err(Notification::new(2, 3, &router_id.to_be_bytes()));
+        }
+        // RFC 9072: 255 and then 255 as the first type mean a length of two octets here and in each parameter.
+        let extended = length == 255 && reader.0.first() == Some(&255);
+        let parameters = if extended {
+            reader.u8();
+            let length = reader.u16().ok_or_else(malformed)?;
+            reader.take(length.into())
+        } else {
+            reader.take(length.into())
+        };
+        if !reader.0.is_empty() {
+            return Err(malformed());
+        }
+        let mut parameters = Reader(parameters.ok_or_else(malformed)?);
+        let mut capabilities = Capabilities::default();
+        let mut asn = Asn(asn.into());
+        while let Some(kind) = parameters.u8() {
+            let length = if extended { parameters.u16() } else { parameters.u8().map(u16::from) };
+            let value = length.and_then(|length| parameters.take(length.into())).ok_or_else(malformed)?;
+            if kind != CAPABILITIES {
+                return Err(Notification::new(2, 4, &[]));
+            }
+            capabilities.decode(value, &mut asn).ok_or_else(malformed)?;
+        }
+        if asn.0 == 0 {
+            return Err(Notification::new(2, 2, &[]));
+        }
+        Ok(Self { asn, hold_time, router_id: RouterId(Ipv4Addr::from(router_id)), capabilities })
+    }
+}
+
+impl Capabilities {
+    fn encode(&self, asn: Asn) -> Vec<u8> {
+        let mut out = Vec::new();
+        for family in &self.families {
+            out.extend_from_slice(&[MULTIPROTOCOL, 4]);
+            out.extend_from_slice(&family.afi().to_be_bytes());
+            out.extend_from_slice(&[0, 1]);
+        }
+        if self.route_refresh {
+            out.extend_from_slice(&[ROUTE_REFRESH, 0]);
+        }
+        if let Some(restart) = &self.graceful_restart {
+            // At most two families.
+            out.extend_from_slice(&[GRACEFUL_RESTART, 2 + 4 * restart.preserved.len() as u8]);
+            let flags = if restart.restarting { 0x8000 } else { 0 };
+            out.extend_from_slice(&(flags | restart.restart_time & 0x0fff).to_be_bytes());
+            for family in &restart.preserved {
+                out.extend_from_slice(&family.afi().to_be_bytes());
+                out.extend_from_slice(&[1, 0x80]);
+            }
+        }
+        if self.four_octet_asn {
+            out.extend_from_slice(&[FOUR_OCTET_ASN, 4]);
+            out.extend_from_slice(&asn.0.to_be_bytes());
+        }
+        out
+    }
+
+    /// Adds what one parameter says. Capabilities that mean nothing to us, or have a length that is not theirs, are skipped
+    /// (RFC 5492 §3).
+    fn decode(&mut self, value: &[u8], asn: &mut Asn) -> Option<()> {
+        let mut reader = Reader(value);
+        while let Some(code) = reader.u8() {
+            let length = reader.u8()?;
+            let mut value = Reader(reader.take(length.into())?);
+            match (code, length) {
+                (MULTIPROTOCOL, 4) => {
+                    let (afi, _, safi) = (value.u16()?, value.u8()?, value.u8()?);
+                    if let Some(family) = Family::from_codes(afi, safi).filter(|family| !self.families.contains(family)) {
+                        self.families.push(family);
+                    }
+                }
+                (ROUTE_REFRESH, 0) => self.route_refresh = true,
+                (FOUR_OCTET_ASN, 4) => {
+                    self.four_octet_asn = true;
+                    *asn = Asn(value.u32()?);
+                }
+                (GRACEFUL_RESTART, 2..) => {
+                    let flags = value.u16()?;
+                    let mut preserved = Vec::new();
+                    while let (Some(afi), Some(safi), Some(flags)) = (value.u16(), value.u8(), value.u8()) {
+                        preserved.extend(Family::from_codes(afi, safi).filter(|_| flags & 0x80 != 0));
+                    }
+                    let restarting = flags & 0x8000 != 0;
+                    self.graceful_restart = Some(GracefulRestart { restarting, restart_time: flags & 0x0fff, preserved });
+                }
+                _ => {}
+            }
+        }
+        Some(())
+    }
+}
+
+const VERSION: u8 = 4;
+const CAPABILITIES: u8 = 2;
+const MULTIPROTOCOL: u8 = 1;
+const ROUTE_REFRESH: u8 = 2;
+const GRACEFUL_RESTART: u8 = 64;
+const FOUR_OCTET_ASN: u8 = 65;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::{HEADER, MessageType, split};
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        let hex: Vec<u8> = hex.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+        hex.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn open_samples_of_facts_91_92_and_106_are_read() {
+        let upstream = bytes("04 fdea 005a b9ecf027 14 0212 010400010001 010400020001 41040000fdea");
+        let open = Open::decode(&upstream).unwrap();
+        assert_eq!((open.asn, open.hold_time, open.capabilities.four_octet_asn), (Asn(65002), 90, true));
+        let without = bytes("04 fde9 00b4 0a000001 0e 02 0c 0104 00010001 0200 4002 00b4");
+        let open = Open::decode(&without).unwrap();
+        assert_eq!((open.asn, open.hold_time, open.capabilities.four_octet_asn), (Asn(65001), 180, false));
+        assert!(Open::decode(&bytes("04 fde9 00b4 0a000001 00")).is_ok());
+    }
+
+    #[test]
+    fn bad_opens_of_fact_107_are_refused_with_their_code() {
+        for (hex, code, subcode) in [
+            ("03 fde9 00b4 0a000001 00", 2, 1),
+            ("04 fde9 0002 0a000001 00", 2, 6),
+            ("04 fde9 00b4 00000000 00", 2, 3),
+            ("04 fde9 00b4 0a000001 03 01 01 00", 2, 4),
+            ("04 fde9 00b4 0a000001 05 02 01 00", 2, 0),
+            ("04 0000 00b4 0a000001 00", 2, 2),
+        ] {
+            let error = Open::decode(&bytes(hex)).unwrap_err();
+            assert_eq!((error.code, error.subcode), (code, subcode), "{hex}");
+        }
+        assert!(Open::decode(&bytes("04 fde9 0000 0a000001 00")).is_ok(), "hold time 0 is fine");
+    }
+
+    proptest! {
+        #[test]
+        fn open_round_trips(asn in 1_u32.., hold in 3_u16.., id in 1_u32.., refresh: bool, restart in proptest::option::of((any::<bool>(), 0_u16..4096))) {
+            let open = Open {
+                asn: Asn(asn),
+                hold_time: hold,
+                router_id: RouterId(id.into()),
+                capabilities: Capabilities {
+                    families: vec![Family::Ipv4, Family::Ipv6],
+                    four_octet_asn: true,
+                    route_refresh: refresh,
+                    graceful_restart: restart.map(|(restarting, restart_time)| GracefulRestart { restarting, restart_time, preserved: vec![Family::Ipv6] }),
+                },
+            };
+            let mut out = Vec::new();
+            open.encode(&mut out);
+            let (kind, body, size) = split(&out).unwrap().unwrap();
+            prop_assert_eq!((kind, size), (MessageType::Open, out.len()));
+            prop_assert_eq!(Open::decode(body), Ok(open));
+        }
+
+        #[test]
+        fn decode_never_panics(body in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Open::decode(&body);
+            let mut message = vec![0xff; 16];
+            message.extend_from_slice(&body);
+            if let Ok(Some((_, found, size))) = split(&message) {
+                prop_assert_eq!(found.len() + HEADER, size);
+            }
+        }
+    }
+}
