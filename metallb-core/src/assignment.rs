@@ -312,6 +312,10 @@ impl Assigner {
             }
             Kept::No => {}
         }
+        // What we gave a moment ago may not be in the status yet that we look at: our own decision outranks an older cache.
+        if !has_status && self.keep_own(service, family, &request) {
+            return Decision::Assigned(AssignReason::Kept);
+        }
         self.allocator.release(&service.key);
         match self.obtain(service, family, &request) {
             Ok(()) => {
@@ -357,6 +361,14 @@ impl Assigner {
             Ok(desired) if !desired.is_empty() && !same_set(&desired, &current) => Kept::No,
             Ok(_) => Kept::Yes,
         }
+    }
+
+    /// Keeps what the Service holds in memory, if it still may.
+    fn keep_own(&mut self, service: &Service, family: ServiceFamily, request: &Request) -> bool {
+        let Some(held) = self.allocator.holding(&service.key).map(|held| held.ips.clone()) else { return false };
+        family_fits(family, &held, service)
+            && !self.wants_other(service, &held)
+            && self.allocator.assign(request, &held).is_ok()
     }
 
     /// Step 8: a dual-stack Service with one address gets the other if the pool has it. Only where the cluster is dual-stack

@@ -10,6 +10,7 @@
 //! Nothing here decides who gets an address or who announces it: that is `metallb-core`, called by every subcommand alike.
 
 pub mod admin;
+pub mod announcer;
 pub mod api;
 pub mod cli;
 pub mod kubernetes;

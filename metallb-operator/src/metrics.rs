@@ -65,6 +65,14 @@ pub struct SpeakerMetrics {
     pub l2_dropped: IntCounterVec,
     /// Foreign hosts seen using an address of ours; label `ip`.
     pub l2_conflicts: IntCounterVec,
+    /// 1 while a session is established; label `peer`.
+    pub bgp_session_up: IntGaugeVec,
+    /// Prefixes that a peer was told; label `peer`.
+    pub bgp_announced_prefixes: IntGaugeVec,
+    /// Prefixes that a peer should be told and was not yet; label `peer`.
+    pub bgp_pending_prefixes: IntGaugeVec,
+    /// UPDATE messages sent; label `peer`.
+    pub bgp_updates: IntCounterVec,
 }
 
 impl Metrics {
@@ -103,6 +111,7 @@ impl Metrics {
             ),
         };
         let ip = |name: &str, help: &str| counter_vec(&registry, name, help, &["ip"]);
+        let peer = |name: &str, help: &str| gauge_vec(&registry, name, help, &["peer"]);
         let speaker = SpeakerMetrics {
             announced: gauge_vec(
                 &registry,
@@ -123,6 +132,16 @@ impl Metrics {
                 "metallb_layer2_conflicts_total",
                 "Number of times another host was seen using an IP that this node announces",
             ),
+            bgp_session_up: peer("metallb_bgp_session_up", "BGP session state (1 is up, 0 is down)"),
+            bgp_announced_prefixes: peer(
+                "metallb_bgp_announced_prefixes_total",
+                "Number of prefixes currently being advertised on the BGP session",
+            ),
+            bgp_pending_prefixes: peer(
+                "metallb_bgp_pending_prefixes_total",
+                "Number of prefixes that should be advertised on the BGP session",
+            ),
+            bgp_updates: counter_vec(&registry, "metallb_bgp_updates_total", "Number of BGP UPDATE messages sent", &["peer"]),
         };
         Self { registry, allocator, client, speaker }
     }

@@ -1,0 +1,334 @@
+//! From decisions to packets: what this node announces, kept in step with configuration and facts.
+//!
+//! `speaker` and `standalone` feed it; it calls the same functions of `metallb-core` as `plan`.
+
+mod peers;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metallb_bgp::io::{PeerEvent, Speaker};
+use metallb_bgp::types::Attributes;
+use metallb_core::config::{Community, Config};
+use metallb_core::election::{ElectionRules, LiveSpeakers, elect, interfaces, shared_identity};
+use metallb_core::model::{Cluster, NodeName, PeerName, Service, ServiceKey, ServiceType};
+use metallb_core::routes::{Route, merge, routes};
+use metallb_l2::interface::Scope;
+use metallb_l2::io::{Driver, InterfaceFilter, StartError};
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::metrics::Metrics;
+
+/// What this process is and may do.
+#[derive(Clone)]
+pub struct Identity {
+    /// The node.
+    pub node: NodeName,
+    /// The load balancer class that is handled.
+    pub class: Option<String>,
+    /// Nodes with the exclude label take part.
+    pub ignore_exclude_label: bool,
+}
+
+/// Announces.
+pub struct Announcer {
+    identity: Identity,
+    l2: Driver,
+    bgp: Speaker,
+    metrics: Metrics,
+    announced: Announced,
+}
+
+/// What is announced, by Service.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Announced {
+    /// On L2.
+    pub l2: BTreeMap<ServiceKey, L2Announcement>,
+    /// By BGP: the addresses and the peers they are offered to.
+    pub bgp: BTreeMap<ServiceKey, (Vec<IpAddr>, BTreeSet<PeerName>)>,
+}
+
+/// One Service on L2.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct L2Announcement {
+    /// The addresses.
+    pub ips: Vec<IpAddr>,
+    /// Where; empty means on all interfaces.
+    pub interfaces: Vec<String>,
+    /// Whether none of the interfaces exists.
+    pub failed: bool,
+}
+
+/// Something that began, ended or failed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Transition {
+    /// Which Service.
+    pub service: ServiceKey,
+    /// What.
+    pub kind: TransitionKind,
+}
+
+/// What changed about a Service on this node.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum TransitionKind {
+    /// This node announces now; the protocol is `bgp` or `layer2`.
+    Announcing(&'static str),
+    /// This node announces no more.
+    Withdrawn(&'static str),
+    /// None of the interfaces exists on this node.
+    Failed(IpAddr),
+}
+
+/// A peer, for `/status`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerStatus {
+    /// `metadata.name`
+    pub name: String,
+    /// State of the session.
+    pub state: String,
+    /// Seconds since it is established.
+    pub uptime_seconds: Option<u64>,
+    /// Routes that the peer was told.
+    pub routes: usize,
+    /// Why it ended last.
+    pub last_down: Option<String>,
+}
+
+impl Announcer {
+    /// Opens the sockets. BGP events go to `events`. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// The host does not allow it; packet sockets need `CAP_NET_RAW`.
+    pub fn start(
+        identity: Identity,
+        filter: InterfaceFilter,
+        metrics: Metrics,
+        events: mpsc::Sender<PeerEvent>,
+        seed: u64,
+    ) -> Result<Self, StartError> {
+        let l2 = Driver::start(filter, seed)?;
+        let bgp = Speaker::new(events, seed);
+        Ok(Self { identity, l2, bgp, metrics, announced: Announced::default() })
+    }
+
+    /// Brings the announcements in step. Returns what began, ended or failed; repeating what is known returns nothing and sends
+    /// nothing.
+    pub fn apply(&mut self, config: &Config, cluster: &Cluster, live: LiveSpeakers) -> Vec<Transition> {
+        let rules = ElectionRules { live, ignore_exclude_label: self.identity.ignore_exclude_label };
+        let Some(me) = cluster.nodes.get(&self.identity.node) else {
+            return self.commit(Announced::default(), Vec::new(), BTreeMap::new(), config, None);
+        };
+        let holders: BTreeMap<&ServiceKey, (&Service, Vec<IpAddr>)> = cluster
+            .services
+            .values()
+            .filter(|service| service.service_type == ServiceType::LoadBalancer)
+            .filter(|service| service.is_of_class(self.identity.class.as_deref()))
+            .filter_map(|service| Some((&service.key, (service, ips_of(service)?))))
+            .collect();
+        let identities = shared_identity(holders.iter().map(|(&key, (_, ips))| (key, ips.as_slice())));
+        let known: BTreeSet<Arc<str>> = self.l2.handle().interfaces().into_iter().map(|interface| interface.name).collect();
+
+        let mut announced = Announced::default();
+        let mut addresses: BTreeMap<IpAddr, Scope> = BTreeMap::new();
+        let mut offered: BTreeMap<PeerName, BTreeMap<ipnet::IpNet, Route>> = BTreeMap::new();
+        for (&key, (service, ips)) in &holders {
+            let Some(pool) = config.pool_of(ips) else { continue };
+            let found = routes(service, ips, pool, me, config, cluster, self.identity.ignore_exclude_label);
+            if !found.by_peer.is_empty() {
+                announced.bgp.insert(key.clone(), (ips.clone(), found.by_peer.keys().cloned().collect()));
+            }
+            for (peer, by_prefix) in found.by_peer {
+                let of_peer = offered.entry(peer).or_default();
+                for route in by_prefix.into_values() {
+                    merge(of_peer, route);
+                }
+            }
+            let Some(&identity) = identities.get(key) else { continue };
+            if elect(service, identity, pool, cluster, &rules).owner.as_ref() != Some(&self.identity.node) {
+                continue;
+            }
+            let on: Vec<String> = interfaces(service, pool, me).iter().map(ToString::to_string).collect();
+            let scope = match on.is_empty() {
+                true => Scope::All,
+                false => Scope::Only(on.iter().map(|name| name.as_str().into()).collect()),
+            };
+            let failed = !on.is_empty() && !on.iter().any(|name| known.contains(name.as_str()));
+            for &ip in ips {
+                let scope = scope.clone();
+                let merged = match addresses.remove(&ip) {
+                    Some(other) => other.union(scope),
+                    None => scope,
+                };
+                addresses.insert(ip, merged);
+            }
+            announced.l2.insert(key.clone(), L2Announcement { ips: ips.clone(), interfaces: on, failed });
+        }
+        self.commit(announced, addresses.into_iter().collect(), offered, config, Some(me))
+    }
+
+    /// What is announced now.
+    #[must_use]
+    pub const fn announced(&self) -> &Announced {
+        &self.announced
+    }
+
+    /// Where the peers stand.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        let status = |(name, peer): (Arc<str>, metallb_bgp::io::PeerSnapshot)| PeerStatus {
+            name: name.to_string(),
+            state: peer.state.to_string(),
+            uptime_seconds: peer.uptime.map(|uptime| uptime.as_secs()),
+            routes: peer.routes_told,
+            last_down: peer.last_down,
+        };
+        self.bgp.snapshot().into_iter().map(status).collect()
+    }
+
+    /// Copies the engines' counters into the metrics.
+    pub fn refresh_metrics(&self, config: &Config) {
+        let counters = self.l2.handle().counters();
+        let series = &self.metrics.speaker;
+        for (values, metric) in [
+            (&counters.requests, &series.l2_requests),
+            (&counters.responses, &series.l2_responses),
+            (&counters.gratuitous, &series.l2_gratuitous),
+            (&counters.conflicts, &series.l2_conflicts),
+        ] {
+            for (ip, value) in values {
+                raise(&metric.with_label_values(&[ip.to_string()]), *value);
+            }
+        }
+        for (reason, value) in &counters.dropped {
+            raise(&series.l2_dropped.with_label_values(&[reason.to_string()]), *value);
+        }
+        let snapshot = self.bgp.snapshot();
+        series.bgp_session_up.reset();
+        series.bgp_announced_prefixes.reset();
+        series.bgp_pending_prefixes.reset();
+        for (name, peer) in snapshot {
+            let Some(configured) = config.peers.get(&*name) else { continue };
+            let label = [configured.metric_label()];
+            let up = peer.state == metallb_bgp::session::State::Established;
+            let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+            series.bgp_session_up.with_label_values(&label).set(up.into());
+            series.bgp_announced_prefixes.with_label_values(&label).set(count(peer.routes_told));
+            let pending = if up { peer.routes_wanted.saturating_sub(peer.routes_told) } else { peer.routes_wanted };
+            series.bgp_pending_prefixes.with_label_values(&label).set(count(pending));
+            raise(&series.bgp_updates.with_label_values(&label), peer.counters.updates_sent);
+        }
+    }
+
+    /// Conflicts that were seen since the last call, in words.
+    #[must_use]
+    pub fn take_conflicts(&self) -> Vec<(IpAddr, String)> {
+        let text = |event| match event {
+            metallb_l2::engine::Event::Conflict { ip, mac, interface } => {
+                Some((ip, format!("another host, {mac}, uses {ip} on {interface}")))
+            }
+            _ => None,
+        };
+        self.l2.handle().take_events().into_iter().filter_map(text).collect()
+    }
+
+    /// Ends everything: peers are told, unless they are to keep the routes until a restart is over.
+    pub async fn shutdown(self, keep_routes: bool) {
+        let Self { l2, bgp, .. } = self;
+        bgp.shutdown(keep_routes, SHUTDOWN).await;
+        drop(l2);
+    }
+
+    fn commit(
+        &mut self,
+        announced: Announced,
+        addresses: Vec<(IpAddr, Scope)>,
+        offered: BTreeMap<PeerName, BTreeMap<ipnet::IpNet, Route>>,
+        config: &Config,
+        me: Option<&metallb_core::model::Node>,
+    ) -> Vec<Transition> {
+        self.l2.handle().announce(addresses);
+        let peers = me.map(|me| peers::configs(config, me)).unwrap_or_default();
+        let names: Vec<Arc<str>> = peers.keys().cloned().collect();
+        self.bgp.set_peers(peers);
+        for name in names {
+            let wanted = offered.get(&*name).into_iter().flat_map(BTreeMap::values);
+            self.bgp.set_routes(&name, wanted.map(|route| (route.prefix, Arc::new(attributes(route)))).collect());
+        }
+        let transitions = transitions(&self.announced, &announced);
+        self.announced = announced;
+        self.metrics.speaker.announced.reset();
+        let node = self.identity.node.as_str();
+        let mark = |key: &ServiceKey, protocol: &str, ips: &[IpAddr]| {
+            for ip in ips {
+                let labels = [key.to_string(), protocol.to_owned(), node.to_owned(), ip.to_string()];
+                self.metrics.speaker.announced.with_label_values(&labels).set(1);
+            }
+        };
+        for (key, announcement) in &self.announced.l2 {
+            mark(key, "layer2", &announcement.ips);
+        }
+        for (key, (ips, _)) in &self.announced.bgp {
+            mark(key, "bgp", ips);
+        }
+        transitions
+    }
+}
+
+fn transitions(old: &Announced, new: &Announced) -> Vec<Transition> {
+    let mut transitions = Vec::new();
+    let mut push = |service: &ServiceKey, kind| transitions.push(Transition { service: service.clone(), kind });
+    for (key, announcement) in &new.l2 {
+        let before = old.l2.get(key);
+        if before.is_none_or(|before| before.ips != announcement.ips) {
+            push(key, TransitionKind::Announcing("layer2"));
+        }
+        if announcement.failed && before.is_none_or(|before| !before.failed) {
+            announcement.ips.iter().for_each(|&ip| push(key, TransitionKind::Failed(ip)));
+        }
+    }
+    for (key, (ips, _)) in &new.bgp {
+        if old.bgp.get(key).is_none_or(|(before, _)| before != ips) {
+            push(key, TransitionKind::Announcing("bgp"));
+        }
+    }
+    old.l2.keys().filter(|key| !new.l2.contains_key(*key)).for_each(|key| push(key, TransitionKind::Withdrawn("layer2")));
+    old.bgp.keys().filter(|key| !new.bgp.contains_key(*key)).for_each(|key| push(key, TransitionKind::Withdrawn("bgp")));
+    transitions
+}
+
+/// The addresses of a Service's status, if each entry is one.
+fn ips_of(service: &Service) -> Option<Vec<IpAddr>> {
+    if service.ingress.is_empty() || service.ingress.iter().any(|ingress| ingress.ip.is_none()) {
+        return None;
+    }
+    service.ingress_ips().collect()
+}
+
+fn attributes(route: &Route) -> Attributes {
+    let mut attributes = Attributes { local_pref: route.local_pref, ..Attributes::default() };
+    for community in &route.communities {
+        match *community {
+            Community::Standard(value) => attributes.communities.insert(value),
+            Community::Large(x, y, z) => attributes.large_communities.insert((x, y, z)),
+        };
+    }
+    attributes
+}
+
+/// Counters of the engines only grow.
+fn raise(counter: &prometheus::IntCounter, value: u64) {
+    counter.inc_by(value.saturating_sub(counter.get()));
+}
+
+/// Who is alive when speakers do not gossip: nodes that are not known to be unready.
+#[must_use]
+pub fn live_by_readiness(cluster: &Cluster) -> LiveSpeakers {
+    LiveSpeakers::Only(cluster.nodes.values().filter(|node| node.ready != Some(false)).map(|node| node.name.clone()).collect())
+}
+
+/// How long peers may take to be told.
+const SHUTDOWN: Duration = Duration::from_secs(1);
