@@ -101,8 +101,15 @@ impl Admin {
     ///
     /// # Errors
     /// The address cannot be bound.
-    pub async fn serve(self, address: SocketAddr, mut shutdown: watch::Receiver<bool>) -> std::io::Result<()> {
-        let listener = TcpListener::bind(address).await?;
+    pub async fn serve(self, address: SocketAddr, shutdown: watch::Receiver<bool>) -> std::io::Result<()> {
+        self.serve_on(TcpListener::bind(address).await?, shutdown).await
+    }
+
+    /// The same on a socket that listens already.
+    ///
+    /// # Errors
+    /// The socket fails.
+    pub async fn serve_on(self, listener: TcpListener, mut shutdown: watch::Receiver<bool>) -> std::io::Result<()> {
         let router = Router::new()
             .route("/healthz", get(async || "ok\n"))
             .route("/readyz", get(readyz))

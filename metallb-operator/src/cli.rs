@@ -9,6 +9,9 @@ use crate::telemetry::{self, LogFormat, LogLevel};
 pub mod crds;
 pub mod options;
 pub mod plan;
+pub mod speaker;
+pub mod standalone;
+pub mod status;
 
 /// Load balancer for Kubernetes on bare metal: addresses from pools, announced by ARP/NDP or BGP.
 #[derive(Debug, Parser)]
@@ -22,6 +25,12 @@ pub struct Cli {
 enum Command {
     /// Show what would happen, and what a change would do, before anything is applied
     Plan(plan::PlanArgs),
+    /// Announce addresses from this node (one per node)
+    Speaker(speaker::SpeakerArgs),
+    /// Do both from a directory of manifests, without Kubernetes
+    Standalone(standalone::StandaloneArgs),
+    /// Show what a running standalone does
+    Status(status::StatusArgs),
     /// Print the custom resource definitions
     Crds(crds::CrdsArgs),
     /// Print a shell completion script
@@ -38,6 +47,9 @@ impl Cli {
         match self.command {
             Command::Plan(args) => finish(args.run()),
             Command::Crds(args) => finish(args.run()),
+            Command::Speaker(args) => finish(args.run()),
+            Command::Standalone(args) => finish(args.run()),
+            Command::Status(args) => finish(args.run()),
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut Self::command(), "metallb", &mut std::io::stdout());
                 ExitCode::SUCCESS

@@ -3,6 +3,7 @@
 //! `metallb_layer2_requests_received` is a counter without the `_total` suffix and several gauges carry it: names are
 //! API here, so the registry must not correct them.
 
+use metallb_core::allocator::PoolCounters;
 use prometheus::core::Collector;
 use prometheus::{Encoder as _, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
@@ -166,6 +167,20 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Sets the counters of one pool.
+pub fn set_pool(metrics: &AllocatorMetrics, pool: &str, counters: &PoolCounters) {
+    let label = [pool];
+    metrics.in_use_v4.with_label_values(&label).set(counters.assigned_v4);
+    metrics.in_use_v6.with_label_values(&label).set(counters.assigned_v6);
+    metrics.in_use.with_label_values(&label).set(counters.assigned_v4.saturating_add(counters.assigned_v6));
+    let total_v4 = counters.assigned_v4.saturating_add(counters.available_v4);
+    let total_v6 = counters.assigned_v6.saturating_add(counters.available_v6);
+    metrics.total_v4.with_label_values(&label).set(total_v4);
+    metrics.total_v6.with_label_values(&label).set(total_v6);
+    metrics.total.with_label_values(&label).set(total_v4.saturating_add(total_v6));
+    metrics.services.with_label_values(&label).set(counters.services);
 }
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {

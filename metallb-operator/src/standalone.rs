@@ -1,0 +1,349 @@
+//! The whole pipeline without Kubernetes: manifests from a directory in, addresses in a state file and packets out.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use metallb_core::assignment::{Assigner, AssignmentState, processing_order};
+use metallb_core::config::{Config, ConfigStore, Parsed, Problem, Severity};
+use metallb_core::model::{Ingress, ServiceKey};
+use notify::Watcher as _;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::admin::Admin;
+use crate::announcer::{Announcer, Identity, PeerStatus, TransitionKind, live_by_readiness};
+use crate::cli::standalone::StandaloneArgs;
+use crate::exclusion::{self, ExclusionError};
+use crate::manifests::{Manifests, ReadError};
+use crate::world::World;
+
+/// Why standalone does not run.
+#[derive(Debug, Error)]
+pub enum StandaloneError {
+    /// The manifests cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The list of excluded interfaces cannot be used.
+    #[error(transparent)]
+    Exclusion(#[from] ExclusionError),
+    /// The host does not allow packet sockets.
+    #[error(transparent)]
+    Start(#[from] metallb_l2::io::StartError),
+    /// The directory cannot be watched.
+    #[error("the manifests can't be watched")]
+    Watch(#[from] notify::Error),
+    /// Something of the operating system failed.
+    #[error("{what}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The state file is there but cannot be understood; starting without it could change addresses.
+    #[error("the state file {} is malformed; remove it to start anew", path.display())]
+    State {
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// What the state file holds and `metallb status` shows.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct State {
+    /// The node that wrote it.
+    pub node: String,
+    /// Every Service of type LoadBalancer.
+    pub services: Vec<ServiceState>,
+    /// Sessions with routers.
+    pub peers: Vec<serde_json::Value>,
+    /// What is wrong with the manifests.
+    pub problems: Vec<String>,
+}
+
+/// One Service.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServiceState {
+    /// `metadata.namespace`
+    pub namespace: String,
+    /// `metadata.name`
+    pub name: String,
+    /// `assigned` or `pending`
+    pub state: String,
+    /// The pool of the addresses.
+    pub pool: Option<String>,
+    /// The addresses, in order.
+    pub ips: Vec<IpAddr>,
+    /// Why.
+    pub reason: String,
+    /// Whether this node answers on L2.
+    pub l2: bool,
+    /// Peers that this node offers the addresses to.
+    pub bgp: Vec<String>,
+}
+
+struct Standalone {
+    args: StandaloneArgs,
+    assigner: Assigner,
+    store: ConfigStore,
+    config: Config,
+    announcer: Announcer,
+    admin: Admin,
+    state: State,
+    last_world: Option<World>,
+}
+
+/// Runs until SIGINT or SIGTERM.
+///
+/// # Errors
+/// What cannot work from the start. Later trouble, as a broken manifest, is reported and lived with.
+pub fn run(args: StandaloneArgs) -> Result<(), StandaloneError> {
+    let io = |what: &str| {
+        let what = what.to_owned();
+        move |source| StandaloneError::Io { what, source }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(io("the runtime can't be started"))?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(io("SIGTERM can't be handled"))?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(io("SIGINT can't be handled"))?;
+        let admin = Admin::new();
+        admin.readiness.expect("manifests read");
+        let (stop, stopped) = watch::channel(false);
+        if let Some(address) = args.admin.probe_address(args.probe_host) {
+            let server = admin.clone();
+            let listening = tokio::net::TcpListener::bind(address).await.map_err(io(&format!("{address} can't be listened on")))?;
+            tokio::spawn(server.serve_on(listening, stopped));
+        }
+
+        let (changed, mut changes) = mpsc::channel::<()>(1);
+        let mut watcher = notify::recommended_watcher(move |_| {
+            // A full queue means that a look is due already.
+            let _ = changed.try_send(());
+        })?;
+        watcher.watch(&args.manifests, notify::RecursiveMode::NonRecursive)?;
+
+        let (events, mut peer_events) = mpsc::channel(256);
+        let identity = Identity {
+            node: args.announce.node_name.as_str().into(),
+            class: args.lb_class().map(str::to_owned),
+            ignore_exclude_label: args.announce.ignore_exclude_lb,
+        };
+        let filter = exclusion::load(&args.announce.exclude_interfaces)?;
+        let announcer = Announcer::start(identity, filter, admin.metrics.clone(), events, seed())?;
+        let state = load_state(&args.state)?;
+        let assigner = Assigner::new(args.lb_class());
+        let mut standalone = Standalone {
+            args,
+            assigner,
+            store: ConfigStore::new(),
+            config: Config::default(),
+            announcer,
+            admin,
+            state,
+            last_world: None,
+        };
+        standalone.reload()?;
+        standalone.admin.readiness.set("manifests read", true);
+        let mut tick = tokio::time::interval(REFRESH);
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                Some(()) = changes.recv() => {
+                    // Editors write in several steps: let them finish.
+                    tokio::time::sleep(SETTLE).await;
+                    while changes.try_recv().is_ok() {}
+                    if let Err(error) = standalone.reload() {
+                        tracing::error!(%error, "manifests could not be read, the last ones stay in force");
+                    }
+                }
+                Some(_) = peer_events.recv() => standalone.publish(),
+                _ = tick.tick() => standalone.refresh(),
+            }
+        }
+        tracing::info!("stopping: routes are withdrawn, answers end");
+        standalone.announcer.shutdown(true).await;
+        stop.send_replace(true);
+        Ok(())
+    })
+}
+
+impl Standalone {
+    /// Reads everything again and brings assignments and announcements in step.
+    fn reload(&mut self) -> Result<(), StandaloneError> {
+        let mut manifests = Manifests::read(std::slice::from_ref(&self.args.manifests))?;
+        let (mut world, mut problems) = manifests.world();
+        self.restore(&mut world);
+        let Parsed { config, problems: found } = self.store.update(&world.resources, &world.cluster);
+        problems.extend(found);
+        self.report(&problems);
+        self.assign(&config, &mut world);
+        self.config = config;
+        let transitions = self.announcer.apply(&self.config, &world.cluster, live_by_readiness(&world.cluster));
+        for transition in transitions {
+            let service = transition.service.to_string();
+            let node = self.args.announce.node_name.as_str();
+            match transition.kind {
+                TransitionKind::Announcing(protocol) => tracing::info!(service, node, protocol, event = "serviceAnnounced", "announcing"),
+                TransitionKind::Withdrawn(protocol) => tracing::info!(service, node, protocol, event = "serviceWithdrawn", "withdrawn"),
+                TransitionKind::Failed(ip) => {
+                    tracing::warn!(service, node, %ip, event = "announceFailed", "none of the interfaces exists on this node");
+                }
+            }
+        }
+        self.last_world = Some(world);
+        self.state.problems = problems.iter().map(ToString::to_string).collect();
+        self.publish();
+        Ok(())
+    }
+
+    /// Manifests have no status: what a Service holds stands in our state.
+    fn restore(&self, world: &mut World) {
+        for held in &self.state.services {
+            let key = ServiceKey::new(&held.namespace, &held.name);
+            if let Some(service) = world.cluster.services.get_mut(&key).filter(|service| service.ingress.is_empty()) {
+                let ingress = |ip: &IpAddr| Ingress { ip: Some(ip.to_string()), hostname: None };
+                service.ingress = held.ips.iter().map(ingress).collect();
+            }
+        }
+    }
+
+    fn assign(&mut self, config: &Config, world: &mut World) {
+        self.assigner.set_config(config);
+        let known: Vec<ServiceKey> = self.last_world.iter().flat_map(|world| world.cluster.services.keys().cloned()).collect();
+        for key in known.iter().filter(|key| !world.cluster.services.contains_key(*key)) {
+            self.assigner.forget(key);
+        }
+        let mut queue: Vec<_> = world.cluster.services.values().cloned().collect();
+        queue.sort_by(processing_order);
+        for service in &queue {
+            self.assigner.claim(service);
+        }
+        let mut states = BTreeMap::new();
+        for service in &queue {
+            let outcome = self.assigner.converge(service);
+            if outcome.state == AssignmentState::Ignored {
+                continue;
+            }
+            for event in &outcome.events {
+                let service = service.key.to_string();
+                if event.warning {
+                    tracing::warn!(service, event = event.reason, "{}", event.message);
+                } else {
+                    tracing::info!(service, event = event.reason, "{}", event.message);
+                }
+            }
+            if let Some(stored) = world.cluster.services.get_mut(&service.key) {
+                let ingress = |ip: &IpAddr| Ingress { ip: Some(ip.to_string()), hostname: None };
+                stored.ingress = outcome.ips.iter().map(ingress).collect();
+            }
+            let state = ServiceState {
+                namespace: service.key.namespace.to_string(),
+                name: service.key.name.to_string(),
+                state: if outcome.state == AssignmentState::Assigned { "assigned" } else { "pending" }.to_owned(),
+                pool: outcome.pool.map(|pool| pool.to_string()),
+                ips: outcome.ips,
+                reason: outcome.message,
+                ..ServiceState::default()
+            };
+            states.insert(service.key.clone(), state);
+        }
+        self.state.services = states.into_values().collect();
+        let metrics = &self.admin.metrics.allocator;
+        for name in config.pools.keys() {
+            let Some(counters) = self.assigner.allocator().counters(name) else { continue };
+            crate::metrics::set_pool(metrics, name.as_str(), &counters);
+        }
+    }
+
+    /// Reports each problem once, when it appears.
+    fn report(&mut self, problems: &[Problem]) {
+        let errors = problems.iter().any(|problem| problem.severity == Severity::Error);
+        let client = &self.admin.metrics.client;
+        client.config_loaded.set(1);
+        client.config_stale.set(errors.into());
+        for problem in problems.iter().filter(|problem| !self.state.problems.contains(&problem.to_string())) {
+            let (object, field) = (problem.object.to_string(), problem.field.as_str());
+            match problem.severity {
+                Severity::Error => tracing::error!(object, field, code = problem.code.as_str(), "{}", problem.message),
+                Severity::Warning => tracing::warn!(object, field, code = problem.code.as_str(), "{}", problem.message),
+            }
+        }
+    }
+
+    fn refresh(&mut self) {
+        self.announcer.refresh_metrics(&self.config);
+        for (ip, text) in self.announcer.take_conflicts() {
+            tracing::warn!(%ip, event = "addressConflict", "{text}");
+        }
+        self.publish();
+    }
+
+    /// Shows the state at `/status` and stores it.
+    fn publish(&mut self) {
+        let announced = self.announcer.announced().clone();
+        for service in &mut self.state.services {
+            let key = ServiceKey::new(&service.namespace, &service.name);
+            service.l2 = announced.l2.contains_key(&key);
+            let peers = announced.bgp.get(&key).map(|(_, peers)| peers);
+            service.bgp = peers.into_iter().flatten().map(ToString::to_string).collect();
+        }
+        let shown = |peer: PeerStatus| serde_json::to_value(peer).unwrap_or_default();
+        let peers: Vec<_> = self.announcer.peers().into_iter().map(shown).collect();
+        self.state.node = self.args.announce.node_name.clone();
+        self.state.peers = peers;
+        self.admin.status.publish(&self.state);
+        if let Err(error) = save_state(&self.args.state, &self.state) {
+            tracing::error!(%error, "the state could not be stored: addresses may change at the next start");
+        }
+    }
+}
+
+/// Reads the state file; one that does not exist is empty.
+///
+/// # Errors
+/// It cannot be read or understood.
+pub fn load_state(path: &Path) -> Result<State, StandaloneError> {
+    match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| StandaloneError::State { path: path.to_owned(), source }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(State::default()),
+        Err(source) => Err(StandaloneError::Io { what: format!("the state file {} can't be read", path.display()), source }),
+    }
+}
+
+/// Writes beside the file and renames, so that a crash leaves the old state or the new one. What is unchanged is not written.
+fn save_state(path: &Path, state: &State) -> std::io::Result<()> {
+    let text = serde_json::to_vec_pretty(state).map_err(std::io::Error::other)?;
+    if std::fs::read(path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    let beside = path.with_extension("tmp");
+    std::fs::write(&beside, text)?;
+    std::fs::rename(beside, path)
+}
+
+/// Differs between processes; only jitter depends on it.
+pub(crate) fn seed() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    since.as_nanos() as u64 ^ u64::from(std::process::id()) << 32
+}
+
+/// How often counters and peers are looked at.
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// How long a change of the manifests may go on.
+const SETTLE: Duration = Duration::from_millis(50);
