@@ -36,12 +36,14 @@ say "3. Three hosts on one bridge"
 ip netns add "$id-switch"
 ip -n "$id-switch" link add br0 type bridge
 ip -n "$id-switch" link set br0 up
+ports=0
 host() { # host NAME IPV4 IPV6
+  ports=$((ports + 1))
   ip netns add "$id-$1"
   ip -n "$id-$1" link set lo up
-  ip -n "$id-$1" link add eth0 type veth peer name "p-$1" netns "$id-switch"
+  ip -n "$id-$1" link add eth0 type veth peer name "port$ports" netns "$id-switch"
   ip -n "$id-$1" link set eth0 up
-  ip -n "$id-switch" link set "p-$1" master br0 up
+  ip -n "$id-switch" link set "port$ports" master br0 up
   ip -n "$id-$1" address add "$2/24" dev eth0
   ip -n "$id-$1" address add "$3/64" dev eth0 nodad
   printf '   %-20s %s %s  %s\n' "$1" "$2" "$3" "$(ip netns exec "$id-$1" cat /sys/class/net/eth0/address)"
@@ -81,6 +83,7 @@ PY
 for node in kind-control-plane kind-worker; do
   ip netns exec "$id-$node" python3 "$work/backend.py" "$node" &
   pids+=($!)
+  for _ in $(seq 100); do ip netns exec "$id-$node" curl --silent --output /dev/null http://127.0.0.1:8080/ && break; sleep 0.05; done
   ip netns exec "$id-$node" nft -f - <<NFT
 table inet service {
   chain prerouting {

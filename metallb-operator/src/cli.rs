@@ -6,6 +6,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::telemetry::{self, LogFormat, LogLevel};
 
+pub mod controller;
 pub mod crds;
 pub mod options;
 pub mod plan;
@@ -25,6 +26,8 @@ pub struct Cli {
 enum Command {
     /// Show what would happen, and what a change would do, before anything is applied
     Plan(plan::PlanArgs),
+    /// Give addresses to Services of type LoadBalancer (one per cluster)
+    Controller(controller::ControllerArgs),
     /// Announce addresses from this node (one per node)
     Speaker(speaker::SpeakerArgs),
     /// Do both from a directory of manifests, without Kubernetes
@@ -47,6 +50,7 @@ impl Cli {
         match self.command {
             Command::Plan(args) => finish(args.run()),
             Command::Crds(args) => finish(args.run()),
+            Command::Controller(args) => finish(args.run()),
             Command::Speaker(args) => finish(args.run()),
             Command::Standalone(args) => finish(args.run()),
             Command::Status(args) => finish(args.run()),

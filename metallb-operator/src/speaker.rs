@@ -1,19 +1,227 @@
-//! Announces from one node of a cluster.
+//! Announces from one node of a cluster: follows the API, decides with `metallb-core`, sends packets, writes statuses and Events.
 
-use std::process::ExitCode;
+mod statuses;
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use kube::Client;
+use metallb_core::config::{Config, ConfigStore, Parsed, Problem, Severity};
+use metallb_core::model::ServiceKey;
 use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
 
+use self::statuses::StatusWriter;
+use crate::admin::Admin;
+use crate::announcer::{Announcer, Identity, TransitionKind, live_by_readiness};
 use crate::cli::speaker::SpeakerArgs;
+use crate::controller::service_notice;
+use crate::exclusion::{self, ExclusionError};
+use crate::feed::{Feed, Role, Touched, Update};
+use crate::kubernetes::events::{self, EventSender, Severity as NoticeSeverity};
 
 /// Why the speaker does not run.
 #[derive(Debug, Error)]
-pub enum SpeakerError {}
+pub enum SpeakerError {
+    /// There is no way to reach the API server.
+    #[error("no configuration for the Kubernetes API")]
+    Config(#[from] kube::config::InferConfigError),
+    /// The client cannot be built.
+    #[error("the Kubernetes client can't be built")]
+    Client(#[from] kube::Error),
+    /// The list of excluded interfaces cannot be used.
+    #[error(transparent)]
+    Exclusion(#[from] ExclusionError),
+    /// The host does not allow packet sockets.
+    #[error(transparent)]
+    Start(#[from] metallb_l2::io::StartError),
+    /// Something of the operating system failed.
+    #[error("{what}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+struct Speaker {
+    node: String,
+    feed: Feed,
+    store: ConfigStore,
+    config: Config,
+    loaded: bool,
+    announcer: Announcer,
+    admin: Admin,
+    events: EventSender,
+    statuses: StatusWriter,
+    problems: BTreeSet<Problem>,
+}
 
 /// Runs until SIGINT or SIGTERM.
 ///
 /// # Errors
-/// What cannot work from the start.
-pub fn run(_args: SpeakerArgs) -> Result<ExitCode, SpeakerError> {
-    Ok(ExitCode::SUCCESS)
+/// What cannot work from the start. An API server that is away later changes nothing that is announced.
+pub fn run(args: SpeakerArgs) -> Result<(), SpeakerError> {
+    let io = |what: &str| {
+        let what = what.to_owned();
+        move |source| SpeakerError::Io { what, source }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(io("the runtime can't be started"))?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(io("SIGTERM can't be handled"))?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(io("SIGINT can't be handled"))?;
+        let client = Client::try_from(kube::Config::infer().await?)?;
+        let namespace = args.cluster.namespace();
+        let admin = Admin::new();
+        admin.readiness.expect("caches synced");
+        let (stop, stopped) = watch::channel(false);
+        for address in args.admin.addresses(SpeakerArgs::PROBE_HOST) {
+            let listener = tokio::net::TcpListener::bind(address).await.map_err(io(&format!("{address} can't be listened on")))?;
+            tokio::spawn(admin.clone().serve_on(listener, stopped.clone()));
+        }
+        let (peer_queue, mut peer_events) = mpsc::channel(256);
+        let node = args.announce.node_name.clone();
+        let identity = Identity {
+            node: node.as_str().into(),
+            class: args.cluster.lb_class().map(str::to_owned),
+            ignore_exclude_label: args.announce.ignore_exclude_lb,
+        };
+        let filter = exclusion::load(&args.announce.exclude_interfaces)?;
+        let announcer = Announcer::start(identity, filter, admin.metrics.clone(), peer_queue, crate::standalone::seed())?;
+        let (events, _writer) = events::spawn(client.clone(), "metallb-speaker");
+        let statuses = StatusWriter::spawn(client.clone(), namespace.clone(), node.clone(), args.cluster.pod_name.clone());
+        let (feed, mut updates) = Feed::start(&client, &namespace, Role::Speaker);
+        let mut speaker = Speaker {
+            node,
+            feed,
+            store: ConfigStore::new(),
+            config: Config::default(),
+            loaded: false,
+            announcer,
+            admin,
+            events,
+            statuses,
+            problems: BTreeSet::new(),
+        };
+        let mut tick = tokio::time::interval(REFRESH);
+        let mut batch = Vec::new();
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                count = updates.recv_many(&mut batch, BATCH) => {
+                    if count == 0 { break }
+                    speaker.take(batch.drain(..));
+                }
+                Some(_) = peer_events.recv() => speaker.publish(),
+                _ = tick.tick() => speaker.refresh(),
+            }
+        }
+        tracing::info!("stopping: answers end, peers are told");
+        speaker.announcer.shutdown(true).await;
+        stop.send_replace(true);
+        Ok(())
+    })
 }
+
+impl Speaker {
+    fn take(&mut self, updates: impl Iterator<Item = Update>) {
+        let mut touched = Touched::default();
+        for update in updates {
+            self.feed.apply(update, &mut touched);
+        }
+        if !self.feed.is_complete() {
+            return;
+        }
+        self.admin.readiness.set("caches synced", true);
+        if touched.config || !self.loaded {
+            let world = &self.feed.world;
+            let Parsed { config, problems } = self.store.update(&world.resources, &world.cluster);
+            self.report(problems);
+            self.config = config;
+            self.loaded = true;
+        } else if touched.services.is_empty() && !touched.nodes {
+            return;
+        }
+        self.admin.metrics.client.updates.inc();
+        self.announce();
+    }
+
+    fn announce(&mut self) {
+        let cluster = &self.feed.world.cluster;
+        let transitions = self.announcer.apply(&self.config, cluster, live_by_readiness(cluster));
+        for transition in transitions {
+            let (service, node) = (transition.service.to_string(), self.node.as_str());
+            match transition.kind {
+                TransitionKind::Announcing(protocol) => {
+                    tracing::info!(service, node, protocol, event = "serviceAnnounced", "announcing");
+                    let message = format!("announcing from node \"{node}\" with protocol \"{protocol}\"");
+                    self.tell(&transition.service, NoticeSeverity::Normal, "nodeAssigned", message);
+                }
+                TransitionKind::Withdrawn(protocol) => {
+                    tracing::info!(service, node, protocol, event = "serviceWithdrawn", "withdrawn");
+                }
+                TransitionKind::Failed(ip) => {
+                    let message = format!(
+                        "the interfaces specified by LB IP \"{ip}\" doesn't exist in assigned node \"{node}\" with protocol \"layer2\""
+                    );
+                    tracing::warn!(service, event = "announceFailed", "{message}");
+                    self.tell(&transition.service, NoticeSeverity::Warning, "announceFailed", message);
+                }
+            }
+        }
+        self.statuses.set(self.announcer.announced());
+        self.publish();
+    }
+
+    fn tell(&self, key: &ServiceKey, severity: NoticeSeverity, reason: &str, message: String) {
+        let uid = self.feed.services.get(key).and_then(|meta| meta.uid.clone());
+        self.events.send(service_notice(key, uid, severity, reason, message));
+    }
+
+    fn report(&mut self, problems: Vec<Problem>) {
+        let problems: BTreeSet<Problem> = problems.into_iter().collect();
+        let client = &self.admin.metrics.client;
+        client.config_loaded.set(1);
+        client.config_stale.set(problems.iter().any(|problem| problem.severity == Severity::Error).into());
+        for problem in problems.difference(&self.problems) {
+            tracing::error!(object = %problem.object, field = problem.field, code = problem.code.as_str(), "{}", problem.message);
+        }
+        self.problems = problems;
+    }
+
+    fn refresh(&self) {
+        self.announcer.refresh_metrics(&self.config);
+        for (ip, text) in self.announcer.take_conflicts() {
+            tracing::warn!(%ip, event = "addressConflict", "{text}");
+            let holders = self.feed.world.cluster.services.values().filter(|service| service.ingress_ips().any(|held| held == Some(ip)));
+            for service in holders {
+                self.tell(&service.key, NoticeSeverity::Warning, "addressConflict", text.clone());
+            }
+        }
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let problems: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
+        let announced = self.announcer.announced();
+        let l2: Vec<String> = announced.l2.keys().map(ToString::to_string).collect();
+        let bgp: Vec<String> = announced.bgp.keys().map(ToString::to_string).collect();
+        self.admin.status.publish(&serde_json::json!({
+            "node": self.node, "l2": l2, "bgp": bgp, "peers": self.announcer.peers(), "problems": problems,
+        }));
+    }
+}
+
+/// How often counters and conflicts are looked at.
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// Updates that are taken in before anything is decided.
+const BATCH: usize = 1024;

@@ -53,6 +53,20 @@ impl World {
         touched
     }
 
+    /// Replaces all slices. Returns the Services whose endpoints changed.
+    pub fn reset_slices(&mut self, slices: Vec<((String, String), (ServiceKey, Vec<Endpoint>))>) -> Vec<ServiceKey> {
+        self.slices = slices.into_iter().collect();
+        let before = std::mem::take(&mut self.cluster.endpoints);
+        for (key, endpoints) in self.slices.values() {
+            self.cluster.endpoints.entry(key.clone()).or_default().extend(endpoints.iter().cloned());
+        }
+        let now = &self.cluster.endpoints;
+        let mut touched: Vec<ServiceKey> = before.keys().chain(now.keys()).filter(|key| before.get(*key) != now.get(*key)).cloned().collect();
+        touched.sort();
+        touched.dedup();
+        touched
+    }
+
     /// Adds the endpoints of a slice to those that are there; for reading many slices at once.
     pub fn extend_endpoints(&mut self, key: ServiceKey, endpoints: Vec<Endpoint>) {
         self.cluster.endpoints.entry(key).or_default().extend(endpoints);

@@ -47,10 +47,10 @@ pub struct AdminArgs {
 }
 
 impl AdminArgs {
-    /// Where to serve metrics.
-    #[must_use]
-    pub fn metrics_address(&self) -> Option<SocketAddr> {
-        (self.port != 0).then(|| SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), self.port))
+    /// Where to serve in a cluster: metrics on all addresses, probes on `host`.
+    pub fn addresses(&self, host: Ipv4Addr) -> impl Iterator<Item = SocketAddr> {
+        let metrics = (self.port != 0).then(|| SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), self.port));
+        metrics.into_iter().chain(self.probe_address(host))
     }
 
     /// Where to serve probes on `host`.

@@ -1,6 +1,6 @@
 //! `metallb speaker`: arguments, and the process around [`crate::speaker`].
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -37,31 +37,6 @@ pub struct AnnounceArgs {
     /// File with the key announcedInterfacesToExclude, a list of regular expressions
     #[arg(long, default_value = "/etc/metallb/excludel2.yaml", value_name = "FILE")]
     pub exclude_interfaces: PathBuf,
-    #[command(flatten)]
-    pub membership: MembershipArgs,
-}
-
-/// Gossip among speakers; off unless both labels and bind address are given.
-#[derive(Clone, Debug, clap::Args)]
-pub struct MembershipArgs {
-    /// Address to gossip on, normally the pod's; empty turns membership off
-    #[arg(long, env = "METALLB_ML_BIND_ADDR", value_name = "IP")]
-    pub ml_bindaddr: Option<IpAddr>,
-    /// Port to gossip on
-    #[arg(long, env = "METALLB_ML_BIND_PORT", default_value_t = 7946, value_name = "PORT")]
-    pub ml_bindport: u16,
-    /// Label selector of the speaker pods; empty turns membership off
-    #[arg(long, env = "METALLB_ML_LABELS", default_value = "", value_name = "SELECTOR", hide_default_value = true)]
-    pub ml_labels: String,
-    /// Directory with the file `secretkey`, the shared secret
-    #[arg(long, env = "METALLB_ML_SECRET_KEY_PATH", value_name = "DIR")]
-    pub ml_secret_key_path: Option<PathBuf>,
-    /// Use timings for links with high latency
-    #[arg(long)]
-    pub ml_wan_config: bool,
-    /// Addresses of other speakers to join, beside those found by label; host:port, comma separated
-    #[arg(long, env = "METALLB_ML_JOIN", value_delimiter = ',', value_name = "ADDRESS")]
-    pub ml_join: Vec<std::net::SocketAddr>,
 }
 
 impl SpeakerArgs {
@@ -71,7 +46,7 @@ impl SpeakerArgs {
     /// What cannot work from the start: no API server configuration, no right to open sockets, an address in use.
     pub fn run(self) -> Result<ExitCode, SpeakerError> {
         self.log.init();
-        speaker::run(self)
+        speaker::run(self).map(|()| ExitCode::SUCCESS)
     }
 
     /// Probes of a host-network pod are for this host only, as upstream.

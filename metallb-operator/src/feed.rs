@@ -1,0 +1,276 @@
+//! Keeps a [`World`] in step with the Kubernetes API.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::Api;
+use kube::core::DeserializeGuard;
+use kube::{Client, Resource, ResourceExt as _};
+use metallb_core::config::spec::Spec;
+use metallb_core::model::ServiceKey;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+
+use crate::api;
+use crate::kubernetes::watches::{self, Change};
+use crate::translate;
+use crate::world::World;
+
+/// A change of one kind.
+#[derive(Debug)]
+pub enum Update {
+    /// Services
+    Services(Change<core::Service>),
+    /// EndpointSlices
+    Slices(Change<EndpointSlice>),
+    /// Nodes
+    Nodes(Change<core::Node>),
+    /// Namespaces
+    Namespaces(Change<core::Namespace>),
+    /// Secrets
+    Secrets(Change<core::Secret>),
+    /// IPAddressPools
+    Pools(Change<api::IpAddressPool>),
+    /// L2Advertisements
+    L2Advertisements(Change<api::L2Advertisement>),
+    /// BGPAdvertisements
+    BgpAdvertisements(Change<api::BgpAdvertisement>),
+    /// BGPPeers
+    Peers(Change<api::BgpPeer>),
+    /// BFDProfiles
+    BfdProfiles(Change<api::BfdProfile>),
+    /// Communities
+    Communities(Change<api::Community>),
+}
+
+/// What a Service needs beside its facts to be written: identity and version.
+#[derive(Clone, Debug)]
+pub struct ServiceMeta {
+    /// `metadata.uid`
+    pub uid: Option<String>,
+    /// `metadata.resourceVersion`
+    pub resource_version: Option<String>,
+}
+
+/// A world that follows the API.
+#[derive(Debug, Default)]
+pub struct Feed {
+    /// The picture.
+    pub world: World,
+    /// Identity and version of each Service.
+    pub services: BTreeMap<ServiceKey, ServiceMeta>,
+    expected: usize,
+    seen: BTreeSet<&'static str>,
+}
+
+/// What a batch of updates touched.
+#[derive(Debug, Default)]
+pub struct Touched {
+    /// Configuration, or what it is resolved against: namespaces, labels of nodes.
+    pub config: bool,
+    /// Nodes.
+    pub nodes: bool,
+    /// Services whose own object or endpoints changed.
+    pub services: BTreeSet<ServiceKey>,
+}
+
+/// Which kinds are watched.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Role {
+    /// What assigning needs.
+    Controller,
+    /// What announcing needs.
+    Speaker,
+}
+
+impl Feed {
+    /// Starts the watches that `role` needs. Configuration is read in `namespace` only.
+    #[must_use]
+    pub fn start(client: &Client, namespace: &str, role: Role) -> (Self, mpsc::Receiver<Update>) {
+        let (queue, updates) = mpsc::channel(QUEUE);
+        all(client, &queue, Update::Services);
+        all(client, &queue, Update::Namespaces);
+        all(client, &queue, Update::Nodes);
+        local(client, namespace, &queue, Update::Pools);
+        local(client, namespace, &queue, Update::Communities);
+        local(client, namespace, &queue, Update::L2Advertisements);
+        local(client, namespace, &queue, Update::BgpAdvertisements);
+        let mut expected = 7;
+        if role == Role::Speaker {
+            all(client, &queue, Update::Slices);
+            local(client, namespace, &queue, Update::Secrets);
+            local(client, namespace, &queue, Update::Peers);
+            local(client, namespace, &queue, Update::BfdProfiles);
+            expected += 4;
+        }
+        (Self { expected, ..Self::default() }, updates)
+    }
+
+    /// Whether every kind was listed once: before that the picture has holes, and nothing may be decided.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.seen.len() >= self.expected
+    }
+
+    /// Takes an update in.
+    pub fn apply(&mut self, update: Update, touched: &mut Touched) {
+        let resources = &mut self.world.resources;
+        let cluster = &mut self.world.cluster;
+        let name = match update {
+            Update::Services(change) => {
+                self.apply_services(change, touched);
+                "Service"
+            }
+            Update::Slices(change) => {
+                self.apply_slices(change, touched);
+                "EndpointSlice"
+            }
+            Update::Nodes(change) => {
+                // Heartbeats change nothing that matters.
+                let before = cluster.nodes.clone();
+                keyed(&mut cluster.nodes, change, |object| translate::node(object), |node| node.name.clone());
+                touched.nodes |= before != cluster.nodes;
+                touched.config |= before != cluster.nodes;
+                "Node"
+            }
+            Update::Namespaces(change) => {
+                let before = cluster.namespaces.clone();
+                keyed(&mut cluster.namespaces, change, |object| translate::namespace(object), |namespace| namespace.name.clone());
+                touched.config |= before != cluster.namespaces;
+                "Namespace"
+            }
+            Update::Secrets(change) => listed(&mut resources.secrets, change, |object| translate::secret(object), touched),
+            Update::Pools(change) => listed(&mut resources.pools, change, |object| translate::pool(object), touched),
+            Update::L2Advertisements(change) => {
+                listed(&mut resources.l2_advertisements, change, |object| translate::l2_advertisement(object), touched)
+            }
+            Update::BgpAdvertisements(change) => {
+                listed(&mut resources.bgp_advertisements, change, |object| translate::bgp_advertisement(object), touched)
+            }
+            Update::Peers(change) => listed(&mut resources.peers, change, |object| translate::bgp_peer(object), touched),
+            Update::BfdProfiles(change) => {
+                listed(&mut resources.bfd_profiles, change, |object| translate::bfd_profile(object), touched)
+            }
+            Update::Communities(change) => {
+                listed(&mut resources.communities, change, |object| translate::community(object), touched)
+            }
+        };
+        self.seen.insert(name);
+    }
+
+    fn apply_services(&mut self, change: Change<core::Service>, touched: &mut Touched) {
+        let mut put = |object: &core::Service, touched: &mut Touched| {
+            let service = translate::service(object);
+            let key = service.key.clone();
+            let meta = ServiceMeta { uid: object.uid(), resource_version: object.resource_version() };
+            self.services.insert(key.clone(), meta);
+            if self.world.cluster.services.get(&key) != Some(&service) {
+                self.world.cluster.services.insert(key.clone(), service);
+                touched.services.insert(key);
+            }
+        };
+        let gone: Vec<ServiceKey> = match change {
+            Change::Apply(object) => {
+                put(&object, touched);
+                Vec::new()
+            }
+            Change::Delete(object) => vec![translate::service_key(&object)],
+            Change::Reset(objects) => {
+                let live: BTreeSet<ServiceKey> = objects.iter().map(translate::service_key).collect();
+                objects.iter().for_each(|object| put(object, touched));
+                self.world.cluster.services.keys().filter(|key| !live.contains(*key)).cloned().collect()
+            }
+        };
+        for key in gone {
+            self.services.remove(&key);
+            self.world.cluster.services.remove(&key);
+            touched.services.insert(key);
+        }
+    }
+
+    fn apply_slices(&mut self, change: Change<EndpointSlice>, touched: &mut Touched) {
+        let id = |object: &EndpointSlice| (object.namespace().unwrap_or_default(), object.name_any());
+        match change {
+            Change::Apply(object) => {
+                let (namespace, name) = id(&object);
+                touched.services.extend(self.world.set_slice(&namespace, &name, translate::endpoint_slice(&object)));
+            }
+            Change::Delete(object) => {
+                let (namespace, name) = id(&object);
+                touched.services.extend(self.world.set_slice(&namespace, &name, None));
+            }
+            Change::Reset(objects) => {
+                let slices = objects.iter().filter_map(|object| Some((id(object), translate::endpoint_slice(object)?)));
+                touched.services.extend(self.world.reset_slices(slices.collect()));
+            }
+        }
+    }
+}
+
+fn all<K>(client: &Client, queue: &mpsc::Sender<Update>, wrap: impl Fn(Change<K>) -> Update + Send + 'static)
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    let api: Api<DeserializeGuard<K>> = Api::all(client.clone());
+    watches::spawn(api, queue.clone(), wrap);
+}
+
+fn local<K>(client: &Client, namespace: &str, queue: &mpsc::Sender<Update>, wrap: impl Fn(Change<K>) -> Update + Send + 'static)
+where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    let api: Api<DeserializeGuard<K>> = Api::namespaced(client.clone(), namespace);
+    watches::spawn(api, queue.clone(), wrap);
+}
+
+/// Applies a change to a map of facts.
+fn keyed<K, V, N: Ord>(map: &mut BTreeMap<N, V>, change: Change<K>, translate: impl Fn(&K) -> V, name: impl Fn(&V) -> N) {
+    match change {
+        Change::Reset(objects) => {
+            *map = objects.iter().map(&translate).map(|value| (name(&value), value)).collect();
+        }
+        Change::Apply(object) => {
+            let value = translate(&object);
+            map.insert(name(&value), value);
+        }
+        Change::Delete(object) => {
+            map.remove(&name(&translate(&object)));
+        }
+    }
+}
+
+/// Applies a change to a list of configuration objects. Returns the kind.
+fn listed<K, S: Spec + PartialEq>(list: &mut Vec<S>, change: Change<K>, translate: impl Fn(&K) -> S, touched: &mut Touched) -> &'static str {
+    match change {
+        Change::Reset(objects) => {
+            let new: Vec<S> = objects.iter().map(&translate).collect();
+            touched.config |= *list != new;
+            *list = new;
+        }
+        Change::Apply(object) => {
+            let new = translate(&object);
+            match list.iter_mut().find(|old| old.meta().name == new.meta().name) {
+                // A status or an annotation of no interest.
+                Some(old) if *old == new => {}
+                Some(old) => {
+                    *old = new;
+                    touched.config = true;
+                }
+                None => {
+                    list.push(new);
+                    touched.config = true;
+                }
+            }
+        }
+        Change::Delete(object) => {
+            let gone = translate(&object);
+            list.retain(|old| old.meta().name != gone.meta().name);
+            touched.config = true;
+        }
+    }
+    S::KIND
+}
+
+/// Updates that may wait; a full queue slows the watches down, which the API server copes with.
+const QUEUE: usize = 4096;

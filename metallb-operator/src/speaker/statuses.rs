@@ -1,0 +1,185 @@
+//! `ServiceL2Status` and `ServiceBGPStatus`: what this node announces, as objects (contract control-plane §6).
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Client, Error, Resource as _, ResourceExt as _};
+use metallb_core::model::ServiceKey;
+use serde_json::json;
+use tokio::sync::watch;
+
+use crate::announcer::Announced;
+use crate::api::{
+    InterfaceInfo, ServiceBgpStatus, ServiceBgpStatusSpec, ServiceBgpStatusStatus, ServiceL2Status, ServiceL2StatusSpec,
+    ServiceL2StatusStatus,
+};
+
+/// Brings the objects in step in the background; only the last wish counts.
+pub(super) struct StatusWriter {
+    wanted: watch::Sender<Announced>,
+}
+
+impl StatusWriter {
+    pub(super) fn spawn(client: Client, namespace: String, node: String, pod: String) -> Self {
+        let (wanted, mut wishes) = watch::channel(Announced::default());
+        tokio::spawn(async move {
+            let mut writer = Writer {
+                l2: Api::namespaced(client.clone(), &namespace),
+                bgp: Api::namespaced(client.clone(), &namespace),
+                pods: Api::namespaced(client, &namespace),
+                node,
+                pod,
+                owner: None,
+            };
+            // What an earlier run of this speaker left behind is looked at once, even if nothing is announced.
+            wishes.mark_changed();
+            while wishes.changed().await.is_ok() {
+                let wish = wishes.borrow_and_update().clone();
+                if let Err(error) = writer.converge(&wish).await {
+                    tracing::warn!(%error, "statuses could not be written, retrying");
+                    tokio::time::sleep(RETRY).await;
+                    wishes.mark_changed();
+                }
+            }
+        });
+        Self { wanted }
+    }
+
+    pub(super) fn set(&self, announced: &Announced) {
+        self.wanted.send_if_modified(|wanted| {
+            let changed = wanted != announced;
+            wanted.clone_from(announced);
+            changed
+        });
+    }
+}
+
+struct Writer {
+    l2: Api<ServiceL2Status>,
+    bgp: Api<ServiceBgpStatus>,
+    pods: Api<Pod>,
+    node: String,
+    pod: String,
+    owner: Option<OwnerReference>,
+}
+
+impl Writer {
+    async fn converge(&mut self, wanted: &Announced) -> Result<(), Error> {
+        if self.owner.is_none() && !self.pod.is_empty() {
+            let pod = self.pods.get(&self.pod).await?;
+            self.owner = pod.owner_ref(&());
+        }
+        let mine = ListParams::default().labels(&format!("{NODE_LABEL}={}", self.node));
+        self.converge_l2(wanted, &mine).await?;
+        self.converge_bgp(wanted, &mine).await
+    }
+
+    async fn converge_l2(&self, wanted: &Announced, mine: &ListParams) -> Result<(), Error> {
+        let mut missing = wanted.l2.clone();
+        for object in self.l2.list(mine).await? {
+            let announcement = key_of(object.labels()).and_then(|key| missing.remove(&key).map(|found| (key, found)));
+            let Some((key, announcement)) = announcement else {
+                self.l2.delete(&object.name_any(), &DeleteParams::default()).await.map(|_| ()).or_else(gone)?;
+                continue;
+            };
+            let status = self.l2_status(&key, &announcement.interfaces);
+            if object.status.as_ref() != Some(&status) {
+                let patch = Patch::Merge(json!({ "status": status }));
+                self.l2.patch_status(&object.name_any(), &PatchParams::default(), &patch).await?;
+            }
+        }
+        for (key, announcement) in missing {
+            // The new owner removes what the old one, which may be dead, left behind.
+            let others = ListParams::default().labels(&format!(
+                "{SERVICE_LABEL}={},{NAMESPACE_LABEL}={},{NODE_LABEL}!={}",
+                key.name, key.namespace, self.node
+            ));
+            for object in self.l2.list(&others).await? {
+                self.l2.delete(&object.name_any(), &DeleteParams::default()).await.map(|_| ()).or_else(gone)?;
+            }
+            let mut object = ServiceL2Status::new("", ServiceL2StatusSpec {});
+            object.metadata = self.metadata("l2-", &key);
+            let created = self.l2.create(&PostParams::default(), &object).await?;
+            let patch = Patch::Merge(json!({ "status": self.l2_status(&key, &announcement.interfaces) }));
+            self.l2.patch_status(&created.name_any(), &PatchParams::default(), &patch).await?;
+        }
+        Ok(())
+    }
+
+    async fn converge_bgp(&self, wanted: &Announced, mine: &ListParams) -> Result<(), Error> {
+        let mut missing = wanted.bgp.clone();
+        for object in self.bgp.list(mine).await? {
+            let announcement = key_of(object.labels()).and_then(|key| missing.remove(&key).map(|found| (key, found)));
+            let Some((key, (_, peers))) = announcement else {
+                self.bgp.delete(&object.name_any(), &DeleteParams::default()).await.map(|_| ()).or_else(gone)?;
+                continue;
+            };
+            let status = self.bgp_status(&key, peers.iter().map(ToString::to_string).collect());
+            if object.status.as_ref() != Some(&status) {
+                let patch = Patch::Merge(json!({ "status": status }));
+                self.bgp.patch_status(&object.name_any(), &PatchParams::default(), &patch).await?;
+            }
+        }
+        for (key, (_, peers)) in missing {
+            let mut object = ServiceBgpStatus::new("", ServiceBgpStatusSpec {});
+            object.metadata = self.metadata("bgp-", &key);
+            let created = self.bgp.create(&PostParams::default(), &object).await?;
+            let status = self.bgp_status(&key, peers.iter().map(ToString::to_string).collect());
+            let patch = Patch::Merge(json!({ "status": status }));
+            self.bgp.patch_status(&created.name_any(), &PatchParams::default(), &patch).await?;
+        }
+        Ok(())
+    }
+
+    fn metadata(&self, prefix: &str, key: &ServiceKey) -> ObjectMeta {
+        let labels = BTreeMap::from([
+            (NODE_LABEL.to_owned(), self.node.clone()),
+            (SERVICE_LABEL.to_owned(), key.name.to_string()),
+            (NAMESPACE_LABEL.to_owned(), key.namespace.to_string()),
+        ]);
+        ObjectMeta {
+            generate_name: Some(prefix.to_owned()),
+            labels: Some(labels),
+            owner_references: self.owner.clone().map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        }
+    }
+
+    fn l2_status(&self, key: &ServiceKey, interfaces: &[String]) -> ServiceL2StatusStatus {
+        let interfaces: Vec<_> = interfaces.iter().map(|name| InterfaceInfo { name: Some(name.clone()) }).collect();
+        ServiceL2StatusStatus {
+            node: Some(self.node.clone()),
+            service_name: Some(key.name.to_string()),
+            service_namespace: Some(key.namespace.to_string()),
+            interfaces: (!interfaces.is_empty()).then_some(interfaces),
+        }
+    }
+
+    fn bgp_status(&self, key: &ServiceKey, peers: Vec<String>) -> ServiceBgpStatusStatus {
+        ServiceBgpStatusStatus {
+            node: Some(self.node.clone()),
+            service_name: Some(key.name.to_string()),
+            service_namespace: Some(key.namespace.to_string()),
+            peers: Some(peers),
+        }
+    }
+}
+
+/// Deleting what is gone already is fine.
+fn gone(error: Error) -> Result<(), Error> {
+    match error {
+        Error::Api(status) if status.code == 404 => Ok(()),
+        error => Err(error),
+    }
+}
+
+fn key_of(labels: &BTreeMap<String, String>) -> Option<ServiceKey> {
+    Some(ServiceKey::new(labels.get(NAMESPACE_LABEL)?, labels.get(SERVICE_LABEL)?))
+}
+
+const NODE_LABEL: &str = "metallb.io/node";
+const SERVICE_LABEL: &str = "metallb.io/service-name";
+const NAMESPACE_LABEL: &str = "metallb.io/service-namespace";
+const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
