@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use self::community::Community;
 pub(crate) use self::advertisements::local_preferences_clash;
+pub use self::community::Community;
 pub use self::problem::{ConfigReason, Problem, Severity};
 pub use self::store::ConfigStore;
 use crate::address::{self, AddressBlock};
@@ -56,13 +56,22 @@ impl Config {
     /// created first stays, then the one whose name sorts first.
     #[must_use]
     pub fn parse(resources: &Resources, cluster: &Cluster) -> Parsed {
+        Self::parse_after(&Incumbents::new(), resources, cluster)
+    }
+
+    /// The same, but `incumbents` outrank age.
+    fn parse_after(incumbents: &Incumbents, resources: &Resources, cluster: &Cluster) -> Parsed {
         let mut problems = Vec::new();
-        let bfd_profiles = peers::parse_bfd_profiles(&resources.bfd_profiles, &mut problems);
-        let mut peers = peers::parse_peers(resources, &bfd_profiles, cluster, &mut problems);
-        let pools = pools::parse_pools(&resources.pools, cluster, &mut problems);
-        let aliases = advertisements::parse_communities(&resources.communities, &mut problems);
-        let pools = advertisements::attach(resources, pools, &aliases, cluster, &mut problems);
-        peers::check_echo(&pools, &mut peers, &bfd_profiles, &mut problems);
+        let bfd_profiles =
+            peers::parse_bfd_profiles(unique(&resources.bfd_profiles, incumbents, &mut problems), &mut problems);
+        let peer_specs = unique(&resources.peers, incumbents, &mut problems);
+        let mut peers = peers::parse_peers(&peer_specs, &resources.secrets, &bfd_profiles, cluster, &mut problems);
+        let pool_specs = unique(&resources.pools, incumbents, &mut problems);
+        let pools = pools::parse_pools(&pool_specs, cluster, &mut problems);
+        let aliases =
+            advertisements::parse_communities(unique(&resources.communities, incumbents, &mut problems), &mut problems);
+        let pools = advertisements::attach(resources, incumbents, pools, &aliases, cluster, &mut problems);
+        peers::check_echo(&pools, &mut peers, &peer_specs, &bfd_profiles, &mut problems);
         problems.sort();
         problems.dedup();
         let config = Config {
@@ -186,7 +195,11 @@ impl L2Advertisement {
         if self.preferences.is_empty() || !self.nodes.selects(node) {
             return 0;
         }
-        self.preferences.iter().filter(|(_, selector)| selector.matches(&node.labels)).map(|(weight, _)| u64::from(*weight)).sum()
+        self.preferences
+            .iter()
+            .filter(|(_, selector)| selector.matches(&node.labels))
+            .map(|(weight, _)| u64::from(*weight))
+            .sum()
     }
 }
 
@@ -330,21 +343,27 @@ pub struct BfdProfile {
     pub minimum_ttl: u8,
 }
 
-/// Orders objects by age, then by name: where two contradict each other the first in this order stays.
-fn by_age<S: Spec>(specs: &[S]) -> Vec<&S> {
+/// Objects that were in force before and have not changed since.
+type Incumbents = BTreeSet<ObjectRef>;
+
+/// Orders objects: incumbents first, then by age, then by name. Where two contradict each other the first in this order stays.
+/// The content decides between two objects of one name, so that the order of reading never does.
+fn by_precedence<'a, S: Spec>(specs: &'a [S], incumbents: &Incumbents) -> Vec<&'a S> {
     let mut ordered: Vec<&S> = specs.iter().collect();
-    ordered.sort_by(|a, b| {
-        let age = |spec: &S| (spec.meta().created.is_none(), spec.meta().created);
-        age(a).cmp(&age(b)).then_with(|| a.meta().name.cmp(&b.meta().name))
-    });
+    let rank = |spec: &S| {
+        let meta = spec.meta();
+        (!incumbents.contains(&spec.reference()), meta.created.is_none(), meta.created)
+    };
+    ordered
+        .sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.meta().name.cmp(&b.meta().name)).then_with(|| a.cmp(b)));
     ordered
 }
 
 /// Drops later objects of one name, reporting each: in a cluster names differ, in a directory of manifests they may not.
-fn unique<'a, S: Spec>(specs: &'a [S], problems: &mut Vec<Problem>) -> Vec<&'a S> {
+fn unique<'a, S: Spec>(specs: &'a [S], incumbents: &Incumbents, problems: &mut Vec<Problem>) -> Vec<&'a S> {
     let mut seen = BTreeSet::new();
     let mut kept = Vec::with_capacity(specs.len());
-    for spec in by_age(specs) {
+    for spec in by_precedence(specs, incumbents) {
         if seen.insert((&spec.meta().namespace, &spec.meta().name)) {
             kept.push(spec);
         } else {

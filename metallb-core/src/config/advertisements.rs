@@ -6,16 +6,17 @@ use std::sync::Arc;
 use super::community::{Community, CommunityError};
 use super::spec::{BgpAdvertisementSpec, CommunitySpec, L2AdvertisementSpec, Resources, Spec as _};
 use super::{
-    BgpAdvertisement, ConfigReason, L2Advertisement, Pool, Problem, check_unique, node_selection, parse_selectors, unique,
+    BgpAdvertisement, ConfigReason, Incumbents, L2Advertisement, Pool, Problem, check_unique, node_selection,
+    parse_selectors, unique,
 };
 use crate::model::{Cluster, IpFamily, LabelSelector, NodeName, ObjectRef, PoolName, Selector};
 
 /// Aliases of all Community objects in one flat map.
 pub(super) type Aliases = BTreeMap<String, Community>;
 
-pub(super) fn parse_communities(specs: &[CommunitySpec], problems: &mut Vec<Problem>) -> Aliases {
+pub(super) fn parse_communities(specs: Vec<&CommunitySpec>, problems: &mut Vec<Problem>) -> Aliases {
     let mut aliases = Aliases::new();
-    for spec in unique(specs, problems) {
+    for spec in specs {
         let mut own = Aliases::new();
         let before = problems.len();
         for (index, (alias, value)) in spec.communities.iter().enumerate() {
@@ -46,12 +47,16 @@ pub(super) fn parse_communities(specs: &[CommunitySpec], problems: &mut Vec<Prob
 /// Parses the advertisements and attaches each to the pools that it selects.
 pub(super) fn attach(
     resources: &Resources,
+    incumbents: &Incumbents,
     mut pools: BTreeMap<PoolName, Pool>,
     aliases: &Aliases,
     cluster: &Cluster,
     problems: &mut Vec<Problem>,
 ) -> BTreeMap<PoolName, Pool> {
-    for spec in unique(&resources.l2_advertisements, problems) {
+    let known_pools: BTreeSet<&str> = resources.pools.iter().map(|pool| pool.meta.name.as_str()).collect();
+    let known_peers: BTreeSet<&str> = resources.peers.iter().map(|peer| peer.meta.name.as_str()).collect();
+    for spec in unique(&resources.l2_advertisements, incumbents, problems) {
+        warn_unknown(&spec.pools, &known_pools, &spec.reference(), "spec.ipAddressPools", problems);
         let Some((reach, advertisement)) = parse_l2(spec, problems) else { continue };
         let advertisement = Arc::new(advertisement);
         for pool in pools.values_mut().filter(|pool| reach.includes(pool)) {
@@ -68,7 +73,9 @@ pub(super) fn attach(
             }
         }
     }
-    for spec in unique(&resources.bgp_advertisements, problems) {
+    for spec in unique(&resources.bgp_advertisements, incumbents, problems) {
+        warn_unknown(&spec.pools, &known_pools, &spec.reference(), "spec.ipAddressPools", problems);
+        warn_unknown(&spec.peers, &known_peers, &spec.reference(), "spec.peers", problems);
         let Some((reach, advertisement)) = parse_bgp(spec, aliases, problems) else { continue };
         let before = problems.len();
         for pool in pools.values().filter(|pool| reach.includes(pool)) {
@@ -104,6 +111,25 @@ impl Reach<'_> {
     }
 }
 
+/// A name that nothing bears is allowed, since its object may come later, but it may as well be a slip of the pen.
+fn warn_unknown(
+    names: &[String],
+    known: &BTreeSet<&str>,
+    object: &ObjectRef,
+    field: &str,
+    problems: &mut Vec<Problem>,
+) {
+    for (index, name) in names.iter().enumerate().filter(|(_, name)| !known.contains(name.as_str())) {
+        let message = format!("nothing is named \"{name}\": the entry has no effect");
+        problems.push(Problem::warning(
+            object.clone(),
+            format!("{field}[{index}]"),
+            ConfigReason::UnknownName,
+            message,
+        ));
+    }
+}
+
 fn parse_reach<'a>(
     names: &'a [String],
     selectors: &[LabelSelector],
@@ -124,15 +150,21 @@ fn parse_l2<'a>(spec: &'a L2AdvertisementSpec, problems: &mut Vec<Problem>) -> O
     let before = problems.len();
     for (index, (weight, preference)) in spec.preferences.iter().enumerate() {
         let field = format!("spec.preferredNodeSelectors[{index}]");
-        match (Selector::parse(preference), u32::try_from(*weight)) {
-            (Ok(selector), Ok(weight)) => preferences.push((weight, selector)),
+        let bounded = u32::try_from(*weight).ok().filter(|weight| (1..=100).contains(weight));
+        match (Selector::parse(preference), bounded) {
+            (Ok(selector), Some(weight)) => preferences.push((weight, selector)),
             (Err(error), _) => {
                 let field = format!("{field}.preference");
                 problems.push(Problem::error(object.clone(), field, ConfigReason::InvalidSelector, error.to_string()));
             }
-            (_, Err(_)) => {
+            (_, None) => {
                 let message = format!("weight {weight} is not in 1..=100");
-                problems.push(Problem::error(object.clone(), format!("{field}.weight"), ConfigReason::OutOfRange, message));
+                problems.push(Problem::error(
+                    object.clone(),
+                    format!("{field}.weight"),
+                    ConfigReason::OutOfRange,
+                    message,
+                ));
             }
         }
     }
@@ -161,13 +193,13 @@ fn parse_bgp<'a>(
     let service_selectors = parse_selectors(&spec.service_selectors, &object, "spec.serviceSelectors", problems);
     check_unique(&spec.peers, "peer", &object, "spec.peers", problems);
     check_unique(&spec.communities, "community", &object, "spec.communities", problems);
-    let mut report = |field: String, code, message: String| problems.push(Problem::error(object.clone(), field, code, message));
+    let mut report =
+        |field: String, code, message: String| problems.push(Problem::error(object.clone(), field, code, message));
     let length = |value: i64, max: u8| u8::try_from(value).ok().filter(|&length| length <= max);
     let (v4, v6) = (length(spec.aggregation_length, 32), length(spec.aggregation_length_v6, 128));
-    for (name, value, parsed) in [
-        ("aggregationLength", spec.aggregation_length, v4),
-        ("aggregationLengthV6", spec.aggregation_length_v6, v6),
-    ] {
+    for (name, value, parsed) in
+        [("aggregationLength", spec.aggregation_length, v4), ("aggregationLengthV6", spec.aggregation_length_v6, v6)]
+    {
         if parsed.is_none() {
             let message = format!("invalid aggregation length {value}");
             report(format!("spec.{name}"), ConfigReason::InvalidAggregationLength, message);
@@ -242,7 +274,8 @@ fn check_local_preference(
         return;
     }
     let clash = pool.bgp.iter().find(|other| {
-        other.service_selectors.is_empty() && local_preferences_clash(parsed, other, pool, &|a, b| nodes_meet(a, b, cluster))
+        other.service_selectors.is_empty()
+            && local_preferences_clash(parsed, other, pool, &|a, b| nodes_meet(a, b, cluster))
     });
     if let Some(other) = clash {
         let preference = |value: Option<u32>| value.unwrap_or(0);

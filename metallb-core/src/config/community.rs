@@ -30,7 +30,9 @@ pub enum CommunityError {
         section: String,
     },
     /// Four parts that do not begin with `large`.
-    #[error("invalid community value: invalid marker for large community, expected community to be of format large:<uint32>:<uint32>:<uint32> but got \"{0}\"")]
+    #[error(
+        "invalid community value: invalid marker for large community, expected community to be of format large:<uint32>:<uint32>:<uint32> but got \"{0}\""
+    )]
     Marker(String),
 }
 
@@ -42,7 +44,8 @@ impl FromStr for Community {
         let section = |part: &str| CommunityError::Section { community: text.to_owned(), section: part.to_owned() };
         match parts[..] {
             [high, low] => {
-                let half = |part: &str| number(part).and_then(|value| u16::try_from(value).ok()).ok_or_else(|| section(part));
+                let half =
+                    |part: &str| number(part).and_then(|value| u16::try_from(value).ok()).ok_or_else(|| section(part));
                 Ok(Self::Standard(u32::from(half(high)?) << 16 | u32::from(half(low)?)))
             }
             ["large", x, y, z] => {
@@ -83,7 +86,18 @@ mod tests {
         assert!(matches!("larg:1:2:3".parse::<Community>(), Err(CommunityError::Marker(_))));
         assert!(matches!("large:12345:wrong:12345".parse::<Community>(), Err(CommunityError::Section { .. })));
         assert_eq!("large:1:2:3".parse::<Community>().unwrap().to_string(), "1:2:3");
-        for text in ["1:", ":1", "65536:1", "1:65536", "+1:2", " 1:2", "1: 2", "99999999:1", "11111:11aaaa", "large:1:2:4294967296"] {
+        for text in [
+            "1:",
+            ":1",
+            "65536:1",
+            "1:65536",
+            "+1:2",
+            " 1:2",
+            "1: 2",
+            "99999999:1",
+            "11111:11aaaa",
+            "large:1:2:4294967296",
+        ] {
             assert!(text.parse::<Community>().is_err(), "{text:?}");
         }
     }

@@ -5,30 +5,34 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use super::duration::parse_go_duration;
-use super::spec::{BfdProfileSpec, Password, PeerSpec, Resources, SecretSpec, Spec as _};
-use super::{
-    BfdProfile, ConfigReason, Peer, PeerEndpoint, Pool, Problem, RemoteAsn, node_selection, parse_selectors, unique,
-};
+use super::spec::{BfdProfileSpec, Password, PeerSpec, SecretSpec, Spec as _};
+use super::{BfdProfile, ConfigReason, Peer, PeerEndpoint, Pool, Problem, RemoteAsn, node_selection, parse_selectors};
 use crate::address::canonical;
 use crate::model::{BfdProfileName, Cluster, IpFamily, PeerName, PoolName};
 
 pub(super) fn parse_bfd_profiles(
-    specs: &[BfdProfileSpec],
+    specs: Vec<&BfdProfileSpec>,
     problems: &mut Vec<Problem>,
 ) -> BTreeMap<BfdProfileName, BfdProfile> {
     let mut profiles = BTreeMap::new();
-    for spec in unique(specs, problems) {
+    for spec in specs {
         let before = problems.len();
         let mut bounded = |name: &str, value: Option<i64>, min: i64, max: i64, default: u16| match value {
             None => default,
             Some(value) if (min..=max).contains(&value) => u16::try_from(value).unwrap_or(default),
             Some(value) => {
                 let message = format!("invalid {name} {value}: must be in {min}..={max}");
-                problems.push(Problem::error(spec.reference(), format!("spec.{name}"), ConfigReason::OutOfRange, message));
+                problems.push(Problem::error(
+                    spec.reference(),
+                    format!("spec.{name}"),
+                    ConfigReason::OutOfRange,
+                    message,
+                ));
                 default
             }
         };
-        let mut interval = |name: &str, value, default| Duration::from_millis(bounded(name, value, 10, 60_000, default).into());
+        let mut interval =
+            |name: &str, value, default| Duration::from_millis(bounded(name, value, 10, 60_000, default).into());
         let receive_interval = interval("receiveInterval", spec.receive_interval, 300);
         let transmit_interval = interval("transmitInterval", spec.transmit_interval, 300);
         let echo_interval = interval("echoInterval", spec.echo_interval, 50);
@@ -52,20 +56,21 @@ pub(super) fn parse_bfd_profiles(
 }
 
 pub(super) fn parse_peers(
-    resources: &Resources,
+    specs: &[&PeerSpec],
+    secrets: &[SecretSpec],
     profiles: &BTreeMap<BfdProfileName, BfdProfile>,
     cluster: &Cluster,
     problems: &mut Vec<Problem>,
 ) -> BTreeMap<PeerName, Peer> {
     let mut peers: BTreeMap<PeerName, Peer> = BTreeMap::new();
-    for spec in unique(&resources.peers, problems) {
+    for spec in specs {
         let mut parser = PeerParser { spec, problems, failed: false };
-        let Some(peer) = parser.parse(&resources.secrets, profiles) else { continue };
+        let Some(peer) = parser.parse(secrets, profiles) else { continue };
         let twin = peers.values().find(|other| {
             other.endpoint == peer.endpoint
                 && other.port == peer.port
                 && other.vrf == peer.vrf
-                && cluster.nodes.values().any(|node| other.nodes.selects(node) && peer.nodes.selects(node))
+                && share_a_node(other, &peer, cluster)
         });
         if let Some(twin) = twin {
             let message = format!(
@@ -82,26 +87,33 @@ pub(super) fn parse_peers(
     peers
 }
 
-/// A peer with BFD echo must not carry IPv6 (contract §4.5, cross check). The session stays, without echo: taking it down would
-/// take working routes away.
+/// Whether one node holds sessions with both; where no node is known that is assumed (contract control-plane §4.3).
+fn share_a_node(a: &Peer, b: &Peer, cluster: &Cluster) -> bool {
+    cluster.nodes.is_empty() || cluster.nodes.values().any(|node| a.nodes.selects(node) && b.nodes.selects(node))
+}
+
+/// A peer with BFD echo must not carry IPv6 (contract control-plane §4.5, cross check). The session stays, without BFD: taking
+/// it down would take working routes away.
 pub(super) fn check_echo(
     pools: &BTreeMap<PoolName, Pool>,
     peers: &mut BTreeMap<PeerName, Peer>,
+    specs: &[&PeerSpec],
     profiles: &BTreeMap<BfdProfileName, BfdProfile>,
     problems: &mut Vec<Problem>,
 ) {
     let echo = |peer: &Peer| peer.bfd_profile.as_ref().and_then(|name| profiles.get(name)).is_some_and(|p| p.echo_mode);
-    for peer in peers.values_mut().filter(|peer| echo(peer)) {
-        let reached = pools.values().filter(|pool| pool.has_family(IpFamily::V6)).find(|pool| {
-            pool.bgp.iter().any(|ad| ad.peers.as_ref().is_none_or(|names| names.contains(&peer.name)))
-        });
+    for spec in specs {
+        let Some(peer) = peers.get_mut(spec.meta.name.as_str()).filter(|peer| echo(peer)) else { continue };
+        let reached = pools
+            .values()
+            .filter(|pool| pool.has_family(IpFamily::V6))
+            .find(|pool| pool.bgp.iter().any(|ad| ad.peers.as_ref().is_none_or(|names| names.contains(&peer.name))));
         if let Some(pool) = reached {
             let message = format!(
                 "BFD echo does not work with IPv6, which pool \"{}\" would be advertised with: the session runs without BFD",
                 pool.name
             );
-            let object = crate::model::ObjectRef::new("BGPPeer", "metallb-system", peer.name.as_str());
-            problems.push(Problem::error(object, "spec.bfdProfile", ConfigReason::EchoWithIpv6, message));
+            problems.push(Problem::error(spec.reference(), "spec.bfdProfile", ConfigReason::EchoWithIpv6, message));
             peer.bfd_profile = None;
         }
     }
@@ -134,9 +146,10 @@ impl PeerParser<'_> {
         let endpoint = self.endpoint();
         let port = u16::try_from(if spec.port == 0 { 179 } else { spec.port }).ok();
         if port.is_none() {
-            self.fail("peerPort", ConfigReason::OutOfRange, format!("peer port {} is not in 1..=16384", spec.port));
+            self.fail("peerPort", ConfigReason::OutOfRange, format!("peer port {} is not in 1..=65535", spec.port));
         }
-        let source_address = self.optional_ip("sourceAddress", &spec.source_address, ConfigReason::InvalidSourceAddress);
+        let source_address =
+            self.optional_ip("sourceAddress", &spec.source_address, ConfigReason::InvalidSourceAddress);
         let router_id = match spec.router_id.parse::<Ipv4Addr>() {
             Ok(id) if !id.is_unspecified() => Some(id),
             _ if spec.router_id.is_empty() => None,
@@ -165,7 +178,12 @@ impl PeerParser<'_> {
         }
         if spec.disable_mp {
             let message = "disableMP is deprecated and has no effect";
-            self.problems.push(Problem::warning(spec.reference(), "spec.disableMP", ConfigReason::DeprecatedField, message));
+            self.problems.push(Problem::warning(
+                spec.reference(),
+                "spec.disableMP",
+                ConfigReason::DeprecatedField,
+                message,
+            ));
         }
         if self.failed {
             return None;
@@ -207,7 +225,9 @@ impl PeerParser<'_> {
             (0, "") => self.fail(field, code, "missing peer ASN or dynamicASN"),
             (0, "internal") => return Some(RemoteAsn::Internal),
             (0, "external") => return Some(RemoteAsn::External),
-            (0, other) => self.fail("dynamicASN", code, format!("invalid dynamicASN \"{other}\": internal or external")),
+            (0, other) => {
+                self.fail("dynamicASN", code, format!("invalid dynamicASN \"{other}\": internal or external"));
+            }
             (number, "") => return Some(RemoteAsn::Number(number)),
             _ => self.fail(field, code, "both peerASN and dynamicASN specified"),
         }

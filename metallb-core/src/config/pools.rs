@@ -5,45 +5,56 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 
 use super::spec::{PoolSpec, ServiceAllocationSpec, Spec as _};
-use super::{ConfigReason, Pool, Problem, ServiceAllocation, check_unique, parse_selectors, unique};
+use super::{ConfigReason, Pool, Problem, ServiceAllocation, check_unique, parse_selectors};
 use crate::address::AddressBlock;
 use crate::model::{Cluster, NamespaceName, ObjectRef, PoolName, Selector};
 
-pub(super) fn parse_pools(specs: &[PoolSpec], cluster: &Cluster, problems: &mut Vec<Problem>) -> BTreeMap<PoolName, Pool> {
+pub(super) fn parse_pools(
+    specs: &[&PoolSpec],
+    cluster: &Cluster,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<PoolName, Pool> {
     let mut pools = BTreeMap::new();
-    // Every prefix taken so far by its first address: prefixes nest or are disjoint, so neighbours in this order tell overlaps.
-    let mut taken: BTreeMap<IpNet, PoolName> = BTreeMap::new();
-    for spec in unique(specs, problems) {
+    let mut taken = Taken::default();
+    for spec in specs {
         let before = problems.len();
         let Some(pool) = parse_pool(spec, cluster, problems) else { continue };
-        let mut own: BTreeSet<IpNet> = BTreeSet::new();
+        let mut own = Taken::default();
         for (index, block) in pool.blocks.iter().enumerate() {
-            for prefix in block.prefixes() {
-                let others = taken.iter().map(|(net, name)| (net, name.as_str()));
-                let own_prefixes = own.iter().map(|net| (net, pool.name.as_str()));
-                let clash = others.chain(own_prefixes).find(|(net, _)| overlaps(net, prefix));
-                if let Some((other, owner)) = clash {
-                    let message = format!(
-                        "CIDR \"{prefix}\" in pool \"{}\" overlaps with already defined CIDR \"{other}\" of pool \"{owner}\"",
-                        pool.name
-                    );
+            let clash = block.prefixes().iter().find_map(|prefix| {
+                let (other, owner) = taken.overlapping(prefix).or_else(|| own.overlapping(prefix))?;
+                Some(format!(
+                    "CIDR \"{prefix}\" in pool \"{}\" overlaps with already defined CIDR \"{other}\" of pool \"{owner}\"",
+                    pool.name
+                ))
+            });
+            match clash {
+                Some(message) => {
                     let field = format!("spec.addresses[{index}]");
                     problems.push(Problem::error(spec.reference(), field, ConfigReason::OverlappingAddresses, message));
-                    break;
                 }
+                None => own.0.extend(block.prefixes().iter().map(|prefix| (*prefix, pool.name.clone()))),
             }
-            own.extend(block.prefixes());
         }
         if problems.len() == before {
-            taken.extend(own.into_iter().map(|prefix| (prefix, pool.name.clone())));
+            taken.0.append(&mut own.0);
             pools.insert(pool.name.clone(), pool);
         }
     }
     pools
 }
 
-fn overlaps(a: &IpNet, b: &IpNet) -> bool {
-    a.contains(b) || b.contains(a)
+/// Prefixes that are spoken for, in address order; no two overlap.
+#[derive(Default)]
+struct Taken(BTreeMap<IpNet, PoolName>);
+
+impl Taken {
+    /// Prefixes nest or are disjoint: of disjoint ones only the two neighbours of `prefix` can overlap it.
+    fn overlapping(&self, prefix: &IpNet) -> Option<(&IpNet, &PoolName)> {
+        let before = self.0.range(..=*prefix).next_back();
+        let after = self.0.range(*prefix..).next();
+        before.into_iter().chain(after).find(|(net, _)| net.contains(prefix) || prefix.contains(*net))
+    }
 }
 
 fn parse_pool(spec: &PoolSpec, cluster: &Cluster, problems: &mut Vec<Problem>) -> Option<Pool> {
@@ -96,7 +107,8 @@ fn parse_allocation(
     let (by_label, service_selectors) = (by_label?, service_selectors?);
     let namespaces = (!spec.namespaces.is_empty() || !by_label.is_empty()).then(|| {
         let selected = |selectors: &[Selector]| -> BTreeSet<NamespaceName> {
-            let matching = |namespace: &&crate::model::Namespace| selectors.iter().any(|s| s.matches(&namespace.labels));
+            let matching =
+                |namespace: &&crate::model::Namespace| selectors.iter().any(|s| s.matches(&namespace.labels));
             cluster.namespaces.values().filter(matching).map(|namespace| namespace.name.clone()).collect()
         };
         let mut namespaces = selected(&by_label);

@@ -38,7 +38,12 @@ impl Problem {
     }
 
     /// A warning on `field` of `object`.
-    pub fn warning(object: ObjectRef, field: impl Into<String>, code: ConfigReason, message: impl Into<String>) -> Self {
+    pub fn warning(
+        object: ObjectRef,
+        field: impl Into<String>,
+        code: ConfigReason,
+        message: impl Into<String>,
+    ) -> Self {
         Self { severity: Severity::Warning, object, field: field.into(), code, message: message.into() }
     }
 }
@@ -126,6 +131,8 @@ reasons! {
     DuplicatePeer
     /// A field that has no effect any more.
     DeprecatedField
+    /// A name of a pool or peer that no object bears.
+    UnknownName
     /// A prefix that a peer's session cannot carry.
     FamilyNotCarried
     /// An object that cannot be read.

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::model::{LabelSelector, Labels, ObjectRef, Timestamp};
 
 /// The part of `metadata` that matters.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct ObjectMeta {
     /// `metadata.namespace`
     pub namespace: String,
@@ -18,7 +18,7 @@ pub struct ObjectMeta {
 }
 
 /// All configuration objects of one namespace.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Resources {
     /// `IPAddressPool`
     pub pools: Vec<PoolSpec>,
@@ -37,7 +37,7 @@ pub struct Resources {
 }
 
 /// A kind of configuration object.
-pub trait Spec {
+pub trait Spec: Ord {
     /// The kind as in YAML.
     const KIND: &'static str;
     /// Its metadata.
@@ -70,7 +70,7 @@ kinds! {
 }
 
 /// `IPAddressPool`
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct PoolSpec {
     /// Metadata.
     pub meta: ObjectMeta,
@@ -85,7 +85,7 @@ pub struct PoolSpec {
 }
 
 /// `spec.serviceAllocation` of a pool.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct ServiceAllocationSpec {
     /// Lower is preferred; 0 is last.
     pub priority: i64,
@@ -98,7 +98,7 @@ pub struct ServiceAllocationSpec {
 }
 
 /// `L2Advertisement`
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct L2AdvertisementSpec {
     /// Metadata.
     pub meta: ObjectMeta,
@@ -117,7 +117,7 @@ pub struct L2AdvertisementSpec {
 }
 
 /// `BGPAdvertisement`
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct BgpAdvertisementSpec {
     /// Metadata.
     pub meta: ObjectMeta,
@@ -142,7 +142,7 @@ pub struct BgpAdvertisementSpec {
 }
 
 /// `BGPPeer` v1beta2. Durations are text as Go writes them (`90s`, `1m30s`).
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct PeerSpec {
     /// Metadata.
     pub meta: ObjectMeta,
@@ -191,7 +191,7 @@ pub struct PeerSpec {
 }
 
 /// `BFDProfile`; intervals in milliseconds.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct BfdProfileSpec {
     /// Metadata.
     pub meta: ObjectMeta,
@@ -212,7 +212,7 @@ pub struct BfdProfileSpec {
 }
 
 /// `Community`
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct CommunitySpec {
     /// Metadata.
     pub meta: ObjectMeta,
@@ -221,7 +221,7 @@ pub struct CommunitySpec {
 }
 
 /// The part of a `Secret` that a peer's password needs.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct SecretSpec {
     /// Metadata.
     pub meta: ObjectMeta,
@@ -232,7 +232,7 @@ pub struct SecretSpec {
 }
 
 /// A password. Printing it, even for debugging, prints asterisks.
-#[derive(Clone, Default, Eq, PartialEq)]
+#[derive(Clone, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Password(String);
 
 impl Password {

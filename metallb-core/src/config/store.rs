@@ -1,12 +1,18 @@
-//! The configuration in force over time: an object edited into an error keeps its last good form.
+//! The configuration in force over time: what was good stays good until something good takes its place.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::spec::{Resources, Spec};
-use super::{Config, Parsed, Problem, Severity};
+use super::spec::{CommunitySpec, PeerSpec, Resources, Spec};
+use super::{Config, Incumbents, Parsed, Problem, Severity};
 use crate::model::{Cluster, ObjectRef};
 
 /// Keeps the last good form of each object.
+///
+/// - An object edited into an error keeps its last good form in force.
+/// - Where a new or edited object contradicts one that was in force and has not changed, the latter stays.
+/// - A peer or an advertisement in force survives the loss of the Secret, BFD profile or community alias that it names.
+///
+/// Each is reported as a problem all the same. An object that was deleted is gone.
 #[derive(Clone, Debug, Default)]
 pub struct ConfigStore {
     good: Resources,
@@ -19,33 +25,69 @@ impl ConfigStore {
         Self::default()
     }
 
-    /// Parses new objects. Where one is in error its last good form, if there was one, takes its place; the problem is
-    /// reported all the same. An object that was deleted is gone.
+    /// Parses new objects against what was in force.
     pub fn update(&mut self, resources: &Resources, cluster: &Cluster) -> Parsed {
-        let first = Config::parse(resources, cluster);
-        let refused: BTreeSet<&ObjectRef> = errors(&first.problems).collect();
-        if refused.is_empty() {
-            self.good = resources.clone();
-            return first;
+        let mut current = resources.clone();
+        let mut problems: Vec<Problem> = Vec::new();
+        // Each round puts at least one good form back, which no later round changes again: there is an end.
+        loop {
+            let parsed = Config::parse_after(&self.unchanged(&current), &current, cluster);
+            let blamed: BTreeSet<ObjectRef> = errors(&problems).cloned().collect();
+            let first_round = problems.is_empty();
+            let fresh = |problem: &&Problem| {
+                first_round || (problem.severity == Severity::Error && !blamed.contains(&problem.object))
+            };
+            problems.extend(parsed.problems.iter().filter(fresh).cloned());
+            let refused: BTreeSet<&ObjectRef> = errors(&parsed.problems).collect();
+            if !self.mend(&mut current, &refused) {
+                drop_refused(&mut current, &refused);
+                self.good = current;
+                problems.sort();
+                return Parsed { config: parsed.config, problems };
+            }
         }
-        let mut mended = resources.clone();
+    }
+
+    /// Objects that say what they said when they were last in force.
+    fn unchanged(&self, current: &Resources) -> Incumbents {
+        let mut unchanged = Incumbents::new();
+        collect_unchanged(&self.good.pools, &current.pools, &mut unchanged);
+        collect_unchanged(&self.good.l2_advertisements, &current.l2_advertisements, &mut unchanged);
+        collect_unchanged(&self.good.bgp_advertisements, &current.bgp_advertisements, &mut unchanged);
+        collect_unchanged(&self.good.peers, &current.peers, &mut unchanged);
+        collect_unchanged(&self.good.bfd_profiles, &current.bfd_profiles, &mut unchanged);
+        collect_unchanged(&self.good.communities, &current.communities, &mut unchanged);
+        unchanged
+    }
+
+    /// Puts last good forms in the place of refused objects, then what good objects need and no longer find. Returns whether
+    /// anything changed.
+    fn mend(&self, current: &mut Resources, refused: &BTreeSet<&ObjectRef>) -> bool {
         let good = &self.good;
-        let mut replaced = substitute(&mut mended.pools, &good.pools, &refused);
-        replaced |= substitute(&mut mended.l2_advertisements, &good.l2_advertisements, &refused);
-        replaced |= substitute(&mut mended.bgp_advertisements, &good.bgp_advertisements, &refused);
-        replaced |= substitute(&mut mended.peers, &good.peers, &refused);
-        replaced |= substitute(&mut mended.bfd_profiles, &good.bfd_profiles, &refused);
-        replaced |= substitute(&mut mended.communities, &good.communities, &refused);
-        let second = if replaced { Config::parse(&mended, cluster) } else { first.clone() };
-        let still_refused: BTreeSet<&ObjectRef> = errors(&second.problems).collect();
-        retain(&mut mended.pools, &still_refused);
-        retain(&mut mended.l2_advertisements, &still_refused);
-        retain(&mut mended.bgp_advertisements, &still_refused);
-        retain(&mut mended.peers, &still_refused);
-        retain(&mut mended.bfd_profiles, &still_refused);
-        retain(&mut mended.communities, &still_refused);
-        self.good = mended;
-        Parsed { config: second.config, problems: first.problems }
+        let mended = substitute(&mut current.pools, &good.pools, refused)
+            | substitute(&mut current.l2_advertisements, &good.l2_advertisements, refused)
+            | substitute(&mut current.bgp_advertisements, &good.bgp_advertisements, refused)
+            | substitute(&mut current.peers, &good.peers, refused)
+            | substitute(&mut current.bfd_profiles, &good.bfd_profiles, refused)
+            | substitute(&mut current.communities, &good.communities, refused);
+        mended || self.restore_needs(current, refused)
+    }
+
+    fn restore_needs(&self, current: &mut Resources, refused: &BTreeSet<&ObjectRef>) -> bool {
+        let good = &self.good;
+        let mut restored = false;
+        for peer in good.peers.iter().filter(|peer| refused.contains(&peer.reference())) {
+            restored |= restore(&mut current.secrets, &good.secrets, &peer.password_secret, peer);
+            if !current.bfd_profiles.iter().any(|profile| profile.meta.name == peer.bfd_profile) {
+                restored |= restore(&mut current.bfd_profiles, &good.bfd_profiles, &peer.bfd_profile, peer);
+            }
+        }
+        for advertisement in good.bgp_advertisements.iter().filter(|ad| refused.contains(&ad.reference())) {
+            for alias in &advertisement.communities {
+                restored |= restore_alias(&mut current.communities, &good.communities, alias);
+            }
+        }
+        restored
     }
 }
 
@@ -53,21 +95,62 @@ fn errors(problems: &[Problem]) -> impl Iterator<Item = &ObjectRef> {
     problems.iter().filter(|problem| problem.severity == Severity::Error).map(|problem| &problem.object)
 }
 
-fn substitute<S: Spec + Clone + PartialEq>(specs: &mut [S], good: &[S], refused: &BTreeSet<&ObjectRef>) -> bool {
+fn same_object<S: Spec>(a: &S, b: &S) -> bool {
+    a.meta().name == b.meta().name && a.meta().namespace == b.meta().namespace
+}
+
+fn collect_unchanged<S: Spec>(good: &[S], current: &[S], unchanged: &mut Incumbents) {
+    let good: BTreeMap<ObjectRef, &S> = good.iter().map(|spec| (spec.reference(), spec)).collect();
+    let same = |spec: &&S| good.get(&spec.reference()).is_some_and(|good| good == spec);
+    unchanged.extend(current.iter().filter(same).map(Spec::reference));
+}
+
+fn substitute<S: Spec + Clone>(specs: &mut [S], good: &[S], refused: &BTreeSet<&ObjectRef>) -> bool {
     let mut replaced = false;
-    for spec in specs {
-        if !refused.contains(&spec.reference()) {
-            continue;
-        }
-        let same = |other: &&S| other.meta().name == spec.meta().name && other.meta().namespace == spec.meta().namespace;
-        if let Some(last_good) = good.iter().find(same) {
-            replaced |= *last_good != *spec;
+    for spec in specs.iter_mut().filter(|spec| refused.contains(&spec.reference())) {
+        if let Some(last_good) = good.iter().find(|other| same_object(*other, spec) && *other != spec) {
             *spec = last_good.clone();
+            replaced = true;
         }
     }
     replaced
 }
 
-fn retain<S: Spec>(specs: &mut Vec<S>, refused: &BTreeSet<&ObjectRef>) {
-    specs.retain(|spec| !refused.contains(&spec.reference()));
+/// Puts the last good form of the object `name`, which `peer` needs, where it is missing or different.
+fn restore<S: Spec + Clone>(specs: &mut Vec<S>, good: &[S], name: &str, peer: &PeerSpec) -> bool {
+    let wanted = |spec: &&S| spec.meta().name == name && spec.meta().namespace == peer.meta.namespace;
+    let Some(last_good) = good.iter().find(wanted) else { return false };
+    match specs.iter_mut().find(|spec| same_object(*spec, last_good)) {
+        Some(spec) if spec == last_good => return false,
+        Some(spec) => *spec = last_good.clone(),
+        None => specs.push(last_good.clone()),
+    }
+    true
+}
+
+/// Puts an alias back that no object defines any more, into the object that did.
+fn restore_alias(specs: &mut Vec<CommunitySpec>, good: &[CommunitySpec], alias: &str) -> bool {
+    let defines = |spec: &&CommunitySpec| spec.communities.iter().any(|(name, _)| name == alias);
+    if specs.iter().any(|spec| defines(&spec)) {
+        return false;
+    }
+    let Some(last_good) = good.iter().find(defines) else { return false };
+    let entries = last_good.communities.iter().filter(|(name, _)| name == alias).cloned();
+    match specs.iter_mut().find(|spec| same_object(*spec, last_good)) {
+        Some(spec) => spec.communities.extend(entries),
+        None => specs.push(CommunitySpec { meta: last_good.meta.clone(), communities: entries.collect() }),
+    }
+    true
+}
+
+fn drop_refused(current: &mut Resources, refused: &BTreeSet<&ObjectRef>) {
+    fn retain<S: Spec>(specs: &mut Vec<S>, refused: &BTreeSet<&ObjectRef>) {
+        specs.retain(|spec| !refused.contains(&spec.reference()));
+    }
+    retain(&mut current.pools, refused);
+    retain(&mut current.l2_advertisements, refused);
+    retain(&mut current.bgp_advertisements, refused);
+    retain(&mut current.peers, refused);
+    retain(&mut current.bfd_profiles, refused);
+    retain(&mut current.communities, refused);
 }

@@ -9,7 +9,7 @@ use thiserror::Error;
 pub type Labels = BTreeMap<String, String>;
 
 /// A label selector as written: not yet known to be valid.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct LabelSelector {
     /// Labels that must have exactly these values.
     pub match_labels: Labels,
@@ -18,7 +18,7 @@ pub struct LabelSelector {
 }
 
 /// One entry of `matchExpressions`, as written.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Requirement {
     /// The label's key.
     pub key: String,
