@@ -6,156 +6,36 @@
 //!     ^         │           │             │               │
 //!     └─────────┴───────────┴─────────────┴───────────────┘  any failure: back-off, jittered, then again
 //! ```
+//!
+//! Both ends connect to port 179 in general, and RFC 4271 §6.8 tells which of two connections stays. Here there is never a second one:
+//! nothing of ours listens, so no collision can arise.
 
 mod backoff;
+mod config;
+mod event;
+mod negotiate;
+mod state;
+mod timer;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
 use self::backoff::Backoff;
+pub use self::config::{ConfigChange, RemoteAsn, SessionConfig};
+pub use self::event::{Action, BfdState, Counters, DownReason, Event, Stop};
+pub use self::negotiate::Negotiated;
+use self::negotiate::negotiate;
+pub use self::state::State;
+use self::timer::{Timer, Timers};
 use crate::rib::{AdjRibOut, NextHops};
-use crate::types::{Asn, Attributes, Family, RouterId};
+use crate::types::{Attributes, Family, RouterId};
 use crate::wire::notification::Notification;
 use crate::wire::open::{Capabilities, GracefulRestart, Open};
 use crate::wire::update::Encoding;
 use crate::wire::{MessageType, keepalive, split, update};
-
-/// What a session must be.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct SessionConfig {
-    /// The number we show.
-    pub asn: Asn,
-    /// The number that we accept.
-    pub remote: RemoteAsn,
-    /// Proposed hold time, whole seconds, 0 or at least 3.
-    pub hold_time: Duration,
-    /// Keepalive interval; a third of the hold time where it is not given.
-    pub keepalive_time: Option<Duration>,
-    /// The pause between attempts; jittered back-off from one second where it is not given.
-    pub connect_time: Option<Duration>,
-    /// Families to carry.
-    pub families: Vec<Family>,
-    /// Ask the peer to keep the routes while this speaker restarts.
-    pub graceful_restart: bool,
-}
-
-/// The autonomous system number that is accepted.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum RemoteAsn {
-    /// Exactly this.
-    Number(Asn),
-    /// The same as ours.
-    Internal,
-    /// Any other than ours.
-    External,
-}
-
-/// Where a session stands (RFC 4271 §8.2.2).
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum State {
-    /// Waiting before the next attempt, or stopped.
-    Idle,
-    /// Connecting.
-    Connect,
-    /// OPEN sent.
-    OpenSent,
-    /// OPEN accepted.
-    OpenConfirm,
-    /// Exchanging routes.
-    Established,
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
-    }
-}
-
-/// What the driver must do.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Action {
-    /// Open a connection, then call `handle_connected` or `handle_failed`.
-    Connect,
-    /// Send what is left, then close the connection.
-    Close,
-}
-
-/// Something worth telling.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum Event {
-    /// The session is up.
-    Established {
-        /// The peer's number.
-        asn: Asn,
-        /// The hold time in force; zero means none.
-        hold_time: Duration,
-    },
-    /// The session, or the attempt at one, ended.
-    Down {
-        /// The state it was in.
-        from: State,
-        /// Why.
-        reason: DownReason,
-    },
-}
-
-/// Why a session ended.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum DownReason {
-    /// No connection came about.
-    ConnectFailed(String),
-    /// The connection broke.
-    ConnectionLost(String),
-    /// The peer said so.
-    Received(Notification),
-    /// We said so.
-    Sent(Notification),
-    /// It was stopped on purpose.
-    Stopped,
-}
-
-impl fmt::Display for DownReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ConnectFailed(error) => write!(f, "connect failed: {error}"),
-            Self::ConnectionLost(error) => write!(f, "connection lost: {error}"),
-            Self::Received(notification) => write!(f, "received {notification}"),
-            Self::Sent(notification) => write!(f, "sent {notification}"),
-            Self::Stopped => f.write_str("stopped"),
-        }
-    }
-}
-
-/// What passed so far.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Counters {
-    /// OPEN sent.
-    pub opens_sent: u64,
-    /// OPEN received.
-    pub opens_received: u64,
-    /// UPDATE sent.
-    pub updates_sent: u64,
-    /// UPDATE received.
-    pub updates_received: u64,
-    /// KEEPALIVE sent.
-    pub keepalives_sent: u64,
-    /// KEEPALIVE received.
-    pub keepalives_received: u64,
-    /// NOTIFICATION sent.
-    pub notifications_sent: u64,
-    /// NOTIFICATION received.
-    pub notifications_received: u64,
-    /// ROUTE-REFRESH received.
-    pub route_refreshes_received: u64,
-    /// Prefixes that the peer offered and that were dropped.
-    pub prefixes_dropped: u64,
-}
 
 /// One session. After every input all outputs must be drained.
 #[derive(Debug)]
@@ -166,52 +46,65 @@ pub struct Session {
     rib: AdjRibOut,
     next_hops: NextHops,
     router_id: RouterId,
-    peer: Option<Open>,
+    negotiated: Option<Negotiated>,
     input: Vec<u8>,
     output: Vec<u8>,
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
     backoff: Backoff,
-    retry_at: Option<Instant>,
-    hold_at: Option<Instant>,
-    keepalive_at: Option<Instant>,
-    /// The peer takes nothing any more: RFC 9687.
-    send_hold_at: Option<Instant>,
+    timers: Timers,
     established_at: Option<Instant>,
+    /// The process is new: peers may still hold routes of the one before.
     restarting: bool,
+    /// `set_routes` was called at least once.
+    routes_known: bool,
+    owed: Owed,
+    /// The connection takes no more bytes for now.
+    blocked: bool,
+    /// BFD was up and went down: it must come back first.
+    path_lost: bool,
+    bfd: Option<BfdState>,
     last_down: Option<DownReason>,
     counters: Counters,
+}
+
+/// What the peer is to be told as soon as the connection takes bytes. However often something changes before, it is told once: neither a
+/// slow peer nor one that asks for everything all the time makes the output grow.
+#[derive(Clone, Copy, Debug, Default)]
+struct Owed {
+    updates: bool,
+    end_of_rib: bool,
 }
 
 impl Session {
     /// A session that begins to connect at once. `seed` jitters its timers.
     #[must_use]
     pub fn new(config: SessionConfig, router_id: RouterId, seed: u64, now: Instant) -> Self {
-        let restarting = config.graceful_restart;
-        let backoff = Backoff::new(seed, config.connect_time);
         let mut session = Self {
-            config,
             state: State::Idle,
             stopped: false,
             rib: AdjRibOut::default(),
             next_hops: NextHops::default(),
             router_id,
-            peer: None,
+            negotiated: None,
             input: Vec::new(),
             output: Vec::new(),
             actions: VecDeque::new(),
             events: VecDeque::new(),
-            backoff,
-            retry_at: Some(now),
-            hold_at: None,
-            keepalive_at: None,
-            send_hold_at: None,
+            backoff: Backoff::new(seed, config.connect_time),
+            timers: Timers::default(),
             established_at: None,
-            restarting,
+            restarting: config.graceful_restart,
+            routes_known: false,
+            owed: Owed::default(),
+            blocked: false,
+            path_lost: false,
+            bfd: None,
             last_down: None,
             counters: Counters::default(),
+            config,
         };
-        session.handle_timeout(now);
+        session.connect(now);
         session
     }
 
@@ -221,18 +114,15 @@ impl Session {
             return;
         }
         self.router_id = router_id;
-        self.next_hops = NextHops {
-            v4: next_hops.v4.filter(|_| self.config.families.contains(&Family::Ipv4)),
-            v6: next_hops.v6.filter(|_| self.config.families.contains(&Family::Ipv6)),
-        };
+        self.next_hops = next_hops;
         self.input.clear();
         self.output.clear();
         self.open().encode(&mut self.output);
         self.counters.opens_sent += 1;
         self.state = State::OpenSent;
+        self.timers.clear();
         // RFC 4271 §8.2.2: a large value until the peer's OPEN tells.
-        self.hold_at = Some(now + OPEN_HOLD);
-        self.retry_at = None;
+        self.timers.set(Timer::Hold, Some(now + OPEN_HOLD));
     }
 
     /// The connection did not come about, or broke.
@@ -254,83 +144,119 @@ impl Session {
         let input = std::mem::take(&mut self.input);
         let mut rest = &input[..];
         loop {
-            match split(rest) {
+            let outcome = match split(rest) {
                 Ok(Some((kind, body, size))) => {
-                    if let Err(notification) = self.handle_message(now, kind, body) {
-                        self.refuse(now, notification);
-                    }
-                    if self.state == State::Idle {
-                        return;
-                    }
                     rest = &rest[size..];
+                    self.handle_message(now, kind, body)
                 }
                 Ok(None) => break,
-                Err(notification) => {
-                    self.refuse(now, notification);
-                    return;
-                }
+                Err(notification) => Err(notification),
+            };
+            if let Err(notification) = outcome {
+                self.refuse(now, notification);
+            }
+            if self.state == State::Idle {
+                return;
             }
         }
         self.input = rest.to_vec();
+        self.flush(now);
     }
 
     /// Timers. Early calls are harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        if self.state == State::Idle && !self.stopped && due(self.retry_at) {
-            self.state = State::Connect;
-            self.retry_at = None;
-            self.actions.push_back(Action::Connect);
+        while let Some(timer) = self.timers.pop_due(now) {
+            match timer {
+                Timer::IdleHold => self.connect(now),
+                Timer::Connect => self.handle_failed(now, "timed out"),
+                Timer::Hold => self.refuse(now, Notification::hold_timer_expired()),
+                Timer::SendHold => self.refuse(now, Notification::new(8, 0, &[])),
+                Timer::Keepalive => self.send_keepalive(now),
+            }
         }
-        if due(self.hold_at) {
-            self.refuse(now, Notification::hold_timer_expired());
+    }
+
+    /// Tells that the bytes taken last could, or could not yet, be handed to the connection. While they could not, nothing but
+    /// keepalives is added to them; when that lasts too long the session ends (RFC 9687).
+    pub fn handle_send(&mut self, now: Instant, blocked: bool) {
+        self.blocked = blocked;
+        let hold = self.hold_time();
+        let at = match self.timers.at(Timer::SendHold) {
+            _ if !blocked || hold.is_zero() => None,
+            Some(at) => Some(at),
+            None => Some(now + SEND_HOLD.max(hold * 2)),
+        };
+        self.timers.set(Timer::SendHold, at);
+        self.flush(now);
+    }
+
+    /// What BFD says of the path (RFC 5882). When it fails, so does the session, which comes back when BFD does.
+    pub fn handle_bfd(&mut self, now: Instant, state: BfdState) {
+        let before = self.bfd.replace(state);
+        match state {
+            BfdState::Down => {
+                self.path_lost |= before == Some(BfdState::Up);
+                match self.state {
+                    _ if !self.path_lost => {}
+                    State::Idle | State::Connect => self.handle_failed(now, "BFD is down"),
+                    // RFC 9384
+                    _ => self.refuse(now, Notification::new(6, 10, &[])),
+                }
+            }
+            BfdState::Up | BfdState::AdminDown => {
+                let waited = std::mem::take(&mut self.path_lost);
+                if waited && self.state == State::Idle && !self.stopped {
+                    let pause = self.backoff.jitter(BFD_SETTLE);
+                    self.timers.set(Timer::IdleHold, Some(now + pause));
+                }
+            }
         }
-        if due(self.send_hold_at) {
-            self.refuse(now, Notification::new(8, 0, &[]));
+    }
+
+    /// Changes what can be changed while the session goes on. False, and nothing is done, when the change needs a new session.
+    pub fn reconfigure(&mut self, config: SessionConfig) -> bool {
+        if self.config.change_to(&config) == ConfigChange::Restart {
+            return false;
         }
-        if due(self.keepalive_at) {
-            self.send_keepalive(now);
+        self.backoff.set_fixed(config.connect_time);
+        self.config = config;
+        true
+    }
+
+    /// Replaces the routes that the peer should know.
+    pub fn set_routes(&mut self, now: Instant, routes: BTreeMap<IpNet, Arc<Attributes>>) {
+        self.routes_known = true;
+        self.owed.updates |= self.rib.set(routes);
+        self.flush(now);
+    }
+
+    /// Ends the session for good.
+    pub fn stop(&mut self, now: Instant, stop: Stop) {
+        self.stopped = true;
+        let kept = self.negotiated.as_ref().is_some_and(|negotiated| negotiated.graceful_restart);
+        let notification = match stop {
+            _ if matches!(self.state, State::Idle | State::Connect) => None,
+            // RFC 4724 §4: a connection that ends without a NOTIFICATION is what a restart looks like.
+            Stop::Restart(_) | Stop::Reconfigured if kept => None,
+            Stop::Restart(text) | Stop::Shutdown(text) => Some(Notification::shutdown(&text)),
+            Stop::Deconfigured => Some(Notification::new(6, 3, &[])),
+            Stop::Reconfigured => Some(Notification::new(6, 6, &[])),
+        };
+        match notification {
+            Some(notification) => self.refuse(now, notification),
+            None => self.down(now, DownReason::Stopped),
         }
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout) next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.retry_at, self.hold_at, self.keepalive_at, self.send_hold_at].into_iter().flatten().min()
-    }
-
-    /// Replaces the routes that the peer should know.
-    pub fn set_routes(&mut self, now: Instant, routes: BTreeMap<IpNet, Arc<Attributes>>) {
-        if self.rib.set(routes) && self.state == State::Established {
-            self.send_updates(now);
-        }
-    }
-
-    /// Ends the session for good. With graceful restart the peer is to keep the routes, so nothing is said; else it is told, so that it
-    /// drops them at once.
-    pub fn stop(&mut self, now: Instant, keep_routes: bool, text: &str) {
-        self.stopped = true;
-        if matches!(self.state, State::Idle | State::Connect) || (keep_routes && self.config.graceful_restart) {
-            self.down(now, DownReason::Stopped);
-        } else {
-            self.refuse(now, Notification::shutdown(text));
-        }
-        self.retry_at = None;
+        self.timers.next()
     }
 
     /// Takes the bytes to send.
     pub fn poll_transmit(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.output)
-    }
-
-    /// Tells that the bytes taken last could, or could not yet, be handed to the connection (RFC 9687).
-    pub fn handle_send(&mut self, now: Instant, blocked: bool) {
-        let hold = self.hold_time();
-        self.send_hold_at = match (blocked, self.send_hold_at) {
-            (true, Some(at)) => Some(at),
-            (true, None) if !hold.is_zero() => Some(now + SEND_HOLD.max(hold * 2)),
-            _ => None,
-        };
     }
 
     /// What the driver must do next.
@@ -361,10 +287,10 @@ impl Session {
         self.last_down.as_ref()
     }
 
-    /// What the peer said of itself.
+    /// What is in force, from the peer's OPEN on.
     #[must_use]
-    pub const fn peer(&self) -> Option<&Open> {
-        self.peer.as_ref()
+    pub const fn negotiated(&self) -> Option<&Negotiated> {
+        self.negotiated.as_ref()
     }
 
     /// The routes.
@@ -377,6 +303,12 @@ impl Session {
     #[must_use]
     pub const fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    fn connect(&mut self, now: Instant) {
+        self.state = State::Connect;
+        self.timers.set(Timer::Connect, Some(now + CONNECT_PATIENCE));
+        self.actions.push_back(Action::Connect);
     }
 
     fn open(&self) -> Open {
@@ -408,7 +340,7 @@ impl Session {
             }
             (State::OpenSent, MessageType::Open) => {
                 self.counters.opens_received += 1;
-                self.accept(now, Open::decode(body)?)?;
+                self.accept(now, &Open::decode(body)?)?;
             }
             (State::OpenConfirm, MessageType::Keepalive) => {
                 self.counters.keepalives_received += 1;
@@ -428,38 +360,28 @@ impl Session {
                 self.counters.route_refreshes_received += 1;
                 self.rearm_hold(now);
                 self.rib.reset();
-                self.send_updates(now);
+                self.owed.updates = true;
             }
-            // RFC 6608: the subcode says in which state the message was unexpected.
-            (State::OpenSent, _) => return Err(Notification::new(5, 1, &[])),
-            (State::OpenConfirm, _) => return Err(Notification::new(5, 2, &[])),
-            (State::Established, MessageType::Open) => return Err(Notification::new(5, 3, &[])),
-            (State::Idle | State::Connect, _) => {}
+            (state, kind) => {
+                // RFC 6608: the subcode says in which state the message was unexpected, the data which one it was.
+                let subcode = match state {
+                    State::OpenSent => 1,
+                    State::OpenConfirm => 2,
+                    State::Established => 3,
+                    State::Idle | State::Connect => return Ok(()),
+                };
+                return Err(Notification::new(5, subcode, &[code(kind)]));
+            }
         }
         Ok(())
     }
 
-    fn accept(&mut self, now: Instant, open: Open) -> Result<(), Notification> {
-        let expected = match self.config.remote {
-            RemoteAsn::Number(asn) => open.asn == asn,
-            RemoteAsn::Internal => open.asn == self.config.asn,
-            RemoteAsn::External => open.asn != self.config.asn,
-        };
-        if !expected {
-            return Err(Notification::new(2, 2, &[]));
-        }
-        // RFC 6286: an internal peer must have another identifier.
-        if open.router_id == self.router_id && open.asn == self.config.asn {
-            return Err(Notification::new(2, 3, &open.router_id.0.octets()));
-        }
-        if !open.capabilities.families.contains(&Family::Ipv6) {
-            self.next_hops.v6 = None;
-        }
-        // A peer without the capability carries IPv4 (RFC 4760 §8).
-        if !open.capabilities.families.is_empty() && !open.capabilities.families.contains(&Family::Ipv4) {
-            self.next_hops.v4 = None;
-        }
-        self.peer = Some(open);
+    fn accept(&mut self, now: Instant, open: &Open) -> Result<(), Notification> {
+        let negotiated = negotiate(&self.config, self.router_id, open)?;
+        let carried = |family| negotiated.families.contains(&family);
+        self.next_hops.v4 = self.next_hops.v4.filter(|_| carried(Family::Ipv4));
+        self.next_hops.v6 = self.next_hops.v6.filter(|_| carried(Family::Ipv6));
+        self.negotiated = Some(negotiated);
         self.state = State::OpenConfirm;
         self.send_keepalive(now);
         self.rearm_hold(now);
@@ -467,58 +389,67 @@ impl Session {
     }
 
     fn establish(&mut self, now: Instant) {
+        let Some(negotiated) = &self.negotiated else { return };
+        self.events.push_back(Event::Established { asn: negotiated.remote_asn, hold_time: negotiated.hold_time });
         self.state = State::Established;
         self.established_at = Some(now);
-        self.rib.reset();
-        let asn = self.peer.as_ref().map_or(Asn(0), |peer| peer.asn);
-        self.events.push_back(Event::Established { asn, hold_time: self.hold_time() });
-        self.send_updates(now);
-        // The mark that ends the first exchange: a restarting speaker's peer drops now what was not offered again.
-        for family in self.config.families.clone() {
-            update::end_of_rib(&mut self.output, family);
-            self.counters.updates_sent += 1;
-        }
+        self.counters.established += 1;
+        self.backoff.note_established(now);
         self.restarting = false;
+        self.owed = Owed { updates: true, end_of_rib: true };
     }
 
-    fn send_updates(&mut self, now: Instant) {
-        let encoding = Encoding {
-            asn: self.config.asn,
-            internal: self.peer.as_ref().is_some_and(|peer| peer.asn == self.config.asn),
-            four_octet_asn: self.peer.as_ref().is_some_and(|peer| peer.capabilities.four_octet_asn),
+    /// Tells the peer what it is owed.
+    fn flush(&mut self, now: Instant) {
+        let Some(negotiated) = self.negotiated.as_ref().filter(|_| self.state == State::Established && !self.blocked)
+        else {
+            return;
         };
-        let messages = self.rib.update(&mut self.output, &encoding, &self.next_hops);
+        let mut messages = 0;
+        if std::mem::take(&mut self.owed.updates) {
+            let encoding = Encoding {
+                asn: self.config.asn,
+                internal: negotiated.internal,
+                four_octet_asn: negotiated.four_octet_asn,
+            };
+            messages += self.rib.update(&mut self.output, &encoding, &self.next_hops);
+        }
+        // The mark that ends the first exchange: the peer drops now what it kept over a restart and was not offered again. So it must wait
+        // until the routes are known.
+        if self.routes_known && std::mem::take(&mut self.owed.end_of_rib) {
+            for &family in &negotiated.families {
+                update::end_of_rib(&mut self.output, family);
+                messages += 1;
+            }
+        }
         self.counters.updates_sent += messages;
         // An update tells the peer that we live.
-        if messages > 0 && self.keepalive_at.is_some() {
-            self.keepalive_at = Some(now + self.keepalive_time());
+        if messages > 0 && self.timers.at(Timer::Keepalive).is_some() {
+            self.arm_keepalive(now);
         }
-        // A session that stays up has earned a quick retry.
-        self.backoff.note_established(now);
     }
 
     fn send_keepalive(&mut self, now: Instant) {
         keepalive(&mut self.output);
         self.counters.keepalives_sent += 1;
-        self.keepalive_at = (!self.hold_time().is_zero()).then(|| now + self.keepalive_time());
+        self.arm_keepalive(now);
+    }
+
+    fn arm_keepalive(&mut self, now: Instant) {
+        let third = self.hold_time() / 3;
+        let period = self.config.keepalive_time.filter(|time| !time.is_zero()).map_or(third, |time| time.min(third));
+        // RFC 4271 §10: 75 to 100 %.
+        let at = (!period.is_zero()).then(|| now + self.backoff.jitter(period));
+        self.timers.set(Timer::Keepalive, at);
     }
 
     fn rearm_hold(&mut self, now: Instant) {
         let hold = self.hold_time();
-        self.hold_at = (!hold.is_zero()).then(|| now + hold);
+        self.timers.set(Timer::Hold, (!hold.is_zero()).then(|| now + hold));
     }
 
-    /// The smaller of the two proposals; zero turns both timers off.
     fn hold_time(&self) -> Duration {
-        let theirs = self.peer.as_ref().map_or(self.config.hold_time, |peer| Duration::from_secs(peer.hold_time.into()));
-        self.config.hold_time.min(theirs)
-    }
-
-    fn keepalive_time(&mut self) -> Duration {
-        let third = self.hold_time() / 3;
-        let period = self.config.keepalive_time.filter(|time| !time.is_zero()).map_or(third, |time| time.min(third));
-        // RFC 4271 §10: 75 to 100 %.
-        self.backoff.jitter(period)
+        self.negotiated.as_ref().map_or(self.config.hold_time, |negotiated| negotiated.hold_time)
     }
 
     fn refuse(&mut self, now: Instant, notification: Notification) {
@@ -532,22 +463,48 @@ impl Session {
     fn down(&mut self, now: Instant, reason: DownReason) {
         let from = std::mem::replace(&mut self.state, State::Idle);
         self.input.clear();
-        (self.hold_at, self.keepalive_at, self.send_hold_at) = (None, None, None);
+        self.timers.clear();
         self.established_at = None;
-        self.peer = None;
+        self.negotiated = None;
+        self.blocked = false;
+        self.owed = Owed::default();
         self.rib.reset();
         self.actions.push_back(Action::Close);
         self.last_down = Some(reason.clone());
         self.events.push_back(Event::Down { from, reason });
-        self.retry_at = (!self.stopped).then(|| now + self.backoff.next(now));
+        if !self.stopped {
+            let pause = self.backoff.next(now);
+            let pause = if self.path_lost { pause.max(BFD_PATIENCE) } else { pause };
+            self.timers.set(Timer::IdleHold, Some(now + pause));
+        }
     }
 }
+
+/// The type as it stands in the header.
+const fn code(kind: MessageType) -> u8 {
+    match kind {
+        MessageType::Open => 1,
+        MessageType::Update => 2,
+        MessageType::Notification => 3,
+        MessageType::Keepalive => 4,
+        MessageType::RouteRefresh => 5,
+    }
+}
+
+/// How long one attempt to connect may take.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long to wait for the peer's OPEN.
 const OPEN_HOLD: Duration = Duration::from_secs(240);
 
 /// The least send hold time (RFC 9687 §3.2).
 const SEND_HOLD: Duration = Duration::from_secs(480);
+
+/// How long to wait for BFD to come back before it is tried without: the peer may have been set up anew without BFD.
+const BFD_PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long to wait once BFD came back.
+const BFD_SETTLE: Duration = Duration::from_secs(1);
 
 /// How long the peer should keep the routes of a speaker that restarts, in seconds.
 const RESTART_TIME: u16 = 120;

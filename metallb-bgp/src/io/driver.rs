@@ -1,52 +1,22 @@
-//! Tasks around sessions. They wait, feed, drain and arm one timer; they decide nothing.
+//! The task around one session. It waits, feeds, drains and arms one timer; it decides nothing.
 
 use std::collections::BTreeMap;
+use std::future::{Future, pending};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::AsFd as _;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use nix::ifaddrs::getifaddrs;
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::time::{sleep_until, timeout};
 
-use super::sys;
-use crate::rib::NextHops;
-use crate::session::{Action, Counters, Event, Session, SessionConfig, State};
-use crate::types::{Attributes, RouterId};
-
-/// A peer and how to reach it.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct PeerConfig {
-    /// What the session must be.
-    pub session: SessionConfig,
-    /// Where the router is.
-    pub endpoint: Endpoint,
-    /// The identifier; the local IPv4 address, or `fallback_router_id`, where it is not given.
-    pub router_id: Option<Ipv4Addr>,
-    /// The identifier of a host without any IPv4 address.
-    pub fallback_router_id: Ipv4Addr,
-}
-
-/// Where a router is and how packets get there.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Endpoint {
-    /// Address and port.
-    pub address: SocketAddr,
-    /// The address to connect from; left to the kernel where it is not given, or is not on this host.
-    pub source: Option<IpAddr>,
-    /// Time to live; `None` leaves the default. 1 keeps a session with a direct neighbour direct.
-    pub ttl: Option<u8>,
-    /// TCP MD5 password, at most 80 bytes.
-    pub password: Option<Vec<u8>>,
-    /// The device to bind to, for a VRF.
-    pub device: Option<String>,
-}
+use super::PeerConfig;
+use super::connector::{connect, next_hops, own_v4};
+use crate::session::{Action, BfdState, Counters, Event, Negotiated, Session, SessionConfig, State, Stop};
+use crate::types::Attributes;
 
 /// An event of a named peer.
 #[derive(Clone, Debug)]
@@ -59,6 +29,7 @@ pub struct PeerEvent {
 
 /// Where a peer stands.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PeerSnapshot {
     /// The state of the session.
     pub state: State,
@@ -66,6 +37,8 @@ pub struct PeerSnapshot {
     pub uptime: Option<Duration>,
     /// Why it ended last, in words.
     pub last_down: Option<String>,
+    /// What is in force, from the peer's OPEN on.
+    pub negotiated: Option<Negotiated>,
     /// Routes that the peer was told.
     pub routes_told: usize,
     /// Routes that the peer should know.
@@ -74,190 +47,157 @@ pub struct PeerSnapshot {
     pub counters: Counters,
 }
 
-/// All sessions of this host. Must be used inside a tokio runtime; dropping it ends them without a word.
+/// What the speaker wants of a task.
 #[derive(Debug)]
-pub struct Speaker {
-    peers: BTreeMap<Arc<str>, Running>,
-    events: mpsc::Sender<PeerEvent>,
-    seed: u64,
-}
-
-#[derive(Debug)]
-struct Running {
-    config: PeerConfig,
-    commands: mpsc::UnboundedSender<Command>,
-    snapshot: Arc<Mutex<Option<PeerSnapshot>>>,
-    task: JoinHandle<()>,
-}
-
-#[derive(Debug)]
-enum Command {
+pub(super) enum Command {
     Routes(BTreeMap<IpNet, Arc<Attributes>>),
-    Stop { keep_routes: bool, text: String },
+    Configure(SessionConfig),
+    Bfd(BfdState),
+    Stop(Stop),
 }
 
-impl Speaker {
-    /// No peers. Events go to `events`; when nobody takes them they are dropped. `seed` jitters all timers.
-    #[must_use]
-    pub fn new(events: mpsc::Sender<PeerEvent>, seed: u64) -> Self {
-        Self { peers: BTreeMap::new(), events, seed }
-    }
-
-    /// Replaces the peers. A session whose configuration is unchanged goes on untouched; the others end and begin anew.
-    pub fn set_peers(&mut self, configs: BTreeMap<Arc<str>, PeerConfig>) {
-        self.peers.retain(|name, running| {
-            let keep = configs.get(name) == Some(&running.config);
-            if !keep {
-                // The task ends by itself once the peer was told.
-                let text = "configuration changed".to_owned();
-                let _ = running.commands.send(Command::Stop { keep_routes: false, text });
-            }
-            keep
-        });
-        for (name, config) in configs {
-            if self.peers.contains_key(&name) {
-                continue;
-            }
-            let (commands, queue) = mpsc::unbounded_channel();
-            let snapshot = Arc::default();
-            self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let now = Instant::now();
-            let router_id = RouterId(config.router_id.unwrap_or(config.fallback_router_id));
-            let task = Task {
-                name: Arc::clone(&name),
-                session: Session::new(config.session.clone(), router_id, self.seed, now),
-                config: config.clone(),
-                events: self.events.clone(),
-                snapshot: Arc::clone(&snapshot),
-            };
-            let task = tokio::spawn(task.run(queue));
-            self.peers.insert(name, Running { config, commands, snapshot, task });
-        }
-    }
-
-    /// Replaces the routes of a peer; one that is not there is ignored.
-    pub fn set_routes(&self, peer: &str, routes: BTreeMap<IpNet, Arc<Attributes>>) {
-        if let Some(running) = self.peers.get(peer) {
-            // The task is gone only when it was told to stop.
-            let _ = running.commands.send(Command::Routes(routes));
-        }
-    }
-
-    /// Where every peer stands.
-    #[must_use]
-    pub fn snapshot(&self) -> BTreeMap<Arc<str>, PeerSnapshot> {
-        let read = |running: &Running| running.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        self.peers.iter().filter_map(|(name, running)| Some((Arc::clone(name), read(running)?))).collect()
-    }
-
-    /// Ends all sessions and waits until the peers were told, at most `patience`. Peers with graceful restart keep the routes when
-    /// `keep_routes` is set.
-    pub async fn shutdown(mut self, keep_routes: bool, patience: Duration) {
-        let peers = std::mem::take(&mut self.peers);
-        for running in peers.values() {
-            let _ = running.commands.send(Command::Stop { keep_routes, text: "shutting down".to_owned() });
-        }
-        let all = async {
-            for running in peers.into_values() {
-                // A task that panicked has closed its connection.
-                let _ = running.task.await;
-            }
-        };
-        let _ = tokio::time::timeout(patience, all).await;
-    }
-}
-
-struct Task {
+/// A session, its connection and what is on the way between both.
+pub(super) struct Driver {
     name: Arc<str>,
     config: PeerConfig,
     session: Session,
     events: mpsc::Sender<PeerEvent>,
     snapshot: Arc<Mutex<Option<PeerSnapshot>>>,
+    link: Link,
+    unsent: Vec<u8>,
+    stopping: bool,
 }
 
-impl Task {
-    async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
-        let mut stream: Option<TcpStream> = None;
-        let mut unsent: Vec<u8> = Vec::new();
+enum Link {
+    Closed,
+    Connecting(Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>),
+    Open(TcpStream),
+}
+
+enum LinkEvent {
+    Connected(TcpStream),
+    Received(usize),
+    Writable,
+}
+
+impl Driver {
+    pub(super) fn new(
+        name: Arc<str>,
+        config: PeerConfig,
+        session: Session,
+        events: mpsc::Sender<PeerEvent>,
+        snapshot: Arc<Mutex<Option<PeerSnapshot>>>,
+    ) -> Self {
+        Self { name, config, session, events, snapshot, link: Link::Closed, unsent: Vec::new(), stopping: false }
+    }
+
+    /// Runs until it is told to stop.
+    pub(super) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
         let mut buffer = vec![0; 65_536];
-        let mut stopping = false;
         loop {
-            unsent.extend(self.session.poll_transmit());
-            let mut close = false;
-            while let Some(action) = self.session.poll_action() {
-                match action {
-                    Action::Close => close = true,
-                    Action::Connect => {
-                        let attempt = tokio::time::timeout(CONNECT_TIMEOUT, connect(&self.config.endpoint));
-                        // Commands wait for the attempt no longer than it takes; a stop ends it at once.
-                        let result = tokio::select! {
-                            result = attempt => result.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
-                            command = commands.recv() => {
-                                self.command(command, &mut stopping);
-                                Err(io::ErrorKind::Interrupted.into())
-                            }
-                        };
-                        let now = Instant::now();
-                        match result.and_then(|stream| Ok((self.addresses(&stream)?, stream))) {
-                            Ok(((router_id, next_hops), connected)) => {
-                                unsent.clear();
-                                stream = Some(connected);
-                                self.session.handle_connected(now, router_id, next_hops);
-                                unsent.extend(self.session.poll_transmit());
-                            }
-                            Err(error) => self.session.handle_failed(now, &error.to_string()),
-                        }
-                    }
-                }
-            }
-            if close {
-                if let Some(mut stream) = stream.take() {
-                    // The last word: it is lost when the peer does not take it in time.
-                    let _ = tokio::time::timeout(LAST_WORD, stream.write_all(&unsent)).await;
-                    let _ = tokio::time::timeout(LAST_WORD, stream.shutdown()).await;
-                }
-                unsent.clear();
-            }
+            self.drain().await;
             self.publish();
-            if stopping && stream.is_none() {
+            if self.stopping && matches!(self.link, Link::Closed) {
                 return;
             }
             let timer = self.session.poll_timeout();
             let sleep = async {
                 match timer {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
-                    None => std::future::pending().await,
+                    Some(at) => sleep_until(at.into()).await,
+                    None => pending().await,
                 }
             };
             tokio::select! {
-                command = commands.recv() => self.command(command, &mut stopping),
+                command = commands.recv() => self.handle_command(command),
                 () = sleep => self.session.handle_timeout(Instant::now()),
-                input = transfer(stream.as_mut(), &mut buffer, &mut unsent) => {
-                    let now = Instant::now();
-                    match input {
-                        Ok(Transfer::Received(0)) => self.session.handle_failed(now, "closed by the peer"),
-                        Ok(Transfer::Received(length)) => self.session.handle_bytes(now, &buffer[..length]),
-                        Ok(Transfer::Sent) => self.session.handle_send(now, !unsent.is_empty()),
-                        Err(error) => self.session.handle_failed(now, &error.to_string()),
-                    }
-                }
+                event = self.link.next(&mut buffer, !self.unsent.is_empty()) => self.handle_link(event, &buffer),
             }
         }
     }
 
-    fn command(&mut self, command: Option<Command>, stopping: &mut bool) {
+    /// Does what the session asks for and sends what it says, until there is nothing more, or the connection takes no more.
+    async fn drain(&mut self) {
+        loop {
+            self.unsent.extend(self.session.poll_transmit());
+            while let Some(action) = self.session.poll_action() {
+                match action {
+                    Action::Connect => self.link = Link::Connecting(Box::pin(connect(self.config.endpoint.clone()))),
+                    Action::Close => self.close().await,
+                }
+            }
+            let Link::Open(stream) = &self.link else { return };
+            if self.unsent.is_empty() {
+                return;
+            }
+            let now = Instant::now();
+            match stream.try_write(&self.unsent) {
+                Ok(sent) => {
+                    self.unsent.drain(..sent);
+                    self.session.handle_send(now, !self.unsent.is_empty());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.session.handle_send(now, true);
+                    return;
+                }
+                Err(error) => self.session.handle_failed(now, &error.to_string()),
+            }
+        }
+    }
+
+    fn handle_command(&mut self, command: Option<Command>) {
         let now = Instant::now();
         match command {
             Some(Command::Routes(routes)) => self.session.set_routes(now, routes),
-            Some(Command::Stop { keep_routes, text }) => {
-                *stopping = true;
-                self.session.stop(now, keep_routes, &text);
+            Some(Command::Bfd(state)) => self.session.handle_bfd(now, state),
+            Some(Command::Configure(config)) => {
+                // The speaker sends only what needs no new session.
+                self.session.reconfigure(config);
+            }
+            Some(Command::Stop(stop)) => {
+                self.stopping = true;
+                self.session.stop(now, stop);
             }
             None => {
-                *stopping = true;
-                self.session.stop(now, true, "");
+                self.stopping = true;
+                self.session.stop(now, Stop::Restart(String::new()));
             }
         }
+    }
+
+    fn handle_link(&mut self, event: io::Result<LinkEvent>, buffer: &[u8]) {
+        let now = Instant::now();
+        match event {
+            Ok(LinkEvent::Connected(stream)) => match next_hops(&stream) {
+                Ok(next_hops) => {
+                    self.link = Link::Open(stream);
+                    self.unsent.clear();
+                    let router_id = self.config.router_id(own_v4(&next_hops));
+                    self.session.handle_connected(now, router_id, next_hops);
+                }
+                Err(error) => self.session.handle_failed(now, &error.to_string()),
+            },
+            Ok(LinkEvent::Received(0)) => self.session.handle_failed(now, "closed by the peer"),
+            Ok(LinkEvent::Received(length)) => self.session.handle_bytes(now, &buffer[..length]),
+            // The next drain writes.
+            Ok(LinkEvent::Writable) => {}
+            Err(error) => self.session.handle_failed(now, &error.to_string()),
+        }
+    }
+
+    /// Sends the last word, and gives the peer a moment to take it: closing with unread input would make the kernel reset the connection,
+    /// and the word would be lost.
+    async fn close(&mut self) {
+        let unsent = std::mem::take(&mut self.unsent);
+        let Link::Open(mut stream) = std::mem::replace(&mut self.link, Link::Closed) else { return };
+        let farewell = async {
+            stream.write_all(&unsent).await?;
+            stream.shutdown().await?;
+            let mut rest = [0; 4096];
+            while stream.read(&mut rest).await? > 0 {}
+            io::Result::Ok(())
+        };
+        // Whether it worked makes no difference: the connection is over.
+        let _ = timeout(LAST_WORD, farewell).await;
     }
 
     fn publish(&mut self) {
@@ -266,120 +206,56 @@ impl Task {
                 Event::Established { asn, hold_time } => {
                     tracing::info!(peer = &*self.name, %asn, ?hold_time, "BGP session established");
                 }
-                Event::Down { from: State::Connect, reason } => {
-                    tracing::debug!(peer = &*self.name, %reason, "BGP session down");
+                Event::Down { from: State::Idle | State::Connect, reason } => {
+                    tracing::debug!(peer = &*self.name, code = reason.code(), %reason, "BGP session down");
                 }
-                Event::Down { from, reason } => tracing::warn!(peer = &*self.name, %from, %reason, "BGP session down"),
+                Event::Down { from, reason } => {
+                    tracing::warn!(peer = &*self.name, %from, code = reason.code(), %reason, "BGP session down");
+                }
             }
+            // Events are for show: a listener that is too slow must not hold the session up.
             let _ = self.events.try_send(PeerEvent { peer: Arc::clone(&self.name), event });
         }
         let snapshot = PeerSnapshot {
             state: self.session.state(),
             uptime: self.session.established_at().map(|at| at.elapsed()),
             last_down: self.session.last_down().map(ToString::to_string),
+            negotiated: self.session.negotiated().cloned(),
             routes_told: self.session.rib().told(),
             routes_wanted: self.session.rib().wanted(),
             counters: *self.session.counters(),
         };
         *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
     }
-
-    /// Our identifier and next hops on a connection: its local address, and for the other family an address of the same
-    /// interface.
-    fn addresses(&self, stream: &TcpStream) -> io::Result<(RouterId, NextHops)> {
-        let local = stream.local_addr()?.ip();
-        let other = other_family(local);
-        let next_hops = match local {
-            IpAddr::V4(_) => NextHops { v4: Some(local), v6: other },
-            IpAddr::V6(_) => NextHops { v4: other, v6: Some(local) },
-        };
-        let own = match next_hops.v4 {
-            Some(IpAddr::V4(ip)) => Some(ip),
-            _ => None,
-        };
-        let id = self.config.router_id.or(own).unwrap_or(self.config.fallback_router_id);
-        Ok((RouterId(id), next_hops))
-    }
 }
 
-enum Transfer {
-    Received(usize),
-    Sent,
-}
-
-/// Sends what waits, and receives what comes, whichever is possible first.
-async fn transfer(stream: Option<&mut TcpStream>, buffer: &mut [u8], unsent: &mut Vec<u8>) -> io::Result<Transfer> {
-    let Some(stream) = stream else { return std::future::pending().await };
-    let (mut input, output) = stream.split();
-    if unsent.is_empty() {
-        return input.read(buffer).await.map(Transfer::Received);
-    }
-    tokio::select! {
-        received = input.read(buffer) => received.map(Transfer::Received),
-        writable = output.writable() => {
-            writable?;
-            match output.try_write(unsent) {
-                Ok(sent) => {
-                    unsent.drain(..sent);
-                    Ok(Transfer::Sent)
+impl Link {
+    /// What happens next on it; cancelling it loses nothing.
+    async fn next(&mut self, buffer: &mut [u8], sending: bool) -> io::Result<LinkEvent> {
+        match self {
+            Self::Closed => pending().await,
+            Self::Connecting(attempt) => {
+                let result = attempt.await;
+                // A future that is done must not be polled again.
+                *self = Self::Closed;
+                result.map(LinkEvent::Connected)
+            }
+            Self::Open(stream) => loop {
+                let interest = if sending { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+                let ready = stream.ready(interest).await?;
+                if ready.is_readable() {
+                    match stream.try_read(buffer) {
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        result => return result.map(LinkEvent::Received),
+                    }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Transfer::Sent),
-                Err(error) => Err(error),
-            }
+                if ready.is_writable() {
+                    return Ok(LinkEvent::Writable);
+                }
+            },
         }
     }
 }
-
-async fn connect(endpoint: &Endpoint) -> io::Result<TcpStream> {
-    let peer = endpoint.address;
-    let socket = Socket::new(Domain::for_address(peer), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
-    if let Some(device) = &endpoint.device {
-        socket.bind_device(Some(device.as_bytes()))?;
-    }
-    if let Some(password) = &endpoint.password {
-        sys::set_md5(socket.as_fd(), peer.ip(), password)?;
-    }
-    if let Some(ttl) = endpoint.ttl {
-        match peer {
-            SocketAddr::V4(_) => socket.set_ttl_v4(ttl.into())?,
-            SocketAddr::V6(_) => socket.set_unicast_hops_v6(ttl.into())?,
-        }
-    }
-    if let Some(source) = endpoint.source {
-        match socket.bind(&SocketAddr::new(source, 0).into()) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
-                tracing::warn!(%source, %peer, "source address is not on this host, the kernel chooses one");
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    socket.set_tcp_nodelay(true)?;
-    TcpSocket::from_std_stream(socket.into()).connect(peer).await
-}
-
-/// An address of the other family on the interface that has `local`; global ones only.
-fn other_family(local: IpAddr) -> Option<IpAddr> {
-    let addresses: Vec<(String, IpAddr)> = getifaddrs()
-        .ok()?
-        .filter_map(|entry| {
-            let storage = entry.address?;
-            let v4 = storage.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
-            let ip = v4.or_else(|| storage.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))?;
-            Some((entry.interface_name, ip))
-        })
-        .collect();
-    let interface = &addresses.iter().find(|(_, ip)| *ip == local)?.0;
-    let global = |ip: &IpAddr| match ip {
-        IpAddr::V4(v4) => !v4.is_link_local() && !v4.is_loopback(),
-        IpAddr::V6(v6) => !v6.is_unicast_link_local() && !v6.is_loopback(),
-    };
-    let fits = |(name, ip): &&(String, IpAddr)| name == interface && ip.is_ipv4() != local.is_ipv4() && global(ip);
-    addresses.iter().find(fits).map(|(_, ip)| *ip)
-}
-
-/// How long one attempt to connect may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a connection that is closed may take to accept its last bytes.
 const LAST_WORD: Duration = Duration::from_millis(500);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Doubles from one second to two minutes; a session that lasted starts over. It never returns nothing, so that a peer which
+/// Doubles from one second to two minutes; a session that lasted starts over. The pause is never nothing, so that a peer which
 /// accepts and drops at once does not make a busy loop.
 #[derive(Debug)]
 pub(super) struct Backoff {
@@ -14,11 +14,16 @@ pub(super) struct Backoff {
 
 impl Backoff {
     pub(super) fn new(seed: u64, fixed: Option<Duration>) -> Self {
+        // The generator's only fixed point is zero.
         Self { attempts: 0, fixed, established: None, random: seed | 1 }
     }
 
+    pub(super) fn set_fixed(&mut self, fixed: Option<Duration>) {
+        self.fixed = fixed;
+    }
+
     pub(super) fn note_established(&mut self, now: Instant) {
-        self.established.get_or_insert(now);
+        self.established = Some(now);
     }
 
     /// The pause before the next attempt.
@@ -28,7 +33,7 @@ impl Backoff {
         }
         let pause = self.fixed.unwrap_or_else(|| FIRST.saturating_mul(1 << self.attempts.min(7)).min(LAST));
         self.attempts = self.attempts.saturating_add(1);
-        self.jitter(pause)
+        self.jitter(pause.max(FIRST))
     }
 
     /// 75 to 100 % of a duration (RFC 4271 §10; xorshift64).

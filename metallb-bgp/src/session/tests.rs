@@ -1,4 +1,8 @@
+mod chaos;
+mod table;
+
 use super::*;
+use crate::types::Asn;
 use crate::wire::update::withdraw;
 
 const PEER: Asn = Asn(7675);
@@ -15,6 +19,10 @@ fn config() -> SessionConfig {
     }
 }
 
+fn graceful() -> SessionConfig {
+    SessionConfig { graceful_restart: true, ..config() }
+}
+
 fn id(last: u8) -> RouterId {
     RouterId([172, 16, 1, last].into())
 }
@@ -27,16 +35,41 @@ fn routes(prefixes: &[&str]) -> BTreeMap<IpNet, Arc<Attributes>> {
     prefixes.iter().map(|prefix| (prefix.parse().unwrap(), Arc::default())).collect()
 }
 
-fn peer_open(asn: Asn, hold: u16) -> Vec<u8> {
-    let open = Open {
-        asn,
-        hold_time: hold,
-        router_id: id(1),
-        capabilities: Capabilities { families: vec![Family::Ipv4], four_octet_asn: true, ..Capabilities::default() },
-    };
+fn open_bytes(open: &Open) -> Vec<u8> {
     let mut out = Vec::new();
     open.encode(&mut out);
     out
+}
+
+fn peer_open(asn: Asn, hold: u16) -> Vec<u8> {
+    let capabilities = Capabilities { families: vec![Family::Ipv4], four_octet_asn: true, ..Capabilities::default() };
+    open_bytes(&Open { asn, hold_time: hold, router_id: id(1), capabilities })
+}
+
+/// The OPEN of a peer that keeps routes over our restart.
+fn helper_open() -> Vec<u8> {
+    let restart = GracefulRestart { restarting: false, restart_time: 120, preserved: Vec::new() };
+    let capabilities = Capabilities {
+        families: vec![Family::Ipv4],
+        four_octet_asn: true,
+        graceful_restart: Some(restart),
+        ..Capabilities::default()
+    };
+    open_bytes(&Open { asn: PEER, hold_time: 90, router_id: id(1), capabilities })
+}
+
+fn message_bytes(kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    crate::wire::message(&mut out, kind, |out| out.extend_from_slice(body));
+    out
+}
+
+fn keepalive_bytes() -> Vec<u8> {
+    message_bytes(4, &[])
+}
+
+fn refresh_bytes() -> Vec<u8> {
+    message_bytes(5, &[0, 1, 0, 1])
 }
 
 fn kinds(bytes: &[u8]) -> Vec<MessageType> {
@@ -48,22 +81,18 @@ fn kinds(bytes: &[u8]) -> Vec<MessageType> {
     kinds
 }
 
-fn keepalive_bytes() -> Vec<u8> {
-    let mut out = Vec::new();
-    keepalive(&mut out);
-    out
+fn bring_up(session: &mut Session, now: Instant, open: &[u8]) {
+    session.handle_connected(now, id(11), next_hops());
+    session.handle_bytes(now, open);
+    session.handle_bytes(now, &keepalive_bytes());
+    assert_eq!(session.state(), State::Established);
 }
 
 fn established(now: Instant) -> Session {
     let mut session = Session::new(config(), id(11), 1, now);
     session.set_routes(now, routes(&["10.254.254.1/32"]));
     assert_eq!(session.poll_action(), Some(Action::Connect));
-    session.handle_connected(now, id(11), next_hops());
-    assert_eq!(kinds(&session.poll_transmit()), [MessageType::Open]);
-    session.handle_bytes(now, &peer_open(PEER, 90));
-    assert_eq!(kinds(&session.poll_transmit()), [MessageType::Keepalive]);
-    session.handle_bytes(now, &keepalive_bytes());
-    assert_eq!(session.state(), State::Established);
+    bring_up(&mut session, now, &peer_open(PEER, 90));
     session
 }
 
@@ -71,7 +100,8 @@ fn established(now: Instant) -> Session {
 fn session_comes_up_offers_its_routes_and_marks_the_end() {
     let now = Instant::now();
     let mut session = established(now);
-    assert_eq!(kinds(&session.poll_transmit()), [MessageType::Update, MessageType::Update]);
+    let expected = [MessageType::Open, MessageType::Keepalive, MessageType::Update, MessageType::Update];
+    assert_eq!(kinds(&session.poll_transmit()), expected);
     assert!(matches!(session.poll_event(), Some(Event::Established { asn: PEER, .. })));
     session.set_routes(now, routes(&["10.254.254.1/32"]));
     assert!(session.poll_transmit().is_empty(), "the same routes again say nothing");
@@ -79,6 +109,20 @@ fn session_comes_up_offers_its_routes_and_marks_the_end() {
     let mut expected = Vec::new();
     withdraw(&mut expected, Family::Ipv4, &mut routes(&["10.254.254.1/32"]).into_keys());
     assert_eq!(session.poll_transmit(), expected);
+}
+
+#[test]
+fn end_of_rib_waits_until_the_routes_are_known() {
+    let now = Instant::now();
+    let mut session = Session::new(graceful(), id(11), 1, now);
+    bring_up(&mut session, now, &helper_open());
+    assert_eq!(
+        kinds(&session.poll_transmit()),
+        [MessageType::Open, MessageType::Keepalive],
+        "else the peer would drop what it kept"
+    );
+    session.set_routes(now, routes(&["10.254.254.1/32"]));
+    assert_eq!(kinds(&session.poll_transmit()), [MessageType::Update, MessageType::Update]);
 }
 
 #[test]
@@ -99,75 +143,85 @@ fn silence_ends_the_session_with_hold_timer_expired() {
 }
 
 #[test]
-fn every_message_in_every_state_has_its_outcome() {
+fn hold_time_of_zero_switches_both_timers_off() {
     let now = Instant::now();
-    let messages: [(&str, Vec<u8>); 6] = [
-        ("open", peer_open(PEER, 90)),
-        ("keepalive", keepalive_bytes()),
-        ("update", { let mut out = Vec::new(); update::end_of_rib(&mut out, Family::Ipv4); out }),
-        ("refresh", { let mut out = Vec::new(); crate::wire::message(&mut out, 5, |out| out.extend_from_slice(&[0, 1, 0, 1])); out }),
-        ("notification", { let mut out = Vec::new(); Notification::new(6, 4, &[]).encode(&mut out); out }),
-        ("garbage", vec![0; 19]),
-    ];
-    let in_state = |state: State| {
-        let mut session = Session::new(config(), id(11), 1, now);
-        if state >= State::OpenSent {
-            session.handle_connected(now, id(11), next_hops());
-        }
-        if state >= State::OpenConfirm {
-            session.handle_bytes(now, &peer_open(PEER, 90));
-        }
-        if state >= State::Established {
-            session.handle_bytes(now, &keepalive_bytes());
-        }
-        assert_eq!(session.state(), state);
-        session
-    };
-    let mut table = Vec::new();
-    for state in [State::Connect, State::OpenSent, State::OpenConfirm, State::Established] {
-        for (name, bytes) in &messages {
-            let mut session = in_state(state);
-            session.handle_bytes(now, bytes);
-            let down = session.last_down().map_or_else(String::new, |reason| format!(" {reason}"));
-            table.push(format!("{state} {name}: {}{down}", session.state()));
-        }
+    let mut session = Session::new(config(), id(11), 1, now);
+    bring_up(&mut session, now, &peer_open(PEER, 0));
+    assert_eq!(session.poll_timeout(), None, "O10");
+}
+
+#[test]
+fn peer_that_takes_nothing_makes_the_output_wait_and_then_ends_the_session() {
+    let start = Instant::now();
+    let mut session = established(start);
+    session.poll_transmit();
+    session.handle_send(start, true);
+    for last in 1..200_u8 {
+        session.set_routes(start, routes(&[&format!("10.254.254.{last}/32")]));
+        session.handle_bytes(start, &refresh_bytes());
     }
-    let expected = [
-        "Connect open: Connect",
-        "Connect keepalive: Connect",
-        "Connect update: Connect",
-        "Connect refresh: Connect",
-        "Connect notification: Connect",
-        "Connect garbage: Connect",
-        "OpenSent open: OpenConfirm",
-        "OpenSent keepalive: Idle sent Finite State Machine Error (5/1)",
-        "OpenSent update: Idle sent Finite State Machine Error (5/1)",
-        "OpenSent refresh: Idle sent Finite State Machine Error (5/1)",
-        "OpenSent notification: Idle received Cease: Administrative Reset (6/4)",
-        "OpenSent garbage: Idle sent Message Header Error: Connection Not Synchronized (1/1)",
-        "OpenConfirm open: Idle sent Finite State Machine Error (5/2)",
-        "OpenConfirm keepalive: Established",
-        "OpenConfirm update: Idle sent Finite State Machine Error (5/2)",
-        "OpenConfirm refresh: Idle sent Finite State Machine Error (5/2)",
-        "OpenConfirm notification: Idle received Cease: Administrative Reset (6/4)",
-        "OpenConfirm garbage: Idle sent Message Header Error: Connection Not Synchronized (1/1)",
-        "Established open: Idle sent Finite State Machine Error (5/3)",
-        "Established keepalive: Established",
-        "Established update: Established",
-        "Established refresh: Established",
-        "Established notification: Idle received Cease: Administrative Reset (6/4)",
-        "Established garbage: Idle sent Message Header Error: Connection Not Synchronized (1/1)",
-    ];
-    assert_eq!(table, expected);
+    assert!(session.poll_transmit().is_empty(), "nothing is added to what cannot be sent");
+    let mut now = start;
+    while session.state() == State::Established {
+        session.handle_bytes(now, &keepalive_bytes());
+        now = session.poll_timeout().unwrap();
+        session.handle_timeout(now);
+    }
+    assert_eq!(now, start + SEND_HOLD);
+    assert_eq!(session.last_down(), Some(&DownReason::Sent(Notification::new(8, 0, &[]))));
+
+    let mut session = established(start);
+    session.poll_transmit();
+    session.handle_send(start, true);
+    session.set_routes(start, routes(&["10.0.0.1/32"]));
+    session.set_routes(start, routes(&["10.0.0.2/32"]));
+    session.handle_send(start, false);
+    assert_eq!(
+        kinds(&session.poll_transmit()),
+        [MessageType::Update; 2],
+        "one withdrawal, one offer: what came between is not told"
+    );
+}
+
+#[test]
+fn many_refresh_requests_at_once_are_answered_once() {
+    let now = Instant::now();
+    let mut session = established(now);
+    session.poll_transmit();
+    session.handle_bytes(now, &refresh_bytes().repeat(1000));
+    assert_eq!(kinds(&session.poll_transmit()), [MessageType::Update]);
+    assert_eq!(session.counters().route_refreshes_received, 1000);
 }
 
 #[test]
 fn wrong_number_is_refused_with_bad_peer_as() {
     let now = Instant::now();
-    let mut session = Session::new(config(), id(11), 1, now);
-    session.handle_connected(now, id(11), next_hops());
-    session.handle_bytes(now, &peer_open(Asn(1), 90));
-    assert_eq!(session.last_down(), Some(&DownReason::Sent(Notification::new(2, 2, &[]))));
+    for (remote, theirs, accepted) in [
+        (RemoteAsn::Number(PEER), PEER, true),
+        (RemoteAsn::Number(PEER), Asn(1), false),
+        (RemoteAsn::Internal, Asn(7776), true),
+        (RemoteAsn::Internal, PEER, false),
+        (RemoteAsn::External, PEER, true),
+        (RemoteAsn::External, Asn(7776), false),
+    ] {
+        let mut session = Session::new(SessionConfig { remote, ..config() }, id(11), 1, now);
+        session.handle_connected(now, id(11), next_hops());
+        session.handle_bytes(now, &peer_open(theirs, 90));
+        let refused = DownReason::Sent(Notification::new(2, 2, &[]));
+        assert_eq!(session.last_down(), (!accepted).then_some(&refused), "{remote:?} {theirs}");
+    }
+}
+
+#[test]
+fn family_that_the_peer_does_not_carry_is_neither_offered_nor_marked() {
+    let now = Instant::now();
+    let both = SessionConfig { families: vec![Family::Ipv4, Family::Ipv6], ..config() };
+    let mut session = Session::new(both, id(11), 1, now);
+    session.set_routes(now, routes(&["10.0.0.1/32", "fd00:1::1/128"]));
+    bring_up(&mut session, now, &peer_open(PEER, 90));
+    let expected = [MessageType::Open, MessageType::Keepalive, MessageType::Update, MessageType::Update];
+    assert_eq!(kinds(&session.poll_transmit()), expected);
+    assert_eq!((session.rib().told(), session.rib().wanted()), (1, 2));
 }
 
 #[test]
@@ -179,9 +233,7 @@ fn a_peer_that_drops_at_once_is_not_hammered() {
         while let Some(action) = session.poll_action() {
             if action == Action::Connect {
                 attempts += 1;
-                session.handle_connected(now, id(11), next_hops());
-                session.handle_bytes(now, &peer_open(PEER, 90));
-                session.handle_bytes(now, &keepalive_bytes());
+                bring_up(&mut session, now, &peer_open(PEER, 90));
                 session.handle_failed(now, "reset");
             }
         }
@@ -205,17 +257,55 @@ fn bytes_may_arrive_one_by_one() {
 #[test]
 fn planned_stop_tells_the_peer_unless_it_is_to_keep_the_routes() {
     let now = Instant::now();
-    let mut session = established(now);
-    session.poll_transmit();
-    session.stop(now, true, "bye");
-    assert_eq!(kinds(&session.poll_transmit()), [MessageType::Notification], "without graceful restart it is always told");
-    assert_eq!(session.poll_timeout(), None, "a stopped session stays down");
+    let restart = || Stop::Restart("bye".to_owned());
+    let shutdown = Some(Notification::shutdown("bye"));
+    for (config, open, stop, told) in [
+        (graceful(), helper_open(), restart(), None),
+        (graceful(), helper_open(), Stop::Reconfigured, None),
+        (graceful(), helper_open(), Stop::Shutdown("bye".to_owned()), shutdown.clone()),
+        (graceful(), helper_open(), Stop::Deconfigured, Some(Notification::new(6, 3, &[]))),
+        (graceful(), peer_open(PEER, 90), restart(), shutdown.clone()),
+        (config(), helper_open(), restart(), shutdown),
+        (config(), helper_open(), Stop::Reconfigured, Some(Notification::new(6, 6, &[]))),
+    ] {
+        let mut session = Session::new(config, id(11), 1, now);
+        bring_up(&mut session, now, &open);
+        session.poll_transmit();
+        session.stop(now, stop.clone());
+        let mut expected = Vec::new();
+        told.inspect(|notification| notification.encode(&mut expected));
+        assert_eq!(session.poll_transmit(), expected, "{stop:?}");
+        assert_eq!(session.poll_timeout(), None, "a stopped session stays down");
+    }
+}
 
-    let mut session = Session::new(SessionConfig { graceful_restart: true, ..config() }, id(11), 1, now);
-    session.handle_connected(now, id(11), next_hops());
-    session.handle_bytes(now, &peer_open(PEER, 90));
-    session.handle_bytes(now, &keepalive_bytes());
-    session.poll_transmit();
-    session.stop(now, true, "bye");
-    assert!(session.poll_transmit().is_empty());
+#[test]
+fn bfd_takes_the_session_down_and_brings_it_back() {
+    let now = Instant::now();
+    let mut session = established(now);
+    session.handle_bfd(now, BfdState::Down);
+    assert_eq!(session.state(), State::Established, "BFD that was never up says nothing");
+    session.handle_bfd(now, BfdState::Up);
+    session.handle_bfd(now, BfdState::Down);
+    assert_eq!(session.last_down(), Some(&DownReason::Sent(Notification::new(6, 10, &[]))));
+    assert!(session.poll_timeout().unwrap() >= now + BFD_PATIENCE);
+    session.handle_bfd(now, BfdState::Up);
+    assert!(session.poll_timeout().unwrap() <= now + BFD_SETTLE);
+
+    let mut session = established(now);
+    session.handle_bfd(now, BfdState::Up);
+    session.handle_bfd(now, BfdState::AdminDown);
+    assert_eq!(session.state(), State::Established, "switched off on purpose");
+}
+
+#[test]
+fn soft_change_leaves_the_session_up_and_a_hard_one_is_not_made() {
+    let now = Instant::now();
+    let mut session = established(now);
+    assert!(session.reconfigure(SessionConfig { connect_time: Some(Duration::from_secs(7)), ..config() }));
+    assert!(!session.reconfigure(SessionConfig { hold_time: Duration::from_secs(9), ..config() }));
+    assert_eq!(session.state(), State::Established);
+    session.handle_failed(now, "reset");
+    let pause = session.poll_timeout().unwrap() - now;
+    assert!((Duration::from_millis(5250)..=Duration::from_secs(7)).contains(&pause), "{pause:?}");
 }

@@ -1,0 +1,131 @@
+//! The set of peers.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::PeerConfig;
+use super::driver::{Command, Driver, PeerEvent, PeerSnapshot};
+use crate::session::{BfdState, ConfigChange, Session, Stop};
+use crate::types::Attributes;
+
+/// All sessions of this host. Must be used inside a tokio runtime; dropping it ends them without a word.
+#[derive(Debug)]
+pub struct Speaker {
+    peers: BTreeMap<Arc<str>, Running>,
+    /// Sessions of peers that are gone, until they have said so.
+    ending: Vec<JoinHandle<()>>,
+    events: mpsc::Sender<PeerEvent>,
+    seed: u64,
+}
+
+#[derive(Debug)]
+struct Running {
+    config: PeerConfig,
+    commands: mpsc::UnboundedSender<Command>,
+    snapshot: Arc<Mutex<Option<PeerSnapshot>>>,
+    task: JoinHandle<()>,
+}
+
+impl Speaker {
+    /// No peers. Events go to `events`; when nobody takes them they are dropped. `seed` jitters all timers.
+    #[must_use]
+    pub fn new(events: mpsc::Sender<PeerEvent>, seed: u64) -> Self {
+        Self { peers: BTreeMap::new(), ending: Vec::new(), events, seed }
+    }
+
+    /// Replaces the peers. Sessions go on untouched unless their own change needs a new session ([`PeerConfig::change_to`]); a new one
+    /// begins when the old one has ended, so that the router never sees two, and starts without routes.
+    pub fn set_peers(&mut self, configs: BTreeMap<Arc<str>, PeerConfig>) {
+        self.ending.retain(|task| !task.is_finished());
+        let mut before = std::mem::take(&mut self.peers);
+        for (name, config) in configs {
+            let running = match before.remove(&name) {
+                None => self.start(&name, config, None),
+                Some(running) => match running.config.change_to(&config) {
+                    ConfigChange::None => running,
+                    ConfigChange::Soft => {
+                        running.tell(Command::Configure(config.session.clone()));
+                        Running { config, ..running }
+                    }
+                    ConfigChange::Restart => {
+                        running.tell(Command::Stop(Stop::Reconfigured));
+                        self.start(&name, config, Some(running.task))
+                    }
+                },
+            };
+            self.peers.insert(name, running);
+        }
+        for running in before.into_values() {
+            running.tell(Command::Stop(Stop::Deconfigured));
+            self.ending.push(running.task);
+        }
+    }
+
+    /// Replaces the routes of a peer; one that is not there is ignored.
+    pub fn set_routes(&self, peer: &str, routes: BTreeMap<IpNet, Arc<Attributes>>) {
+        if let Some(running) = self.peers.get(peer) {
+            running.tell(Command::Routes(routes));
+        }
+    }
+
+    /// Tells what BFD says of the path to a peer; one that is not there is ignored.
+    pub fn set_bfd(&self, peer: &str, state: BfdState) {
+        if let Some(running) = self.peers.get(peer) {
+            running.tell(Command::Bfd(state));
+        }
+    }
+
+    /// Where every peer stands.
+    #[must_use]
+    pub fn snapshot(&self) -> BTreeMap<Arc<str>, PeerSnapshot> {
+        let read = |running: &Running| running.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.peers.iter().filter_map(|(name, running)| Some((Arc::clone(name), read(running)?))).collect()
+    }
+
+    /// Ends all sessions and waits until the peers were told, at most `patience`. Peers that agreed to graceful restart keep the routes
+    /// when `keep_routes` is set.
+    pub async fn shutdown(mut self, keep_routes: bool, patience: Duration) {
+        let mut tasks = std::mem::take(&mut self.ending);
+        for running in std::mem::take(&mut self.peers).into_values() {
+            let text = "shutting down".to_owned();
+            running.tell(Command::Stop(if keep_routes { Stop::Restart(text) } else { Stop::Shutdown(text) }));
+            tasks.push(running.task);
+        }
+        let all = async {
+            for task in tasks {
+                // A task that panicked has closed its connection.
+                let _ = task.await;
+            }
+        };
+        let _ = tokio::time::timeout(patience, all).await;
+    }
+
+    fn start(&mut self, name: &Arc<str>, config: PeerConfig, predecessor: Option<JoinHandle<()>>) -> Running {
+        let (commands, queue) = mpsc::unbounded_channel();
+        let snapshot = Arc::default();
+        // The step of a well-known linear congruential generator: each peer's timers have their own jitter.
+        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let session = Session::new(config.session.clone(), config.router_id(None), self.seed, Instant::now());
+        let driver = Driver::new(Arc::clone(name), config.clone(), session, self.events.clone(), Arc::clone(&snapshot));
+        let task = tokio::spawn(async move {
+            if let Some(predecessor) = predecessor {
+                // However it ended, its connection is closed.
+                let _ = predecessor.await;
+            }
+            driver.run(queue).await;
+        });
+        Running { config, commands, snapshot, task }
+    }
+}
+
+impl Running {
+    fn tell(&self, command: Command) {
+        // The task is gone only when it was told to stop.
+        let _ = self.commands.send(command);
+    }
+}

@@ -1,0 +1,61 @@
+//! What two OPEN messages agree on.
+
+use std::time::Duration;
+
+use super::SessionConfig;
+use crate::types::{Asn, Family, RouterId};
+use crate::wire::notification::Notification;
+use crate::wire::open::Open;
+
+/// What is in force on a session, once the peer's OPEN was accepted.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Negotiated {
+    /// The peer's number.
+    pub remote_asn: Asn,
+    /// The peer's identifier.
+    pub remote_router_id: RouterId,
+    /// Whether both are in one autonomous system.
+    pub internal: bool,
+    /// The smaller of both proposals; zero turns keepalives and the hold timer off.
+    pub hold_time: Duration,
+    /// Families that both carry.
+    pub families: Vec<Family>,
+    /// Whether the peer reads numbers of four octets (RFC 6793).
+    pub four_octet_asn: bool,
+    /// Whether the peer may ask for all routes again (RFC 2918).
+    pub route_refresh: bool,
+    /// Whether the peer keeps the routes while this speaker restarts (RFC 4724).
+    pub graceful_restart: bool,
+}
+
+/// Checks the peer's OPEN and finds the common ground.
+///
+/// # Errors
+/// The peer is not the one that was configured; the error is the NOTIFICATION to send.
+pub(super) fn negotiate(config: &SessionConfig, router_id: RouterId, open: &Open) -> Result<Negotiated, Notification> {
+    if !config.remote.accepts(open.asn, config.asn) {
+        return Err(Notification::new(2, 2, &[]));
+    }
+    let internal = open.asn == config.asn;
+    // RFC 6286 §2.2: identifiers need to differ only within one autonomous system.
+    if internal && open.router_id == router_id {
+        return Err(Notification::new(2, 3, &open.router_id.0.octets()));
+    }
+    let theirs = &open.capabilities;
+    let carries = |family: Family| match theirs.families.is_empty() {
+        // A peer that names no family carries IPv4 (RFC 4760 §8).
+        true => family == Family::Ipv4,
+        false => theirs.families.contains(&family),
+    };
+    Ok(Negotiated {
+        remote_asn: open.asn,
+        remote_router_id: open.router_id,
+        internal,
+        hold_time: config.hold_time.min(Duration::from_secs(open.hold_time.into())),
+        families: config.families.iter().copied().filter(|family| carries(*family)).collect(),
+        four_octet_asn: theirs.four_octet_asn,
+        route_refresh: theirs.route_refresh,
+        graceful_restart: config.graceful_restart && theirs.graceful_restart.is_some(),
+    })
+}
