@@ -19,8 +19,8 @@ pub use peers::{
 };
 pub use pools::{IpAddressPool, IpAddressPoolSpec, IpAddressPoolStatus, ServiceAllocation};
 pub use statuses::{
-    ConfigurationState, ConfigurationStateStatus, InterfaceInfo, ServiceBgpStatus, ServiceBgpStatusStatus, ServiceL2Status,
-    ServiceL2StatusStatus,
+    ConfigurationState, ConfigurationStateStatus, InterfaceInfo, ServiceBgpStatus, ServiceBgpStatusSpec, ServiceBgpStatusStatus,
+    ServiceL2Status, ServiceL2StatusSpec, ServiceL2StatusStatus,
 };
 
 /// A specification without fields.
