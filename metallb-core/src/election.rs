@@ -1,18 +1,32 @@
 //! Which node answers for a Service's addresses on L2 (contract speaker §1).
 //!
 //! All speakers compute this from the same facts and come to the same answer; nothing is negotiated.
+//!
+//! [`Elections`] holds one moment: the cluster, who lives, and which Service holds which addresses. Services whose candidates
+//! are the same share one [`Electorate`], so that thousands of them cost little more than their hashes. [`Standings`]
+//! remembers an owner table and keeps it current while nodes join and leave.
 
 pub mod hash;
+
+mod electorate;
+mod reason;
+mod sharing;
+mod standings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
 use serde::Serialize;
 
-use self::hash::Rank;
+pub use self::electorate::Electorate;
+pub use self::reason::{CandidateReason, L2Reason};
+pub use self::standings::Standings;
 use crate::config::{L2Advertisement, Pool, any_matches};
-use crate::model::{AnnotationKey, Cluster, Endpoint, InterfaceName, Node, NodeName, Service, TrafficPolicy};
+use crate::model::{
+    AnnotationKey, Cluster, Endpoint, InterfaceName, Node, NodeName, Service, ServiceKey, TrafficPolicy,
+};
 
 /// Which nodes have a speaker that lives.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -38,15 +52,24 @@ impl Default for ElectionRules {
     }
 }
 
+/// A Service that holds addresses of a pool.
+#[derive(Clone, Copy, Debug)]
+pub struct Holder<'a> {
+    /// The Service.
+    pub service: &'a Service,
+    /// The pool that contains all of `ips`.
+    pub pool: &'a Pool,
+    /// Its addresses, in the order of its status; the first one is hashed.
+    pub ips: &'a [IpAddr],
+}
+
 /// The outcome of one election.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Election {
     /// Who answers; `None` when nobody does.
     pub owner: Option<NodeName>,
-    /// Who would be next, best first; the owner is not among them.
+    /// Who would be next, best first; at most [`SUCCESSORS`], the owner not among them.
     pub successors: Vec<NodeName>,
-    /// Every node that was looked at, by name, with what spoke for or against it.
-    pub candidates: Vec<Candidate>,
     /// Why nobody answers, or [`L2Reason::Elected`].
     pub reason: L2Reason,
 }
@@ -62,153 +85,182 @@ pub struct Candidate {
     pub reason: CandidateReason,
 }
 
-/// What speaks for or against a node.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
-#[non_exhaustive]
-pub enum CandidateReason {
-    /// It may answer.
-    Eligible,
-    /// No speaker lives on it.
-    NoSpeaker,
-    /// Its condition `NetworkUnavailable` is true.
-    NetworkUnavailable,
-    /// It carries the label that excludes it from load balancers.
-    ExcludedByLabel,
-    /// No L2Advertisement for the Service selects it.
-    NotSelected,
-    /// The traffic policy is Local and no usable endpoint runs on it.
-    NoLocalEndpoint,
+/// All elections of one moment.
+///
+/// Services that share an address, directly or through others, are one group with one election: an address never has two
+/// owners (contract speaker §13, 25). The group hashes the first address of its oldest Service; a node that all of them can be
+/// served from goes first. Where their candidates have no node in common, the owner serves only some of them.
+#[derive(Debug)]
+pub struct Elections<'a> {
+    cluster: &'a Cluster,
+    rules: &'a ElectionRules,
+    entries: BTreeMap<&'a ServiceKey, Entry<'a>>,
 }
 
-impl CandidateReason {
-    /// All reasons with one sentence each.
-    pub const ALL: &[(Self, &str)] = &[
-        (Self::Eligible, "The node may answer."),
-        (Self::NoSpeaker, "No speaker lives on the node."),
-        (Self::NetworkUnavailable, "The node's condition `NetworkUnavailable` is true."),
-        (Self::ExcludedByLabel, "The node carries `node.kubernetes.io/exclude-from-external-load-balancers`."),
-        (Self::NotSelected, "No L2Advertisement for the Service selects the node."),
-        (Self::NoLocalEndpoint, "The traffic policy is Local and no usable endpoint runs on the node."),
-    ];
+/// How one Service is elected.
+#[derive(Debug)]
+struct Entry<'a> {
+    ads: Vec<&'a Arc<L2Advertisement>>,
+    /// The address that is hashed.
+    ip: IpAddr,
+    service: &'a Service,
+    /// Its own candidates, or why it has none.
+    own: Result<Arc<Electorate>, L2Reason>,
+    /// The candidates of its group, where it shares addresses.
+    joint: Option<Arc<Electorate>>,
+}
 
-    /// The code, as machines read it.
+impl<'a> Elections<'a> {
+    /// Prepares the elections of all Services that hold addresses; the hashing is done when a question is asked.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Eligible => "Eligible",
-            Self::NoSpeaker => "NoSpeaker",
-            Self::NetworkUnavailable => "NetworkUnavailable",
-            Self::ExcludedByLabel => "ExcludedByLabel",
-            Self::NotSelected => "NotSelected",
-            Self::NoLocalEndpoint => "NoLocalEndpoint",
+    pub fn new(cluster: &'a Cluster, rules: &'a ElectionRules, holders: impl IntoIterator<Item = Holder<'a>>) -> Self {
+        let mut holders: Vec<Holder<'a>> = holders.into_iter().filter(|holder| !holder.ips.is_empty()).collect();
+        // The oldest first: it speaks for its group, so that a Service that joins moves nothing.
+        holders.sort_by_key(|holder| (holder.service.created.is_none(), holder.service.created, &holder.service.key));
+        let groups = sharing::groups(holders.iter().map(|holder| holder.ips));
+
+        let mut electorates = Electorates { cluster, rules, cluster_wide: FxHashMap::default() };
+        let mut entries: Vec<Entry<'a>> = Vec::with_capacity(holders.len());
+        for (holder, &group) in holders.iter().zip(&groups) {
+            let ads: Vec<_> = advertisements(holder.pool, holder.service).collect();
+            let own = electorates.of(holder.service, &ads);
+            entries.push(Entry { ads, ip: holders[group].ips[0], service: holder.service, own, joint: None });
         }
+        let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (index, &group) in groups.iter().enumerate() {
+            members.entry(group).or_default().push(index);
+        }
+        for members in members.into_values().filter(|members| members.len() > 1) {
+            let joint = join(cluster, members.iter().map(|&index| &entries[index]));
+            for index in members {
+                entries[index].joint = Some(Arc::clone(&joint));
+            }
+        }
+        let entries = entries.into_iter().map(|entry| (&entry.service.key, entry)).collect();
+        Self { cluster, rules, entries }
+    }
+
+    /// Elects for one Service; `None` when it holds no address. One hash per candidate.
+    #[must_use]
+    pub fn elect(&self, service: &ServiceKey) -> Option<Election> {
+        let entry = self.entries.get(service)?;
+        let own = match &entry.own {
+            Ok(own) => own,
+            Err(reason) => return Some(Election { owner: None, successors: Vec::new(), reason: *reason }),
+        };
+        let electorate = entry.joint.as_ref().unwrap_or(own);
+        let mut order = electorate.podium(entry.ip, 1 + SUCCESSORS).into_iter();
+        let owner = order.next().filter(|owner| entry.joint.is_none() || own.nodes().any(|node| node == *owner));
+        let reason = match owner {
+            Some(_) => L2Reason::Elected,
+            None if electorate.is_empty() => L2Reason::NoCandidate,
+            None => L2Reason::OwnedForSharingService,
+        };
+        Some(Election { owner: owner.cloned(), successors: order.cloned().collect(), reason })
+    }
+
+    /// The Services whose addresses `node` answers for, by name. An election that the node loses ends at the first node that
+    /// beats it, so this is far cheaper than [`Elections::elect`] for each.
+    pub fn owned_by(&self, node: &NodeName) -> impl Iterator<Item = &'a ServiceKey> {
+        self.entries.iter().filter_map(move |(&key, entry)| {
+            let own = entry.own.as_ref().ok()?;
+            let electorate = entry.joint.as_ref().unwrap_or(own);
+            electorate.owned_by(node, [entry.ip]).next()?;
+            (entry.joint.is_none() || own.nodes().any(|other| other == node)).then_some(key)
+        })
+    }
+
+    /// Every node of the cluster by name, and what speaks for or against it. Empty where the Service as a whole is refused.
+    #[must_use]
+    pub fn candidates(&self, service: &ServiceKey) -> Vec<Candidate> {
+        let Some(entry) = self.entries.get(service) else { return Vec::new() };
+        if matches!(entry.own, Err(reason) if reason != L2Reason::NoCandidate) {
+            return Vec::new();
+        }
+        let local = local_nodes(entry.service, self.cluster);
+        let joint: Option<BTreeSet<&NodeName>> = entry.joint.as_ref().map(|joint| joint.nodes().collect());
+        let candidate = |node: &Node| {
+            let reason = match judge(node, &entry.ads, local.as_ref(), self.rules) {
+                CandidateReason::Eligible if joint.as_ref().is_some_and(|joint| !joint.contains(&node.name)) => {
+                    CandidateReason::NotForSharedIp
+                }
+                reason => reason,
+            };
+            Candidate { node: node.name.clone(), eligible: reason == CandidateReason::Eligible, reason }
+        };
+        self.cluster.nodes.values().map(candidate).collect()
     }
 }
 
-/// Why an election ended as it did.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
-#[non_exhaustive]
-pub enum L2Reason {
-    /// A node was elected.
-    Elected,
-    /// The Service has no usable endpoint.
-    NoEndpoints,
-    /// No L2Advertisement reaches the pool and the Service.
-    NoMatchingAdvertisement,
-    /// The Service may share its address and an advertisement chooses by Service labels.
-    SharedIpWithServiceSelector,
-    /// No node is left after all conditions.
-    NoCandidate,
+/// Builds electorates, one for all Services of the `Cluster` policy that the same advertisements reach.
+struct Electorates<'a> {
+    cluster: &'a Cluster,
+    rules: &'a ElectionRules,
+    /// By the addresses of the advertisements, which are shared, not copied.
+    cluster_wide: FxHashMap<Vec<*const L2Advertisement>, Arc<Electorate>>,
 }
 
-impl L2Reason {
-    /// All reasons with one sentence each.
-    pub const ALL: &[(Self, &str)] = &[
-        (Self::Elected, "A node was elected."),
-        (Self::NoEndpoints, "The Service has no usable endpoint."),
-        (Self::NoMatchingAdvertisement, "No L2Advertisement reaches the pool and the Service."),
-        (Self::SharedIpWithServiceSelector, "The Service may share its address and an advertisement chooses by Service labels."),
-        (Self::NoCandidate, "No node is left after all conditions."),
-    ];
-
-    /// The code, as machines read it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Elected => "Elected",
-            Self::NoEndpoints => "NoEndpoints",
-            Self::NoMatchingAdvertisement => "NoMatchingAdvertisement",
-            Self::SharedIpWithServiceSelector => "SharedIpWithServiceSelector",
-            Self::NoCandidate => "NoCandidate",
+impl<'a> Electorates<'a> {
+    /// The candidates of a Service without regard to others, or the first reason against it as a whole.
+    fn of(&mut self, service: &Service, ads: &[&'a Arc<L2Advertisement>]) -> Result<Arc<Electorate>, L2Reason> {
+        let endpoints = self.cluster.endpoints.get(&service.key).map_or(&[][..], Vec::as_slice);
+        if !endpoints.iter().any(Endpoint::is_usable) {
+            return Err(L2Reason::NoEndpoints);
         }
+        if ads.is_empty() {
+            return Err(L2Reason::NoMatchingAdvertisement);
+        }
+        let selective = ads.iter().any(|ad| !ad.service_selectors.is_empty());
+        if selective && service.has_annotation(AnnotationKey::AllowSharedIp) {
+            return Err(L2Reason::SharedIpWithServiceSelector);
+        }
+        let electorate = match local_nodes(service, self.cluster) {
+            Some(local) => {
+                let nodes = local.iter().filter_map(|name| self.cluster.nodes.get(*name));
+                Arc::new(gather(nodes, ads, Some(&local), self.rules))
+            }
+            None => {
+                let key = ads.iter().map(|ad| Arc::as_ptr(ad)).collect();
+                let build = || Arc::new(gather(self.cluster.nodes.values(), ads, None, self.rules));
+                Arc::clone(self.cluster_wide.entry(key).or_insert_with(build))
+            }
+        };
+        if electorate.is_empty() { Err(L2Reason::NoCandidate) } else { Ok(electorate) }
     }
+}
+
+/// The eligible ones of `nodes`, with their scores.
+fn gather<'a>(
+    nodes: impl Iterator<Item = &'a Node>,
+    ads: &[&Arc<L2Advertisement>],
+    local: Option<&BTreeSet<&NodeName>>,
+    rules: &ElectionRules,
+) -> Electorate {
+    Electorate::new(
+        nodes
+            .filter(|node| judge(node, ads, local, rules) == CandidateReason::Eligible)
+            .map(|node| (node.name.clone(), score(node, ads))),
+    )
+}
+
+/// The candidates that all Services of a group have in common; where there is none, those of any of them. Services that have
+/// no candidate of their own have no say.
+fn join<'a, 'e: 'a>(cluster: &Cluster, entries: impl Iterator<Item = &'a Entry<'e>> + Clone) -> Arc<Electorate> {
+    let sets: Vec<(&Entry<'_>, BTreeSet<&NodeName>)> =
+        entries.filter_map(|entry| Some((entry, entry.own.as_ref().ok()?.nodes().collect()))).collect();
+    let Some((oldest, first)) = sets.first() else { return Arc::default() };
+    let mut common = first.clone();
+    common.retain(|name| sets.iter().all(|(_, set)| set.contains(name)));
+    if common.is_empty() {
+        common = sets.iter().flat_map(|(_, set)| set.iter().copied()).collect();
+    }
+    let scored = |name: &NodeName| (name.clone(), cluster.nodes.get(name).map_or(0, |node| score(node, &oldest.ads)));
+    Arc::new(Electorate::new(common.into_iter().map(scored)))
 }
 
 /// The L2 advertisements of a pool that are for a Service.
-pub fn advertisements<'a>(pool: &'a Pool, service: &'a Service) -> impl Iterator<Item = &'a Arc<L2Advertisement>> {
+pub fn advertisements<'a>(pool: &'a Pool, service: &Service) -> impl Iterator<Item = &'a Arc<L2Advertisement>> {
     pool.l2.iter().filter(|ad| any_matches(&ad.service_selectors, &service.labels))
-}
-
-/// Elects the node that answers for the addresses of a Service. `ip` is the address that is hashed: the first of the Service's
-/// status, or the one that [`shared_identity`] gives.
-#[must_use]
-pub fn elect(service: &Service, ip: IpAddr, pool: &Pool, cluster: &Cluster, rules: &ElectionRules) -> Election {
-    let endpoints = cluster.endpoints.get(&service.key).map_or(&[][..], Vec::as_slice);
-    let ads: Vec<&Arc<L2Advertisement>> = advertisements(pool, service).collect();
-    let refusal = if !endpoints.iter().any(Endpoint::is_usable) {
-        Some(L2Reason::NoEndpoints)
-    } else if ads.is_empty() {
-        Some(L2Reason::NoMatchingAdvertisement)
-    } else if service.has_annotation(AnnotationKey::AllowSharedIp) && ads.iter().any(|ad| !ad.service_selectors.is_empty()) {
-        Some(L2Reason::SharedIpWithServiceSelector)
-    } else {
-        None
-    };
-    if let Some(reason) = refusal {
-        return Election { owner: None, successors: Vec::new(), candidates: Vec::new(), reason };
-    }
-
-    let local: Option<BTreeSet<&NodeName>> = (service.traffic_policy == TrafficPolicy::Local)
-        .then(|| endpoints.iter().filter(|endpoint| endpoint.is_usable()).filter_map(|endpoint| endpoint.node.as_ref()).collect());
-    let judge = |node: &Node| {
-        if matches!(&rules.live, LiveSpeakers::Only(names) if !names.contains(&node.name)) {
-            CandidateReason::NoSpeaker
-        } else if node.network_unavailable {
-            CandidateReason::NetworkUnavailable
-        } else if node.is_excluded() && !rules.ignore_exclude_label {
-            CandidateReason::ExcludedByLabel
-        } else if !ads.iter().any(|ad| ad.nodes.selects(node)) {
-            CandidateReason::NotSelected
-        } else if local.as_ref().is_some_and(|local| !local.contains(&node.name)) {
-            CandidateReason::NoLocalEndpoint
-        } else {
-            CandidateReason::Eligible
-        }
-    };
-    let candidates: Vec<Candidate> = cluster
-        .nodes
-        .values()
-        .map(|node| {
-            let reason = judge(node);
-            Candidate { node: node.name.clone(), eligible: reason == CandidateReason::Eligible, reason }
-        })
-        .collect();
-    let eligible = candidates.iter().filter(|candidate| candidate.eligible).filter_map(|candidate| cluster.nodes.get(&candidate.node));
-    let mut order = rank(eligible, ip, &ads);
-    let owner = (!order.is_empty()).then(|| order.remove(0));
-    let reason = if owner.is_some() { L2Reason::Elected } else { L2Reason::NoCandidate };
-    Election { owner, successors: order, candidates, reason }
-}
-
-/// Orders nodes by preference, highest first, then by the digest of `node#ip`, lowest first.
-fn rank<'a>(nodes: impl Iterator<Item = &'a Node>, ip: IpAddr, ads: &[&Arc<L2Advertisement>]) -> Vec<NodeName> {
-    let scored = |node: &'a Node| {
-        let score: u64 = ads.iter().map(|ad| ad.score(node)).sum();
-        (std::cmp::Reverse(score), Rank::of(&node.name, ip), &node.name)
-    };
-    let mut order: Vec<_> = nodes.map(scored).collect();
-    order.sort();
-    order.into_iter().map(|(.., name)| name.clone()).collect()
 }
 
 /// The interfaces on which a node answers for a Service; empty means all.
@@ -224,57 +276,43 @@ pub fn interfaces(service: &Service, pool: &Pool, node: &Node) -> BTreeSet<Inter
     union
 }
 
-/// The address by which each Service is elected. Services that share an address must not have two owners, though the order of
-/// their addresses may differ (contract speaker §13, 25): all Services linked by shared addresses use the first address of
-/// the one whose key sorts first.
-#[must_use]
-pub fn shared_identity<'a>(
-    holders: impl IntoIterator<Item = (&'a crate::model::ServiceKey, &'a [IpAddr])>,
-) -> BTreeMap<&'a crate::model::ServiceKey, IpAddr> {
-    let mut by_ip: BTreeMap<IpAddr, IpAddr> = BTreeMap::new();
-    let holders: BTreeMap<_, _> = holders.into_iter().collect();
-    let mut identities = BTreeMap::new();
-    for (&key, ips) in &holders {
-        let Some(&first) = ips.first() else { continue };
-        let identity = ips.iter().find_map(|ip| by_ip.get(ip)).copied().unwrap_or(first);
-        for &ip in *ips {
-            by_ip.entry(ip).or_insert(identity);
-        }
-        identities.insert(key, identity);
+/// Steps 5 and 6 of contract speaker §1.1 for one node.
+fn judge(
+    node: &Node,
+    ads: &[&Arc<L2Advertisement>],
+    local: Option<&BTreeSet<&NodeName>>,
+    rules: &ElectionRules,
+) -> CandidateReason {
+    if matches!(&rules.live, LiveSpeakers::Only(names) if !names.contains(&node.name)) {
+        CandidateReason::NoSpeaker
+    } else if node.network_unavailable {
+        CandidateReason::NetworkUnavailable
+    } else if node.is_excluded() && !rules.ignore_exclude_label {
+        CandidateReason::ExcludedByLabel
+    } else if !ads.iter().any(|ad| ad.nodes.selects(node)) {
+        CandidateReason::NotSelected
+    } else if local.is_some_and(|local| !local.contains(&node.name)) {
+        CandidateReason::NoLocalEndpoint
+    } else {
+        CandidateReason::Eligible
     }
-    identities
 }
+
+/// The preference of a node: the sum over all advertisements for the Service.
+fn score(node: &Node, ads: &[&Arc<L2Advertisement>]) -> u64 {
+    ads.iter().map(|ad| ad.score(node)).sum()
+}
+
+/// The nodes with a usable endpoint, where the traffic policy asks for them.
+fn local_nodes<'a>(service: &Service, cluster: &'a Cluster) -> Option<BTreeSet<&'a NodeName>> {
+    let endpoints = cluster.endpoints.get(&service.key).map_or(&[][..], Vec::as_slice);
+    (service.traffic_policy == TrafficPolicy::Local).then(|| {
+        endpoints.iter().filter(|endpoint| endpoint.is_usable()).filter_map(|endpoint| endpoint.node.as_ref()).collect()
+    })
+}
+
+/// How many nodes after the owner an election names.
+pub const SUCCESSORS: usize = 3;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::Node;
-
-    #[test]
-    fn order_of_nodes_is_that_of_facts_1_to_11() {
-        let rows: [(&[&str], &str, &[&str]); 7] = [
-            (&["node-a", "node-b", "node-c"], "10.0.0.1", &["node-b", "node-a", "node-c"]),
-            (&["node-a", "node-b", "node-c"], "10.0.0.2", &["node-b", "node-c", "node-a"]),
-            (&["edge-a", "edge-b", "worker-a", "worker-b"], "10.20.30.1", &["edge-b", "worker-a", "edge-a", "worker-b"]),
-            (&["iris1", "iris2"], "10.20.30.1", &["iris2", "iris1"]),
-            (&["iris1", "iris2"], "10.20.30.2", &["iris1", "iris2"]),
-            (&["iris1", "iris2"], "1000::1", &["iris1", "iris2"]),
-            (&["node-a", "node-b", "node-c"], "fc00:f853:ccd:e799::", &["node-b", "node-c", "node-a"]),
-        ];
-        for (names, ip, expected) in rows {
-            let nodes: Vec<Node> = names.iter().map(|name| Node::new(name)).collect();
-            let order = rank(nodes.iter(), ip.parse().unwrap(), &[]);
-            assert_eq!(order.iter().map(NodeName::as_str).collect::<Vec<_>>(), expected, "{ip}");
-        }
-    }
-
-    #[test]
-    fn winners_of_fact_12_alternate_as_recorded() {
-        let recorded = [2, 1, 1, 2, 2, 2, 2, 2, 1, 1, 1, 1, 2, 2, 1, 2, 2, 2, 1, 2, 1, 1, 2, 1, 2, 1, 2, 1, 1, 2, 1, 2];
-        let nodes = [Node::new("iris1"), Node::new("iris2")];
-        for (last, winner) in (1_u8..).zip(recorded) {
-            let order = rank(nodes.iter(), std::net::Ipv4Addr::new(10, 20, 30, last).into(), &[]);
-            assert_eq!(order[0].as_str(), format!("iris{winner}"), "10.20.30.{last}");
-        }
-    }
-}
+mod tests;

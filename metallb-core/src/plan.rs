@@ -6,17 +6,18 @@ mod diff;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 pub use self::diff::{Change, ChangeKind, diff};
 use crate::allocator::PoolVerdict;
-use crate::assignment::{AssignReason, Assigner, AssignmentState};
+use crate::assignment::{AssignReason, Assigner, AssignmentState, Outcome};
 use crate::config::spec::Resources;
-use crate::config::{Community, Config, ConfigReason, Parsed, Problem, Severity};
-use crate::election::{Candidate, CandidateReason, ElectionRules, L2Reason, elect, interfaces, shared_identity};
-use crate::model::{Cluster, InterfaceName, NodeName, ObjectRef, PeerName, PoolName, Service, ServiceKey};
-use crate::routes::{BgpReason, DEFAULT_LOCAL_PREF, Route, merge, routes};
+use crate::config::{Community, Config, ConfigReason, Parsed, Pool, Problem, Severity};
+use crate::election::{Candidate, CandidateReason, ElectionRules, Elections, Holder, L2Reason, interfaces};
+use crate::model::{Cluster, InterfaceName, Node, NodeName, ObjectRef, PeerName, PoolName, Service, ServiceKey};
+use crate::routes::{DEFAULT_LOCAL_PREF, Route, merge, peers_of, routes};
 
 /// What a plan assumes.
 #[derive(Clone, Debug, Default)]
@@ -61,9 +62,6 @@ pub struct ServicePlan {
     pub l2: Vec<L2Plan>,
     /// Which routes carry it.
     pub bgp: Vec<RoutePlan>,
-    /// For each node that offers no route, why not.
-    #[serde(skip)]
-    pub no_routes: BTreeMap<NodeName, BgpReason>,
 }
 
 /// A reason for machines and for people.
@@ -77,6 +75,7 @@ pub struct ReasonText {
 
 /// Who answers for one address.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct L2Plan {
     /// The address.
     pub ip: IpAddr,
@@ -88,8 +87,12 @@ pub struct L2Plan {
     pub reason: L2Reason,
     /// Who would be next, best first.
     pub successors: Vec<NodeName>,
-    /// Every node, and what speaks for or against it.
-    pub candidates: Vec<Candidate>,
+    /// Every node, and what speaks for or against it; in a cluster of more than [`CANDIDATES_SHOWN`] nodes only the owner and
+    /// those who would be next.
+    pub candidates: Arc<[Candidate]>,
+    /// How many nodes `candidates` leaves out.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub candidates_omitted: usize,
 }
 
 /// One route of one node to one peer.
@@ -150,7 +153,14 @@ pub fn plan(resources: &Resources, cluster: &Cluster, order: &[ServiceKey], opti
         outcomes.insert(&service.key, assigner.converge(service));
     }
 
-    let identities = shared_identity(outcomes.iter().map(|(&key, outcome)| (key, outcome.ips.as_slice())));
+    let pool_of = |outcome: &Outcome| outcome.pool.as_ref().and_then(|name| config.pools.get(name));
+    let holders = read.iter().filter_map(|&service| {
+        let outcome = outcomes.get(&service.key)?;
+        Some(Holder { service, pool: pool_of(outcome)?, ips: &outcome.ips })
+    });
+    let elections = Elections::new(cluster, &options.rules, holders);
+    let next_hops: Vec<&Node> =
+        cluster.nodes.values().filter(|node| peers_of(&config, node).next().is_some()).collect();
     let mut services = Vec::with_capacity(read.len());
     let mut offered: BTreeMap<(NodeName, PeerName), BTreeMap<ipnet::IpNet, Route>> = BTreeMap::new();
     for service in read {
@@ -165,40 +175,20 @@ pub fn plan(resources: &Resources, cluster: &Cluster, order: &[ServiceKey], opti
             refused_pools: outcome.verdicts.clone(),
             l2: Vec::new(),
             bgp: Vec::new(),
-            no_routes: BTreeMap::new(),
         };
-        let pool = outcome.pool.as_ref().and_then(|name| config.pools.get(name));
-        if let (Some(pool), Some(&identity)) = (pool, identities.get(&service.key)) {
-            let election = elect(service, identity, pool, cluster, &options.rules);
-            let node = election.owner.as_ref().and_then(|name| cluster.nodes.get(name));
-            let on: Vec<InterfaceName> =
-                node.map(|node| interfaces(service, pool, node)).into_iter().flatten().collect();
-            planned.l2 = outcome
-                .ips
-                .iter()
-                .map(|&ip| L2Plan {
-                    ip,
-                    node: election.owner.clone(),
-                    interfaces: on.clone(),
-                    reason: election.reason,
-                    successors: election.successors.clone(),
-                    candidates: election.candidates.clone(),
-                })
-                .collect();
-            for node in cluster.nodes.values() {
+        if let Some(pool) = pool_of(outcome) {
+            planned.l2 = l2_plans(service, &outcome.ips, pool, cluster, &elections);
+            for &node in next_hops.iter().filter(|_| !pool.bgp.is_empty()) {
                 let found =
                     routes(service, &outcome.ips, pool, node, &config, cluster, options.rules.ignore_exclude_label);
-                if let Some(reason) = found.reason.filter(|&reason| reason != BgpReason::Advertised) {
-                    planned.no_routes.insert(node.name.clone(), reason);
-                }
                 for (peer, prefix) in &found.not_carried {
                     problems.push(not_carried(resources, peer, *prefix));
                 }
                 for (peer, by_prefix) in found.by_peer {
-                    for (_, route) in by_prefix {
+                    let of_peer = offered.entry((node.name.clone(), peer.clone())).or_default();
+                    for (prefix, route) in by_prefix {
                         planned.bgp.push(RoutePlan::new(&node.name, &peer, &route));
-                        let prefix = route.prefix;
-                        if merge(offered.entry((node.name.clone(), peer.clone())).or_default(), route) {
+                        if merge(of_peer, route) {
                             problems.push(preference_clash(service, &peer, prefix));
                         }
                     }
@@ -257,6 +247,37 @@ impl PoolPlan {
     }
 }
 
+/// One election, told for each address of the Service.
+fn l2_plans(
+    service: &Service,
+    ips: &[IpAddr],
+    pool: &Pool,
+    cluster: &Cluster,
+    elections: &Elections<'_>,
+) -> Vec<L2Plan> {
+    let Some(election) = elections.elect(&service.key) else { return Vec::new() };
+    let owner = election.owner.as_ref().and_then(|name| cluster.nodes.get(name));
+    let on: Vec<InterfaceName> = owner.map(|node| interfaces(service, pool, node)).into_iter().flatten().collect();
+    let candidates: Arc<[Candidate]> = if cluster.nodes.len() <= CANDIDATES_SHOWN {
+        elections.candidates(&service.key).into()
+    } else {
+        let best = election.owner.iter().chain(&election.successors);
+        best.map(|node| Candidate { node: node.clone(), eligible: true, reason: CandidateReason::Eligible }).collect()
+    };
+    let candidates_omitted = if candidates.is_empty() { 0 } else { cluster.nodes.len() - candidates.len() };
+    ips.iter()
+        .map(|&ip| L2Plan {
+            ip,
+            node: election.owner.clone(),
+            interfaces: on.clone(),
+            reason: election.reason,
+            successors: election.successors.clone(),
+            candidates: Arc::clone(&candidates),
+            candidates_omitted,
+        })
+        .collect()
+}
+
 /// What a candidate's reason means, as part of a sentence about the node.
 #[must_use]
 pub const fn candidate_text(reason: CandidateReason) -> &'static str {
@@ -267,6 +288,7 @@ pub const fn candidate_text(reason: CandidateReason) -> &'static str {
         CandidateReason::ExcludedByLabel => "carries the label that excludes it from load balancers",
         CandidateReason::NotSelected => "is selected by no L2Advertisement for this Service",
         CandidateReason::NoLocalEndpoint => "runs no usable endpoint, which externalTrafficPolicy: Local demands",
+        CandidateReason::NotForSharedIp => "cannot serve another Service that shares the address",
     }
 }
 
@@ -288,3 +310,11 @@ fn preference_clash(service: &Service, peer: &PeerName, prefix: ipnet::IpNet) ->
     let object = ObjectRef::new("Service", service.key.namespace.as_str(), &service.key.name);
     Problem::warning(object, "status.loadBalancer.ingress", ConfigReason::LocalPreferenceClash, message)
 }
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+const fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+/// Up to how many nodes a plan lists all of them as candidates: beyond, the list of each address would drown the plan.
+pub const CANDIDATES_SHOWN: usize = 256;

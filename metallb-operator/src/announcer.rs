@@ -12,7 +12,7 @@ use std::time::Duration;
 use metallb_bgp::io::{PeerEvent, Speaker};
 use metallb_bgp::types::Attributes;
 use metallb_core::config::{Community, Config};
-use metallb_core::election::{ElectionRules, LiveSpeakers, elect, interfaces, shared_identity};
+use metallb_core::election::{ElectionRules, Elections, Holder, LiveSpeakers, interfaces};
 use metallb_core::model::{Cluster, NodeName, PeerName, Service, ServiceKey, ServiceType};
 use metallb_core::routes::{Route, merge, routes};
 use metallb_l2::interface::Scope;
@@ -129,7 +129,12 @@ impl Announcer {
             .filter(|service| service.is_of_class(self.identity.class.as_deref()))
             .filter_map(|service| Some((&service.key, (service, ips_of(service)?))))
             .collect();
-        let identities = shared_identity(holders.iter().map(|(&key, (_, ips))| (key, ips.as_slice())));
+        let elections = Elections::new(
+            cluster,
+            &rules,
+            holders.values().filter_map(|(service, ips)| Some(Holder { service, pool: config.pool_of(ips)?, ips })),
+        );
+        let mine: BTreeSet<&ServiceKey> = elections.owned_by(&self.identity.node).collect();
         let known: BTreeSet<Arc<str>> = self.l2.handle().interfaces().into_iter().map(|interface| interface.name).collect();
 
         let mut announced = Announced::default();
@@ -147,8 +152,7 @@ impl Announcer {
                     merge(of_peer, route);
                 }
             }
-            let Some(&identity) = identities.get(key) else { continue };
-            if elect(service, identity, pool, cluster, &rules).owner.as_ref() != Some(&self.identity.node) {
+            if !mine.contains(key) {
                 continue;
             }
             let on: Vec<String> = interfaces(service, pool, me).iter().map(ToString::to_string).collect();

@@ -138,9 +138,8 @@ const SHORT_IP: usize = 16;
 /// How long `name#` may be so that a short address still fits in the same block.
 const SHORT_TAIL: usize = LENGTH_AT - SHORT_IP;
 /// FIPS 180-4 §5.3.3.
-const INITIAL: [u32; 8] = [
-    0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19,
-];
+const INITIAL: [u32; 8] =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
 #[cfg(test)]
 mod tests {

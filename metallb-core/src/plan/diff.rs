@@ -65,7 +65,8 @@ fn compare(name: &str, old: Option<&ServicePlan>, new: Option<&ServicePlan>, cha
         changes.push(Change { service: name.to_owned(), kind, from, to, disruptive });
     };
     for v4 in [true, false] {
-        let of = |plan: Option<&ServicePlan>| plan.and_then(|plan| plan.ips.iter().copied().find(|ip| ip.is_ipv4() == v4));
+        let of =
+            |plan: Option<&ServicePlan>| plan.and_then(|plan| plan.ips.iter().copied().find(|ip| ip.is_ipv4() == v4));
         match (of(old), of(new)) {
             (Some(was), Some(is)) if was != is => push(ChangeKind::IpChanged, text(was), text(is), true),
             (Some(was), None) => push(ChangeKind::IpLost, text(was), None, true),
