@@ -5,6 +5,7 @@
 
 pub mod community;
 pub mod duration;
+pub mod legacy;
 pub mod problem;
 pub mod spec;
 

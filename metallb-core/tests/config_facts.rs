@@ -2,6 +2,9 @@
 //! 111–124. Facts that tell only where FRR cannot do something, or where upstream's native mode could not, hold the other way
 //! round here: the native speaker does all of it.
 
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::needless_pass_by_value, reason = "`json!` makes values, and rows read better without `&`")]
+
 mod support {
     pub(crate) mod objects;
 }

@@ -1,5 +1,8 @@
 //! The configuration over time: no edit takes away what works.
 
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::needless_pass_by_value, reason = "`json!` makes values, and rows read better without `&`")]
+
 mod support {
     pub(crate) mod objects;
 }

@@ -1,5 +1,7 @@
 //! The recorded cases of upstream's behaviour, through the public API: inputs, and the part of the plan that must follow.
 
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support {
     pub(crate) mod objects;
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 /// Reads a non-negative Go duration; `None` for anything else, also for one that overflows 64 bits of nanoseconds.
 #[must_use]
 pub fn parse_go_duration(text: &str) -> Option<Duration> {
-    if text == "0" {
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    if rest == "0" {
         return Some(Duration::ZERO);
     }
-    let mut rest = text.strip_prefix('+').unwrap_or(text);
     let mut total: u128 = 0;
     if rest.is_empty() {
         return None;
@@ -20,7 +20,7 @@ pub fn parse_go_duration(text: &str) -> Option<Duration> {
             Some(after) => after.split_at(after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len())),
             None => ("", after),
         };
-        if (whole.is_empty() && fraction.is_empty()) || whole.len() > 18 {
+        if (whole.is_empty() && fraction.is_empty()) || whole.trim_start_matches('0').len() > 19 {
             return None;
         }
         let (unit, after) = after.split_at(after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len()));
@@ -34,7 +34,7 @@ pub fn parse_go_duration(text: &str) -> Option<Duration> {
             _ => return None,
         };
         if !whole.is_empty() {
-            total += whole.parse::<u128>().ok()? * nanoseconds;
+            total = total.checked_add(whole.parse::<u128>().ok()? * nanoseconds)?;
         }
         let mut scale = nanoseconds;
         for digit in fraction.bytes() {
@@ -62,6 +62,10 @@ mod tests {
             ("0s", Some(0)),
             (".5s", Some(500)),
             ("+3s", Some(3_000)),
+            ("+0", Some(0)),
+            ("00000000000000000000003s", Some(3_000)),
+            ("9223372036s", Some(9_223_372_036_000)),
+            ("9223372037s", None),
             ("3", None),
             ("", None),
             ("-3s", None),

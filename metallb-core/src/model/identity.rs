@@ -160,13 +160,18 @@ impl FromStr for Timestamp {
 
     /// Reads `YYYY-MM-DDTHH:MM:SS[.fraction]Z`, the only form that Kubernetes writes; the fraction is dropped.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let fields = |text: &str, separator: char| -> Option<[i64; 3]> {
+            let mut parts = text
+                .split(separator)
+                .map(|part| part.bytes().all(|byte| byte.is_ascii_digit()).then(|| part.parse().ok()).flatten());
+            let fields = [parts.next()??, parts.next()??, parts.next()??];
+            parts.next().is_none().then_some(fields)
+        };
         let parse = || {
             let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
-            let mut date = date.split('-').map(|part| part.parse::<i64>().ok());
-            let (year, month, day) = (date.next()??, date.next()??, date.next()??);
+            let [year, month, day] = fields(date, '-')?;
             let whole = time.split_once('.').map_or(time, |(whole, _)| whole);
-            let mut time = whole.split(':').map(|part| part.parse::<i64>().ok());
-            let (hour, minute, second) = (time.next()??, time.next()??, time.next()??);
+            let [hour, minute, second] = fields(whole, ':')?;
             let valid = (1..=12).contains(&month)
                 && (1..=31).contains(&day)
                 && (0..24).contains(&hour)
@@ -187,4 +192,38 @@ fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
     era * 146_097 + day_of_era - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamp_counts_seconds_since_the_epoch() {
+        let rows = [
+            ("1970-01-01T00:00:00Z", 0),
+            ("2000-02-29T12:34:56Z", 951_827_696),
+            ("2024-08-20T11:03:18.123456Z", 1_724_151_798),
+            ("1969-12-31T23:59:59Z", -1),
+        ];
+        for (text, seconds) in rows {
+            assert_eq!(text.parse(), Ok(Timestamp::from_unix(seconds)), "{text}");
+        }
+    }
+
+    #[test]
+    fn timestamp_refuses_what_is_no_instant_in_utc() {
+        for text in [
+            "",
+            "2024-08-20",
+            "2024-08-20T11:03:18",
+            "2024-13-01T00:00:00Z",
+            "2024-01-01T24:00:00Z",
+            "2024-01-01-01T00:00:00Z",
+            "+024-01-01T00:00:00Z",
+            "2024-01-01T00:00:00+02:00",
+        ] {
+            assert!(text.parse::<Timestamp>().is_err(), "{text:?}");
+        }
+    }
 }

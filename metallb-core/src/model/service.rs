@@ -202,3 +202,62 @@ pub const ALLOCATED_FROM: &str = "metallb.io/ip-allocated-from-pool";
 const CANONICAL_PREFIX: &str = "metallb.io/";
 const DEPRECATED_PREFIX: &str = "metallb.universe.tf/";
 const DEPRECATED_MARK: &str = "metallb.universe.tf";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(annotations: &[(&str, &str)]) -> Service {
+        let mut service = Service::load_balancer(ServiceKey::new("default", "web"));
+        service.annotations = annotations.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
+        service
+    }
+
+    #[test]
+    fn canonical_annotation_wins_even_when_empty() {
+        let (canonical, deprecated) = ("metallb.io/address-pool", "metallb.universe.tf/address-pool");
+        let rows = [
+            (vec![], None),
+            (vec![(deprecated, "old")], Some("old")),
+            (vec![(canonical, "new"), (deprecated, "old")], Some("new")),
+            (vec![(canonical, ""), (deprecated, "old")], Some("")),
+        ];
+        for (annotations, expected) in rows {
+            let service = service(&annotations);
+            assert_eq!(service.annotation(AnnotationKey::AddressPool), expected, "{annotations:?}");
+            assert_eq!(service.has_annotation(AnnotationKey::AddressPool), expected.is_some(), "{annotations:?}");
+        }
+    }
+
+    #[test]
+    fn deprecated_annotations_are_named_whatever_their_suffix() {
+        let service = service(&[("metallb.universe.tf/x", ""), ("metallb.universe.tfx", ""), ("metallb.io/y", "")]);
+        let found: Vec<&str> = service.deprecated_annotations().collect();
+        assert_eq!(found, ["metallb.universe.tf/x", "metallb.universe.tfx"]);
+    }
+
+    #[test]
+    fn class_of_a_service_must_equal_ours() {
+        let mut service = service(&[]);
+        for (ours, theirs, handled) in [
+            (None, None, true),
+            (None, Some("foo"), false),
+            (Some("foo"), None, false),
+            (Some("foo"), Some("bar"), false),
+            (Some("foo"), Some("foo"), true),
+        ] {
+            service.load_balancer_class = theirs.map(ToOwned::to_owned);
+            assert_eq!(service.is_of_class(ours), handled, "{ours:?} {theirs:?}");
+        }
+    }
+
+    #[test]
+    fn ingress_addresses_skip_hostnames_and_mark_garbage() {
+        let mut service = service(&[]);
+        let ip = |text: &str| Ingress { ip: Some(text.to_owned()), hostname: None };
+        let hostname = Ingress { ip: None, hostname: Some("lb.example".to_owned()) };
+        service.ingress = vec![hostname, ip("::ffff:1.2.3.4"), ip("1.2.3"), ip("fc00::1")];
+        let found: Vec<Option<IpAddr>> = service.ingress_ips().collect();
+        assert_eq!(found, [Some([1, 2, 3, 4].into()), None, "fc00::1".parse().ok()]);
+    }
+}

@@ -1,0 +1,496 @@
+//! The configuration of old, one ConfigMap, as the objects that replaced it (contract control-plane §9).
+//!
+//! Reading and printing YAML is the caller's part. Unlike upstream's tool, an error is an error and never an empty result.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use super::duration::parse_go_duration;
+use super::spec::{
+    BfdProfileSpec, BgpAdvertisementSpec, CommunitySpec, L2AdvertisementSpec, ObjectMeta, Password, PeerSpec, PoolSpec,
+    Resources,
+};
+use super::{Config, ConfigReason, Problem, Severity};
+use crate::model::{Cluster, LabelSelector, Labels, Requirement};
+
+/// The document under `data.config`. A field that it does not know is an error: dropping it would drop what it asked for.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct LegacyConfig {
+    /// Routers.
+    pub peers: Vec<LegacyPeer>,
+    /// Aliases of communities.
+    pub bgp_communities: BTreeMap<String, String>,
+    /// Pools with their protocol.
+    pub address_pools: Vec<LegacyPool>,
+    /// BFD profiles.
+    pub bfd_profiles: Vec<LegacyBfdProfile>,
+}
+
+/// One of `peers`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct LegacyPeer {
+    /// `my-asn`
+    pub my_asn: i64,
+    /// `peer-asn`
+    pub peer_asn: i64,
+    /// `peer-address`
+    pub peer_address: String,
+    /// `source-address`
+    pub source_address: String,
+    /// `peer-port`
+    pub peer_port: i64,
+    /// `hold-time`
+    pub hold_time: Option<String>,
+    /// `keepalive-time`
+    pub keepalive_time: Option<String>,
+    /// `router-id`
+    pub router_id: String,
+    /// `node-selectors`
+    pub node_selectors: Vec<LegacySelector>,
+    /// `password`
+    pub password: LegacyPassword,
+    /// `bfd-profile`
+    pub bfd_profile: String,
+    /// `ebgp-multihop`
+    pub ebgp_multihop: bool,
+}
+
+/// A password that reads as plain text and prints as asterisks.
+#[derive(Clone, Debug, Default)]
+pub struct LegacyPassword(pub Password);
+
+impl<'de> Deserialize<'de> for LegacyPassword {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self(Password::new(text)))
+    }
+}
+
+/// One of a peer's `node-selectors`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct LegacySelector {
+    /// Labels that must have exactly these values.
+    pub match_labels: Labels,
+    /// Further requirements.
+    pub match_expressions: Vec<LegacyRequirement>,
+}
+
+/// One of a selector's `match-expressions`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct LegacyRequirement {
+    /// The label's key.
+    pub key: String,
+    /// The operator.
+    pub operator: String,
+    /// Its values.
+    pub values: Vec<String>,
+}
+
+/// One of `address-pools`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct LegacyPool {
+    /// `bgp` or `layer2`.
+    pub protocol: String,
+    /// Its name.
+    pub name: String,
+    /// CIDRs and ranges.
+    pub addresses: Vec<String>,
+    /// Default: true.
+    pub auto_assign: Option<bool>,
+    /// Default: false.
+    pub avoid_buggy_ips: bool,
+    /// How its addresses are advertised by BGP.
+    pub bgp_advertisements: Vec<LegacyBgpAdvertisement>,
+}
+
+/// One of a pool's `bgp-advertisements`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct LegacyBgpAdvertisement {
+    /// Default: 32.
+    pub aggregation_length: Option<i64>,
+    /// Default: 128.
+    pub aggregation_length_v6: Option<i64>,
+    /// Default: not set.
+    pub localpref: i64,
+    /// Communities and aliases.
+    pub communities: Vec<String>,
+}
+
+/// One of `bfd-profiles`; intervals in milliseconds.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct LegacyBfdProfile {
+    /// `name`
+    pub name: String,
+    /// `receive-interval`
+    pub receive_interval: Option<i64>,
+    /// `transmit-interval`
+    pub transmit_interval: Option<i64>,
+    /// `detect-multiplier`
+    pub detect_multiplier: Option<i64>,
+    /// `echo-interval`
+    pub echo_interval: Option<i64>,
+    /// `echo-mode`
+    pub echo_mode: bool,
+    /// `passive-mode`
+    pub passive_mode: bool,
+    /// `minimum-ttl`
+    pub minimum_ttl: Option<i64>,
+}
+
+/// What a ConfigMap becomes.
+#[derive(Clone, Debug, Default)]
+pub struct Conversion {
+    /// The objects, each kind in the order of the document.
+    pub resources: Resources,
+    /// What a person should look at.
+    pub notes: Vec<ConversionNote>,
+}
+
+/// Something that is converted, but perhaps not as its author expects.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[non_exhaustive]
+pub enum ConversionNote {
+    /// The name is no name of a Kubernetes object.
+    #[error("\"{from}\" is renamed to \"{to}\": it is no name that Kubernetes takes")]
+    Renamed {
+        /// The old name.
+        from: String,
+        /// The new name.
+        to: String,
+    },
+    /// Neither `bgp` nor `layer2`: nothing advertises the pool.
+    #[error("pool \"{pool}\" has the unknown protocol \"{protocol}\": nothing advertises it")]
+    UnknownProtocol {
+        /// The pool.
+        pool: String,
+        /// What was written.
+        protocol: String,
+    },
+}
+
+/// Why a ConfigMap can't be converted. Its author is to blame for each.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[non_exhaustive]
+pub enum ConversionError {
+    /// No letter to begin a name with.
+    #[error("\"{0}\" has no letter that a name could begin with")]
+    Unnameable(String),
+    /// Not a duration.
+    #[error("peer {peer}: invalid {field} \"{text}\"")]
+    Duration {
+        /// The peer, counted from 1.
+        peer: usize,
+        /// The field.
+        field: &'static str,
+        /// What was written.
+        text: String,
+    },
+    /// The objects would not be valid.
+    #[error("{0}")]
+    Invalid(Problem),
+}
+
+impl LegacyConfig {
+    /// Converts the whole document.
+    ///
+    /// # Errors
+    /// All that is wrong with it, see [`ConversionError`].
+    pub fn convert(&self, namespace: &str) -> Result<Conversion, Vec<ConversionError>> {
+        let mut converter =
+            Converter { namespace, resources: Resources::default(), notes: Vec::new(), errors: Vec::new() };
+        for (index, peer) in self.peers.iter().enumerate() {
+            converter.peer(index + 1, peer);
+        }
+        for pool in &self.address_pools {
+            converter.pool(pool);
+        }
+        for profile in &self.bfd_profiles {
+            converter.bfd_profile(profile);
+        }
+        converter.communities(&self.bgp_communities);
+        converter.finish()
+    }
+}
+
+struct Converter<'a> {
+    namespace: &'a str,
+    resources: Resources,
+    notes: Vec<ConversionNote>,
+    errors: Vec<ConversionError>,
+}
+
+impl Converter<'_> {
+    fn peer(&mut self, number: usize, peer: &LegacyPeer) {
+        let hold_time = self.seconds(number, "hold-time", Some(peer.hold_time.as_deref().unwrap_or(DEFAULT_HOLD_TIME)));
+        let keepalive_time = self.seconds(number, "keepalive-time", peer.keepalive_time.as_deref());
+        let bfd_profile = if peer.bfd_profile.is_empty() { String::new() } else { self.name(&peer.bfd_profile) };
+        self.resources.peers.push(PeerSpec {
+            meta: self.meta(format!("peer{number}")),
+            my_asn: peer.my_asn,
+            peer_asn: peer.peer_asn,
+            address: peer.peer_address.clone(),
+            source_address: peer.source_address.clone(),
+            port: peer.peer_port,
+            hold_time,
+            keepalive_time,
+            router_id: peer.router_id.clone(),
+            node_selectors: peer.node_selectors.iter().map(LegacySelector::to_selector).collect(),
+            password: peer.password.0.clone(),
+            bfd_profile,
+            ebgp_multihop: peer.ebgp_multihop,
+            ..PeerSpec::default()
+        });
+    }
+
+    fn pool(&mut self, pool: &LegacyPool) {
+        let name = self.name(&pool.name);
+        self.resources.pools.push(PoolSpec {
+            meta: self.meta(name.clone()),
+            addresses: pool.addresses.clone(),
+            auto_assign: pool.auto_assign.unwrap_or(true),
+            avoid_buggy_ips: pool.avoid_buggy_ips,
+            service_allocation: None,
+        });
+        for advertisement in &pool.bgp_advertisements {
+            self.bgp_advertisement(&name, advertisement);
+        }
+        match pool.protocol.as_str() {
+            "bgp" if pool.bgp_advertisements.is_empty() => {
+                self.bgp_advertisement(&name, &LegacyBgpAdvertisement::default());
+            }
+            "bgp" => {}
+            "layer2" => {
+                let number = self.resources.l2_advertisements.len() + 1;
+                let meta = self.meta(format!("l2advertisement{number}"));
+                let advertisement = L2AdvertisementSpec { meta, pools: vec![name], ..L2AdvertisementSpec::default() };
+                self.resources.l2_advertisements.push(advertisement);
+            }
+            other => self.notes.push(ConversionNote::UnknownProtocol { pool: name, protocol: other.to_owned() }),
+        }
+    }
+
+    fn bgp_advertisement(&mut self, pool: &str, advertisement: &LegacyBgpAdvertisement) {
+        let number = self.resources.bgp_advertisements.len() + 1;
+        self.resources.bgp_advertisements.push(BgpAdvertisementSpec {
+            meta: self.meta(format!("bgpadvertisement{number}")),
+            aggregation_length: advertisement.aggregation_length.unwrap_or(32),
+            aggregation_length_v6: advertisement.aggregation_length_v6.unwrap_or(128),
+            local_pref: advertisement.localpref,
+            communities: advertisement.communities.clone(),
+            pools: vec![pool.to_owned()],
+            pool_selectors: Vec::new(),
+            node_selectors: Vec::new(),
+            peers: Vec::new(),
+            service_selectors: Vec::new(),
+        });
+    }
+
+    fn bfd_profile(&mut self, profile: &LegacyBfdProfile) {
+        let name = self.name(&profile.name);
+        self.resources.bfd_profiles.push(BfdProfileSpec {
+            meta: self.meta(name),
+            receive_interval: profile.receive_interval,
+            transmit_interval: profile.transmit_interval,
+            detect_multiplier: profile.detect_multiplier,
+            echo_interval: profile.echo_interval,
+            echo_mode: profile.echo_mode,
+            passive_mode: profile.passive_mode,
+            minimum_ttl: profile.minimum_ttl,
+        });
+    }
+
+    fn communities(&mut self, aliases: &BTreeMap<String, String>) {
+        if !aliases.is_empty() {
+            let communities = aliases.iter().map(|(alias, value)| (alias.clone(), value.clone())).collect();
+            self.resources.communities.push(CommunitySpec { meta: self.meta("communities".to_owned()), communities });
+        }
+    }
+
+    /// What was converted must be valid. Two peers with one address are judged where the nodes are known.
+    fn finish(mut self) -> Result<Conversion, Vec<ConversionError>> {
+        let problems = Config::parse(&self.resources, &Cluster::default()).problems;
+        let counts =
+            |problem: &Problem| problem.severity == Severity::Error && problem.code != ConfigReason::DuplicatePeer;
+        self.errors.extend(problems.into_iter().filter(counts).map(ConversionError::Invalid));
+        if self.errors.is_empty() {
+            self.notes.dedup();
+            Ok(Conversion { resources: self.resources, notes: self.notes })
+        } else {
+            Err(self.errors)
+        }
+    }
+
+    fn meta(&self, name: String) -> ObjectMeta {
+        ObjectMeta { namespace: self.namespace.to_owned(), name, labels: Labels::new(), created: None }
+    }
+
+    /// Whole seconds, as a duration in text.
+    fn seconds(&mut self, peer: usize, field: &'static str, text: Option<&str>) -> Option<String> {
+        let text = text?;
+        let Some(duration) = parse_go_duration(text) else {
+            self.errors.push(ConversionError::Duration { peer, field, text: text.to_owned() });
+            return None;
+        };
+        Some(format!("{}s", duration.as_secs()))
+    }
+
+    /// A name that Kubernetes takes: at most 63 bytes, lower case, `-` for `_`, from the first letter on.
+    fn name(&mut self, old: &str) -> String {
+        if is_object_name(old) {
+            return old.to_owned();
+        }
+        let cut = (0..=old.len().min(63)).rev().find(|&end| old.is_char_boundary(end)).unwrap_or(0);
+        let lower = old[..cut].to_lowercase().replace('_', "-");
+        let Some(start) = lower.find(|c: char| c.is_ascii_lowercase()) else {
+            self.errors.push(ConversionError::Unnameable(old.to_owned()));
+            return old.to_owned();
+        };
+        let new = lower[start..].to_owned();
+        if new != old {
+            self.notes.push(ConversionNote::Renamed { from: old.to_owned(), to: new.clone() });
+        }
+        new
+    }
+}
+
+impl LegacySelector {
+    fn to_selector(&self) -> LabelSelector {
+        let requirement = |from: &LegacyRequirement| Requirement {
+            key: from.key.clone(),
+            operator: from.operator.clone(),
+            values: from.values.clone(),
+        };
+        LabelSelector {
+            match_labels: self.match_labels.clone(),
+            match_expressions: self.match_expressions.iter().map(requirement).collect(),
+        }
+    }
+}
+
+/// `^[a-z][-a-z0-9]{0,61}[a-z0-9]$`
+fn is_object_name(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    (2..=63).contains(&bytes.len())
+        && bytes[0].is_ascii_lowercase()
+        && bytes.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-')
+        && bytes.last() != Some(&b'-')
+}
+
+const DEFAULT_HOLD_TIME: &str = "90s";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::spec::Spec as _;
+
+    fn convert(json: &str) -> Result<Conversion, Vec<ConversionError>> {
+        serde_json::from_str::<LegacyConfig>(json).unwrap().convert("metallb-system")
+    }
+
+    #[test]
+    fn peers_are_numbered_and_hold_time_has_its_default() {
+        let converted = convert(
+            r#"{"peers": [
+                {"my-asn": 1, "peer-asn": 2, "peer-address": "10.0.0.1", "password": "x",
+                 "node-selectors": [{"match-expressions": [{"key": "k", "operator": "In", "values": ["v"]}]}]},
+                {"my-asn": 1, "peer-asn": 2, "peer-address": "10.0.0.1", "hold-time": "9500ms", "keepalive-time": "2s"}]}"#,
+        )
+        .unwrap();
+        let [first, second] = &converted.resources.peers[..] else { panic!("two peers: {converted:?}") };
+        assert_eq!(first.reference().to_string(), "BGPPeer/metallb-system/peer1");
+        assert_eq!((first.hold_time.as_deref(), first.keepalive_time.as_deref()), (Some("90s"), None));
+        assert_eq!(first.node_selectors[0].match_expressions[0].values, ["v"]);
+        assert_eq!((second.hold_time.as_deref(), second.keepalive_time.as_deref()), (Some("9s"), Some("2s")));
+        assert!(
+            !format!("{:?}", serde_json::from_str::<LegacyConfig>(r#"{"peers": [{"password": "hunter2"}]}"#))
+                .contains("hunter2")
+        );
+    }
+
+    #[test]
+    fn advertisements_follow_the_protocol_and_are_counted_over_all_pools() {
+        let converted = convert(
+            r#"{"address-pools": [
+                {"name": "one", "protocol": "bgp", "addresses": ["10.0.0.0/24"], "auto-assign": false,
+                 "bgp-advertisements": [{"aggregation-length": 24, "localpref": 100, "communities": ["vip"]}, {}]},
+                {"name": "two", "protocol": "bgp", "addresses": ["10.0.1.0/24"]},
+                {"name": "three", "protocol": "layer2", "addresses": ["10.0.2.0/24"]},
+                {"name": "four", "protocol": "l2", "addresses": ["10.0.3.0/24"]}],
+                "bgp-communities": {"vip": "1:2", "a": "3:4"}}"#,
+        )
+        .unwrap();
+        let resources = &converted.resources;
+        let bgp: Vec<(&str, &str, i64)> = resources
+            .bgp_advertisements
+            .iter()
+            .map(|ad| (ad.meta.name.as_str(), ad.pools[0].as_str(), ad.aggregation_length))
+            .collect();
+        let expected =
+            [("bgpadvertisement1", "one", 24), ("bgpadvertisement2", "one", 32), ("bgpadvertisement3", "two", 32)];
+        assert_eq!(bgp, expected);
+        assert_eq!(resources.l2_advertisements[0].meta.name, "l2advertisement1");
+        assert_eq!(resources.l2_advertisements[0].pools, ["three"]);
+        assert_eq!(resources.pools.iter().map(|pool| pool.auto_assign).collect::<Vec<_>>(), [false, true, true, true]);
+        assert_eq!(resources.communities[0].communities[0].0, "a");
+        let note = ConversionNote::UnknownProtocol { pool: "four".to_owned(), protocol: "l2".to_owned() };
+        assert_eq!(converted.notes, [note]);
+    }
+
+    #[test]
+    fn names_become_names_that_kubernetes_takes() {
+        let long = format!("a{}", "b".repeat(70));
+        let rows = [
+            ("pool-1", "pool-1"),
+            ("My_Pool", "my-pool"),
+            ("1st.pool", "st.pool"),
+            ("x", "x"),
+            ("trailing-", "trailing-"),
+            (long.as_str(), &long[..63]),
+            ("9ü_Ä-pool", "pool"),
+        ];
+        for (old, new) in rows {
+            let json = format!(
+                r#"{{"address-pools": [{{"name": "{old}", "protocol": "layer2", "addresses": ["10.0.0.0/24"]}}]}}"#
+            );
+            let converted = convert(&json).unwrap();
+            assert_eq!(converted.resources.pools[0].meta.name, new, "{old}");
+            assert_eq!(converted.resources.l2_advertisements[0].pools, [new], "{old}");
+            assert_eq!(converted.notes.is_empty(), old == new, "{old}");
+        }
+    }
+
+    #[test]
+    fn bfd_profile_and_the_peer_that_names_it_are_renamed_alike() {
+        let converted = convert(
+            r#"{"peers": [{"my-asn": 1, "peer-asn": 2, "peer-address": "10.0.0.1", "bfd-profile": "Fast_One"}],
+                "bfd-profiles": [{"name": "Fast_One", "receive-interval": 100, "echo-mode": true}]}"#,
+        )
+        .unwrap();
+        assert_eq!(converted.resources.peers[0].bfd_profile, "fast-one");
+        assert_eq!(converted.resources.bfd_profiles[0].meta.name, "fast-one");
+    }
+
+    #[test]
+    fn document_that_makes_no_sense_yields_errors_and_never_an_empty_result() {
+        let pool = |name: &str, addresses: &str| {
+            format!(r#"{{"address-pools": [{{"name": "{name}", "protocol": "bgp", "addresses": ["{addresses}"]}}]}}"#)
+        };
+        let errors = convert(&pool("1234", "10.0.0.0/33")).unwrap_err();
+        assert!(matches!(&errors[..], [ConversionError::Unnameable(_), ConversionError::Invalid(_)]), "{errors:?}");
+        let errors =
+            convert(r#"{"peers": [{"my-asn": 1, "peer-asn": 2, "peer-address": "10.0.0.1", "hold-time": "2s"}]}"#);
+        assert!(matches!(&errors.unwrap_err()[..], [ConversionError::Invalid(_)]));
+        let errors =
+            convert(r#"{"peers": [{"my-asn": 1, "peer-asn": 2, "peer-address": "10.0.0.1", "hold-time": "soon"}]}"#);
+        assert!(matches!(&errors.unwrap_err()[..], [ConversionError::Duration { peer: 1, field: "hold-time", .. }]));
+        assert!(serde_json::from_str::<LegacyConfig>(r#"{"address-pool": []}"#).is_err());
+    }
+}
