@@ -3,17 +3,21 @@
 //! The status of the Services is the database. After a start and after every change of configuration all valid holders claim
 //! their addresses ([`Assigner::claim`]) before anybody gets a new one ([`Assigner::converge`]).
 
+mod outcome;
+mod reason;
+mod waiting;
 mod wish;
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use serde::Serialize;
-use thiserror::Error;
-
+pub use self::outcome::{AssignmentState, Outcome, ServiceEvent, StatusWrite};
+pub use self::reason::AssignReason;
+use self::reason::Refusal;
+use self::waiting::Waiting;
 pub use self::wish::{ServiceFamily, WishError, desired_ips, desired_pool};
-use crate::allocator::{AllocateError, Allocator, FamilyDemand, PoolVerdict, Request, quoted};
+use crate::allocator::{Allocator, FamilyDemand, Offer, PoolVerdict, Request, quoted};
 use crate::config::Config;
 use crate::model::{IpFamilyPolicy, PoolName, Service, ServiceKey, ServiceType};
 
@@ -22,168 +26,10 @@ use crate::model::{IpFamilyPolicy, PoolName, Service, ServiceKey, ServiceType};
 pub struct Assigner {
     allocator: Allocator,
     class: Option<String>,
-    /// Services that want an address and have none.
-    pending: BTreeSet<ServiceKey>,
-    /// Services whose second family could not be had, so that it is said once.
+    /// Services that want more than they have.
+    waiting: Waiting,
+    /// Those of them that lack only a second family, so that it is said once.
     single: BTreeSet<ServiceKey>,
-}
-
-/// What was decided for a Service.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Outcome {
-    /// Assigned, pending or ignored.
-    pub state: AssignmentState,
-    /// The pool of the addresses.
-    pub pool: Option<PoolName>,
-    /// The addresses, in the order of the status.
-    pub ips: Vec<IpAddr>,
-    /// The stable reason.
-    pub reason: AssignReason,
-    /// The reason in words.
-    pub message: String,
-    /// Pools that were looked at and refused, where a search took place.
-    pub verdicts: Vec<PoolVerdict>,
-    /// What to tell the owner of the Service.
-    pub events: Vec<ServiceEvent>,
-    /// What to write; `None` when the Service already says it.
-    pub write: Option<StatusWrite>,
-    /// Services that wait for an address and may get one now.
-    pub retry: Vec<ServiceKey>,
-}
-
-/// The status that a Service should have.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct StatusWrite {
-    /// `status.loadBalancer.ingress[].ip`
-    pub ips: Vec<IpAddr>,
-    /// The annotation `metallb.io/ip-allocated-from-pool`; `None` removes it.
-    pub pool: Option<PoolName>,
-}
-
-/// Where a Service stands.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AssignmentState {
-    /// It has what it needs.
-    Assigned,
-    /// It wants an address and has none.
-    Pending,
-    /// It is none of our business.
-    Ignored,
-}
-
-/// An Event on a Service.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct ServiceEvent {
-    /// `type: Warning` instead of `Normal`.
-    pub warning: bool,
-    /// The stable reason (contract control-plane §2.6).
-    pub reason: &'static str,
-    /// The text, for people.
-    pub message: String,
-}
-
-macro_rules! reasons {
-    ($($(#[doc = $doc:literal])* $name:ident)*) => {
-        /// The stable reasons of assignments.
-        #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
-        #[non_exhaustive]
-        pub enum AssignReason {
-            $($(#[doc = $doc])* $name,)*
-        }
-
-        impl AssignReason {
-            /// All reasons with one sentence each.
-            pub const ALL: &[(Self, &str)] = &[$((Self::$name, concat!($($doc),*))),*];
-
-            /// The code, as machines read it.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$name => stringify!($name),)*
-                }
-            }
-        }
-    };
-}
-
-reasons! {
-    /// The Service got its addresses just now.
-    Assigned
-    /// The Service keeps the addresses of its status.
-    Kept
-    /// The Service keeps its address although what it asks for cannot be understood.
-    KeptInvalidRequest
-    /// The Service is not of type LoadBalancer.
-    NotLoadBalancer
-    /// The Service belongs to another load balancer class.
-    OtherClass
-    /// There is no pool at all.
-    NoPools
-    /// The cluster addresses of the Service do not tell its family.
-    UnknownFamily
-    /// `RequireDualStack` with fewer than two cluster addresses.
-    NotEnoughClusterIps
-    /// Two cluster addresses with a policy that allows only one family.
-    PolicyForbidsDualStack
-    /// What the Service asks for cannot be understood.
-    InvalidRequest
-    /// The addresses asked for are not of the Service's families.
-    RequestedFamilyMismatch
-    /// The addresses asked for are not in the pool asked for.
-    RequestedPoolMismatch
-    /// The pool asked for does not exist.
-    UnknownPool
-    /// The pool does not serve this Service.
-    PoolNotCompatible
-    /// The addresses asked for are in no pool.
-    NotInPools
-    /// Another Service holds the address and does not share it.
-    AddressInUse
-    /// Another Service uses the same port on the shared address.
-    PortInUse
-    /// A Service of another load balancer class holds the address.
-    HeldByOtherClass
-    /// The pool asked for has nothing left.
-    PoolExhausted
-    /// No pool has what is needed.
-    NoAvailableIps
-}
-
-/// Why a Service gets nothing.
-#[derive(Clone, Debug, Eq, Error, PartialEq)]
-enum Refusal {
-    #[error(transparent)]
-    Wish(#[from] WishError),
-    #[error(transparent)]
-    Allocate(#[from] AllocateError),
-    #[error("requested loadBalancer IP(s) {} does not match the ipFamily of the service", quoted(.0))]
-    Family(Vec<IpAddr>),
-    #[error("requested loadBalancer IP(s) {} is not compatible with requested address pool {pool}", quoted(.ips))]
-    Pool { ips: Vec<IpAddr>, pool: String },
-    #[error("no available IPs: the Service has two cluster IPs but its ipFamilyPolicy allows one family")]
-    Policy,
-}
-
-impl Refusal {
-    fn reason(&self) -> AssignReason {
-        match self {
-            Self::Wish(_) => AssignReason::InvalidRequest,
-            Self::Family(_) => AssignReason::RequestedFamilyMismatch,
-            Self::Pool { .. } => AssignReason::RequestedPoolMismatch,
-            Self::Policy => AssignReason::PolicyForbidsDualStack,
-            Self::Allocate(error) => match error {
-                AllocateError::UnknownPool(_) => AssignReason::UnknownPool,
-                AllocateError::NotAllowed(_) | AllocateError::BadSet(_) => AssignReason::NotInPools,
-                AllocateError::NotCompatible { .. } => AssignReason::PoolNotCompatible,
-                AllocateError::InUse { .. } => AssignReason::AddressInUse,
-                AllocateError::PortInUse { .. } => AssignReason::PortInUse,
-                AllocateError::Blocked { .. } => AssignReason::HeldByOtherClass,
-                AllocateError::PoolExhausted { .. } => AssignReason::PoolExhausted,
-                AllocateError::Exhausted { .. } => AssignReason::NoAvailableIps,
-            },
-        }
-    }
 }
 
 // === impl Assigner ===
@@ -209,12 +55,15 @@ impl Assigner {
 
     /// Lets a Service claim the addresses of its status if it may keep them; never gives a new one.
     pub fn claim(&mut self, service: &Service) {
+        self.note_foreign(service);
         if !self.handles(service) {
-            self.set_aside(service);
+            self.allocator.release(&service.key);
             return;
         }
         let Ok(family) = ServiceFamily::of_service(service) else { return };
-        let Some(current) = current_ips(service).filter(|current| family_fits(family, current, service)) else { return };
+        let Some(current) = current_ips(service).filter(|current| family_fits(family, current, service)) else {
+            return;
+        };
         if !self.wants_other(service, &current) {
             let request = Request::new(service, demand_of(family, service));
             // Whoever can't keep its addresses is told so by `converge`.
@@ -222,18 +71,20 @@ impl Assigner {
         }
     }
 
-    /// A Service that is gone: whatever it held is free.
+    /// A Service that is gone: whatever it held is free. Returns the next Service that waits and can be served now, as
+    /// [`Outcome::retry`].
     pub fn forget(&mut self, service: &ServiceKey) -> Vec<ServiceKey> {
-        self.pending.remove(service);
+        self.waiting.remove(service);
         self.single.remove(service);
         let held = self.allocator.release(service).is_some();
         let blocked = self.allocator.block(service, &[]);
-        self.retry_after(held || blocked)
+        if held || blocked { self.next_in_line() } else { Vec::new() }
     }
 
     /// Decides for one Service.
     pub fn converge(&mut self, service: &Service) -> Outcome {
         let held_before = self.allocator.holding(&service.key).cloned();
+        let unblocked = self.note_foreign(service);
         let mut events = Vec::new();
         let decision = self.decide(service, &mut events);
         let held_after = self.allocator.holding(&service.key);
@@ -260,31 +111,31 @@ impl Assigner {
                 message: format!("annotation {key} is deprecated, use the prefix metallb.io/ instead"),
             }));
         }
-        if state == AssignmentState::Pending {
-            self.pending.insert(service.key.clone());
+        let waited = if state == AssignmentState::Pending || self.single.contains(&service.key) {
+            self.waiting.insert(service);
+            false
         } else {
-            self.pending.remove(&service.key);
-        }
-        let retry = self.retry_after(freed);
+            self.waiting.remove(&service.key)
+        };
+        let retry = if freed || unblocked || waited { self.next_in_line() } else { Vec::new() };
         Outcome { state, pool, ips, reason, message, verdicts, events, write, retry }
     }
 
     fn decide(&mut self, service: &Service, events: &mut Vec<ServiceEvent>) -> Decision {
-        if service.service_type != ServiceType::LoadBalancer {
-            self.set_aside(service);
-            return Decision::Ignored(AssignReason::NotLoadBalancer);
-        }
         if !self.handles(service) {
-            self.set_aside(service);
-            return Decision::Ignored(AssignReason::OtherClass);
+            self.allocator.release(&service.key);
+            self.single.remove(&service.key);
+            let other_type = service.service_type != ServiceType::LoadBalancer;
+            return Decision::Ignored(if other_type { AssignReason::NotLoadBalancer } else { AssignReason::OtherClass });
         }
-        self.allocator.block(&service.key, &[]);
         if self.allocator.pools().next().is_none() {
             self.allocator.release(&service.key);
             return Decision::Pending(AssignReason::NoPools, "there is no IPAddressPool".to_owned(), Vec::new());
         }
         let family = ServiceFamily::of_service(service);
-        if service.ip_family_policy == Some(IpFamilyPolicy::RequireDualStack) && matches!(family, Ok(ServiceFamily::Single(_))) {
+        if service.ip_family_policy == Some(IpFamilyPolicy::RequireDualStack)
+            && matches!(family, Ok(ServiceFamily::Single(_)))
+        {
             self.allocator.release(&service.key);
             let message = "RequireDualStack needs two cluster IPs".to_owned();
             events.push(warning("not enough clusterips", &message));
@@ -304,7 +155,7 @@ impl Assigner {
         match self.keep(service, family, &request, has_status, events) {
             Kept::Yes => {
                 self.complete(service, family, &request, events);
-                return Decision::Assigned(AssignReason::Kept);
+                return Decision::Assigned(AssignReason::Kept, Vec::new());
             }
             Kept::InSpiteOf(error) => {
                 events.push(warning("LoadBalancerFailed", &error.to_string()));
@@ -314,15 +165,16 @@ impl Assigner {
         }
         // What we gave a moment ago may not be in the status yet that we look at: our own decision outranks an older cache.
         if !has_status && self.keep_own(service, family, &request) {
-            return Decision::Assigned(AssignReason::Kept);
+            return Decision::Assigned(AssignReason::Kept, Vec::new());
         }
         self.allocator.release(&service.key);
+        self.single.remove(&service.key);
         match self.obtain(service, family, &request) {
-            Ok(()) => {
+            Ok(verdicts) => {
                 let held = self.allocator.holding(&service.key);
                 let ips = held.map(|held| quoted(&held.ips)).unwrap_or_default();
-                events.push(ServiceEvent { warning: false, reason: "IPAllocated", message: format!("Assigned IP {ips}") });
-                Decision::Assigned(AssignReason::Assigned)
+                events.push(normal("IPAllocated", format!("Assigned IP {ips}")));
+                Decision::Assigned(AssignReason::Assigned, verdicts)
             }
             Err(refusal) => self.refused(service, &refusal, events),
         }
@@ -348,8 +200,9 @@ impl Assigner {
             return Kept::No;
         }
         if let Err(error) = self.allocator.reclaim(request, &current) {
-            let message = format!("current IP {} can not be kept, will try to assign a new one: {error}", quoted(&current));
-            events.push(ServiceEvent { warning: false, reason: "ClearAssignment", message });
+            let message =
+                format!("current IP {} can not be kept, will try to assign a new one: {error}", quoted(&current));
+            events.push(normal("ClearAssignment", message));
             return Kept::No;
         }
         let owner = self.allocator.holding(&service.key).map(|held| held.pool.clone());
@@ -373,7 +226,13 @@ impl Assigner {
 
     /// Step 8: a dual-stack Service with one address gets the other if the pool has it. Only where the cluster is dual-stack
     /// too, else the next round would take it away again (contract §12, 1).
-    fn complete(&mut self, service: &Service, family: ServiceFamily, request: &Request, events: &mut Vec<ServiceEvent>) {
+    fn complete(
+        &mut self,
+        service: &Service,
+        family: ServiceFamily,
+        request: &Request,
+        events: &mut Vec<ServiceEvent>,
+    ) {
         let one = self.allocator.holding(&service.key).is_some_and(|held| held.ips.len() == 1);
         let prefers = service.ip_family_policy == Some(IpFamilyPolicy::PreferDualStack);
         if !(one && prefers && family == ServiceFamily::Dual) {
@@ -383,62 +242,82 @@ impl Assigner {
         match self.allocator.add_family(request) {
             Ok(held) => {
                 let message = format!("Assigned IP {}", quoted(&held.ips));
-                events.push(ServiceEvent { warning: false, reason: "IPAllocated", message });
+                events.push(normal("IPAllocated", message));
                 self.single.remove(&service.key);
             }
             Err(error) => {
                 if self.single.insert(service.key.clone()) {
                     let message = format!("no IP of the second family: {error}");
-                    events.push(ServiceEvent { warning: false, reason: "AdditionalAssignFailed", message });
+                    events.push(normal("AdditionalAssignFailed", message));
                 }
             }
         }
     }
 
-    /// Step 9: new addresses.
-    fn obtain(&mut self, service: &Service, family: ServiceFamily, request: &Request) -> Result<(), Refusal> {
+    /// Step 9: new addresses. Returns the pools that were passed over.
+    fn obtain(
+        &mut self,
+        service: &Service,
+        family: ServiceFamily,
+        request: &Request,
+    ) -> Result<Vec<PoolVerdict>, Refusal> {
+        let Offer { ips, .. } = self.offer(service, family, request)?;
+        let automatic = desired_pool(service).is_none() && desired_ips(service)?.is_empty();
+        let verdicts = if automatic { self.allocator.verdicts(request) } else { Vec::new() };
+        self.allocator.assign(request, &ips)?;
+        Ok(verdicts)
+    }
+
+    /// What a Service that holds nothing could have now.
+    fn offer(&self, service: &Service, family: ServiceFamily, request: &Request) -> Result<Offer, Refusal> {
         let desired = desired_ips(service)?;
         let pool = desired_pool(service);
         if !desired.is_empty() {
             if ServiceFamily::of(&desired) != Some(family) {
                 return Err(Refusal::Family(desired));
             }
-            let owner = self.allocator.assign(request, &desired)?.pool.clone();
-            if let Some(pool) = pool.filter(|pool| owner.as_str() != *pool) {
-                self.allocator.release(&service.key);
-                return Err(Refusal::Pool { ips: desired, pool: pool.to_owned() });
-            }
-            return Ok(());
+            let offer = self.allocator.offer_exactly(request, &desired)?;
+            return match pool.filter(|pool| offer.pool.as_str() != *pool) {
+                Some(pool) => Err(Refusal::Pool { ips: desired, pool: pool.to_owned() }),
+                None => Ok(offer),
+            };
         }
         if family.demand(service).is_none() {
             return Err(Refusal::Policy);
         }
-        match pool {
-            Some(pool) => self.allocator.allocate_from(request, pool)?,
-            None => self.allocator.allocate(request)?,
+        Ok(match pool {
+            Some(pool) => self.allocator.offer_from(request, pool)?,
+            None => self.allocator.offer_anywhere(request)?,
+        })
+    }
+
+    /// The first Service that waits, in processing order, and would not wait in vain.
+    fn next_in_line(&self) -> Vec<ServiceKey> {
+        let served = |service: &&Service| {
+            let Ok(family) = ServiceFamily::of_service(service) else { return false };
+            let request = Request::new(service, demand_of(family, service));
+            if self.allocator.holding(&service.key).is_some() {
+                return self.allocator.offer_family(&request).is_ok();
+            }
+            let has_too_few = service.ip_family_policy == Some(IpFamilyPolicy::RequireDualStack)
+                && matches!(family, ServiceFamily::Single(_));
+            !has_too_few && self.offer(service, family, &request).is_ok()
         };
-        Ok(())
+        self.waiting.iter().find(served).map(|service| service.key.clone()).into_iter().collect()
     }
 
     fn refused(&mut self, service: &Service, refusal: &Refusal, events: &mut Vec<ServiceEvent>) -> Decision {
         self.allocator.release(&service.key);
         let message = refusal.to_string();
         events.push(warning("AllocationFailed", &format!("Failed to allocate IP for \"{}\": {message}", service.key)));
-        let verdicts = match refusal {
-            Refusal::Allocate(AllocateError::Exhausted { verdicts }) => verdicts.clone(),
-            _ => Vec::new(),
-        };
-        Decision::Pending(refusal.reason(), message, verdicts)
+        Decision::Pending(refusal.reason(), message, refusal.verdicts())
     }
 
-    /// A Service that is not ours holds nothing of ours; what its status says is not handed out to others.
-    fn set_aside(&mut self, service: &Service) {
-        self.allocator.release(&service.key);
-        let ips: Vec<IpAddr> = match service.service_type {
-            ServiceType::LoadBalancer if !self.handles(service) => service.ingress_ips().flatten().collect(),
-            _ => Vec::new(),
-        };
-        self.allocator.block(&service.key, &ips);
+    /// What the status of a Service of another class says is not handed out to others. True when an address became free.
+    fn note_foreign(&mut self, service: &Service) -> bool {
+        let foreign = service.service_type == ServiceType::LoadBalancer && !self.handles(service);
+        let ips: Vec<IpAddr> = if foreign { service.ingress_ips().flatten().collect() } else { Vec::new() };
+        self.allocator.block(&service.key, &ips)
     }
 
     fn handles(&self, service: &Service) -> bool {
@@ -447,15 +326,9 @@ impl Assigner {
 
     fn wants_other(&self, service: &Service, current: &[IpAddr]) -> bool {
         let other_ips = desired_ips(service).is_ok_and(|desired| !desired.is_empty() && !same_set(&desired, current));
-        let other_pool = desired_pool(service).is_some_and(|wanted| {
-            let here = self.allocator.pools().find(|pool| current.iter().all(|&ip| pool.contains(ip)));
-            here.is_none_or(|pool| pool.name.as_str() != wanted)
-        });
+        let other_pool = desired_pool(service)
+            .is_some_and(|wanted| self.allocator.pool_of(current).is_none_or(|pool| pool.name.as_str() != wanted));
         other_ips || other_pool
-    }
-
-    fn retry_after(&self, freed: bool) -> Vec<ServiceKey> {
-        if freed { self.pending.iter().cloned().collect() } else { Vec::new() }
     }
 }
 
@@ -466,7 +339,7 @@ pub fn processing_order(a: &Service, b: &Service) -> Ordering {
 }
 
 enum Decision {
-    Assigned(AssignReason),
+    Assigned(AssignReason, Vec<PoolVerdict>),
     Kept(AssignReason, String),
     Pending(AssignReason, String, Vec<PoolVerdict>),
     Ignored(AssignReason),
@@ -476,10 +349,10 @@ impl Decision {
     fn into_parts(self, held: Option<&[IpAddr]>) -> (AssignmentState, AssignReason, String, Vec<PoolVerdict>) {
         let held = held.map(quoted).unwrap_or_default();
         match self {
-            Self::Assigned(reason @ AssignReason::Kept) => {
-                (AssignmentState::Assigned, reason, format!("keeps {held}"), Vec::new())
+            Self::Assigned(reason, verdicts) => {
+                let verb = if reason == AssignReason::Kept { "keeps" } else { "assigned" };
+                (AssignmentState::Assigned, reason, format!("{verb} {held}"), verdicts)
             }
-            Self::Assigned(reason) => (AssignmentState::Assigned, reason, format!("assigned {held}"), Vec::new()),
             Self::Kept(reason, message) => (AssignmentState::Assigned, reason, message, Vec::new()),
             Self::Pending(reason, message, verdicts) => (AssignmentState::Pending, reason, message, verdicts),
             Self::Ignored(reason @ AssignReason::OtherClass) => {
@@ -531,4 +404,8 @@ fn differs(service: &Service, ips: &[IpAddr], pool: Option<&PoolName>) -> bool {
 
 fn warning(reason: &'static str, message: &str) -> ServiceEvent {
     ServiceEvent { warning: true, reason, message: message.to_owned() }
+}
+
+fn normal(reason: &'static str, message: String) -> ServiceEvent {
+    ServiceEvent { warning: false, reason, message }
 }

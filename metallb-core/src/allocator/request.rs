@@ -1,8 +1,7 @@
 //! What a Service needs of an allocator.
 
-use std::sync::Arc;
-
-use crate::model::{AnnotationKey, IpFamily, Labels, Service, ServiceKey, ServicePort, TrafficPolicy};
+use super::SharingKey;
+use crate::model::{IpFamily, Labels, Service, ServiceKey, ServicePort};
 
 /// A Service that needs addresses.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -47,34 +46,4 @@ pub enum FamilyDemand {
         /// The family of `ipFamilies[0]`.
         first: IpFamily,
     },
-}
-
-/// What two Services must have in common to share an address (contract control-plane §3.6).
-#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct SharingKey {
-    /// The annotation `allow-shared-ip`; empty shares with nobody.
-    pub sharing: Arc<str>,
-    /// Empty for the traffic policy Cluster; for Local the selector, as both must end at the same pods.
-    pub backend: Arc<str>,
-}
-
-impl SharingKey {
-    /// The key of a Service.
-    #[must_use]
-    pub fn of(service: &Service) -> Self {
-        let sharing = service.annotation(AnnotationKey::AllowSharedIp).unwrap_or_default();
-        let backend = match service.traffic_policy {
-            TrafficPolicy::Cluster => String::new(),
-            TrafficPolicy::Local => {
-                let pairs: Vec<String> = service.selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
-                pairs.join(",")
-            }
-        };
-        Self { sharing: sharing.into(), backend: backend.into() }
-    }
-
-    /// Whether holders with this key let an asker with `other` in.
-    pub(super) fn admits(&self, other: &Self) -> bool {
-        !self.sharing.is_empty() && self == other
-    }
 }

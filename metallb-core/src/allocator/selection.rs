@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::{Allocator, FamilyDemand, PoolState, Request};
+use super::pool_state::PoolState;
+use super::{AllocateError, Allocator, FamilyDemand, Request};
 use crate::config::{Pool, any_matches};
 use crate::model::{IpFamily, PoolName};
 
@@ -31,6 +32,8 @@ pub enum PoolRefusal {
     Family,
     /// All usable addresses of a family that is needed are in use.
     Full,
+    /// As `Full`, and on every address that could be shared a port is taken.
+    PortsTaken,
 }
 
 impl PoolRefusal {
@@ -41,6 +44,7 @@ impl PoolRefusal {
         (Self::ServiceSelector, "The pool is for Services with other labels."),
         (Self::Family, "The pool has no addresses of a family that is needed."),
         (Self::Full, "All usable addresses of a family that is needed are in use."),
+        (Self::PortsTaken, "All usable addresses are in use, and on every one that could be shared a port is taken."),
     ];
 
     /// The code, as machines read it.
@@ -52,6 +56,7 @@ impl PoolRefusal {
             Self::ServiceSelector => "ServiceSelector",
             Self::Family => "Family",
             Self::Full => "Full",
+            Self::PortsTaken => "PortsTaken",
         }
     }
 
@@ -64,6 +69,7 @@ impl PoolRefusal {
             Self::ServiceSelector => "serves Services with other labels",
             Self::Family => "has no addresses of a family that is needed",
             Self::Full => "is full",
+            Self::PortsTaken => "is full, and the addresses that could be shared have a port taken",
         }
     }
 }
@@ -77,59 +83,130 @@ pub(super) fn incompatibility(pool: &Pool, request: &Request) -> Option<PoolRefu
     (!any_matches(&allocation.service_selectors, &request.labels)).then_some(PoolRefusal::ServiceSelector)
 }
 
-impl Allocator {
-    /// The pool and addresses for automatic allocation: pools pinned to the Service by priority and name, then the others by
-    /// name. Each of the two lists is exhausted, single addresses for `PreferBoth` included, before the next.
-    pub(super) fn select(&self, request: &Request) -> Result<(PoolName, Vec<IpAddr>), Vec<PoolVerdict>> {
-        let mut verdicts = Vec::new();
-        let mut pinned = Vec::new();
-        let mut open = Vec::new();
-        for (name, state) in &self.pools {
-            let refusal = if state.pool.auto_assign {
-                incompatibility(&state.pool, request)
-            } else {
-                Some(PoolRefusal::NotAutoAssigned)
+/// What a pool lacks that gave nothing.
+pub(super) fn shortage(state: &PoolState, demand: FamilyDemand, request: &Request) -> PoolRefusal {
+    let families: &[IpFamily] = match demand {
+        FamilyDemand::V4 => &[IpFamily::V4],
+        FamilyDemand::V6 => &[IpFamily::V6],
+        FamilyDemand::Both | FamilyDemand::PreferBoth { .. } => &[IpFamily::V4, IpFamily::V6],
+    };
+    let prefers = matches!(demand, FamilyDemand::PreferBoth { .. });
+    if !prefers && families.iter().any(|&family| !state.pool.has_family(family)) {
+        return PoolRefusal::Family;
+    }
+    let shares = families.iter().any(|&family| state.shared.has_candidates(&request.key, family));
+    if shares { PoolRefusal::PortsTaken } else { PoolRefusal::Full }
+}
+
+/// In which order pools are looked at, as positions; what does not depend on the asker is sorted once.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PoolOrder {
+    /// Pools with `serviceAllocation`: by priority, then by name.
+    pinned: Vec<usize>,
+    /// Pools for everybody, by name.
+    open: Vec<usize>,
+    /// Pools that must be asked for.
+    manual: Vec<usize>,
+}
+
+impl PoolOrder {
+    /// `pools` are sorted by name.
+    pub(super) fn new(pools: &[PoolState]) -> Self {
+        let mut order = Self::default();
+        for (position, state) in pools.iter().enumerate() {
+            let list = match (&state.pool.allocation, state.pool.auto_assign) {
+                (_, false) => &mut order.manual,
+                (Some(_), true) => &mut order.pinned,
+                (None, true) => &mut order.open,
             };
-            match (refusal, &state.pool.allocation) {
-                (Some(refusal), _) => verdicts.push(PoolVerdict { pool: name.clone(), refusal }),
-                (None, Some(allocation)) => {
-                    pinned.push((allocation.priority.is_none(), allocation.priority, name, state));
-                }
-                (None, None) => open.push((name, state)),
-            }
+            list.push(position);
         }
-        pinned.sort_by(|a, b| (a.0, a.1, a.2).cmp(&(b.0, b.1, b.2)));
-        let pinned: Vec<_> = pinned.into_iter().map(|(_, _, name, state)| (name, state)).collect();
-        for candidates in [pinned, open] {
-            if let Some((name, ips)) = self.select_among(&candidates, request, &mut verdicts) {
-                return Ok((name.clone(), ips));
-            }
-        }
-        Err(verdicts)
+        order.pinned.sort_by_key(|&position| {
+            let priority = pools[position].pool.allocation.as_ref().and_then(|allocation| allocation.priority);
+            (priority.is_none(), priority)
+        });
+        order
+    }
+}
+
+impl Allocator {
+    /// Addresses by automatic allocation: from pools pinned to the Service, then from the others. Each of the two lists is
+    /// exhausted, single addresses for `PreferBoth` included, before the next.
+    pub(super) fn find_anywhere(&self, request: &Request) -> Result<(usize, Vec<IpAddr>), AllocateError> {
+        let pinned = self.order.pinned.iter().copied();
+        let pinned = pinned.filter(|&position| incompatibility(&self.pools[position].pool, request).is_none());
+        self.first_fitting(pinned, request)
+            .or_else(|| self.first_fitting(self.order.open.iter().copied(), request))
+            .ok_or_else(|| AllocateError::Exhausted { verdicts: self.verdicts(request) })
     }
 
-    fn select_among<'a>(
+    /// Addresses from the pool that the Service asks for.
+    pub(super) fn find_from(&self, request: &Request, name: &str) -> Result<(usize, Vec<IpAddr>), AllocateError> {
+        let position = self.position(name).ok_or_else(|| AllocateError::UnknownPool(name.to_owned()))?;
+        let state = &self.pools[position];
+        let pool = || state.pool.name.clone();
+        if let Some(refusal) = incompatibility(&state.pool, request) {
+            return Err(AllocateError::NotCompatible { pool: pool(), refusal });
+        }
+        self.first_fitting(std::iter::once(position), request).ok_or_else(|| {
+            let refusal = shortage(state, request.demand, request);
+            AllocateError::PoolExhausted { pool: pool(), demand: request.demand, refusal }
+        })
+    }
+
+    /// The pools that automatic allocation would refuse now, in the order in which it looks at them, and why. Pools behind the
+    /// one that it would choose are left out.
+    #[must_use]
+    pub fn verdicts(&self, request: &Request) -> Vec<PoolVerdict> {
+        let mut verdicts = Vec::with_capacity(self.pools.len());
+        for &position in self.order.pinned.iter().chain(&self.order.open).chain(&self.order.manual) {
+            let state = &self.pools[position];
+            let refusal = if !state.pool.auto_assign {
+                PoolRefusal::NotAutoAssigned
+            } else if let Some(refusal) = incompatibility(&state.pool, request) {
+                refusal
+            } else if self.first_fitting(std::iter::once(position), request).is_some() {
+                break;
+            } else {
+                shortage(state, request.demand, request)
+            };
+            verdicts.push(PoolVerdict { pool: state.pool.name.clone(), refusal });
+        }
+        verdicts
+    }
+
+    /// The lowest usable address of a family in a pool: the earlier of the first free and the first that can be shared.
+    pub(super) fn lowest_usable(&self, state: &PoolState, family: IpFamily, request: &Request) -> Option<IpAddr> {
+        let free = state.first_free(family);
+        let shared = state
+            .shared
+            .candidates(&request.key, family)
+            .take_while(|&place| free.is_none_or(|free| place < free))
+            .find(|place| self.blocker_of(place.ip).is_none() && self.ledger.admits(request, place.ip));
+        shared.or(free).map(|place| place.ip)
+    }
+
+    /// The choice by family (contract §3.4) among pools that serve the asker.
+    fn first_fitting(
         &self,
-        candidates: &[(&'a PoolName, &PoolState)],
+        candidates: impl Iterator<Item = usize>,
         request: &Request,
-        verdicts: &mut Vec<PoolVerdict>,
-    ) -> Option<(&'a PoolName, Vec<IpAddr>)> {
-        let mut singles: [Option<(&PoolName, IpAddr)>; 2] = [None, None];
-        for &(name, state) in candidates {
-            let one = |family| self.lowest_usable(state, family, request);
+    ) -> Option<(usize, Vec<IpAddr>)> {
+        let mut singles: [Option<(usize, IpAddr)>; 2] = [None, None];
+        for position in candidates {
+            let one = |family| self.lowest_usable(&self.pools[position], family, request);
             let found = match request.demand {
                 FamilyDemand::V4 => one(IpFamily::V4).map(|ip| vec![ip]),
                 FamilyDemand::V6 => one(IpFamily::V6).map(|ip| vec![ip]),
                 FamilyDemand::Both | FamilyDemand::PreferBoth { .. } => {
                     let (v4, v6) = (one(IpFamily::V4), one(IpFamily::V6));
-                    singles[0] = singles[0].or(v4.map(|ip| (name, ip)));
-                    singles[1] = singles[1].or(v6.map(|ip| (name, ip)));
+                    singles[0] = singles[0].or(v4.map(|ip| (position, ip)));
+                    singles[1] = singles[1].or(v6.map(|ip| (position, ip)));
                     v4.zip(v6).map(|(v4, v6)| vec![v4, v6])
                 }
             };
-            match found {
-                Some(ips) => return Some((name, ips)),
-                None => verdicts.push(PoolVerdict { pool: name.clone(), refusal: shortage(state, request.demand) }),
+            if let Some(ips) = found {
+                return Some((position, ips));
             }
         }
         let FamilyDemand::PreferBoth { first } = request.demand else { return None };
@@ -138,26 +215,6 @@ impl Allocator {
             IpFamily::V4 => v4.or(v6),
             IpFamily::V6 => v6.or(v4),
         };
-        single.map(|(name, ip)| (name, vec![ip]))
+        single.map(|(position, ip)| (position, vec![ip]))
     }
-
-    /// Addresses for `request` from one pool.
-    pub(super) fn find_in(&self, state: &PoolState, request: &Request) -> Result<Vec<IpAddr>, PoolRefusal> {
-        let mut ignored = Vec::new();
-        self.select_among(&[(&state.pool.name, state)], request, &mut ignored)
-            .map(|(_, ips)| ips)
-            .ok_or_else(|| shortage(state, request.demand))
-    }
-}
-
-/// What a pool lacks that gave nothing.
-fn shortage(state: &PoolState, demand: FamilyDemand) -> PoolRefusal {
-    let has = |family| state.pool.has_family(family);
-    let served = match demand {
-        FamilyDemand::V4 => has(IpFamily::V4),
-        FamilyDemand::V6 => has(IpFamily::V6),
-        FamilyDemand::Both => has(IpFamily::V4) && has(IpFamily::V6),
-        FamilyDemand::PreferBoth { .. } => true,
-    };
-    if served { PoolRefusal::Full } else { PoolRefusal::Family }
 }

@@ -1,0 +1,111 @@
+//! Why an address is not given.
+
+use std::net::IpAddr;
+
+use thiserror::Error;
+
+use super::{FamilyDemand, PoolRefusal, PoolVerdict};
+use crate::model::{PoolName, ServiceKey, ServicePort};
+
+/// Why an address is not given. The texts are those that upstream's users know (contract control-plane §2.6).
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[non_exhaustive]
+pub enum AllocateError {
+    /// No pool has what is needed.
+    #[error("no available IPs")]
+    Exhausted {
+        /// Every pool that was looked at, in order, and why it was refused.
+        verdicts: Vec<PoolVerdict>,
+    },
+    /// The pool that was asked for has nothing left.
+    #[error("no available IPs in pool {pool}{}", demand_suffix(*.demand))]
+    PoolExhausted {
+        /// The pool.
+        pool: PoolName,
+        /// What was needed of it.
+        demand: FamilyDemand,
+        /// What it lacks.
+        refusal: PoolRefusal,
+    },
+    /// There is no pool of this name.
+    #[error("unknown pool \"{0}\"")]
+    UnknownPool(String),
+    /// No pool grants these addresses.
+    #[error("{} is not allowed in config", quoted(.ips))]
+    NotAllowed {
+        /// The addresses asked for.
+        ips: Vec<IpAddr>,
+        /// Why no pool grants them.
+        cause: NotAllowedCause,
+    },
+    /// The pool is not for this Service.
+    #[error("pool {pool} not compatible for ip assignment")]
+    NotCompatible {
+        /// The pool.
+        pool: PoolName,
+        /// Why it is not.
+        refusal: PoolRefusal,
+    },
+    /// Another Service holds the address and does not share it.
+    #[error("can't change sharing key for \"{service}\", address also in use by {}", joined(.holders))]
+    InUse {
+        /// The asker.
+        service: ServiceKey,
+        /// The address.
+        ip: IpAddr,
+        /// Who holds it.
+        holders: Vec<ServiceKey>,
+    },
+    /// Another Service uses the port on the address.
+    #[error("port {port} is already in use on \"{ip}\"")]
+    PortInUse {
+        /// The address.
+        ip: IpAddr,
+        /// The port.
+        port: ServicePort,
+        /// Who uses it.
+        holder: ServiceKey,
+    },
+    /// A Service of another load balancer class holds the address.
+    #[error("\"{ip}\" is in use by {holder}, which belongs to another load balancer class")]
+    Blocked {
+        /// The address.
+        ip: IpAddr,
+        /// Who holds it.
+        holder: ServiceKey,
+    },
+    /// Not one address, and not one of each family.
+    #[error("{} can't be held together: one address, or one of each family", quoted(.0))]
+    BadSet(Vec<IpAddr>),
+}
+
+/// Why no pool grants some addresses.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum NotAllowedCause {
+    /// One of them is in no pool.
+    NoPool,
+    /// They are in different pools.
+    SeveralPools,
+    /// The pool avoids one of them, because it ends in `.0` or `.255`.
+    Avoided(PoolName),
+}
+
+/// A list of addresses as upstream prints it: `["1.2.3.0" "1000::"]`.
+#[must_use]
+pub fn quoted(ips: &[IpAddr]) -> String {
+    let texts: Vec<String> = ips.iter().map(|ip| format!("\"{ip}\"")).collect();
+    format!("[{}]", texts.join(" "))
+}
+
+fn joined(holders: &[ServiceKey]) -> String {
+    holders.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn demand_suffix(demand: FamilyDemand) -> &'static str {
+    match demand {
+        FamilyDemand::Both | FamilyDemand::PreferBoth { .. } => " for dual IPFamily",
+        FamilyDemand::V4 => " for ipv4 IPFamily",
+        FamilyDemand::V6 => " for ipv6 IPFamily",
+    }
+}

@@ -1,0 +1,142 @@
+//! The addresses of one pool, and which pool an address belongs to.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::free_space::FreeSpace;
+use super::sharing::SharingIndex;
+use crate::config::Pool;
+use crate::model::IpFamily;
+
+/// One value for each family.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct PerFamily<T> {
+    pub(super) v4: T,
+    pub(super) v6: T,
+}
+
+impl<T> PerFamily<T> {
+    pub(super) const fn of(&self, family: IpFamily) -> &T {
+        match family {
+            IpFamily::V4 => &self.v4,
+            IpFamily::V6 => &self.v6,
+        }
+    }
+
+    pub(super) const fn of_mut(&mut self, family: IpFamily) -> &mut T {
+        match family {
+            IpFamily::V4 => &mut self.v4,
+            IpFamily::V6 => &mut self.v6,
+        }
+    }
+}
+
+/// An address of a pool. Places compare in the order in which a pool hands addresses out.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct Place {
+    /// Which prefix of the pool, in written order.
+    pub(super) index: u32,
+    pub(super) ip: IpAddr,
+}
+
+impl Place {
+    pub(super) const fn new(index: u32, ip: IpAddr) -> Self {
+        Self { index, ip }
+    }
+}
+
+/// One pool and what is left of it.
+#[derive(Clone, Debug)]
+pub(super) struct PoolState {
+    pub(super) pool: Arc<Pool>,
+    pub(super) capacity: PerFamily<i64>,
+    /// Distinct addresses in use.
+    pub(super) in_use: PerFamily<i64>,
+    /// Services that hold one.
+    pub(super) services: i64,
+    pub(super) shared: SharingIndex,
+    free: Vec<FreeSpace>,
+    /// Prefixes with something free: the first is the first in written order.
+    open: PerFamily<BTreeSet<u32>>,
+}
+
+impl PoolState {
+    pub(super) fn new(pool: &Arc<Pool>) -> Self {
+        let mut open: PerFamily<BTreeSet<u32>> = PerFamily::default();
+        let mut free = Vec::new();
+        for (index, prefix) in (0..).zip(pool.prefixes()) {
+            let space = FreeSpace::new(prefix, pool.avoid_buggy_ips);
+            if !space.is_empty() {
+                open.of_mut(IpFamily::of(prefix.addr())).insert(index);
+            }
+            free.push(space);
+        }
+        Self {
+            pool: Arc::clone(pool),
+            capacity: PerFamily { v4: pool.capacity(IpFamily::V4), v6: pool.capacity(IpFamily::V6) },
+            in_use: PerFamily::default(),
+            services: 0,
+            shared: SharingIndex::default(),
+            free,
+            open,
+        }
+    }
+
+    /// The first free address of a family.
+    pub(super) fn first_free(&self, family: IpFamily) -> Option<Place> {
+        let &index = self.open.of(family).first()?;
+        Some(Place::new(index, self.free.get(index as usize)?.lowest()?))
+    }
+
+    /// Takes an address; one that is not free stays as it is.
+    pub(super) fn take(&mut self, place: Place) {
+        let Some(free) = self.free.get_mut(place.index as usize) else { return };
+        if free.take(place.ip) && free.is_empty() {
+            self.open.of_mut(IpFamily::of(place.ip)).remove(&place.index);
+        }
+    }
+
+    /// Makes an address free again, unless the pool avoids it.
+    pub(super) fn give_back(&mut self, place: Place) {
+        let Some(free) = self.free.get_mut(place.index as usize) else { return };
+        let was_empty = free.is_empty();
+        free.give_back(place.ip);
+        if was_empty && !free.is_empty() {
+            self.open.of_mut(IpFamily::of(place.ip)).insert(place.index);
+        }
+    }
+}
+
+/// All prefixes of all pools. They are disjoint, so the last one that begins at or before an address is the only candidate.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PrefixTable(Vec<PrefixOwner>);
+
+#[derive(Clone, Debug)]
+struct PrefixOwner {
+    net: IpNet,
+    pool: usize,
+    index: u32,
+}
+
+impl PrefixTable {
+    pub(super) fn new(pools: &[PoolState]) -> Self {
+        let mut owners: Vec<PrefixOwner> = pools
+            .iter()
+            .enumerate()
+            .flat_map(|(pool, state)| (0..).zip(state.pool.prefixes()).map(move |(index, &net)| (pool, index, net)))
+            .map(|(pool, index, net)| PrefixOwner { net, pool, index })
+            .collect();
+        owners.sort_by_key(|owner| owner.net.network());
+        Self(owners)
+    }
+
+    /// The pool, by position, that an address belongs to, and its place there.
+    pub(super) fn find(&self, ip: IpAddr) -> Option<(usize, Place)> {
+        let after = self.0.partition_point(|owner| owner.net.network() <= ip);
+        let owner = self.0.get(after.checked_sub(1)?).filter(|owner| owner.net.contains(&ip))?;
+        Some((owner.pool, Place::new(owner.index, ip)))
+    }
+}

@@ -1,0 +1,79 @@
+//! Who may share an address with whom (contract control-plane §3.6).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::pool_state::{PerFamily, Place};
+use crate::model::{AnnotationKey, IpFamily, Service, TrafficPolicy};
+
+/// What two Services must have in common to share an address.
+#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct SharingKey {
+    /// The annotation `allow-shared-ip`; empty shares with nobody.
+    pub sharing: Arc<str>,
+    /// Empty for the traffic policy Cluster; for Local the selector, as both must end at the same pods.
+    pub backend: Arc<str>,
+}
+
+impl SharingKey {
+    /// The key of a Service.
+    #[must_use]
+    pub fn of(service: &Service) -> Self {
+        let sharing = service.annotation(AnnotationKey::AllowSharedIp).unwrap_or_default();
+        let backend = match service.traffic_policy {
+            TrafficPolicy::Cluster => String::new(),
+            TrafficPolicy::Local => {
+                let pairs: Vec<String> = service.selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                pairs.join(",")
+            }
+        };
+        Self { sharing: sharing.into(), backend: backend.into() }
+    }
+
+    /// Whether it shares at all.
+    #[must_use]
+    pub fn is_shareable(&self) -> bool {
+        !self.sharing.is_empty()
+    }
+
+    /// Whether holders with this key let an asker with `other` in.
+    #[must_use]
+    pub fn admits(&self, other: &Self) -> bool {
+        self.is_shareable() && self == other
+    }
+}
+
+/// The addresses of one pool that are held by Services that share, in the order of handing out.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SharingIndex {
+    places: FxHashMap<SharingKey, PerFamily<BTreeSet<Place>>>,
+}
+
+impl SharingIndex {
+    pub(super) fn insert(&mut self, key: &SharingKey, place: Place) {
+        if key.is_shareable() {
+            self.places.entry(key.clone()).or_default().of_mut(IpFamily::of(place.ip)).insert(place);
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: &SharingKey, place: Place) {
+        let Some(places) = self.places.get_mut(key) else { return };
+        places.of_mut(IpFamily::of(place.ip)).remove(&place);
+        if places.v4.is_empty() && places.v6.is_empty() {
+            self.places.remove(key);
+        }
+    }
+
+    /// Addresses that an asker with `key` may join, if its ports are free there.
+    pub(super) fn candidates(&self, key: &SharingKey, family: IpFamily) -> impl Iterator<Item = Place> {
+        let places = key.is_shareable().then(|| self.places.get(key)).flatten();
+        places.into_iter().flat_map(move |places| places.of(family)).copied()
+    }
+
+    /// Whether some Service with this key holds an address of the family here.
+    pub(super) fn has_candidates(&self, key: &SharingKey, family: IpFamily) -> bool {
+        self.candidates(key, family).next().is_some()
+    }
+}

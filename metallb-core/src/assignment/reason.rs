@@ -1,0 +1,130 @@
+//! Why a Service has what it has: stable codes, and the refusals that they come from.
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+use thiserror::Error;
+
+use super::WishError;
+use crate::allocator::{AllocateError, NotAllowedCause, PoolVerdict, quoted};
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])* $name:ident)*) => {
+        /// The stable reasons of assignments.
+        #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+        #[non_exhaustive]
+        pub enum AssignReason {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl AssignReason {
+            /// All reasons with one sentence each.
+            pub const ALL: &[(Self, &str)] = &[$((Self::$name, concat!($($doc),*))),*];
+
+            /// The code, as machines read it.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The Service got its addresses just now.
+    Assigned
+    /// The Service keeps the addresses of its status.
+    Kept
+    /// The Service keeps its address although what it asks for cannot be understood.
+    KeptInvalidRequest
+    /// The Service is not of type LoadBalancer.
+    NotLoadBalancer
+    /// The Service belongs to another load balancer class.
+    OtherClass
+    /// There is no pool at all.
+    NoPools
+    /// The cluster addresses of the Service do not tell its family.
+    UnknownFamily
+    /// `RequireDualStack` with fewer than two cluster addresses.
+    NotEnoughClusterIps
+    /// Two cluster addresses with a policy that allows only one family.
+    PolicyForbidsDualStack
+    /// What the Service asks for cannot be understood.
+    InvalidRequest
+    /// The addresses asked for are not of the Service's families.
+    RequestedFamilyMismatch
+    /// The addresses asked for are not in the pool asked for.
+    RequestedPoolMismatch
+    /// The pool asked for does not exist.
+    UnknownPool
+    /// The pool does not serve this Service.
+    PoolNotCompatible
+    /// The addresses asked for are in no pool, or not in one.
+    NotInPools
+    /// The pool avoids an address asked for, because it ends in `.0` or `.255`.
+    AvoidedAddress
+    /// The addresses asked for are not one, or one of each family.
+    InvalidAddressSet
+    /// Another Service holds the address and does not share it.
+    AddressInUse
+    /// Another Service uses the same port on the shared address.
+    PortInUse
+    /// A Service of another load balancer class holds the address.
+    HeldByOtherClass
+    /// The pool asked for has nothing left.
+    PoolExhausted
+    /// No pool has what is needed.
+    NoAvailableIps
+}
+
+/// Why a Service gets nothing.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub(super) enum Refusal {
+    #[error(transparent)]
+    Wish(#[from] WishError),
+    #[error(transparent)]
+    Allocate(#[from] AllocateError),
+    #[error("requested loadBalancer IP(s) {} does not match the ipFamily of the service", quoted(.0))]
+    Family(Vec<IpAddr>),
+    #[error("requested loadBalancer IP(s) {} is not compatible with requested address pool {pool}", quoted(.ips))]
+    Pool { ips: Vec<IpAddr>, pool: String },
+    #[error("no available IPs: the Service has two cluster IPs but its ipFamilyPolicy allows one family")]
+    Policy,
+}
+
+impl Refusal {
+    /// The stable reason.
+    pub(super) fn reason(&self) -> AssignReason {
+        match self {
+            Self::Wish(_) => AssignReason::InvalidRequest,
+            Self::Family(_) => AssignReason::RequestedFamilyMismatch,
+            Self::Pool { .. } => AssignReason::RequestedPoolMismatch,
+            Self::Policy => AssignReason::PolicyForbidsDualStack,
+            Self::Allocate(error) => match error {
+                AllocateError::UnknownPool(_) => AssignReason::UnknownPool,
+                AllocateError::NotAllowed { cause: NotAllowedCause::Avoided(_), .. } => AssignReason::AvoidedAddress,
+                AllocateError::NotAllowed { .. } => AssignReason::NotInPools,
+                AllocateError::BadSet(_) => AssignReason::InvalidAddressSet,
+                AllocateError::NotCompatible { .. } => AssignReason::PoolNotCompatible,
+                AllocateError::InUse { .. } => AssignReason::AddressInUse,
+                AllocateError::PortInUse { .. } => AssignReason::PortInUse,
+                AllocateError::Blocked { .. } => AssignReason::HeldByOtherClass,
+                AllocateError::PoolExhausted { .. } => AssignReason::PoolExhausted,
+                AllocateError::Exhausted { .. } => AssignReason::NoAvailableIps,
+            },
+        }
+    }
+
+    /// The pools that were looked at, in order, and why each was refused.
+    pub(super) fn verdicts(&self) -> Vec<PoolVerdict> {
+        match self {
+            Self::Allocate(AllocateError::Exhausted { verdicts }) => verdicts.clone(),
+            Self::Allocate(
+                AllocateError::PoolExhausted { pool, refusal, .. } | AllocateError::NotCompatible { pool, refusal },
+            ) => vec![PoolVerdict { pool: pool.clone(), refusal: *refusal }],
+            _ => Vec::new(),
+        }
+    }
+}
