@@ -62,7 +62,7 @@ pub(super) struct Driver {
     config: PeerConfig,
     session: Session,
     events: mpsc::Sender<PeerEvent>,
-    snapshot: Arc<Mutex<Option<PeerSnapshot>>>,
+    snapshot: Arc<Mutex<PeerSnapshot>>,
     link: Link,
     unsent: Vec<u8>,
     stopping: bool,
@@ -86,7 +86,7 @@ impl Driver {
         config: PeerConfig,
         session: Session,
         events: mpsc::Sender<PeerEvent>,
-        snapshot: Arc<Mutex<Option<PeerSnapshot>>>,
+        snapshot: Arc<Mutex<PeerSnapshot>>,
     ) -> Self {
         Self { name, config, session, events, snapshot, link: Link::Closed, unsent: Vec::new(), stopping: false }
     }
@@ -109,7 +109,7 @@ impl Driver {
             };
             tokio::select! {
                 command = commands.recv() => self.handle_command(command),
-                () = sleep => self.session.handle_timeout(Instant::now()),
+                () = sleep => self.handle_timeout(&mut buffer),
                 event = self.link.next(&mut buffer, !self.unsent.is_empty()) => self.handle_link(event, &buffer),
             }
         }
@@ -164,6 +164,16 @@ impl Driver {
         }
     }
 
+    /// What has arrived already goes first: that this host was busy is no reason to say that the peer was silent.
+    fn handle_timeout(&mut self, buffer: &mut [u8]) {
+        if let Link::Open(stream) = &self.link
+            && let Ok(length @ 1..) = stream.try_read(buffer)
+        {
+            self.session.handle_bytes(Instant::now(), &buffer[..length]);
+        }
+        self.session.handle_timeout(Instant::now());
+    }
+
     fn handle_link(&mut self, event: io::Result<LinkEvent>, buffer: &[u8]) {
         let now = Instant::now();
         match event {
@@ -216,16 +226,22 @@ impl Driver {
             // Events are for show: a listener that is too slow must not hold the session up.
             let _ = self.events.try_send(PeerEvent { peer: Arc::clone(&self.name), event });
         }
-        let snapshot = PeerSnapshot {
-            state: self.session.state(),
-            uptime: self.session.established_at().map(|at| at.elapsed()),
-            last_down: self.session.last_down().map(ToString::to_string),
-            negotiated: self.session.negotiated().cloned(),
-            routes_told: self.session.rib().told(),
-            routes_wanted: self.session.rib().wanted(),
-            counters: *self.session.counters(),
-        };
-        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
+        let snapshot = PeerSnapshot::of(&self.session);
+        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+    }
+}
+
+impl PeerSnapshot {
+    pub(super) fn of(session: &Session) -> Self {
+        Self {
+            state: session.state(),
+            uptime: session.established_at().map(|at| at.elapsed()),
+            last_down: session.last_down().map(ToString::to_string),
+            negotiated: session.negotiated().cloned(),
+            routes_told: session.rib().told(),
+            routes_wanted: session.rib().wanted(),
+            counters: *session.counters(),
+        }
     }
 }
 

@@ -27,7 +27,7 @@ pub struct Speaker {
 struct Running {
     config: PeerConfig,
     commands: mpsc::UnboundedSender<Command>,
-    snapshot: Arc<Mutex<Option<PeerSnapshot>>>,
+    snapshot: Arc<Mutex<PeerSnapshot>>,
     task: JoinHandle<()>,
 }
 
@@ -84,7 +84,7 @@ impl Speaker {
     #[must_use]
     pub fn snapshot(&self) -> BTreeMap<Arc<str>, PeerSnapshot> {
         let read = |running: &Running| running.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        self.peers.iter().filter_map(|(name, running)| Some((Arc::clone(name), read(running)?))).collect()
+        self.peers.iter().map(|(name, running)| (Arc::clone(name), read(running))).collect()
     }
 
     /// Ends all sessions and waits until the peers were told, at most `patience`. Peers that agreed to graceful restart keep the routes
@@ -107,10 +107,10 @@ impl Speaker {
 
     fn start(&mut self, name: &Arc<str>, config: PeerConfig, predecessor: Option<JoinHandle<()>>) -> Running {
         let (commands, queue) = mpsc::unbounded_channel();
-        let snapshot = Arc::default();
         // The step of a well-known linear congruential generator: each peer's timers have their own jitter.
         self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let session = Session::new(config.session.clone(), config.router_id(None), self.seed, Instant::now());
+        let snapshot = Arc::new(Mutex::new(PeerSnapshot::of(&session)));
         let driver = Driver::new(Arc::clone(name), config.clone(), session, self.events.clone(), Arc::clone(&snapshot));
         let task = tokio::spawn(async move {
             if let Some(predecessor) = predecessor {
