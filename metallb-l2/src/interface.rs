@@ -19,6 +19,12 @@ impl MacAddr {
         Self([0x33, 0x33, a, b, c, d])
     }
 
+    /// Whether it can be the address of one host.
+    #[must_use]
+    pub const fn is_unicast(self) -> bool {
+        !self.is_multicast() && !matches!(self.0, [0, 0, 0, 0, 0, 0])
+    }
+
     /// Whether it names a group.
     #[must_use]
     pub const fn is_multicast(self) -> bool {

@@ -5,7 +5,10 @@
 
 mod driver;
 mod inventory;
+mod port;
+mod raw_socket;
 mod sys;
 
 pub use driver::{Driver, Handle, StartError};
 pub use inventory::{InterfaceFilter, list};
+pub use raw_socket::{RawSocket, ReceiveBatch};

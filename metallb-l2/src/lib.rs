@@ -1,17 +1,25 @@
 //! Answers ARP (RFC 826, RFC 5227) and NDP (RFC 4861) for addresses that the host does not have, and announces them.
 //!
 //! ```text
-//!   wire  <──  engine  <──  io (feature `io`)
-//!   bytes      decisions     AF_PACKET, netlink, one thread
+//!   wire  <──  responder, announce, conflict, limit, group  <──  engine  <──  io (feature `io`)
+//!   bytes      one question each, no IO                          decisions    AF_PACKET, netlink, one thread
 //! ```
 //!
 //! The [`engine::Engine`] is sans-IO: frames and time go in, frames come out. It needs no more than `CAP_NET_RAW` when it is
 //! driven by `io::Driver`.
 
 #![deny(unsafe_code)]
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests bring the time"))]
 
+mod announce;
+pub mod conflict;
+pub mod counters;
 pub mod engine;
+pub mod group;
 pub mod interface;
 #[cfg(feature = "io")]
 pub mod io;
+pub mod limit;
+pub mod responder;
+mod vip;
 pub mod wire;

@@ -1,43 +1,24 @@
 //! ARP and NDP messages inside Ethernet frames, as typed values. Decoding never panics and never allocates.
 
 pub mod arp;
+mod checksum;
+mod ethernet;
 pub mod ndp;
 
+pub use self::ethernet::Ethernet;
 use crate::interface::MacAddr;
-
-/// The header of an Ethernet frame, and what follows it.
-#[derive(Clone, Copy, Debug)]
-pub struct Ethernet<'a> {
-    /// Destination.
-    pub destination: MacAddr,
-    /// Source.
-    pub source: MacAddr,
-    /// EtherType; 0x8100 for a frame with a VLAN tag.
-    pub ethertype: u16,
-    /// The rest of the frame.
-    pub payload: &'a [u8],
-}
-
-impl<'a> Ethernet<'a> {
-    /// Splits a frame; `None` when it is shorter than the header.
-    #[must_use]
-    pub fn decode(frame: &'a [u8]) -> Option<Self> {
-        let (header, payload) = frame.split_first_chunk::<ETHERNET_HEADER>()?;
-        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *header;
-        Some(Self {
-            destination: MacAddr([d0, d1, d2, d3, d4, d5]),
-            source: MacAddr([s0, s1, s2, s3, s4, s5]),
-            ethertype: u16::from_be_bytes([t0, t1]),
-            payload,
-        })
-    }
-}
 
 /// A frame to send: at most [`FRAME_MAX`] bytes, held in place.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Frame {
     bytes: [u8; FRAME_MAX],
     len: u8,
+}
+
+impl AsRef<[u8]> for Frame {
+    fn as_ref(&self) -> &[u8] {
+        self.as_bytes()
+    }
 }
 
 impl Frame {
@@ -65,8 +46,10 @@ impl Frame {
 pub const ETHERTYPE_ARP: u16 = 0x0806;
 /// EtherType of IPv6.
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
-/// EtherType of a VLAN tag.
+/// EtherType of a VLAN tag (IEEE 802.1Q).
 pub const ETHERTYPE_VLAN: u16 = 0x8100;
+/// EtherType of a service VLAN tag (IEEE 802.1ad).
+pub const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 /// Bytes of an Ethernet header.
 pub const ETHERNET_HEADER: usize = 14;
 /// The shortest frame without its check sequence.

@@ -1,4 +1,7 @@
+use std::time::Duration;
+
 use super::*;
+use crate::group::Membership;
 use crate::wire::ndp::solicitation;
 
 const US: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
@@ -17,7 +20,7 @@ fn v6() -> IpAddr {
 }
 
 fn engine(now: Instant) -> Engine {
-    let mut engine = Engine::new(7);
+    let mut engine = Engine::new(Config::default(), 7, now);
     engine.set_interfaces(now, [eth0()]);
     engine.set_addresses(now, [(v4(), Scope::All), (v6(), Scope::All)]);
     engine
@@ -35,6 +38,10 @@ fn request(sender: [u8; 4], target: IpAddr, destination: MacAddr) -> Vec<u8> {
     arp.encode(destination).as_bytes().to_vec()
 }
 
+fn hear(engine: &mut Engine, now: Instant, interface: u32, bytes: &[u8]) -> Result<Frame, DropReason> {
+    engine.handle_frame(now, &Received { interface, bytes, checksum: Checksum::Present })
+}
+
 fn drain(engine: &mut Engine) -> usize {
     std::iter::from_fn(|| engine.poll_transmit()).count()
 }
@@ -49,7 +56,7 @@ fn requests_to_us_to_everybody_and_probes_are_answered() {
         request([0, 0, 0, 0], v4(), MacAddr::BROADCAST),
         solicitation(ASKER, "fe80::9".parse().unwrap(), "fc00:f853:ccd:e799::".parse().unwrap()).as_bytes().to_vec(),
     ] {
-        let reply = engine.handle_frame(now, 1, &frame).unwrap();
+        let reply = hear(&mut engine, now, 1, &frame).unwrap();
         assert_eq!(reply.as_bytes()[..6], ASKER.0);
         assert_eq!(reply.as_bytes()[6..12], US.0);
     }
@@ -81,11 +88,11 @@ fn everything_else_is_dropped_with_its_reason() {
         (request([192, 168, 10, 9], "192.168.10.1".parse().unwrap(), MacAddr::BROADCAST), DropReason::AnnounceIp),
     ];
     for (frame, reason) in rows {
-        assert_eq!(engine.handle_frame(now, 1, &frame), Err(reason));
+        assert_eq!(hear(&mut engine, now, 1, &frame), Err(reason));
     }
-    assert_eq!(engine.handle_frame(now, 2, &good), Err(DropReason::Interface));
+    assert_eq!(hear(&mut engine, now, 2, &good), Err(DropReason::Interface));
     engine.set_addresses(now, [(v4(), Scope::Only(["eth1".into()].into()))]);
-    assert_eq!(engine.handle_frame(now, 1, &good), Err(DropReason::NotMatchInterface));
+    assert_eq!(hear(&mut engine, now, 1, &good), Err(DropReason::NotMatchInterface));
 }
 
 #[test]
@@ -112,14 +119,18 @@ fn an_address_that_is_gone_falls_silent_at_once() {
     engine.set_addresses(now, []);
     engine.handle_timeout(now + Duration::from_secs(2));
     assert_eq!(drain(&mut engine), 0);
-    assert!(engine.handle_frame(now, 1, &request([192, 168, 10, 9], v4(), US)).is_err());
+    assert!(hear(&mut engine, now, 1, &request([192, 168, 10, 9], v4(), US)).is_err());
 }
 
 #[test]
 fn groups_are_joined_on_interfaces_that_appear_later_and_left_with_the_last_address() {
     let now = Instant::now();
     let mut engine = engine(now);
-    let changes = |engine: &mut Engine| std::iter::from_fn(|| engine.poll_group()).map(|c| (c.interface, c.join)).collect::<Vec<_>>();
+    let changes = |engine: &mut Engine| {
+        std::iter::from_fn(|| engine.poll_group())
+            .map(|c| (c.interface, c.membership == Membership::Join))
+            .collect::<Vec<_>>()
+    };
     assert_eq!(changes(&mut engine), [(1, true)]);
     let eth1 = Interface { index: 2, name: "eth1".into(), mac: MacAddr([2, 0, 0, 0, 0, 2]), ..eth0() };
     engine.set_interfaces(now, [eth0(), eth1]);
@@ -136,7 +147,8 @@ fn another_host_with_our_address_is_reported_once() {
     let now = Instant::now();
     let mut engine = engine(now);
     for _ in 0..3 {
-        let _ = engine.handle_frame(now, 1, &request([192, 168, 10, 0], "192.168.10.7".parse().unwrap(), MacAddr::BROADCAST));
+        let _ =
+            hear(&mut engine, now, 1, &request([192, 168, 10, 0], "192.168.10.7".parse().unwrap(), MacAddr::BROADCAST));
     }
     assert_eq!(engine.poll_event(), Some(Event::Conflict { ip: v4(), mac: ASKER, interface: "eth0".into() }));
     assert_eq!(engine.poll_event(), None);
@@ -156,4 +168,168 @@ fn same_seed_and_inputs_give_the_same_bytes() {
         frames
     };
     assert_eq!(run(), run());
+}
+
+#[test]
+fn ten_thousand_addresses_are_announced_in_one_round() {
+    let now = Instant::now();
+    let mut engine = Engine::new(Config::default(), 7, now);
+    engine.set_interfaces(now, [eth0()]);
+    engine.set_addresses(now, (0..10_000).map(|n| (std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).into(), Scope::All)));
+    assert_eq!(drain(&mut engine), 20_000);
+    assert!(engine.poll_timeout().unwrap() >= now + Duration::from_millis(1100));
+}
+
+#[test]
+fn burst_cancelled_by_loss_of_the_address_sends_nothing_more() {
+    // Reliability case ARP-33: half of the burst is taken, the other half is no longer true.
+    let now = Instant::now();
+    let mut engine = engine(now);
+    assert!(engine.poll_transmit().is_some());
+    engine.set_addresses(now, []);
+    assert_eq!(drain(&mut engine), 0);
+    engine.handle_timeout(now + Duration::from_secs(2));
+    assert_eq!(engine.poll_timeout(), None);
+}
+
+#[test]
+fn changed_hardware_address_is_announced_anew_and_used_in_replies() {
+    // Reliability case ARP-27, quirk S22.
+    let now = Instant::now();
+    let mut engine = engine(now);
+    drain(&mut engine);
+    let mac = MacAddr([2, 0, 0, 0, 0, 0x77]);
+    engine.set_interfaces(now, [Interface { mac, ..eth0() }]);
+    let announced: Vec<Frame> = std::iter::from_fn(|| engine.poll_transmit()).map(|transmit| transmit.frame).collect();
+    assert_eq!(announced.len(), 3);
+    assert!(announced.iter().all(|frame| frame.as_bytes()[6..12] == mac.0));
+    let reply = hear(&mut engine, now, 1, &request([192, 168, 10, 9], v4(), MacAddr::BROADCAST)).unwrap();
+    assert_eq!(reply.as_bytes()[6..12], mac.0);
+    assert_eq!(reply.as_bytes()[22..28], mac.0);
+}
+
+#[test]
+fn repeated_interfaces_change_nothing() {
+    let now = Instant::now();
+    let mut engine = engine(now);
+    drain(&mut engine);
+    let next = engine.poll_timeout();
+    engine.set_interfaces(now + Duration::from_millis(500), [eth0()]);
+    assert_eq!((drain(&mut engine), engine.poll_timeout()), (0, next));
+}
+
+#[test]
+fn interface_without_link_local_address_answers_arp_and_gets_no_groups() {
+    // Reliability cases NDP-33 and NDP-34.
+    let now = Instant::now();
+    let mut engine = Engine::new(Config::default(), 7, now);
+    engine.set_interfaces(now, [Interface { link_local: None, ..eth0() }]);
+    engine.set_addresses(now, [(v4(), Scope::All), (v6(), Scope::All)]);
+    assert_eq!(drain(&mut engine), 2);
+    assert_eq!(engine.poll_group(), None);
+    assert!(hear(&mut engine, now, 1, &request([192, 168, 10, 9], v4(), US)).is_ok());
+    engine.set_interfaces(now, [eth0()]);
+    assert_eq!(drain(&mut engine), 3);
+    assert_eq!(engine.poll_group().map(|change| change.membership), Some(Membership::Join));
+}
+
+#[test]
+fn two_engines_never_answer_each_others_announcements() {
+    // Quirk S44: both hold the same addresses for a while, as in a planned move.
+    let now = Instant::now();
+    let mut old = engine(now);
+    let mut new = Engine::new(Config::default(), 8, now);
+    new.set_interfaces(now, [Interface { mac: ASKER, link_local: Some("fe80::9".parse().unwrap()), ..eth0() }]);
+    new.set_addresses(now, [(v4(), Scope::All), (v6(), Scope::All)]);
+    drain(&mut old);
+    let announced: Vec<Frame> = std::iter::from_fn(|| new.poll_transmit()).map(|transmit| transmit.frame).collect();
+    assert_eq!(announced.len(), 3);
+    for frame in announced {
+        assert!(hear(&mut old, now, 1, frame.as_bytes()).is_err());
+    }
+    assert_eq!(drain(&mut old), 0, "nor is the address taken back");
+}
+
+#[test]
+fn address_is_defended_when_the_configuration_asks_for_it() {
+    let now = Instant::now();
+    let mut engine = Engine::new(Config { defence: Defence::Announce, ..Config::default() }, 7, now);
+    engine.set_interfaces(now, [eth0()]);
+    engine.set_addresses(now, [(v4(), Scope::All)]);
+    drain(&mut engine);
+    let claim = Arp::gratuitous(Operation::Request, ASKER, [192, 168, 10, 0].into());
+    let defences = [0, 1, 9, 10, 11].map(|second| {
+        assert_eq!(
+            hear(&mut engine, now + Duration::from_secs(second), 1, claim.as_bytes()),
+            Err(DropReason::Gratuitous)
+        );
+        drain(&mut engine)
+    });
+    assert_eq!(defences, [2, 0, 0, 2, 0]);
+}
+
+#[test]
+fn flood_is_limited_and_counted_while_another_sender_is_answered() {
+    // Reliability cases ARP-30, ARP-31, NDP-37.
+    let now = Instant::now();
+    let one = std::num::NonZeroU32::MIN;
+    let rate = crate::limit::Rate { per_second: one, burst: one.saturating_add(9) };
+    let limits = Limits { per_sender: Some(rate), total: None };
+    let mut engine = Engine::new(Config { limits, ..Config::default() }, 7, now);
+    engine.set_interfaces(now, [eth0()]);
+    engine.set_addresses(now, [(v4(), Scope::All)]);
+    let flood = request([192, 168, 10, 9], v4(), MacAddr::BROADCAST);
+    let answered = (0..1000).filter(|_| hear(&mut engine, now, 1, &flood).is_ok()).count();
+    assert_eq!(answered, 10);
+    assert_eq!(engine.counters().dropped[&DropReason::RateLimited], 990);
+    let mut other = flood;
+    other[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 0x31]);
+    other[22..28].copy_from_slice(&[2, 0, 0, 0, 0, 0x31]);
+    assert!(hear(&mut engine, now, 1, &other).is_ok());
+}
+
+#[test]
+fn no_answer_for_any_target_that_is_not_ours() {
+    // Reliability case NDP-38.
+    let now = Instant::now();
+    let mut engine = engine(now);
+    let ours = std::net::Ipv6Addr::to_bits("fc00:f853:ccd:e799::".parse().unwrap());
+    for bit in 0..128 {
+        let asked = solicitation(ASKER, "fe80::9".parse().unwrap(), std::net::Ipv6Addr::from_bits(ours ^ (1 << bit)));
+        assert!(hear(&mut engine, now, 1, asked.as_bytes()).is_err());
+    }
+}
+
+#[test]
+fn events_that_nobody_takes_stay_bounded() {
+    let now = Instant::now();
+    let mut engine = Engine::new(Config::default(), 7, now);
+    engine.set_interfaces(now, [eth0()]);
+    let vips: Vec<std::net::Ipv4Addr> = (0..1000).map(|n| std::net::Ipv4Addr::from_bits(0x0a00_0000 + n)).collect();
+    engine.set_addresses(now, vips.iter().map(|&ip| (ip.into(), Scope::All)));
+    for &ip in &vips {
+        let _ = hear(&mut engine, now, 1, Arp::gratuitous(Operation::Reply, ASKER, ip).as_bytes());
+    }
+    assert_eq!(engine.counters().lost_events, 1000 - EVENTS_KEPT as u64);
+    assert_eq!(std::iter::from_fn(|| engine.poll_event()).count(), EVENTS_KEPT);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_make_the_engine_panic(
+        bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+        ethertype in proptest::sample::select(vec![0x0806_u16, 0x86dd, 0x8100, 0x88a8]),
+    ) {
+        let now = Instant::now();
+        let mut engine = engine(now);
+        let mut frame = US.0.to_vec();
+        frame.extend(ASKER.0);
+        frame.extend(ethertype.to_be_bytes());
+        frame.extend(&bytes);
+        for frame in [frame, bytes] {
+            for checksum in [Checksum::Present, Checksum::Offloaded] {
+                let _ = engine.handle_frame(now, &Received { interface: 1, bytes: &frame, checksum });
+            }
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The thread.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -9,13 +10,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use thiserror::Error;
 
 use super::inventory::{self, InterfaceFilter};
+use super::port::Port;
+use super::raw_socket::{RawSocket, ReceiveBatch};
 use super::sys;
-use crate::engine::{Counters, Engine, Event};
+use crate::counters::Counters;
+use crate::engine::{Config, Engine, Event};
+use crate::group::{GroupChange, Membership};
 use crate::interface::{Interface, MacAddr, Scope};
 
 /// Owns the thread; dropping it stops the thread and with it all answers.
@@ -54,22 +58,32 @@ pub enum StartError {
 #[derive(Debug)]
 enum Command {
     Announce(Vec<(IpAddr, Scope)>),
+    Count(mpsc::SyncSender<Counters>),
     Stop,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
-    counters: Counters,
+    counted: Counters,
     interfaces: Vec<Interface>,
     events: Vec<Event>,
 }
 
 impl Driver {
-    /// Starts the thread on the interfaces that `filter` lets through. `seed` jitters the gratuitous schedule.
+    /// Starts the thread on the interfaces that `filter` lets through, now and whenever they change. `seed` jitters the gratuitous
+    /// schedule.
     ///
     /// # Errors
     /// The host does not allow it, see [`StartError`].
     pub fn start(filter: InterfaceFilter, seed: u64) -> Result<Self, StartError> {
+        Self::start_with(filter, Config::default(), seed)
+    }
+
+    /// As [`start`](Self::start), with another configuration than the default.
+    ///
+    /// # Errors
+    /// The host does not allow it, see [`StartError`].
+    pub fn start_with(filter: InterfaceFilter, config: Config, seed: u64) -> Result<Self, StartError> {
         let socket = |what, result: io::Result<OwnedFd>| result.map_err(|source| StartError::Socket { what, source });
         let news = socket("a netlink socket", sys::routing_news())?;
         let members = socket("a UDP socket", sys::membership_socket())?;
@@ -78,17 +92,19 @@ impl Driver {
         let interfaces = inventory::list(&filter).map_err(StartError::List)?;
         if let Some(first) = interfaces.first() {
             // Fail now rather than in the thread when the capability is missing.
-            socket("a packet socket", sys::packet_socket(first.index))?;
+            RawSocket::open(first.index).map_err(|source| StartError::Socket { what: "a packet socket", source })?;
         }
         let (commands, queue) = mpsc::channel();
         let handle = Handle { commands, wake: Arc::new(wake), shared: Arc::default() };
         let mut worker = Worker {
-            engine: Engine::new(seed),
-            sockets: BTreeMap::new(),
+            engine: Engine::new(config, seed, now()),
+            ports: BTreeMap::new(),
             filter,
             news,
             members,
             queue,
+            relist_at: None,
+            listed_at: now(),
             wake: Arc::clone(&handle.wake),
             shared: Arc::clone(&handle.shared),
         };
@@ -123,10 +139,19 @@ impl Handle {
         self.send(Command::Announce(addresses));
     }
 
-    /// What happened so far, as of the last time the thread was idle.
+    /// What happened so far. Waits for the thread to say, which it does between two batches of frames; should it be gone or late,
+    /// what it said last.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.lock().counters.clone()
+        let (reply, counted) = mpsc::sync_channel(1);
+        self.send(Command::Count(reply));
+        match counted.recv_timeout(PATIENCE) {
+            Ok(counters) => {
+                self.lock().counted.clone_from(&counters);
+                counters
+            }
+            Err(_) => self.lock().counted.clone(),
+        }
     }
 
     /// The interfaces in use.
@@ -154,146 +179,175 @@ impl Handle {
 
 struct Worker {
     engine: Engine,
-    sockets: BTreeMap<u32, OwnedFd>,
+    ports: BTreeMap<u32, Port>,
     filter: InterfaceFilter,
     news: OwnedFd,
     members: OwnedFd,
     queue: mpsc::Receiver<Command>,
+    /// When the interfaces are to be listed again.
+    relist_at: Option<Instant>,
+    listed_at: Instant,
     wake: Arc<EventFd>,
     shared: Arc<Mutex<Shared>>,
 }
 
+/// Whether the thread goes on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Next {
+    Continue,
+    Stop,
+}
+
 impl Worker {
     fn run(&mut self) {
-        let mut buffer = [0; 2048];
-        let mut broken = false;
+        let mut batch = ReceiveBatch::new();
+        let mut poller = sys::Poller::default();
         loop {
             self.drain();
-            self.share();
-            let timeout = self.engine.poll_timeout().map(|at| at.saturating_duration_since(Instant::now()));
-            // After an error on a socket the list of interfaces is likely stale, but news of it may still be on its way.
-            let timeout = if broken { timeout.min(Some(RETRY)).or(Some(RETRY)) } else { timeout };
-            let (ready, news, commands) = self.wait(timeout);
-            if commands {
-                let _ = self.wake.read();
-                loop {
-                    match self.queue.try_recv() {
-                        Ok(Command::Announce(addresses)) => self.engine.set_addresses(Instant::now(), addresses),
-                        Ok(Command::Stop) | Err(mpsc::TryRecvError::Disconnected) => return,
-                        Err(mpsc::TryRecvError::Empty) => break,
-                    }
-                }
+            self.wait(&mut poller);
+            if poller.is_ready(WAKE) && self.obey() == Next::Stop {
+                return;
             }
-            if news || broken {
-                while matches!(sys::receive(&self.news, &mut buffer), Ok(Some(_))) {}
-                match inventory::list(&self.filter) {
-                    Ok(interfaces) => self.use_interfaces(interfaces),
-                    Err(error) => tracing::warn!(%error, "interfaces could not be listed"),
-                }
+            if poller.is_ready(NEWS) {
+                sys::discard(&self.news);
+                // At once when it is quiet, and else as soon as it has been for a while: containers come and go in swarms.
+                self.relist_by(self.listed_at + RELIST_PERIOD);
             }
-            broken = false;
-            let now = Instant::now();
-            for index in ready {
-                let Some(socket) = self.sockets.get(&index) else { continue };
-                for _ in 0..BATCH {
-                    match sys::receive(socket, &mut buffer) {
-                        Ok(Some(frame)) => {
-                            if let Ok(reply) = self.engine.handle_frame(now, index, frame)
-                                && let Err(error) = sys::send(socket, reply.as_bytes())
-                            {
-                                tracing::debug!(%error, interface = index, "reply could not be sent");
-                            }
-                        }
-                        Ok(None) => break,
-                        Err(error) => {
-                            tracing::debug!(%error, interface = index, "interface can't be read");
-                            broken = true;
-                            break;
-                        }
-                    }
-                }
+            if self.relist_at.is_some_and(|at| at <= now()) {
+                self.relist();
             }
-            self.engine.handle_timeout(now);
+            self.serve(&poller, &mut batch);
+            self.engine.handle_timeout(now());
         }
     }
 
-    /// Waits for frames, routing news or commands.
-    fn wait(&self, timeout: Option<Duration>) -> (Vec<u32>, bool, bool) {
-        let mut polled: Vec<PollFd<'_>> = vec![
-            PollFd::new(self.wake.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.news.as_fd(), PollFlags::POLLIN),
-        ];
-        polled.extend(self.sockets.values().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
-        let timeout = timeout.map_or(PollTimeout::NONE, |timeout| {
-            // Rounded up: waking early would spin until the time has come.
-            PollTimeout::try_from(timeout + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
-        });
-        if poll(&mut polled, timeout).is_err() {
-            return (Vec::new(), false, false);
+    /// Waits for frames, routing news, commands or the time.
+    fn wait(&self, poller: &mut sys::Poller) {
+        poller.clear();
+        poller.push(self.wake.as_fd(), false);
+        poller.push(self.news.as_fd(), false);
+        for port in self.ports.values() {
+            poller.push(port.socket.as_fd(), port.has_frames_waiting());
         }
-        let ready = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
-        let sockets = self.sockets.keys().copied().zip(&polled[2..]).filter(|(_, fd)| ready(fd)).map(|(index, _)| index);
-        (sockets.collect(), ready(&polled[1]), ready(&polled[0]))
+        let next = self.engine.poll_timeout().into_iter().chain(self.relist_at).min();
+        if let Err(error) = poller.wait(next.map(|at| at.saturating_duration_since(now())))
+            && !sys::is_transient(&error)
+        {
+            tracing::warn!(%error, "can't wait for frames");
+            #[allow(clippy::disallowed_methods, reason = "the driver waits; there is nothing else left to wait with")]
+            std::thread::sleep(RETRY);
+        }
+    }
+
+    fn obey(&mut self) -> Next {
+        // It only counts wake-ups; there is nothing to do when it was read already.
+        let _ = self.wake.read();
+        loop {
+            match self.queue.try_recv() {
+                Ok(Command::Announce(addresses)) => self.engine.set_addresses(now(), addresses),
+                // The asker may have lost its patience.
+                Ok(Command::Count(reply)) => drop(reply.try_send(self.engine.counters())),
+                Ok(Command::Stop) | Err(mpsc::TryRecvError::Disconnected) => return Next::Stop,
+                Err(mpsc::TryRecvError::Empty) => return Next::Continue,
+            }
+        }
+    }
+
+    fn serve(&mut self, poller: &sys::Poller, batch: &mut ReceiveBatch) {
+        let mut broken = false;
+        for (place, (&index, port)) in self.ports.iter_mut().enumerate() {
+            // Ports that came since the wait are not meant by the answer, but reading them is harmless.
+            if !poller.is_ready(FIRST_PORT + place) {
+                continue;
+            }
+            port.flush(index);
+            if let Err(error) = port.serve(index, &mut self.engine, batch) {
+                tracing::debug!(%error, interface = index, "interface can't be read");
+                broken = true;
+            }
+        }
+        if broken {
+            // The list of interfaces is likely stale, but news of it may still be on its way.
+            self.relist_by(now() + RETRY);
+        }
+    }
+
+    fn relist_by(&mut self, at: Instant) {
+        self.relist_at = Some(self.relist_at.map_or(at, |planned| planned.min(at)));
+    }
+
+    fn relist(&mut self) {
+        self.relist_at = None;
+        self.listed_at = now();
+        match inventory::list(&self.filter) {
+            Ok(interfaces) => self.use_interfaces(interfaces),
+            Err(error) => {
+                tracing::warn!(%error, "interfaces could not be listed");
+                self.relist_by(now() + RETRY);
+            }
+        }
     }
 
     /// Opens sockets for interfaces that appeared, closes those of interfaces that are gone.
     fn use_interfaces(&mut self, interfaces: Vec<Interface>) {
-        let usable: Vec<Interface> = interfaces
-            .into_iter()
-            .filter(|interface| {
-                if self.sockets.contains_key(&interface.index) {
-                    return true;
-                }
-                match sys::packet_socket(interface.index) {
-                    Ok(socket) => {
-                        self.sockets.insert(interface.index, socket);
-                        true
+        let mut usable = Vec::with_capacity(interfaces.len());
+        for interface in interfaces {
+            if let Entry::Vacant(vacant) = self.ports.entry(interface.index) {
+                match Port::open(interface.index) {
+                    Ok(port) => {
+                        vacant.insert(port);
                     }
                     Err(error) => {
                         tracing::warn!(%error, interface = &*interface.name, "interface can't be used");
-                        false
+                        self.relist_by(now() + RETRY);
+                        continue;
                     }
                 }
-            })
-            .collect();
-        self.sockets.retain(|index, _| usable.iter().any(|interface| interface.index == *index));
+            }
+            usable.push(interface);
+        }
+        self.ports.retain(|index, _| usable.iter().any(|interface| interface.index == *index));
         let known = std::mem::replace(&mut self.lock().interfaces, usable.clone());
         if known != usable {
             let names: Vec<&str> = usable.iter().map(|interface| &*interface.name).collect();
             tracing::info!(interfaces = ?names, "interfaces changed");
         }
-        self.engine.set_interfaces(Instant::now(), usable);
+        self.engine.set_interfaces(now(), usable);
     }
 
     /// Does what the engine wants done.
     fn drain(&mut self) {
         while let Some(change) = self.engine.poll_group() {
-            // The kernel forgets the groups of interfaces that are gone.
-            let Some(socket) = self.sockets.get(&change.interface) else { continue };
-            let group = MacAddr::of_multicast(change.group);
-            let joined = sys::set_group(socket, change.interface, group, change.join)
-                .and_then(|()| sys::set_membership(&self.members, change.interface, change.group, change.join));
-            if let Err(error) = joined {
-                tracing::debug!(%error, group = %change.group, join = change.join, "group membership unchanged");
-            }
+            self.change_group(change);
         }
         while let Some(transmit) = self.engine.poll_transmit() {
-            let Some(socket) = self.sockets.get(&transmit.interface) else { continue };
-            if let Err(error) = sys::send(socket, transmit.frame.as_bytes()) {
-                tracing::debug!(%error, interface = transmit.interface, "announcement could not be sent");
+            if let Some(port) = self.ports.get_mut(&transmit.interface) {
+                port.queue(transmit.frame);
             }
+        }
+        for (&index, port) in &mut self.ports {
+            port.flush(index);
+        }
+        let mut events = std::iter::from_fn(|| self.engine.poll_event()).peekable();
+        if events.peek().is_some() {
+            let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+            shared.events.extend(events);
+            // Nobody may be listening.
+            let excess = shared.events.len().saturating_sub(EVENTS_KEPT);
+            shared.events.drain(..excess);
         }
     }
 
-    fn share(&mut self) {
-        let events: Vec<Event> = std::iter::from_fn(|| self.engine.poll_event()).collect();
-        let counters = self.engine.counters().clone();
-        let mut shared = self.lock();
-        shared.counters = counters;
-        shared.events.extend(events);
-        // Nobody may be listening.
-        let excess = shared.events.len().saturating_sub(EVENTS_KEPT);
-        shared.events.drain(..excess);
+    /// Twice: the packet socket makes the card receive the group, the UDP socket makes the kernel report it to switches. A card
+    /// that is gone forgot its groups already, and one that filters nothing needs none, so failures are no more than a hint.
+    fn change_group(&self, change: GroupChange) {
+        let GroupChange { interface, group, membership } = change;
+        let on_card =
+            self.ports.get(&interface).map(|port| port.socket.set_group(MacAddr::of_multicast(group), membership));
+        let reported = sys::set_membership(&self.members, interface, group, membership == Membership::Join);
+        for error in on_card.into_iter().chain([reported]).filter_map(Result::err) {
+            tracing::debug!(%error, %group, interface, ?membership, "group membership unchanged");
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Shared> {
@@ -301,11 +355,25 @@ impl Worker {
     }
 }
 
-/// Frames of one interface that are handled before the others get their turn.
-const BATCH: usize = 256;
+/// The one place where the time comes from.
+#[allow(clippy::disallowed_methods, reason = "drivers tell the engine the time")]
+pub(super) fn now() -> Instant {
+    Instant::now()
+}
 
-/// How soon a broken interface is looked at again.
+/// Places in the poller.
+const WAKE: usize = 0;
+const NEWS: usize = 1;
+const FIRST_PORT: usize = 2;
+
+/// How soon what failed is tried again.
 const RETRY: Duration = Duration::from_millis(200);
+
+/// How often the interfaces are listed at most.
+const RELIST_PERIOD: Duration = Duration::from_millis(50);
+
+/// How long an asker waits for the thread.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Events that wait for somebody to take them; older ones are dropped.
 const EVENTS_KEPT: usize = 1024;

@@ -1,29 +1,171 @@
 //! The few system calls that have no safe wrapper: packet sockets, their filter and groups, and routing news.
 #![allow(unsafe_code)]
 
-use std::io::{Error, Result};
+use std::io::{Error, ErrorKind, Result};
 use std::mem::size_of;
 use std::net::Ipv6Addr;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::time::Duration;
 
 use libc::{c_int, c_void, sock_filter, sock_fprog, sockaddr_ll, sockaddr_nl, socklen_t};
 
 use crate::interface::MacAddr;
+use crate::wire::ndp::Checksum;
 
-/// A packet socket on one interface that receives ARP and neighbour discovery, and nothing that this host sends.
+/// A packet socket on one interface that receives what [`FILTER`] lets through, and nothing that this host sends.
 pub(super) fn packet_socket(interface: u32) -> Result<OwnedFd> {
     // Protocol 0 receives nothing: frames must not come in before the filter is there.
     let socket = new_socket(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
     let program = sock_fprog { len: FILTER.len() as u16, filter: FILTER.as_ptr().cast_mut() };
     set_option(&socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)?;
     set_option(&socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &1_i32)?;
+    set_option(&socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, &1_i32)?;
+    // The kernel gives what it allows; less only means that a larger burst is sent in more turns.
+    set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, &SOCKET_BUFFER)?;
+    set_option(&socket, libc::SOL_SOCKET, libc::SO_SNDBUF, &SOCKET_BUFFER)?;
     // SAFETY: sockaddr_ll is plain data for which all zeros is a value.
     let mut address: sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
+    // Sockets for one EtherType see frames of foreign VLANs without their tag; this one sees that there was a tag.
     address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
     address.sll_ifindex = interface as c_int;
     bind(&socket, &address)?;
     Ok(socket)
+}
+
+/// Room for frames that are received together.
+pub(super) struct ReceiveBuffers {
+    frames: Box<[[u8; FRAME_KEPT]; BATCH]>,
+    control: Box<[Control; BATCH]>,
+    received: [(usize, Checksum); BATCH],
+    len: usize,
+}
+
+/// Room for one `tpacket_auxdata` and its header; aligned as `cmsghdr` must be.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct Control([u8; 64]);
+
+impl ReceiveBuffers {
+    pub(super) fn new() -> Self {
+        Self {
+            frames: Box::new([[0; FRAME_KEPT]; BATCH]),
+            control: Box::new([Control([0; 64]); BATCH]),
+            received: [(0, Checksum::Present); BATCH],
+            len: 0,
+        }
+    }
+
+    /// What the last [`receive_batch`] brought.
+    pub(super) fn frames(&self) -> impl Iterator<Item = (&[u8], Checksum)> {
+        let received = self.received.iter().take(self.len);
+        self.frames.iter().zip(received).map(|(frame, &(len, checksum))| (&frame[..len.min(FRAME_KEPT)], checksum))
+    }
+}
+
+/// Receives as many frames as there are, up to [`BATCH`]; 0 when there are none.
+pub(super) fn receive_batch(socket: &OwnedFd, buffers: &mut ReceiveBuffers) -> Result<usize> {
+    let ReceiveBuffers { frames, control, received, len } = buffers;
+    *len = 0;
+    // SAFETY: iovec and mmsghdr are plain data for which all zeros is a value.
+    let (mut pieces, mut messages): ([libc::iovec; BATCH], [libc::mmsghdr; BATCH]) = unsafe { std::mem::zeroed() };
+    for (((frame, control), piece), message) in
+        frames.iter_mut().zip(control.iter_mut()).zip(&mut pieces).zip(&mut messages)
+    {
+        *piece = libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: frame.len() };
+        message.msg_hdr.msg_iov = piece;
+        message.msg_hdr.msg_iovlen = 1;
+        message.msg_hdr.msg_control = std::ptr::from_mut(control).cast();
+        message.msg_hdr.msg_controllen = size_of::<Control>();
+    }
+    let flags = libc::MSG_DONTWAIT;
+    // SAFETY: each message points to its own frame buffer and control buffer with their lengths; all outlive the call.
+    let count = unsafe {
+        libc::recvmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), BATCH as u32, flags as _, std::ptr::null_mut())
+    };
+    let Ok(count) = usize::try_from(count) else {
+        return match Error::last_os_error() {
+            error if is_transient(&error) => Ok(0),
+            error => Err(error),
+        };
+    };
+    for (message, received) in messages.iter().zip(received.iter_mut()).take(count) {
+        *received = (message.msg_len as usize, checksum_of(&message.msg_hdr));
+    }
+    *len = count;
+    Ok(count)
+}
+
+/// What the kernel says about the checksum of a received frame.
+fn checksum_of(message: &libc::msghdr) -> Checksum {
+    // SAFETY: the kernel filled the control buffer that `message` points to and set its length; the macros stay inside it. The
+    // payload of PACKET_AUXDATA is a tpacket_auxdata, read without a claim to its alignment.
+    unsafe {
+        let mut header = libc::CMSG_FIRSTHDR(message);
+        while let Some(control) = header.as_ref() {
+            if control.cmsg_level == libc::SOL_PACKET && control.cmsg_type == libc::PACKET_AUXDATA {
+                let data: libc::tpacket_auxdata =
+                    libc::CMSG_DATA(header).cast::<libc::tpacket_auxdata>().read_unaligned();
+                if data.tp_status & libc::TP_STATUS_CSUMNOTREADY != 0 {
+                    return Checksum::Offloaded;
+                }
+            }
+            header = libc::CMSG_NXTHDR(message, header);
+        }
+    }
+    Checksum::Present
+}
+
+/// Sends frames, at most [`BATCH`]; returns how many the kernel took, at least one. An error is about the first frame.
+pub(super) fn send_batch<F: AsRef<[u8]>>(socket: &OwnedFd, frames: &[F]) -> Result<usize> {
+    // SAFETY: iovec and mmsghdr are plain data for which all zeros is a value.
+    let (mut pieces, mut messages): ([libc::iovec; BATCH], [libc::mmsghdr; BATCH]) = unsafe { std::mem::zeroed() };
+    let count = frames.len().min(BATCH);
+    for ((frame, piece), message) in frames.iter().zip(&mut pieces).zip(&mut messages) {
+        let frame = frame.as_ref();
+        *piece = libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() };
+        message.msg_hdr.msg_iov = piece;
+        message.msg_hdr.msg_iovlen = 1;
+    }
+    let flags = libc::MSG_DONTWAIT;
+    // SAFETY: each of the first `count` messages points to a frame and its length; the kernel only reads them, and all outlive
+    // the call.
+    let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), count as u32, flags as _) };
+    usize::try_from(sent).map_err(|_| Error::last_os_error())
+}
+
+/// Descriptors to wait for. They are only numbers here: one that is closed in between is reported, not touched.
+#[derive(Default)]
+pub(super) struct Poller(Vec<libc::pollfd>);
+
+impl Poller {
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Adds a descriptor to be read, and to be written if `write`.
+    pub(super) fn push(&mut self, fd: BorrowedFd<'_>, write: bool) {
+        let events = libc::POLLIN | if write { libc::POLLOUT } else { 0 };
+        self.0.push(libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 });
+    }
+
+    /// Waits until something can be done, or the time is over; without a time, for ever.
+    pub(super) fn wait(&mut self, timeout: Option<Duration>) -> Result<()> {
+        let timeout = timeout.map(|timeout| libc::timespec {
+            tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_nsec: timeout.subsec_nanos() as _,
+        });
+        let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        // SAFETY: the pointer and length describe the live vector; the timeout is null or lives until the end of the function.
+        let result =
+            unsafe { libc::ppoll(self.0.as_mut_ptr(), self.0.len() as libc::nfds_t, timeout, std::ptr::null()) };
+        if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Whether the descriptor that was added at `place` has something, be it an error.
+    pub(super) fn is_ready(&self, place: usize) -> bool {
+        self.0.get(place).is_some_and(|fd| fd.revents != 0)
+    }
 }
 
 /// Joins or leaves a link-layer group on a packet socket.
@@ -62,24 +204,16 @@ pub(super) fn routing_news() -> Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Receives one message; `None` when there is none.
-pub(super) fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8]) -> Result<Option<&'a [u8]>> {
-    // SAFETY: the pointer and length describe the caller's buffer, which outlives the call.
-    let length = unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) };
-    match usize::try_from(length) {
-        Ok(length) => Ok(buffer.get(..length)),
-        Err(_) => match Error::last_os_error() {
-            error if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => Ok(None),
-            error => Err(error),
-        },
-    }
+/// Takes all waiting messages off a socket, unread.
+pub(super) fn discard(socket: &OwnedFd) {
+    let mut buffer = [0_u8; 4096];
+    // SAFETY: the pointer and length describe the buffer, which outlives the call.
+    while unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) } > 0 {}
 }
 
-/// Sends one frame; a full queue is an error, waiting would hold up the others.
-pub(super) fn send(socket: &OwnedFd, frame: &[u8]) -> Result<()> {
-    // SAFETY: the pointer and length describe the caller's frame, which outlives the call.
-    let sent = unsafe { libc::send(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), libc::MSG_DONTWAIT) };
-    if sent < 0 { Err(Error::last_os_error()) } else { Ok(()) }
+/// Whether an error only says that there is nothing to do now.
+pub(super) fn is_transient(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
 fn new_socket(family: c_int, kind: c_int, protocol: c_int) -> Result<OwnedFd> {
@@ -116,12 +250,24 @@ const fn accept(bytes: u32) -> sock_filter {
     sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: bytes }
 }
 
-/// `SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT`: whether the network card took a VLAN tag off.
+const fn and(mask: u32) -> sock_filter {
+    sock_filter { code: (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16, jt: 0, jf: 0, k: mask }
+}
+
+/// Facts about a frame that are not in its bytes: `SKF_AD_OFF` and the offset of each, see `linux/filter.h`.
+const PACKET_TYPE: u32 = (-0x1000_i32 + 4) as u32;
+const VLAN_TAG: u32 = (-0x1000_i32 + 44) as u32;
 const VLAN_TAG_PRESENT: u32 = (-0x1000_i32 + 48) as u32;
 
-/// Untagged ARP; untagged ICMPv6 neighbour solicitations and advertisements without extension headers.
-const FILTER: [sock_filter; 12] = [
-    load(libc::BPF_B, VLAN_TAG_PRESENT),
+/// Nothing that is for another host, nothing of a VLAN other than the priority tag's VLAN 0; of the rest ARP, and ICMPv6 neighbour
+/// solicitations and advertisements without extension headers.
+const FILTER: [sock_filter; 17] = [
+    load(libc::BPF_B, PACKET_TYPE),
+    jump_if_equal(libc::PACKET_OTHERHOST as u32, 14, 0),
+    load(libc::BPF_H, VLAN_TAG_PRESENT),
+    jump_if_equal(0, 3, 0),
+    load(libc::BPF_H, VLAN_TAG),
+    and(0x0fff),
     jump_if_equal(0, 0, 9),
     load(libc::BPF_H, 12),
     jump_if_equal(0x0806, 6, 0),
@@ -131,6 +277,13 @@ const FILTER: [sock_filter; 12] = [
     load(libc::BPF_B, 14 + 40),
     jump_if_equal(135, 1, 0),
     jump_if_equal(136, 0, 1),
-    accept(2048),
+    accept(FRAME_KEPT as u32),
     accept(0),
 ];
+
+/// Frames that are received or sent together.
+pub(super) const BATCH: usize = 64;
+/// Bytes of a frame that are kept; a neighbour message with more options than fit here has no honest sender.
+const FRAME_KEPT: usize = 4096;
+/// Bytes that the kernel may hold for a socket.
+const SOCKET_BUFFER: c_int = 4 << 20;

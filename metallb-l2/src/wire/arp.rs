@@ -102,19 +102,18 @@ impl Arp {
         reply.encode(self.sender_hardware)
     }
 
-    /// The two frames that announce an address: a request and a reply about itself, to everybody (contract §2.4).
+    /// A frame that announces an address: a message about itself, to everybody (contract speaker §2.4). An announcement is a
+    /// request and a reply, as some hosts take notice of only one of them.
     #[must_use]
-    pub fn gratuitous(mac: MacAddr, ip: Ipv4Addr) -> [Frame; 2] {
-        [Operation::Request, Operation::Reply].map(|operation| {
-            let message = Self {
-                operation,
-                sender_hardware: mac,
-                sender_protocol: ip,
-                target_hardware: MacAddr::BROADCAST,
-                target_protocol: ip,
-            };
-            message.encode(MacAddr::BROADCAST)
-        })
+    pub fn gratuitous(operation: Operation, mac: MacAddr, ip: Ipv4Addr) -> Frame {
+        let message = Self {
+            operation,
+            sender_hardware: mac,
+            sender_protocol: ip,
+            target_hardware: MacAddr::BROADCAST,
+            target_protocol: ip,
+        };
+        message.encode(MacAddr::BROADCAST)
     }
 }
 
@@ -153,7 +152,8 @@ mod tests {
 
     #[test]
     fn gratuitous_frames_are_a_request_and_a_reply_to_everybody() {
-        for (frame, opcode) in Arp::gratuitous(US, [10, 0, 0, 1].into()).iter().zip([1, 2]) {
+        for (operation, opcode) in [(Operation::Request, 1), (Operation::Reply, 2)] {
+            let frame = Arp::gratuitous(operation, US, [10, 0, 0, 1].into());
             let bytes = frame.as_bytes();
             assert_eq!(bytes.len(), 60);
             assert_eq!(bytes[..6], [0xff; 6]);

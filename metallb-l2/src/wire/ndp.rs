@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::{ETHERTYPE_IPV6, Frame};
+use super::{ETHERTYPE_IPV6, Frame, checksum};
 use crate::interface::MacAddr;
 
 /// A neighbour solicitation that passed every check of RFC 4861 §7.1.1.
@@ -46,6 +46,8 @@ pub enum NdpError {
     OtherMessage,
     /// The hop limit is not 255: it came through a router.
     HopLimit,
+    /// The source is a group.
+    MulticastSource,
     /// The checksum is wrong.
     Checksum,
     /// The code is not 0.
@@ -56,6 +58,17 @@ pub enum NdpError {
     BadOption,
     /// A solicitation from `::` that is not to a solicited-node group, or carries the source's hardware address.
     BadProbe,
+    /// An advertisement to a group that claims to be the answer to a question.
+    SolicitedToGroup,
+}
+
+/// Whether the checksum of a received message can be checked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Checksum {
+    /// It is in the message.
+    Present,
+    /// The sender is on this machine and left it to hardware that the message never reached.
+    Offloaded,
 }
 
 impl Message {
@@ -63,7 +76,7 @@ impl Message {
     ///
     /// # Errors
     /// The first check that fails, in the order of [`NdpError`]'s variants after `OtherMessage`.
-    pub fn decode(payload: &[u8]) -> Result<Self, NdpError> {
+    pub fn decode(payload: &[u8], checksum: Checksum) -> Result<Self, NdpError> {
         let (header, rest) = payload.split_first_chunk::<IPV6_HEADER>().ok_or(NdpError::Malformed)?;
         if header[0] >> 4 != 6 {
             return Err(NdpError::Malformed);
@@ -82,7 +95,10 @@ impl Message {
         }
         let source = address(header, 8);
         let destination = address(header, 24);
-        if checksum(source, destination, body) != 0 {
+        if source.is_multicast() {
+            return Err(NdpError::MulticastSource);
+        }
+        if checksum == Checksum::Present && checksum::icmpv6(source, destination, body) != 0 {
             return Err(NdpError::Checksum);
         }
         if fixed[1] != 0 {
@@ -109,6 +125,9 @@ impl Message {
             return Err(NdpError::BadOption);
         }
         if fixed[0] == ADVERTISEMENT {
+            if fixed[4] & SOLICITED != 0 && destination.is_multicast() {
+                return Err(NdpError::SolicitedToGroup);
+            }
             return Ok(Self::Advertisement(Advertisement { target, target_link_layer: link_layer }));
         }
         if source.is_unspecified() && (link_layer.is_some() || !is_solicited_node(destination)) {
@@ -161,7 +180,14 @@ fn is_solicited_node(ip: Ipv6Addr) -> bool {
     solicited_node(ip) == ip
 }
 
-fn advertisement(mac: MacAddr, source: Ipv6Addr, to: MacAddr, destination: Ipv6Addr, target: Ipv6Addr, flags: u8) -> Frame {
+fn advertisement(
+    mac: MacAddr,
+    source: Ipv6Addr,
+    to: MacAddr,
+    destination: Ipv6Addr,
+    target: Ipv6Addr,
+    flags: u8,
+) -> Frame {
     let mut body = [0; BODY + 8];
     body[0] = ADVERTISEMENT;
     body[4] = flags;
@@ -173,7 +199,7 @@ fn advertisement(mac: MacAddr, source: Ipv6Addr, to: MacAddr, destination: Ipv6A
 }
 
 fn packet(from: MacAddr, to: MacAddr, source: Ipv6Addr, destination: Ipv6Addr, body: &mut [u8; BODY + 8]) -> Frame {
-    let sum = checksum(source, destination, body);
+    let sum = checksum::icmpv6(source, destination, body);
     body[2..4].copy_from_slice(&sum.to_be_bytes());
     let mut packet = [0; IPV6_HEADER + BODY + 8];
     packet[0] = 0x60;
@@ -184,22 +210,6 @@ fn packet(from: MacAddr, to: MacAddr, source: Ipv6Addr, destination: Ipv6Addr, b
     packet[24..40].copy_from_slice(&destination.octets());
     packet[IPV6_HEADER..].copy_from_slice(body);
     Frame::new(to, from, ETHERTYPE_IPV6, &packet)
-}
-
-/// The Internet checksum with the pseudo-header of RFC 8200 §8.1; 0 over a message whose checksum is right.
-fn checksum(source: Ipv6Addr, destination: Ipv6Addr, body: &[u8]) -> u16 {
-    let words = |bytes: &[u8]| -> u64 {
-        let (pairs, rest) = bytes.as_chunks::<2>();
-        let sum: u64 = pairs.iter().map(|pair| u64::from(u16::from_be_bytes(*pair))).sum();
-        sum + rest.first().map_or(0, |&last| u64::from(last) << 8)
-    };
-    let mut sum = words(&source.octets()) + words(&destination.octets()) + words(body);
-    sum += body.len() as u64 + u64::from(ICMPV6);
-    while sum > 0xffff {
-        sum = (sum >> 16) + (sum & 0xffff);
-    }
-    // At most 16 bits are left.
-    !(sum as u16)
 }
 
 fn address<const N: usize>(bytes: &[u8; N], at: usize) -> Ipv6Addr {
@@ -237,6 +247,10 @@ mod tests {
         "fc00:f853:ccd:e799::".parse().unwrap()
     }
 
+    fn decode(bytes: &[u8]) -> Result<Message, NdpError> {
+        Message::decode(bytes, Checksum::Present)
+    }
+
     fn payload(frame: &Frame) -> Vec<u8> {
         Ethernet::decode(frame.as_bytes()).unwrap().payload.to_vec()
     }
@@ -244,7 +258,7 @@ mod tests {
     #[test]
     fn reply_to_a_solicitation_has_the_body_of_the_contract() {
         let frame = solicitation(ASKER, "fe80::9".parse().unwrap(), vip());
-        let Ok(Message::Solicitation(asked)) = Message::decode(&payload(&frame)) else { panic!("not a solicitation") };
+        let Ok(Message::Solicitation(asked)) = decode(&payload(&frame)) else { panic!("not a solicitation") };
         let reply = asked.reply(MAC, "fe80::1".parse().unwrap(), ASKER);
         let bytes = reply.as_bytes();
         assert_eq!(bytes[..6], ASKER.0);
@@ -252,7 +266,7 @@ mod tests {
         assert_eq!(bytes[58..62], [0x40, 0, 0, 0]);
         assert_eq!(bytes[62..78], vip().octets());
         assert_eq!(bytes[78..86], [2, 1, 2, 0, 0, 0, 0, 1]);
-        assert!(matches!(Message::decode(&payload(&reply)), Ok(Message::Advertisement(ad)) if ad.target == vip()));
+        assert!(matches!(decode(&payload(&reply)), Ok(Message::Advertisement(ad)) if ad.target == vip()));
     }
 
     #[test]
@@ -261,28 +275,29 @@ mod tests {
         let changed = |at: usize, value: u8| {
             let mut bytes = good.clone();
             bytes[at] = value;
-            Message::decode(&bytes)
+            decode(&bytes)
         };
         assert_eq!(changed(0, 0x40), Err(NdpError::Malformed));
         assert_eq!(changed(5, 200), Err(NdpError::Malformed));
         assert_eq!(changed(6, 17), Err(NdpError::OtherMessage));
         assert_eq!(changed(7, 254), Err(NdpError::HopLimit));
         assert_eq!(changed(40, 133), Err(NdpError::OtherMessage));
+        assert_eq!(changed(8, 0xff), Err(NdpError::MulticastSource));
         assert_eq!(changed(42, good[42] ^ 1), Err(NdpError::Checksum));
-        assert_eq!(Message::decode(&good[..50]), Err(NdpError::Malformed));
+        assert_eq!(decode(&good[..50]), Err(NdpError::Malformed));
     }
 
     proptest! {
         #[test]
         fn decode_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Message::decode(&bytes);
+            let _ = decode(&bytes);
         }
 
         #[test]
         fn decode_never_panics_on_a_damaged_solicitation(at in 0_usize..72, value: u8) {
             let mut bytes = payload(&solicitation(ASKER, "fe80::9".parse().unwrap(), vip()));
             bytes[at] = value;
-            let _ = Message::decode(&bytes);
+            let _ = decode(&bytes);
         }
     }
 }

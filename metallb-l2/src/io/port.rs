@@ -1,0 +1,84 @@
+//! One interface in use: its socket, and the frames that wait for it.
+
+use std::collections::VecDeque;
+use std::io;
+
+use super::driver::now;
+use super::raw_socket::{RawSocket, ReceiveBatch};
+use super::sys;
+use crate::engine::{Engine, Received};
+use crate::wire::Frame;
+
+/// An interface with its socket.
+#[derive(Debug)]
+pub(super) struct Port {
+    pub(super) socket: RawSocket,
+    outbox: VecDeque<Frame>,
+}
+
+impl Port {
+    pub(super) fn open(interface: u32) -> io::Result<Self> {
+        Ok(Self { socket: RawSocket::open(interface)?, outbox: VecDeque::new() })
+    }
+
+    /// Puts a frame in line. When too many wait the interface does not send at all, and the oldest is the least worth.
+    pub(super) fn queue(&mut self, frame: Frame) {
+        if self.outbox.len() == OUTBOX_MAX {
+            self.outbox.pop_front();
+        }
+        self.outbox.push_back(frame);
+    }
+
+    pub(super) fn has_frames_waiting(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
+    /// Sends what waits, as far as the kernel takes it now. A frame that fails is not tried again: announcements are repeated, and
+    /// so are questions.
+    pub(super) fn flush(&mut self, interface: u32) {
+        while !self.outbox.is_empty() {
+            let frames = match self.outbox.as_slices() {
+                ([], second) => second,
+                (first, _) => first,
+            };
+            match self.socket.send(frames) {
+                Ok(sent) => drop(self.outbox.drain(..sent)),
+                Err(error) if sys::is_transient(&error) => return,
+                Err(error) => {
+                    tracing::debug!(%error, interface, "frame could not be sent");
+                    self.outbox.pop_front();
+                }
+            }
+        }
+        self.outbox.shrink_to(OUTBOX_KEPT);
+    }
+
+    /// Feeds received frames to the engine and sends the answers, for a few batches: then it is the others' turn.
+    ///
+    /// # Errors
+    /// The interface can't be read now.
+    pub(super) fn serve(&mut self, interface: u32, engine: &mut Engine, batch: &mut ReceiveBatch) -> io::Result<()> {
+        for _ in 0..BATCHES_PER_TURN {
+            let count = self.socket.receive(batch)?;
+            // Once for what came in together.
+            let now = now();
+            for (bytes, checksum) in batch.frames() {
+                if let Ok(reply) = engine.handle_frame(now, &Received { interface, bytes, checksum }) {
+                    self.queue(reply);
+                }
+            }
+            self.flush(interface);
+            if count < RawSocket::BATCH {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Batches of one interface that are handled before the others get their turn.
+const BATCHES_PER_TURN: usize = 8;
+/// Frames that may wait for an interface: a burst for 65,536 IPv6 addresses.
+const OUTBOX_MAX: usize = 65_536;
+/// Room for frames that is kept when none waits.
+const OUTBOX_KEPT: usize = 1024;

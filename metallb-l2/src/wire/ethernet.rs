@@ -1,0 +1,82 @@
+//! The Ethernet header (IEEE 802.3), and the priority tag that may stand behind it.
+
+use super::{ETHERNET_HEADER, ETHERTYPE_VLAN};
+use crate::interface::MacAddr;
+
+/// The header of an Ethernet frame, and what follows it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Ethernet<'a> {
+    /// Destination.
+    pub destination: MacAddr,
+    /// Source.
+    pub source: MacAddr,
+    /// EtherType; that of the tag for a frame of a VLAN.
+    pub ethertype: u16,
+    /// The rest of the frame.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Ethernet<'a> {
+    /// Splits a frame; `None` when it is shorter than its headers. A tag of VLAN 0 carries a priority and no VLAN
+    /// (IEEE 802.1Q §9.6), so it is skipped; any other tag is left in place.
+    #[must_use]
+    pub fn decode(frame: &'a [u8]) -> Option<Self> {
+        let (header, payload) = frame.split_first_chunk::<ETHERNET_HEADER>()?;
+        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *header;
+        let ethertype = u16::from_be_bytes([t0, t1]);
+        let (ethertype, payload) = match ethertype {
+            ETHERTYPE_VLAN => {
+                let ([c0, c1, i0, i1], inner) = payload.split_first_chunk::<VLAN_TAG>()?;
+                match u16::from_be_bytes([*c0, *c1]) & VLAN_ID {
+                    0 => (u16::from_be_bytes([*i0, *i1]), inner),
+                    _ => (ethertype, payload),
+                }
+            }
+            _ => (ethertype, payload),
+        };
+        Some(Self {
+            destination: MacAddr([d0, d1, d2, d3, d4, d5]),
+            source: MacAddr([s0, s1, s2, s3, s4, s5]),
+            ethertype,
+            payload,
+        })
+    }
+}
+
+/// Bytes of a tag behind its EtherType: control information, and the EtherType of what follows.
+const VLAN_TAG: usize = 4;
+/// The bits of the control information that name the VLAN.
+const VLAN_ID: u16 = 0x0fff;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(after_addresses: &[u8]) -> Vec<u8> {
+        [[2; 6], [4; 6]].concat().into_iter().chain(after_addresses.iter().copied()).collect()
+    }
+
+    #[test]
+    fn header_is_split_from_the_payload() {
+        let bytes = frame(&[0x08, 0x06, 1, 2, 3]);
+        let decoded = Ethernet::decode(&bytes).unwrap();
+        assert_eq!((decoded.destination, decoded.source), (MacAddr([2; 6]), MacAddr([4; 6])));
+        assert_eq!((decoded.ethertype, decoded.payload), (0x0806, &[1, 2, 3][..]));
+    }
+
+    #[test]
+    fn priority_tag_is_skipped_and_other_tags_stay() {
+        let priority = frame(&[0x81, 0x00, 0xe0, 0x00, 0x08, 0x06, 7]);
+        let decoded = Ethernet::decode(&priority).unwrap();
+        assert_eq!((decoded.ethertype, decoded.payload), (0x0806, &[7][..]));
+        let vlan = frame(&[0x81, 0x00, 0x00, 0x64, 0x08, 0x06, 7]);
+        assert_eq!(Ethernet::decode(&vlan).unwrap().ethertype, ETHERTYPE_VLAN);
+    }
+
+    #[test]
+    fn truncated_header_or_tag_is_refused() {
+        let bytes = frame(&[0x81, 0x00, 0x00, 0x00, 0x08]);
+        assert!((0..bytes.len()).all(|len| len == ETHERNET_HEADER || Ethernet::decode(&bytes[..len]).is_none()));
+        assert_eq!(Ethernet::decode(&bytes), None);
+    }
+}

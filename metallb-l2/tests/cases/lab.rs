@@ -1,0 +1,210 @@
+//! The driver on a real link: a pair of virtual cards in a network namespace of the test's own, which the kernel removes with the
+//! thread that made it.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use metallb_l2::interface::{Interface, MacAddr, Scope};
+use metallb_l2::io::{Driver, Handle, InterfaceFilter, RawSocket, ReceiveBatch};
+use metallb_l2::wire::ndp::Checksum;
+
+use crate::frames::{US, VIP4, VIP4_SENTINEL, VIP6, who_has};
+use crate::{owned, table};
+
+/// A driver on one end, a client on the other.
+struct Lab {
+    driver: Driver,
+    client: RawSocket,
+    batch: ReceiveBatch,
+}
+
+impl Lab {
+    fn new(addresses: Vec<(IpAddr, Scope)>) -> Self {
+        ip(
+            "link add vip0 address 02:00:00:00:00:01 mtu 9216 type veth peer name cli0 address 02:00:00:00:00:09 mtu 9216",
+        );
+        for card in ["vip0", "cli0"] {
+            // Without its usual chatter the kernel's own packets do not get in the way.
+            ip(&format!("link set {card} addrgenmode none"));
+            ip(&format!("link set {card} up"));
+        }
+        ip("addr add fe80::1/64 dev vip0 nodad");
+        let only: InterfaceFilter = Arc::new(|name| name == "vip0");
+        let driver = Driver::start(only, 1).unwrap();
+        let handle = driver.handle();
+        wait_for("the interface", || ready(&handle).is_some());
+        let client = RawSocket::open(nix::net::if_::if_nametoindex("cli0").unwrap()).unwrap();
+        handle.announce(addresses);
+        Self { driver, client, batch: ReceiveBatch::new() }
+    }
+
+    fn send(&self, frame: &[u8]) {
+        assert_eq!(self.client.send(&[frame]).unwrap(), 1);
+    }
+
+    /// The frames that came since the last call.
+    fn receive(&mut self) -> Vec<Vec<u8>> {
+        self.client.receive(&mut self.batch).unwrap();
+        self.batch.frames().map(|(bytes, _)| bytes.to_vec()).collect()
+    }
+
+    /// Sends a frame, and a question behind it; returns the answers that came before the answer to that question.
+    fn answers_to(&mut self, frame: &[u8]) -> Vec<Vec<u8>> {
+        self.send(frame);
+        self.send(&who_has(VIP4_SENTINEL));
+        let mut answers = Vec::new();
+        wait_for("the answer to the last question", || {
+            let mut found = false;
+            for frame in self.receive().into_iter().filter(|frame| is_answer(frame)) {
+                if is_arp(&frame) && frame[28..32] == VIP4_SENTINEL.octets() {
+                    found = true;
+                } else {
+                    answers.push(frame);
+                }
+            }
+            found
+        });
+        answers
+    }
+
+    /// Waits for gratuitous frames from `mac` about each of `addresses`.
+    fn wait_for_announcements(&mut self, mac: MacAddr, addresses: impl IntoIterator<Item = IpAddr>) {
+        let mut missing: BTreeSet<IpAddr> = addresses.into_iter().collect();
+        wait_for("announcements", || {
+            for frame in self.receive().into_iter().filter(|frame| frame[6..12] == mac.0 && frame[0] & 1 == 1) {
+                if is_arp(&frame) {
+                    missing.remove(&IpAddr::from(<[u8; 4]>::try_from(&frame[28..32]).unwrap()));
+                } else if frame[54] == 136 {
+                    missing.remove(&IpAddr::from(<[u8; 16]>::try_from(&frame[62..78]).unwrap()));
+                }
+            }
+            missing.is_empty()
+        });
+    }
+}
+
+#[test]
+fn lab_driver_does_what_each_case_demands_on_a_real_link() {
+    in_namespace(|| {
+        let mut lab = Lab::new(owned());
+        lab.wait_for_announcements(US, [VIP4.into(), VIP6.into(), VIP4_SENTINEL.into()]);
+        // A frame must have a header to be sent, and a checksum is not left to hardware between packet sockets.
+        let sendable = |case: &crate::Case| case.frame.len() >= 14 && case.checksum == Checksum::Present;
+        for case in table().into_iter().filter(sendable) {
+            let conflicts = |lab: &Lab| lab.driver.handle().counters().conflicts.values().sum::<u64>();
+            let before = conflicts(&lab);
+            let answers = lab.answers_to(&case.frame);
+            let expected: Vec<Vec<u8>> = case.expected.into_iter().collect();
+            assert_eq!(answers, expected, "{}: {}", case.id, case.what);
+            assert_eq!(conflicts(&lab) > before, case.conflict, "{}: {}", case.id, case.what);
+        }
+    });
+}
+
+#[test]
+fn lab_changed_hardware_address_and_returning_link_are_announced_by_themselves() {
+    in_namespace(|| {
+        let mut lab = Lab::new(vec![(VIP4.into(), Scope::All), (VIP6.into(), Scope::All)]);
+        lab.wait_for_announcements(US, [VIP4.into(), VIP6.into()]);
+        let moved = MacAddr([2, 0, 0, 0, 0, 0x77]);
+        ip("link set vip0 address 02:00:00:00:00:77");
+        lab.wait_for_announcements(moved, [VIP4.into(), VIP6.into()]);
+        ip("link set cli0 down");
+        let handle = lab.driver.handle();
+        wait_for("the loss of the link to be seen", || handle.interfaces().is_empty());
+        ip("link set cli0 up");
+        let last = MacAddr([2, 0, 0, 0, 0, 0x78]);
+        ip("link set vip0 address 02:00:00:00:00:78");
+        lab.client = RawSocket::open(nix::net::if_::if_nametoindex("cli0").unwrap()).unwrap();
+        lab.wait_for_announcements(last, [VIP4.into(), VIP6.into()]);
+    });
+}
+
+#[test]
+fn lab_burst_for_thousands_of_addresses_arrives_whole() {
+    in_namespace(|| {
+        let addresses: Vec<IpAddr> = (0..10_000).map(|n| Ipv4Addr::from_bits(0x0a00_0000 + n).into()).collect();
+        let mut lab = Lab::new(Vec::new());
+        lab.driver.handle().announce(addresses.iter().map(|&ip| (ip, Scope::All)).collect());
+        lab.wait_for_announcements(US, addresses);
+    });
+}
+
+#[test]
+fn lab_group_is_joined_while_an_address_needs_it() {
+    in_namespace(|| {
+        let lab = Lab::new(vec![(VIP6.into(), Scope::All)]);
+        let listed = |what: &str| ip("maddr show dev vip0").contains(what);
+        wait_for("the groups", || listed("33:33:ff:00:00:00") && listed("ff02::1:ff00:0"));
+        lab.driver.handle().announce(Vec::new());
+        wait_for("their end", || !listed("33:33:ff:00:00:00") && !listed("ff02::1:ff00:0"));
+    });
+}
+
+#[test]
+fn lab_stopped_driver_is_silent() {
+    in_namespace(|| {
+        let mut lab = Lab::new(owned());
+        lab.answers_to(&who_has(VIP4));
+        let Lab { driver, client, mut batch } = lab;
+        let handle = driver.handle();
+        drop(driver);
+        while client.receive(&mut batch).unwrap() > 0 {}
+        client.send(&[who_has(VIP4)]).unwrap();
+        handle.announce(owned());
+        std::thread::sleep(Duration::from_millis(50));
+        client.receive(&mut batch).unwrap();
+        assert!(batch.frames().all(|(frame, _)| !is_answer(frame)));
+    });
+}
+
+fn is_arp(frame: &[u8]) -> bool {
+    frame[12..14] == [0x08, 0x06]
+}
+
+/// An ARP reply to somebody, or a neighbour advertisement without the override flag: no announcement.
+fn is_answer(frame: &[u8]) -> bool {
+    match is_arp(frame) {
+        true => frame[21] == 2 && frame[0] & 1 == 0,
+        false => frame[54] == 136 && frame[58] & 0x20 == 0,
+    }
+}
+
+fn ready(handle: &Handle) -> Option<Interface> {
+    handle.interfaces().into_iter().find(|interface| interface.link_local.is_some())
+}
+
+fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < PATIENCE, "waited too long for {what}");
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// Runs `ip` in the namespace of this thread.
+fn ip(arguments: &str) -> String {
+    let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs a test in a new network namespace, on a thread of its own; says so if the host does not allow it.
+fn in_namespace(test: impl FnOnce() + Send + 'static) {
+    if let Err(error) = Command::new("ip").arg("-V").output() {
+        println!("SKIPPED: the program `ip` (iproute2) is missing: {error}");
+        return;
+    }
+    let result = std::thread::spawn(move || match nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET) {
+        Ok(()) => test(),
+        Err(error) => println!("SKIPPED: the right to make a network namespace (root) is missing: {error}"),
+    });
+    if let Err(panic) = result.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(10);

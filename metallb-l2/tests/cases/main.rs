@@ -1,0 +1,94 @@
+//! The ARP and NDP cases of the reliability catalogue (§4.3, §4.4): one table, run through the engine alone and against the
+//! driver on a real link.
+
+#![allow(clippy::disallowed_methods, reason = "tests bring the time, and wait for the kernel")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests may fail as tests do, and say what they skip"
+)]
+
+mod arp;
+mod frames;
+mod lab;
+mod ndp;
+
+use std::time::Instant;
+
+use metallb_l2::engine::{Config, Engine, Received};
+use metallb_l2::interface::{Interface, Scope};
+use metallb_l2::responder::DropReason;
+use metallb_l2::wire::ndp::Checksum;
+
+use self::frames::{
+    OTHER_INTERFACE, US, US_LINK_LOCAL, VIP4, VIP4_ELSEWHERE, VIP4_SENTINEL, VIP6, VIP6_ELSEWHERE, VIP6_TWIN,
+};
+
+/// One frame, and what must come of it.
+struct Case {
+    /// Number in the catalogue.
+    id: &'static str,
+    /// What is special about the frame.
+    what: String,
+    frame: Vec<u8>,
+    checksum: Checksum,
+    /// The exact answer, or the reason why there is none.
+    expected: Result<Vec<u8>, DropReason>,
+    /// Whether the frame shows that another host uses our address.
+    conflict: bool,
+}
+
+impl Case {
+    fn answered(id: &'static str, what: impl Into<String>, frame: Vec<u8>, answer: Vec<u8>) -> Self {
+        Self { id, what: what.into(), frame, checksum: Checksum::Present, expected: Ok(answer), conflict: false }
+    }
+
+    fn silent(id: &'static str, what: impl Into<String>, frame: Vec<u8>, reason: DropReason) -> Self {
+        Self { id, what: what.into(), frame, checksum: Checksum::Present, expected: Err(reason), conflict: false }
+    }
+
+    fn conflict(mut self) -> Self {
+        self.conflict = true;
+        self
+    }
+
+    fn offloaded(mut self) -> Self {
+        self.checksum = Checksum::Offloaded;
+        self
+    }
+}
+
+fn table() -> Vec<Case> {
+    arp::cases().into_iter().chain(ndp::cases()).collect()
+}
+
+/// What both runs answer for.
+fn owned() -> Vec<(std::net::IpAddr, Scope)> {
+    let elsewhere = || Scope::Only([OTHER_INTERFACE.into()].into());
+    vec![
+        (VIP4.into(), Scope::All),
+        (VIP4_SENTINEL.into(), Scope::All),
+        (VIP4_ELSEWHERE.into(), elsewhere()),
+        (VIP6.into(), Scope::All),
+        (VIP6_TWIN.into(), Scope::All),
+        (VIP6_ELSEWHERE.into(), elsewhere()),
+    ]
+}
+
+#[test]
+fn engine_does_what_each_case_demands() {
+    let now = Instant::now();
+    for case in table() {
+        let mut engine = Engine::new(Config::default(), 1, now);
+        let interface =
+            Interface { index: 1, name: "eth0".into(), mac: US, arp: true, link_local: Some(US_LINK_LOCAL) };
+        engine.set_interfaces(now, [interface]);
+        engine.set_addresses(now, owned());
+        let received = Received { interface: 1, bytes: &case.frame, checksum: case.checksum };
+        let answer = engine.handle_frame(now, &received).map(|frame| frame.as_bytes().to_vec());
+        assert_eq!(answer, case.expected, "{}: {}", case.id, case.what);
+        assert_eq!(engine.poll_event().is_some(), case.conflict, "{}: {}", case.id, case.what);
+        let dropped: u64 = engine.counters().dropped.values().sum();
+        assert_eq!(dropped, u64::from(case.expected.is_err()), "{}: every drop is counted once", case.id);
+    }
+}
