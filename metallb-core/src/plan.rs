@@ -3,6 +3,7 @@
 //! `metallb plan` and `metallb explain` print this; the controller and the speakers do it, with the same functions.
 
 mod diff;
+mod explain;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub use self::diff::{Change, ChangeKind, diff};
+pub use self::explain::{AddressExplanation, Explanation, Missing, MissingReason, NodeRouting, explain, explain_address};
 use crate::allocator::PoolVerdict;
 use crate::assignment::{AssignReason, Assigner, AssignmentState, Outcome};
 use crate::config::spec::Resources;

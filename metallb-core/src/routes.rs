@@ -187,3 +187,6 @@ fn eligible<'a>(
 
 /// LOCAL_PREF where none is configured.
 pub const DEFAULT_LOCAL_PREF: u32 = 100;
+
+#[cfg(test)]
+mod tests;

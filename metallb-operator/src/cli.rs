@@ -8,6 +8,7 @@ use crate::telemetry::{self, LogFormat, LogLevel};
 
 pub mod controller;
 pub mod crds;
+pub mod explain;
 pub mod options;
 pub mod plan;
 pub mod speaker;
@@ -26,6 +27,8 @@ pub struct Cli {
 enum Command {
     /// Show what would happen, and what a change would do, before anything is applied
     Plan(plan::PlanArgs),
+    /// Tell why a Service has what it has, and what is missing
+    Explain(explain::ExplainArgs),
     /// Give addresses to Services of type LoadBalancer (one per cluster)
     Controller(controller::ControllerArgs),
     /// Announce addresses from this node (one per node)
@@ -49,6 +52,7 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         match self.command {
             Command::Plan(args) => finish(args.run()),
+            Command::Explain(args) => finish(args.run()),
             Command::Crds(args) => finish(args.run()),
             Command::Controller(args) => finish(args.run()),
             Command::Speaker(args) => finish(args.run()),

@@ -146,16 +146,22 @@ impl FactsArgs {
     #[must_use]
     pub fn plan(&self, manifests: &mut Manifests, gone: &BTreeSet<NodeName>) -> Plan {
         let (world, problems) = self.world(manifests, gone);
-        let options = PlanOptions {
-            class: Some(self.lb_class.clone()).filter(|class| !class.is_empty()),
-            rules: ElectionRules { live: LiveSpeakers::EveryNode, ignore_exclude_label: self.ignore_exclude_lb },
-        };
-        let mut result = plan(&world.resources, &world.cluster, &world.order, &options);
+        let mut result = plan(&world.resources, &world.cluster, &world.order, &self.options());
         result.problems.extend(problems);
         result
     }
 
-    fn world(&self, manifests: &mut Manifests, gone: &BTreeSet<NodeName>) -> (World, Vec<Problem>) {
+    /// What the flags say that a plan should assume.
+    #[must_use]
+    pub fn options(&self) -> PlanOptions {
+        PlanOptions {
+            class: Some(self.lb_class.clone()).filter(|class| !class.is_empty()),
+            rules: ElectionRules { live: LiveSpeakers::EveryNode, ignore_exclude_label: self.ignore_exclude_lb },
+        }
+    }
+
+    /// The facts that `manifests` and the flags give, without the nodes in `gone`.
+    pub(super) fn world(&self, manifests: &mut Manifests, gone: &BTreeSet<NodeName>) -> (World, Vec<Problem>) {
         let (mut world, problems) = manifests.world();
         let cluster = &mut world.cluster;
         if cluster.nodes.is_empty() {

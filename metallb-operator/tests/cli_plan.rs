@@ -1,0 +1,312 @@
+//! `metallb plan` and `metallb explain` as programs: the recorded conformance cases, exit codes, broken input, large input.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+
+#[test]
+fn plan_meets_every_recorded_case_about_allocation() {
+    conformance("allocation.jsonl", 146);
+}
+
+#[test]
+fn plan_meets_every_recorded_case_about_bgp() {
+    conformance("bgp.jsonl", 106);
+}
+
+#[test]
+fn plan_meets_every_recorded_case_about_configuration() {
+    conformance("config.jsonl", 131);
+}
+
+#[test]
+fn plan_meets_every_recorded_case_about_l2() {
+    conformance("l2.jsonl", 95);
+}
+
+#[test]
+fn plan_of_manifests_exits_with_0_and_says_who_answers() {
+    let (code, plan) = plan_json(&[], MANIFESTS);
+    assert_eq!(code, 0);
+    let web = &plan["services"][0];
+    assert_eq!(web["ips"], json!(["192.168.10.0"]));
+    assert_eq!(web["l2"][0]["node"], "node-b");
+    assert_eq!(web["bgp"].as_array().unwrap().len(), 2);
+    assert!(plan.get("changes").is_none());
+}
+
+#[test]
+fn losing_the_owner_is_a_disruption_and_exits_with_2() {
+    let (code, plan) = plan_json(&["--without-node", "node-b"], MANIFESTS);
+    assert_eq!(code, 2);
+    let moved =
+        json!({"service": "default/web", "kind": "owner-moved", "from": "node-b", "to": "node-a", "disruptive": true});
+    assert!(plan["changes"].as_array().unwrap().contains(&moved), "{}", plan["changes"]);
+    let withdrawn = |change: &&Value| change["kind"] == "route-withdrawn";
+    assert_eq!(plan["changes"].as_array().unwrap().iter().filter(withdrawn).count(), 1);
+}
+
+#[test]
+fn deleting_a_pool_in_use_loses_the_address() {
+    let (code, plan) = plan_json(&["--delete", "IPAddressPool/metallb-system/demo"], MANIFESTS);
+    assert_eq!(code, 2);
+    let lost = |change: &Value| change["kind"] == "ip-lost" && change["from"] == "192.168.10.0";
+    assert!(plan["changes"].as_array().unwrap().iter().any(lost));
+}
+
+#[test]
+fn change_that_only_adds_disrupts_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("more.yaml");
+    std::fs::write(&file, SECOND_SERVICE).unwrap();
+    let (code, plan) = plan_json(&["--change", file.to_str().unwrap()], MANIFESTS);
+    assert_eq!(code, 0);
+    let gained =
+        json!({"service": "default/db", "kind": "ip-gained", "from": null, "to": "192.168.10.1", "disruptive": false});
+    assert!(plan["changes"].as_array().unwrap().contains(&gained), "{}", plan["changes"]);
+}
+
+#[test]
+fn broken_document_is_named_and_the_rest_is_planned() {
+    let (code, plan) = plan_json(&[], &format!("{MANIFESTS}---\nkind: [\n"));
+    assert_eq!(code, 1);
+    assert_eq!(plan["services"][0]["state"], "assigned");
+    let message = plan["problems"][0]["message"].as_str().unwrap();
+    assert!(message.contains("document 8") && message.contains("line "), "{message}");
+}
+
+#[test]
+fn missing_file_exits_with_1_and_names_it() {
+    let output = metallb(&["plan", "-f", "/nonexistent.yaml"], "");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/nonexistent.yaml"));
+}
+
+#[test]
+fn table_for_people_has_no_colours_in_a_pipe_and_says_whom_it_hurts() {
+    let output = metallb(&["plan", "-f", "-", "--without-node", "node-b"], MANIFESTS);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(!text.contains('\x1b'));
+    assert!(
+        text.contains("WHAT WOULD CHANGE") && text.contains("Connections break for 1 Service(s): default/web"),
+        "{text}"
+    );
+}
+
+#[test]
+fn explain_tells_the_story_of_a_service() {
+    let text = explain(&["default/web"], MANIFESTS);
+    for part in ["192.168.10.0", "pool demo", "node-b answers", "node-a", "peer tor", "192.168.10.0/32"] {
+        assert!(text.contains(part), "{part} is missing in:\n{text}");
+    }
+}
+
+#[test]
+fn explain_names_what_is_missing() {
+    let lonely =
+        MANIFESTS.replace("kind: L2Advertisement", "kind: Other").replace("kind: BGPAdvertisement", "kind: Other");
+    let text = explain(&["default/web"], &lonely);
+    assert!(text.contains("no L2Advertisement reaches pool demo"), "{text}");
+    assert!(text.contains("no BGPAdvertisement reaches pool demo"), "{text}");
+    let excluded = MANIFESTS.replace(
+        "name: node-a}",
+        "name: node-a, labels: {node.kubernetes.io/exclude-from-external-load-balancers: \"\"}}",
+    );
+    assert!(explain(&["default/web"], &excluded).contains("node-a carries the label that excludes it"), "{text}");
+}
+
+#[test]
+fn explain_by_address_names_holder_owner_and_routes() {
+    let text = explain(&["--ip", "192.168.10.0"], MANIFESTS);
+    for part in ["default/web", "node-b answers", "192.168.10.0/32"] {
+        assert!(text.contains(part), "{part} is missing in:\n{text}");
+    }
+    let text = explain(&["--ip", "192.168.10.77"], MANIFESTS);
+    assert!(text.contains("pool demo") && text.contains("nobody"), "{text}");
+}
+
+#[test]
+fn explain_of_an_unknown_service_exits_with_1() {
+    let output = metallb(&["explain", "-f", "-", "default/nope"], MANIFESTS);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("default/nope"));
+}
+
+fn metallb(arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_metallb"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A program that fails early closes its input; its output says why.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+fn plan_json(arguments: &[&str], input: &str) -> (i32, Value) {
+    let output = metallb(&[&["plan", "-f", "-", "-o", "json"], arguments].concat(), input);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    let plan = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no JSON on standard output: {error}"));
+    (output.status.code().unwrap(), plan)
+}
+
+fn explain(arguments: &[&str], input: &str) -> String {
+    let output = metallb(&[&["explain", "-f", "-"], arguments].concat(), input);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs every case of a file; `cases` guards against a file that lost some.
+fn conformance(file: &str, cases: usize) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../metallb-core/tests/data/conformance").join(file);
+    let text = std::fs::read_to_string(path).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), cases);
+    let next = AtomicUsize::new(0);
+    let failures: Vec<String> = std::thread::scope(|scope| {
+        let worker = || {
+            std::iter::from_fn(|| lines.get(next.fetch_add(1, Ordering::Relaxed)))
+                .flat_map(|line| run_case(&serde_json::from_str(line).unwrap()))
+                .collect::<Vec<_>>()
+        };
+        let workers = [scope.spawn(worker), scope.spawn(worker)];
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+}
+
+fn run_case(case: &Value) -> Vec<String> {
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": case["objects"]}).to_string();
+    let arguments: Vec<&str> = case["args"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let (_, plan) = plan_json(&arguments, &list);
+    let mut failures = Vec::new();
+    let mut check = |what: &str, found: &Value, expected: &Value| {
+        if found != expected {
+            failures.push(format!("{} {what}: {found} instead of {expected}", case["id"]));
+        }
+    };
+    let expect = &case["expect"];
+    let found = by_name(&plan["services"]);
+    for (name, expected) in by_name(&expect["services"]) {
+        let service = found.get(&name).copied().unwrap_or(&Value::Null);
+        for field in ["state", "pool", "ips"] {
+            if let Some(expected) = expected.get(field) {
+                check(&format!("{name} {field}"), &service[field], expected);
+            }
+        }
+        if let Some(expected) = expected.get("l2") {
+            check(&format!("{name} l2"), &owners(&service["l2"], expected), &owners(expected, expected));
+        }
+        if let Some(expected) = expected.get("bgp") {
+            check(&format!("{name} bgp"), &routes(&service["bgp"]), &routes(expected));
+        }
+    }
+    let found = by_name(&plan["pools"]);
+    for (name, expected) in by_name(&expect["pools"]) {
+        for (field, expected) in expected.as_object().unwrap() {
+            check(&format!("pool {name} {field}"), &found.get(&name).copied().unwrap_or(&Value::Null)[field], expected);
+        }
+    }
+    let errors: Vec<&Value> =
+        plan["problems"].as_array().unwrap().iter().filter(|p| p["severity"] == "error").collect();
+    if let Some(invalid) = expect.get("invalid") {
+        check("invalid", &json!(!errors.is_empty()), invalid);
+    }
+    if let Some(blames) = expect.get("blames").filter(|blames| !blames.is_null()) {
+        check("blames", &json!(errors.iter().any(|problem| problem["object"] == *blames)), &json!(true));
+    }
+    failures
+}
+
+fn by_name(list: &Value) -> BTreeMap<String, &Value> {
+    let name = |value: &Value| {
+        format!("{}/{}", value["namespace"].as_str().unwrap_or_default(), value["name"].as_str().unwrap_or_default())
+    };
+    list.as_array().into_iter().flatten().map(|value| (name(value), value)).collect()
+}
+
+/// Owner and interfaces of every address that `named` names; an address left out has no owner.
+fn owners(list: &Value, named: &Value) -> Value {
+    let of = |ip: &Value| list.as_array().into_iter().flatten().find(|entry| entry["ip"] == *ip);
+    let owner = |entry: &Value| {
+        let found = of(&entry["ip"]).unwrap_or(&Value::Null);
+        let interfaces: BTreeSet<&str> =
+            found["interfaces"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        json!([entry["ip"], found["node"], if found["node"].is_null() { BTreeSet::new() } else { interfaces }])
+    };
+    named.as_array().into_iter().flatten().map(owner).collect()
+}
+
+fn routes(list: &Value) -> Value {
+    let texts = |value: &Value| -> BTreeSet<String> {
+        value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let route = |entry: &Value| {
+        json!([
+            entry["node"],
+            entry["peer"],
+            entry["prefix"],
+            entry["localPref"],
+            texts(&entry["communities"]),
+            texts(&entry["largeCommunities"])
+        ])
+        .to_string()
+    };
+    json!(list.as_array().into_iter().flatten().map(route).collect::<BTreeSet<_>>())
+}
+
+const MANIFESTS: &str = "\
+apiVersion: v1
+kind: Node
+metadata: {name: node-a}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: node-b}
+---
+apiVersion: metallb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: demo, namespace: metallb-system}
+spec: {addresses: [192.168.10.0/24]}
+---
+apiVersion: metallb.io/v1beta1
+kind: L2Advertisement
+metadata: {name: l2, namespace: metallb-system}
+spec: {}
+---
+apiVersion: metallb.io/v1beta1
+kind: BGPAdvertisement
+metadata: {name: bgp, namespace: metallb-system}
+spec: {}
+---
+apiVersion: metallb.io/v1beta2
+kind: BGPPeer
+metadata: {name: tor, namespace: metallb-system}
+spec: {myASN: 64512, peerASN: 64513, peerAddress: 172.16.0.1}
+---
+apiVersion: v1
+kind: List
+items:
+- apiVersion: v1
+  kind: Service
+  metadata: {name: web, namespace: default}
+  spec: {type: LoadBalancer, ports: [{port: 80}]}
+- apiVersion: discovery.k8s.io/v1
+  kind: EndpointSlice
+  metadata: {name: web-1, namespace: default, labels: {kubernetes.io/service-name: web}}
+  addressType: IPv4
+  endpoints: [{addresses: [10.244.0.7], nodeName: node-a, conditions: {ready: true}}]
+";
+
+const SECOND_SERVICE: &str = "\
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: default}
+spec: {type: LoadBalancer, ports: [{port: 5432}]}
+";
