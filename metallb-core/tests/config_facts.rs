@@ -12,7 +12,7 @@ mod support {
 use std::collections::BTreeMap;
 
 use metallb_core::config::{Config, ConfigReason, Parsed, Severity};
-use metallb_core::model::{IpFamily, Node};
+use metallb_core::model::{IpFamily, Node, PeerName, PoolName};
 use serde_json::{Value, json};
 
 use crate::support::objects::World;
@@ -265,8 +265,8 @@ fn bad_object_is_left_out_and_the_rest_stays_in_force() {
         peer("p", "10.9.9.9"),
         peer("q", "nowhere"),
     ]);
-    assert_eq!(parsed.config.pools.keys().map(|name| name.as_str()).collect::<Vec<_>>(), ["good"]);
-    assert_eq!(parsed.config.peers.keys().map(|name| name.as_str()).collect::<Vec<_>>(), ["p"]);
+    assert_eq!(parsed.config.pools.keys().map(PoolName::as_str).collect::<Vec<_>>(), ["good"]);
+    assert_eq!(parsed.config.peers.keys().map(PeerName::as_str).collect::<Vec<_>>(), ["p"]);
     assert_eq!(ads_of(&parsed.config, "good"), ["one"]);
     let blamed: Vec<String> = parsed.problems.iter().map(|p| format!("{} {}", p.object, p.field)).collect();
     assert_eq!(
@@ -287,7 +287,7 @@ fn of_two_overlapping_pools_the_older_stays() {
     let (a, z) = (pool("a", &["1.2.3.0/24"]), pool("z", &["1.2.3.0/25"]));
     for (a_age, z_age, winner) in [(&older, &newer, "a"), (&newer, &older, "z"), (&json!({}), &newer, "z")] {
         let parsed = parse(&[merged(a.clone(), a_age), merged(z.clone(), z_age)]);
-        assert_eq!(parsed.config.pools.keys().map(|name| name.as_str()).collect::<Vec<_>>(), [winner]);
+        assert_eq!(parsed.config.pools.keys().map(PoolName::as_str).collect::<Vec<_>>(), [winner]);
         assert!(parsed.problems[0].message.contains(&format!("of pool \"{winner}\"")), "{:?}", parsed.problems);
     }
 }

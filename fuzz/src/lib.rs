@@ -1,0 +1,3 @@
+//! What must hold for any input, one module per crate. The targets call these, and so do unit tests over `corpus/`.
+
+pub mod core;
