@@ -3,6 +3,7 @@
 
 mod config;
 mod connector;
+pub mod bfd_udp;
 mod driver;
 mod sockopt;
 mod speaker;

@@ -9,6 +9,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod bfd;
 #[cfg(feature = "io")]
 pub mod io;
 pub mod rib;

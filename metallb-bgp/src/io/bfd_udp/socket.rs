@@ -6,7 +6,9 @@ use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 
 use nix::cmsg_space;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt, sockopt};
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt, sockopt,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::bfd::{ECHO_PORT, Hops, MULTI_HOP_PORT, Meta, RoutingDomain, SINGLE_HOP_PORT, TTL};
@@ -64,8 +66,12 @@ impl Listener {
     pub(super) fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<(Meta, &'a [u8])>> {
         let mut control = cmsg_space!(libc::in6_pktinfo, libc::c_int);
         let mut parts = [IoSliceMut::new(buffer)];
-        let received =
-            recvmsg::<SockaddrStorage>(self.socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::MSG_DONTWAIT)?;
+        let received = recvmsg::<SockaddrStorage>(
+            self.socket.as_raw_fd(),
+            &mut parts,
+            Some(&mut control),
+            MsgFlags::MSG_DONTWAIT,
+        )?;
         let length = received.bytes;
         let (mut ttl, mut to) = (None, None);
         for message in received.cmsgs()? {

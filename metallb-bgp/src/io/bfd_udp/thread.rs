@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::AsFd as _;
-use std::sync::mpsc::{self, TryRecvError};
 use std::sync::Arc;
+use std::sync::mpsc::{self, TryRecvError};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -15,8 +15,8 @@ use tokio::sync::watch;
 use super::socket::{Listener, Port, Sender, interface_index, scoped};
 use super::{BfdError, BfdPath, BfdReport, BfdSnapshot, BfdStatus};
 use crate::bfd::{
-    AddSessionError, Discriminator, Engine, Event, EventKind, Profile, RoutingDomain, SessionKey, State, Transmit,
-    TransmitKind,
+    AddSessionError, Discriminator, Engine, Event, EventKind, Hops, Profile, RoutingDomain, SessionKey, State,
+    Transmit, TransmitKind,
 };
 
 #[derive(Debug)]
@@ -156,12 +156,7 @@ impl Driver {
         }
     }
 
-    fn add(
-        &mut self,
-        now: Instant,
-        path: BfdPath,
-        profile: Profile,
-    ) -> Result<watch::Receiver<BfdStatus>, BfdError> {
+    fn add(&mut self, now: Instant, path: BfdPath, profile: Profile) -> Result<watch::Receiver<BfdStatus>, BfdError> {
         if let Some(watched) = self.watched.get_mut(&path) {
             watched.profile = profile;
             if let Some(key) = watched.key {
@@ -206,8 +201,9 @@ impl Driver {
         let interface = path.interface.as_deref().map(interface_index).transpose()?;
         let domain = self.domain(path.vrf.as_deref());
         let key = SessionKey { remote: path.remote, hops: path.hops, domain, local: path.local, interface };
-        for port in [Port::of(path.hops), Port::Echo] {
-            self.listen(port, &key, path.vrf.as_deref())?;
+        self.listen(Port::of(path.hops), &key, path.vrf.as_deref())?;
+        if path.hops == Hops::Single {
+            self.listen(Port::Echo, &key, path.vrf.as_deref())?;
         }
         let discriminator = self.engine.add_session(now, key, profile)?;
         if !self.senders.contains_key(&discriminator) {
