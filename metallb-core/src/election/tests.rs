@@ -214,8 +214,9 @@ fn owner_follows_endpoints_and_advertisements_as_facts_16_to_28_say() {
 
 #[test]
 fn excluded_nodes_do_not_answer_as_facts_29_to_33_say() {
+    type Row<'a> = (u8, TrafficPolicy, &'a [&'a str], bool, Option<&'a str>);
     use TrafficPolicy::{Cluster as C, Local as L};
-    let rows: [(u8, TrafficPolicy, &[&str], bool, Option<&str>); 5] = [
+    let rows: [Row<'_>; 5] = [
         (29, C, &["iris2"], false, Some("iris1")),
         (30, C, &["iris1"], false, Some("iris2")),
         (31, C, &["iris1", "iris2"], false, None),
@@ -238,8 +239,9 @@ fn excluded_nodes_do_not_answer_as_facts_29_to_33_say() {
 
 #[test]
 fn service_selectors_and_shared_addresses_meet_as_facts_34_to_43_say() {
+    type Row<'a> = (u8, &'a str, &'a str, Vec<L2Advertisement>, Result<&'a str, L2Reason>);
     let web = || ad(&[]).service(&["app=web"]);
-    let rows: Vec<(u8, &str, &str, Vec<L2Advertisement>, Result<&str, L2Reason>)> = vec![
+    let rows: Vec<Row<'_>> = vec![
         (34, "app=web", "", vec![web()], Ok("iris2")),
         (35, "app=nginx", "", vec![web()], Err(L2Reason::NoMatchingAdvertisement)),
         (36, "app=nginx", "", vec![ad(&[]).service(&["app=web", "app=nginx"])], Ok("iris2")),
@@ -300,11 +302,12 @@ fn interfaces_are_the_union_as_facts_41_59_and_60_say() {
 
 #[test]
 fn preferences_decide_among_candidates_as_facts_44_to_49_say() {
+    type Row<'a> = (u8, TrafficPolicy, &'a [&'a str], Vec<L2Advertisement>, &'a [&'a str], &'a str);
     let edges = || ad(&[]).prefer(&[(100, "role=edge")]);
     let nodes = ["edge-a:role=edge,pick=a", "edge-b:role=edge", "worker-a:", "worker-b:"];
     let first_ad = || ad(&["edge-a"]).prefer(&[(100, "node=edge-a")]);
     let foreign = || ad(&["edge-a", "worker-a"]).service(&["app=other"]).prefer(&[(1000, "node=worker-a")]);
-    let rows: Vec<(u8, TrafficPolicy, &[&str], Vec<L2Advertisement>, &[&str], &str)> = vec![
+    let rows: Vec<Row<'_>> = vec![
         (44, TrafficPolicy::Cluster, &nodes, vec![ad(&[]).prefer(&[(100, "pick=a")])], &["worker-b"], "edge-a"),
         (45, TrafficPolicy::Local, &nodes, vec![ad(&[]).prefer(&[(100, "pick=a")])], &["worker-a"], "worker-a"),
         (
