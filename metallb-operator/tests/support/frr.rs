@@ -6,11 +6,11 @@ use std::time::Duration;
 use super::netns::{Namespace, Process, eventually, which};
 
 /// The programs that [`Frr::start`] needs.
-pub const PROGRAMS: [&str; 3] = ["zebra", "bgpd", "vtysh"];
+pub(crate) const PROGRAMS: [&str; 3] = ["zebra", "bgpd", "vtysh"];
 
 /// A running router.
 #[derive(Debug)]
-pub struct Frr {
+pub(crate) struct Frr {
     namespace: Namespace,
     directory: tempfile::TempDir,
     daemons: Vec<Process>,
@@ -18,7 +18,7 @@ pub struct Frr {
 
 impl Frr {
     /// Starts zebra, bgpd and the `extra` daemons with one integrated configuration, and waits until they listen to vtysh.
-    pub fn start(namespace: &Namespace, configuration: &str, extra: &[&str]) -> Self {
+    pub(crate) fn start(namespace: &Namespace, configuration: &str, extra: &[&str]) -> Self {
         // FRR refuses to run with sockets in a directory that its user cannot enter.
         let directory = tempfile::Builder::new().prefix("mlb-frr-").tempdir_in("/tmp").expect("temporary directory");
         std::process::Command::new("chown").args(["-R", "frr:frr"]).arg(directory.path()).status().expect("chown runs");
@@ -35,18 +35,18 @@ impl Frr {
     }
 
     /// What vtysh prints for one command.
-    pub fn show(&self, command: &str) -> String {
+    pub(crate) fn show(&self, command: &str) -> String {
         let output = self.vtysh_command().args(["-c", command]).output().expect("vtysh runs");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// What vtysh prints for one `… json` command, parsed.
-    pub fn json(&self, command: &str) -> serde_json::Value {
+    pub(crate) fn json(&self, command: &str) -> serde_json::Value {
         serde_json::from_str(&self.show(command)).unwrap_or(serde_json::Value::Null)
     }
 
     /// Applies configuration lines.
-    pub fn configure(&self, lines: &[&str]) {
+    pub(crate) fn configure(&self, lines: &[&str]) {
         let mut command = self.vtysh_command();
         command.args(["-c", "configure terminal"]);
         for line in lines {
@@ -57,7 +57,7 @@ impl Frr {
     }
 
     /// The next hops of a route in the router's table, sorted; empty when there is no such route.
-    pub fn next_hops(&self, prefix: &str) -> Vec<String> {
+    pub(crate) fn next_hops(&self, prefix: &str) -> Vec<String> {
         let family = if prefix.contains(':') { "ipv6" } else { "ip" };
         let routes = self.json(&format!("show {family} route {prefix} json"));
         let mut hops: Vec<String> = routes[prefix]

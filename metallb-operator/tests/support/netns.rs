@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Says why a lab cannot run here, in the form that the test command counts.
-pub fn skip(test: &str, missing: &str) {
+pub(crate) fn skip(test: &str, missing: &str) {
     println!("SKIPPED {test}: {missing}");
 }
 
 /// What a lab needs from the host, or the name of the first part that is missing.
-pub fn missing_part(programs: &[&str]) -> Option<String> {
+pub(crate) fn missing_part(programs: &[&str]) -> Option<String> {
     if !nix::unistd::geteuid().is_root() {
         return Some("root".to_owned());
     }
@@ -21,31 +21,34 @@ pub fn missing_part(programs: &[&str]) -> Option<String> {
 }
 
 /// The path of a program, from `PATH` or from where Debian keeps daemons.
-pub fn which(program: &str) -> Option<std::path::PathBuf> {
+pub(crate) fn which(program: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/lib/frr", "/usr/sbin", "/sbin"].map(Into::into))
+    // FRR's daemons first: OpenBGPD has a bgpd too.
+    [std::path::PathBuf::from("/usr/lib/frr")]
+        .into_iter()
+        .chain(std::env::split_paths(&path))
+        .chain(["/usr/sbin", "/sbin"].map(Into::into))
         .map(|directory| directory.join(program))
         .find(|candidate| candidate.is_file())
 }
 
 /// A set of namespaces that live and die together.
 #[derive(Debug)]
-pub struct Lab {
+pub(crate) struct Lab {
     prefix: String,
     namespaces: Vec<String>,
 }
 
 impl Lab {
     /// An empty lab with a prefix of its own.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         Self { prefix: format!("mlb{}x{serial}", std::process::id()), namespaces: Vec::new() }
     }
 
     /// Makes a namespace with loopback up.
-    pub fn namespace(&mut self, name: &str) -> Namespace {
+    pub(crate) fn namespace(&mut self, name: &str) -> Namespace {
         let full = format!("{}-{name}", self.prefix);
         must(Command::new("ip").args(["netns", "add", &full]));
         self.namespaces.push(full.clone());
@@ -55,7 +58,7 @@ impl Lab {
     }
 
     /// Joins two namespaces by a veth pair; returns nothing, the interfaces are up and have no addresses.
-    pub fn link(&self, left: &Namespace, left_interface: &str, right: &Namespace, right_interface: &str) {
+    pub(crate) fn link(&self, left: &Namespace, left_interface: &str, right: &Namespace, right_interface: &str) {
         must(Command::new("ip").args([
             "-n", &left.name, "link", "add", left_interface, "type", "veth", "peer", "name", right_interface, "netns",
             &right.name,
@@ -76,40 +79,35 @@ impl Drop for Lab {
 
 /// One namespace: a host of the lab.
 #[derive(Clone, Debug)]
-pub struct Namespace {
+pub(crate) struct Namespace {
     name: String,
 }
 
 impl Namespace {
-    /// The name that `ip netns` knows.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Runs `ip -n NAME ARGS`, which must succeed.
-    pub fn ip(&self, args: &str) -> String {
+    pub(crate) fn ip(&self, args: &str) -> String {
         text(&must(Command::new("ip").args(["-n", &self.name]).args(args.split_whitespace())))
     }
 
     /// A command that will run inside.
-    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name]).arg(program);
         command
     }
 
     /// Runs a shell line inside; the output is returned whatever the exit code.
-    pub fn shell(&self, line: &str) -> Output {
+    pub(crate) fn shell(&self, line: &str) -> Output {
         self.command("sh").args(["-c", line]).stdin(Stdio::null()).output().expect("sh runs")
     }
 
     /// Runs a shell line inside, which must succeed; returns its standard output.
-    pub fn must(&self, line: &str) -> String {
+    pub(crate) fn must(&self, line: &str) -> String {
         text(&must(self.command("sh").args(["-c", line])))
     }
 
     /// Starts a program inside; it is ended when the value is dropped. Its output goes to `log`.
-    pub fn spawn(&self, log: &Path, program: impl AsRef<OsStr>, args: &[&str]) -> Process {
+    pub(crate) fn spawn(&self, log: &Path, program: impl AsRef<OsStr>, args: &[&str]) -> Process {
         let output = std::fs::File::create(log).expect("log file");
         let errors = output.try_clone().expect("log file");
         let mut command = self.command(program);
@@ -118,31 +116,31 @@ impl Namespace {
     }
 
     /// The hardware address of an interface.
-    pub fn mac(&self, interface: &str) -> String {
+    pub(crate) fn mac(&self, interface: &str) -> String {
         self.must(&format!("cat /sys/class/net/{interface}/address")).trim().to_owned()
     }
 }
 
 /// A process of the lab. `ip netns exec` replaces itself, so the pid is the program's own.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     log: std::path::PathBuf,
 }
 
 impl Process {
     /// The pid of the program itself.
-    pub fn pid(&self) -> nix::unistd::Pid {
+    pub(crate) fn pid(&self) -> nix::unistd::Pid {
         nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).expect("pids fit"))
     }
 
     /// Sends a signal.
-    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
         nix::sys::signal::kill(self.pid(), signal).expect("the process is ours and alive");
     }
 
     /// Waits for the end, at most `patience`.
-    pub fn wait(&mut self, patience: Duration) -> Option<std::process::ExitStatus> {
+    pub(crate) fn wait(&mut self, patience: Duration) -> Option<std::process::ExitStatus> {
         let deadline = Instant::now() + patience;
         loop {
             if let Some(status) = self.child.try_wait().expect("wait works") {
@@ -155,13 +153,8 @@ impl Process {
         }
     }
 
-    /// Whether it still runs.
-    pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("wait works").is_none()
-    }
-
     /// What it printed so far.
-    pub fn output(&self) -> String {
+    pub(crate) fn output(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 }
@@ -174,7 +167,7 @@ impl Drop for Process {
 }
 
 /// Polls until `probe` gives a value. Panics with `what` and the last `evidence` after `patience`.
-pub fn eventually<T>(what: &str, patience: Duration, mut probe: impl FnMut() -> Result<T, String>) -> T {
+pub(crate) fn eventually<T>(what: &str, patience: Duration, mut probe: impl FnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + patience;
     loop {
         match probe() {
