@@ -20,9 +20,10 @@ if [ "$install" = 1 ] && [ "${#missing[@]}" -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     # A daemon that the package starts by itself would hold port 179 of this host: policy-rc.d says no.
     policy=/usr/sbin/policy-rc.d
-    [ -e "$policy" ] || { printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy" && trap 'rm -f "$policy"' EXIT; }
+    [ -e "$policy" ] || { printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy" && made_policy=1; }
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
       echo "some packages could not be installed; the tests that need them will be skipped: ${missing[*]}"
+    [ -z "${made_policy:-}" ] || rm -f "$policy"
   else
     echo "not root or no apt-get: tests that need ${missing[*]} will be skipped"
   fi
