@@ -1,1 +1,4 @@
 //! Naive, upstream-shaped algorithms that the benchmarks compare ours with.
+
+pub mod election;
+pub mod linear_allocator;
