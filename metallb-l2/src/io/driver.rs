@@ -373,7 +373,7 @@ const RETRY: Duration = Duration::from_millis(200);
 const RELIST_PERIOD: Duration = Duration::from_millis(50);
 
 /// How long an asker waits for the thread.
-const PATIENCE: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Events that wait for somebody to take them; older ones are dropped.
 const EVENTS_KEPT: usize = 1024;
