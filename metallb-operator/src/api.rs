@@ -1,65 +1,60 @@
-//! The nine kinds of `metallb.io`, one file each; `metallb crds` prints them (contract control-plane §1).
+//! The nine kinds of `metallb.io`; `metallb crds` prints their definitions (contract control-plane §1).
 
 mod advertisements;
 mod peers;
 mod pools;
+mod schema;
 mod statuses;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use advertisements::{
-    BgpAdvertisement, BgpAdvertisementSpec, Community, CommunityAlias, CommunitySpec, L2Advertisement, L2AdvertisementSpec,
-    NodePreference,
+    BgpAdvertisement, BgpAdvertisementSpec, Community, CommunityAlias, CommunitySpec, L2Advertisement,
+    L2AdvertisementSpec, NodePreference,
 };
 pub use peers::{
-    BfdProfile, BfdProfileSpec, BgpPeer, BgpPeerSpec, BgpPeerV1Beta1, BgpPeerV1Beta1Spec, SecretReference,
+    BfdProfile, BfdProfileSpec, BgpPeer, BgpPeerSpec, BgpPeerV1Beta1, BgpPeerV1Beta1Spec, NodeSelector,
+    NodeSelectorRequirement, SecretReference,
 };
 pub use pools::{IpAddressPool, IpAddressPoolSpec, IpAddressPoolStatus, ServiceAllocation};
 pub use statuses::{
-    ConfigurationState, ConfigurationStateStatus, InterfaceInfo, ServiceBgpStatus, ServiceBgpStatusSpec, ServiceBgpStatusStatus,
-    ServiceL2Status, ServiceL2StatusSpec, ServiceL2StatusStatus,
+    ConfigurationState, ConfigurationStateStatus, InterfaceInfo, ServiceBgpStatus, ServiceBgpStatusSpec,
+    ServiceBgpStatusStatus, ServiceL2Status, ServiceL2StatusSpec, ServiceL2StatusStatus,
 };
 
-/// A specification without fields.
+/// No fields.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Empty {}
 
 /// `metav1.LabelSelector`, matched as a whole when it is merged.
 pub type LabelSelector = k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-/// All definitions, by kind. `BGPPeer` is served in both versions; converting between them needs a webhook, see
-/// [`with_conversion_webhook`].
+/// All definitions, by plural name.
+///
+/// `BGPPeer` is served in both versions without a conversion webhook: every field of v1beta1 has the same name and meaning in
+/// v1beta2, so the API server's own conversion, which changes nothing but `apiVersion`, is right. Timers that are unset stay
+/// unset, where upstream's webhook turns them into 0s (contract control-plane §12, 16).
 #[must_use]
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    let mut all = vec![
-        without_required_spec(BfdProfile::crd()),
-        without_required_spec(BgpAdvertisement::crd()),
+    let mut all = [
+        optional_spec(BfdProfile::crd()),
+        optional_spec(BgpAdvertisement::crd()),
         peers::bgp_peer_crd(),
-        without_required_spec(Community::crd()),
+        optional_spec(Community::crd()),
         statuses::configuration_state_crd(),
         IpAddressPool::crd(),
-        without_required_spec(L2Advertisement::crd()),
-        without_required_spec(ServiceBgpStatus::crd()),
-        without_required_spec(ServiceL2Status::crd()),
+        optional_spec(L2Advertisement::crd()),
+        optional_spec(ServiceBgpStatus::crd()),
+        optional_spec(ServiceL2Status::crd()),
     ];
-    for definition in &mut all {
-        let annotations = definition.metadata.annotations.get_or_insert_default();
-        annotations.insert("controller-gen.kubebuilder.io/version".to_owned(), "v0.19.0".to_owned());
-    }
-    all
+    all.iter_mut().for_each(schema::finish);
+    all.into()
 }
 
-/// Lets users leave `spec` out where no field of it is required; the API server fills in an empty one.
-fn without_required_spec(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
-    for version in &mut definition.spec.versions {
-        let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) else { continue };
-        schema.required = None;
-        if let Some(spec) = schema.properties.as_mut().and_then(|properties| properties.get_mut("spec")) {
-            spec.default = Some(JSON(serde_json::json!({})));
-        }
-    }
+fn optional_spec(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
+    schema::make_spec_optional(&mut definition);
     definition
 }

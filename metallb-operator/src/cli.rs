@@ -7,6 +7,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use crate::telemetry::{self, LogFormat, LogLevel};
 
 pub mod controller;
+pub mod convert_config;
 pub mod crds;
 pub mod explain;
 pub mod options;
@@ -37,6 +38,8 @@ enum Command {
     Standalone(standalone::StandaloneArgs),
     /// Show what a running standalone does
     Status(status::StatusArgs),
+    /// Turn the ConfigMap of MetalLB before 0.13 into the objects that replaced it
+    ConvertConfig(convert_config::ConvertConfigArgs),
     /// Print the custom resource definitions
     Crds(crds::CrdsArgs),
     /// Print a shell completion script
@@ -54,6 +57,7 @@ impl Cli {
             Command::Plan(args) => finish(args.run()),
             Command::Explain(args) => finish(args.run()),
             Command::Crds(args) => finish(args.run()),
+            Command::ConvertConfig(args) => finish(args.run()),
             Command::Controller(args) => finish(args.run()),
             Command::Speaker(args) => finish(args.run()),
             Command::Standalone(args) => finish(args.run()),

@@ -113,7 +113,9 @@ impl Manifests {
                 Ok(Value::Null) => {}
                 Ok(value) => self.add(value, &format!("{source}: document {number}, line {first_line}")),
                 Err(error) => {
-                    let line = error.location().map_or(first_line, |at| first_line + usize::try_from(at.line()).unwrap_or(1) - 1);
+                    let line = error
+                        .location()
+                        .map_or(first_line, |at| first_line + usize::try_from(at.line()).unwrap_or(1) - 1);
                     let text = error.to_string();
                     self.broken(source, number, line, text.lines().next().unwrap_or("not YAML"));
                 }
@@ -314,7 +316,8 @@ impl std::str::FromStr for ObjectId {
 }
 
 fn is_manifest(path: &Path) -> bool {
-    path.is_file() && path.extension().is_some_and(|extension| matches!(extension.to_str(), Some("yaml" | "yml" | "json")))
+    path.is_file()
+        && path.extension().is_some_and(|extension| matches!(extension.to_str(), Some("yaml" | "yml" | "json")))
 }
 
 /// The documents of a YAML stream with the line each begins on, counted from 1.
@@ -337,6 +340,16 @@ fn split_documents(text: &str) -> Vec<(usize, &str)> {
 
 /// Kinds that are read, for references to them.
 const KINDS: [&str; 12] = [
-    "BFDProfile", "BGPAdvertisement", "BGPPeer", "Community", "EndpointSlice", "IPAddressPool", "L2Advertisement", "Namespace",
-    "Node", "Secret", "Service", "ConfigMap",
+    "BFDProfile",
+    "BGPAdvertisement",
+    "BGPPeer",
+    "Community",
+    "EndpointSlice",
+    "IPAddressPool",
+    "L2Advertisement",
+    "Namespace",
+    "Node",
+    "Secret",
+    "Service",
+    "ConfigMap",
 ];

@@ -6,18 +6,23 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use kube::ResourceExt as _;
 use metallb_core::config::spec;
 use metallb_core::model::{
-    Endpoint, Ingress, IpFamily, IpFamilyPolicy, LabelSelector, Namespace, Node, Protocol, Requirement, Service, ServiceKey,
-    ServicePort, ServiceType, Timestamp, TrafficPolicy,
+    Endpoint, Ingress, IpFamily, IpFamilyPolicy, LabelSelector, Namespace, Node, Protocol, Requirement, Service,
+    ServiceKey, ServicePort, ServiceType, Timestamp, TrafficPolicy,
 };
 
 use crate::api;
+
+mod objects;
+
+pub use objects::objects;
 
 /// A Service.
 #[must_use]
 pub fn service(object: &core::Service) -> Service {
     let spec = object.spec.clone().unwrap_or_default();
     let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
-    let ingress = object.status.as_ref().and_then(|status| status.load_balancer.as_ref()).and_then(|lb| lb.ingress.as_ref());
+    let ingress =
+        object.status.as_ref().and_then(|status| status.load_balancer.as_ref()).and_then(|lb| lb.ingress.as_ref());
     let mut service = Service::load_balancer(service_key(object));
     service.labels = object.labels().clone();
     service.annotations = object.annotations().clone();
@@ -229,7 +234,7 @@ pub fn bgp_peer_v1beta1(object: &api::BgpPeerV1Beta1) -> spec::PeerSpec {
         hold_time: from.hold_time,
         keepalive_time: from.keepalive_time,
         router_id: from.router_id.unwrap_or_default(),
-        node_selectors: selectors(from.node_selectors.as_deref()),
+        node_selectors: from.node_selectors.into_iter().flatten().map(|nodes| selector(&nodes.into())).collect(),
         password: spec::Password::new(from.password.unwrap_or_default()),
         bfd_profile: from.bfd_profile.unwrap_or_default(),
         ebgp_multihop: from.ebgp_multi_hop.unwrap_or(false),

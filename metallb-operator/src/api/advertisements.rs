@@ -74,7 +74,7 @@ pub struct NodePreference {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
     "rule": "!has(self.serviceSelectors) || size(self.serviceSelectors) == 0 || ((!has(self.aggregationLength) || self.aggregationLength == 32) && (!has(self.aggregationLengthV6) || self.aggregationLengthV6 == 128))",
-    "message": "serviceSelectors and aggregationLength are mutually exclusive: routes of single Services can not be aggregated",
+    "message": "serviceSelectors and aggregationLength are mutually exclusive: the routes of selected Services are never aggregated",
 }]))]
 pub struct BgpAdvertisementSpec {
     /// Prefix length of IPv4 routes.
@@ -86,6 +86,7 @@ pub struct BgpAdvertisementSpec {
     pub aggregation_length_v6: i32,
     /// LOCAL_PREF for internal peers; 0 or absent leaves the default, 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0), extend("format" = "int32"))]
     pub local_pref: Option<i64>,
     /// Communities: `A:B`, `large:X:Y:Z`, or the name of an alias.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,6 +1,9 @@
 //! `BGPPeer` in both versions, `BFDProfile`
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement;
 use kube::{CustomResource, CustomResourceExt as _};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -53,7 +56,7 @@ pub struct BgpPeerSpec {
     pub source_address: Option<String>,
     /// The TCP port to connect to.
     #[serde(default = "bgp_port", skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 16_384))]
+    #[schemars(range(min = 1, max = 16_384), extend("format" = null))]
     pub peer_port: Option<i32>,
     /// Hold time, as `90s`; 0 or at least 3 seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -154,7 +157,7 @@ pub struct BgpPeerV1Beta1Spec {
     pub source_address: Option<String>,
     /// The TCP port to connect to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 16_384))]
+    #[schemars(range(min = 0, max = 16_384), extend("format" = null))]
     pub peer_port: Option<i32>,
     /// Hold time, as `90s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -167,7 +170,7 @@ pub struct BgpPeerV1Beta1Spec {
     pub router_id: Option<String>,
     /// Nodes that hold the session; one must match. Empty means all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node_selectors: Option<Vec<LabelSelector>>,
+    pub node_selectors: Option<Vec<NodeSelector>>,
     /// TCP MD5 password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
@@ -177,6 +180,44 @@ pub struct BgpPeerV1Beta1Spec {
     /// The router is more than one hop away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ebgp_multi_hop: Option<bool>,
+}
+
+/// Nodes by label, in the form of v1beta1.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeSelector {
+    /// Labels that a node must have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub match_labels: Option<BTreeMap<String, String>>,
+    /// Further requirements; all must be met.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub match_expressions: Option<Vec<NodeSelectorRequirement>>,
+}
+
+/// One requirement on the labels of a node.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct NodeSelectorRequirement {
+    /// The label.
+    pub key: String,
+    /// `In`, `NotIn`, `Exists` or `DoesNotExist`.
+    pub operator: String,
+    /// The values; the schema asks for at least one.
+    #[schemars(length(min = 1))]
+    pub values: Vec<String>,
+}
+
+impl From<NodeSelector> for LabelSelector {
+    fn from(selector: NodeSelector) -> Self {
+        let requirement = |from: NodeSelectorRequirement| LabelSelectorRequirement {
+            key: from.key,
+            operator: from.operator,
+            values: Some(from.values),
+        };
+        Self {
+            match_labels: selector.match_labels,
+            match_expressions: selector.match_expressions.map(|all| all.into_iter().map(requirement).collect()),
+        }
+    }
 }
 
 /// One definition that serves both versions; v1beta2 is stored.

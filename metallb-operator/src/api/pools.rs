@@ -44,6 +44,7 @@ pub struct IpAddressPoolSpec {
 pub struct ServiceAllocation {
     /// Lower is preferred; 0 or absent is last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = null))]
     pub priority: Option<i64>,
     /// Namespaces by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]

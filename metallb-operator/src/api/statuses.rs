@@ -1,10 +1,14 @@
 //! `ServiceL2Status`, `ServiceBGPStatus`, `ConfigurationState`: written, never read as configuration.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSON, JSONSchemaProps,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, CustomResourceExt as _};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::schema;
 
 /// Which node answers for a Service.
 #[derive(Clone, CustomResource, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
@@ -108,20 +112,40 @@ pub struct ServiceBgpStatusStatus {
 )]
 pub struct ConfigurationStateSpec {}
 
-/// The definition without `spec`, which the derived one cannot leave out.
+/// The definition without `spec`, which the derived one cannot leave out, and with the limits of a standard condition.
 pub(super) fn configuration_state_crd() -> CustomResourceDefinition {
     let mut definition = ConfigurationState::crd();
-    for version in &mut definition.spec.versions {
-        let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
-        if let Some(schema) = schema {
-            schema.required = None;
-            if let Some(properties) = &mut schema.properties {
-                properties.remove("spec");
-            }
+    for root in schema::roots(&mut definition) {
+        root.description = Some("Whether the configuration makes sense to a controller or a speaker.".to_owned());
+        root.required = None;
+        if let Some(properties) = &mut root.properties {
+            properties.remove("spec");
         }
+        let mut field = |name: &str, limit: &dyn Fn(&mut JSONSchemaProps)| {
+            schema::property(root, &["status", "conditions", name]).into_iter().for_each(limit);
+        };
+        field("message", &|message| message.max_length = Some(32_768));
+        field("observedGeneration", &|generation| generation.minimum = Some(0.0));
+        field("reason", &|reason| {
+            (reason.min_length, reason.max_length) = (Some(1), Some(1024));
+            reason.pattern = Some("^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$".to_owned());
+        });
+        field("status", &|status| {
+            status.enum_ = Some(["True", "False", "Unknown"].map(|text| JSON(text.into())).into())
+        });
+        field("type", &|kind| {
+            kind.max_length = Some(316);
+            kind.pattern = Some(CONDITION_TYPE.to_owned());
+        });
     }
     definition
 }
+
+/// A qualified name, as apimachinery asks of condition types.
+const CONDITION_TYPE: &str = concat!(
+    r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?",
+    r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$"
+);
 
 /// The verdict and its reasons.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]

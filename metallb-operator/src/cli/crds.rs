@@ -4,6 +4,8 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use serde_json::Value;
 use thiserror::Error;
 
 use crate::api;
@@ -35,7 +37,7 @@ impl CrdsArgs {
     /// Writing failed.
     pub fn run(self) -> Result<ExitCode, CrdsError> {
         for definition in api::definitions() {
-            let text = serde_saphyr::to_string(&definition).map_err(|error| CrdsError::Serialise(error.to_string()))?;
+            let text = yaml(&definition)?;
             match &self.output_dir {
                 Some(directory) => {
                     let name = format!("metallb.io_{}.yaml", definition.spec.names.plural);
@@ -47,3 +49,33 @@ impl CrdsArgs {
         Ok(ExitCode::SUCCESS)
     }
 }
+
+/// A definition as YAML, with whole numbers written as such.
+///
+/// # Errors
+/// It cannot be serialised.
+pub fn yaml(definition: &CustomResourceDefinition) -> Result<String, CrdsError> {
+    let mut value = serde_json::to_value(definition).map_err(|error| CrdsError::Serialise(error.to_string()))?;
+    whole_numbers(&mut value);
+    serde_saphyr::to_string(&value).map_err(|error| CrdsError::Serialise(error.to_string()))
+}
+
+/// The limits of a schema are floating-point numbers to the library, and whole ones to everybody else.
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(fields) => fields.values_mut().for_each(whole_numbers),
+        Value::Number(number) => {
+            let whole =
+                number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0 && float.abs() < MAX_EXACT);
+            #[expect(clippy::cast_possible_truncation, reason = "whole, and below 2^53")]
+            if let Some(whole) = whole {
+                *number = (whole as i64).into();
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
+}
+
+/// Up to here every whole number is exact in floating point.
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;

@@ -9,7 +9,10 @@ use super::netns::{Namespace, Process, eventually};
 /// The directory with kube-apiserver, etcd, kube-proxy and kubectl, if there is one.
 pub(crate) fn assets() -> Option<PathBuf> {
     let directory = PathBuf::from(std::env::var_os("KUBEBUILDER_ASSETS")?);
-    ["kube-apiserver", "etcd", "kubectl", "kube-proxy"].iter().all(|name| directory.join(name).is_file()).then_some(directory)
+    ["kube-apiserver", "etcd", "kubectl", "kube-proxy"]
+        .iter()
+        .all(|name| directory.join(name).is_file())
+        .then_some(directory)
 }
 
 /// A running API server.
@@ -38,21 +41,36 @@ impl KubeApi {
             directory.path().join("etcd.log").as_path(),
             assets.join("etcd"),
             &[
-                "--data-dir", &path("etcd"), "--unsafe-no-fsync", "--listen-client-urls", "http://127.0.0.1:2379",
-                "--advertise-client-urls", "http://127.0.0.1:2379", "--listen-peer-urls", "http://127.0.0.1:2380",
-                "--initial-advertise-peer-urls", "http://127.0.0.1:2380", "--initial-cluster", "default=http://127.0.0.1:2380",
+                "--data-dir",
+                &path("etcd"),
+                "--unsafe-no-fsync",
+                "--listen-client-urls",
+                "http://127.0.0.1:2379",
+                "--advertise-client-urls",
+                "http://127.0.0.1:2379",
+                "--listen-peer-urls",
+                "http://127.0.0.1:2380",
+                "--initial-advertise-peer-urls",
+                "http://127.0.0.1:2380",
+                "--initial-cluster",
+                "default=http://127.0.0.1:2380",
             ],
         );
         let server = namespace.spawn(
             directory.path().join("kube-apiserver.log").as_path(),
             assets.join("kube-apiserver"),
             &[
-                "--etcd-servers=http://127.0.0.1:2379", &format!("--cert-dir={}", path("certs")),
-                &format!("--bind-address={address}"), "--secure-port=6443", &format!("--token-auth-file={}", path("tokens")),
-                "--authorization-mode=RBAC", "--service-account-issuer=https://lab",
+                "--etcd-servers=http://127.0.0.1:2379",
+                &format!("--cert-dir={}", path("certs")),
+                &format!("--bind-address={address}"),
+                "--secure-port=6443",
+                &format!("--token-auth-file={}", path("tokens")),
+                "--authorization-mode=RBAC",
+                "--service-account-issuer=https://lab",
                 &format!("--service-account-signing-key-file={}", path("sa.key")),
                 &format!("--service-account-key-file={}", path("sa.key")),
-                "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112", "--disable-admission-plugins=ServiceAccount",
+                "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112",
+                "--disable-admission-plugins=ServiceAccount",
                 "--allow-privileged=true",
             ],
         );
@@ -63,7 +81,9 @@ impl KubeApi {
             address: address.to_owned(),
             _processes: vec![etcd, server],
         };
-        eventually("the API server is ready", Duration::from_secs(60), || api.kubectl(&["get", "--raw", "/readyz"], None));
+        eventually("the API server is ready", Duration::from_secs(60), || {
+            api.kubectl(&["get", "--raw", "/readyz"], None)
+        });
         api
     }
 

@@ -1,0 +1,110 @@
+//! Brings derived schemas into the form of MetalLB's own definitions: what `schemars` cannot say about a Kubernetes type is
+//! said here, what it says beyond it is taken away (contract control-plane §1).
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
+use serde_json::json;
+
+/// Finishes every version of a definition.
+pub(super) fn finish(definition: &mut CustomResourceDefinition) {
+    let annotations = definition.metadata.annotations.get_or_insert_default();
+    annotations.insert("controller-gen.kubebuilder.io/version".to_owned(), "v0.19.0".to_owned());
+    let names = &mut definition.spec.names;
+    names.list_kind = Some(format!("{}List", names.kind));
+    for version in &mut definition.spec.versions {
+        if let Some(root) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+            tidy(root);
+            describe_root(root);
+        }
+    }
+}
+
+/// Lets users leave `spec` out where no field of it is required; the API server fills in an empty one.
+pub(super) fn make_spec_optional(definition: &mut CustomResourceDefinition) {
+    for root in roots(definition) {
+        root.required = None;
+        if let Some(spec) = property(root, &["spec"]) {
+            spec.default = Some(JSON(json!({})));
+        }
+    }
+}
+
+/// The schemas of all versions.
+pub(super) fn roots(definition: &mut CustomResourceDefinition) -> impl Iterator<Item = &mut JSONSchemaProps> {
+    let versions = definition.spec.versions.iter_mut();
+    versions.filter_map(|version| version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()))
+}
+
+/// The schema at a path of properties; the items of a list are meant where the path goes through one.
+pub(super) fn property<'a>(schema: &'a mut JSONSchemaProps, path: &[&str]) -> Option<&'a mut JSONSchemaProps> {
+    let Some((first, rest)) = path.split_first() else { return Some(schema) };
+    let next = schema.properties.as_mut()?.get_mut(*first)?;
+    if rest.is_empty() || next.items.is_none() {
+        return property(next, rest);
+    }
+    match next.items.as_mut()? {
+        JSONSchemaPropsOrArray::Schema(items) => property(items, rest),
+        JSONSchemaPropsOrArray::Schemas(_) => None,
+    }
+}
+
+fn tidy(schema: &mut JSONSchemaProps) {
+    // An absent field is absent: `null` is no value of any field.
+    schema.nullable = None;
+    schema.title = None;
+    if is_label_selector(schema) {
+        finish_label_selector(schema);
+    }
+    if let Some(properties) = &mut schema.properties {
+        properties.values_mut().for_each(tidy);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        tidy(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        tidy(values);
+    }
+}
+
+fn is_label_selector(schema: &JSONSchemaProps) -> bool {
+    let properties = schema.properties.as_ref();
+    properties.is_some_and(|properties| properties.keys().eq(["matchExpressions", "matchLabels"]))
+}
+
+/// A selector is replaced as a whole when it is merged. The older BGPPeer has a type of its own, which asks for values and
+/// says nothing about merging: it is told apart by them being required.
+fn finish_label_selector(schema: &mut JSONSchemaProps) {
+    let own_type = property(schema, &["matchExpressions", "values"]).is_some_and(|values| values.min_items.is_some());
+    if own_type {
+        return;
+    }
+    schema.x_kubernetes_map_type = Some("atomic".to_owned());
+    for path in [&["matchExpressions"][..], &["matchExpressions", "values"]] {
+        if let Some(list) = property(schema, path) {
+            list.x_kubernetes_list_type = Some("atomic".to_owned());
+        }
+    }
+}
+
+/// Says of the root what `kubectl explain` shows first, and names the fields that every object has.
+fn describe_root(root: &mut JSONSchemaProps) {
+    if let Some(description) = property(root, &["spec"]).and_then(|spec| spec.description.clone()) {
+        root.description = Some(description);
+    }
+    let properties = root.properties.get_or_insert_default();
+    for (name, type_, description) in COMMON_FIELDS {
+        let field = JSONSchemaProps {
+            type_: Some(type_.to_owned()),
+            description: description.map(str::to_owned),
+            ..JSONSchemaProps::default()
+        };
+        properties.insert(name.to_owned(), field);
+    }
+}
+
+const COMMON_FIELDS: [(&str, &str, Option<&str>); 3] = [
+    ("apiVersion", "string", Some("Version of the schema of this object, with its group.")),
+    ("kind", "string", Some("Kind of this object, in CamelCase; it can not be changed.")),
+    ("metadata", "object", None),
+];

@@ -1,0 +1,191 @@
+//! `metallb convert-config`: the ConfigMap of MetalLB before 0.13 as the objects that replaced it (contract control-plane §9).
+
+use std::io::{Read as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use metallb_core::config::legacy::{ConversionError, ConversionNote, LegacyConfig};
+use thiserror::Error;
+
+use crate::translate;
+
+/// Arguments of `metallb convert-config`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  kubectl get -n metallb-system configmap config -o yaml | metallb convert-config - | kubectl apply -f -"
+)]
+pub struct ConvertConfigArgs {
+    /// The ConfigMap as YAML or JSON; `-` is standard input
+    #[arg(value_name = "FILE", default_value = "-")]
+    source: PathBuf,
+    /// The input is not a ConfigMap but just the text under its key `config`
+    #[arg(long)]
+    only_data: bool,
+    /// Namespace of the objects [default: that of the ConfigMap, or metallb-system]
+    #[arg(long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+}
+
+/// Why there are no objects. Nothing is printed then, and the exit code is not 0.
+#[derive(Debug, Error)]
+pub enum ConvertConfigError {
+    /// The input cannot be read.
+    #[error("{} can't be read", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The input is not what it should be.
+    #[error("{what} is malformed: {why}")]
+    Malformed {
+        /// The ConfigMap or its text.
+        what: &'static str,
+        /// Why, with the line.
+        why: String,
+    },
+    /// The ConfigMap has no such key.
+    #[error("the ConfigMap has no key \"config\"")]
+    NoConfig,
+    /// The configuration makes no sense.
+    #[error("the configuration is invalid:{}", lines(.0))]
+    Invalid(Vec<ConversionError>),
+    /// An object has a number that its field cannot hold.
+    #[error("an object can't be written: {0}")]
+    Object(String),
+    /// The objects cannot be printed.
+    #[error("the objects can't be printed")]
+    Write(#[source] std::io::Error),
+}
+
+impl ConvertConfigArgs {
+    /// Prints the objects on standard output, and what deserves a look on standard error.
+    ///
+    /// # Errors
+    /// All that is wrong with the configuration, see [`ConvertConfigError`].
+    #[expect(clippy::print_stderr, reason = "notes are for a person, and must not mix with the objects")]
+    pub fn run(self) -> Result<ExitCode, ConvertConfigError> {
+        let text = self.read()?;
+        let converted = convert(&text, self.only_data, self.namespace.as_deref())?;
+        for note in &converted.notes {
+            eprintln!("metallb: note: {note}");
+        }
+        std::io::stdout().write_all(converted.yaml.as_bytes()).map_err(ConvertConfigError::Write)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn read(&self) -> Result<String, ConvertConfigError> {
+        let mut text = String::new();
+        let read = if self.source.as_os_str() == "-" {
+            std::io::stdin().read_to_string(&mut text)
+        } else {
+            std::fs::File::open(&self.source).and_then(|mut file| file.read_to_string(&mut text))
+        };
+        read.map_err(|source| ConvertConfigError::Read { path: self.source.clone(), source })?;
+        Ok(text)
+    }
+}
+
+/// Objects as YAML, and what a person should look at.
+struct Converted {
+    yaml: String,
+    notes: Vec<ConversionNote>,
+}
+
+fn convert(text: &str, only_data: bool, namespace: Option<&str>) -> Result<Converted, ConvertConfigError> {
+    let malformed = |what, why: String| ConvertConfigError::Malformed { what, why };
+    let mut found_in = None;
+    let config = if only_data {
+        text.to_owned()
+    } else {
+        let map: ConfigMap =
+            serde_saphyr::from_str(text).map_err(|error| malformed("the ConfigMap", error.to_string()))?;
+        found_in = map.metadata.namespace;
+        map.data.unwrap_or_default().remove("config").ok_or(ConvertConfigError::NoConfig)?
+    };
+    let legacy: LegacyConfig =
+        serde_saphyr::from_str(&config).map_err(|error| malformed("the configuration", error.to_string()))?;
+    let namespace = namespace.or(found_in.as_deref()).unwrap_or(translate::CONFIG_NAMESPACE);
+    let conversion = legacy.convert(namespace).map_err(ConvertConfigError::Invalid)?;
+
+    let mut yaml = "# Written by `metallb convert-config` from the ConfigMap of an older version.\n".to_owned();
+    let unwritable = |error: &dyn std::error::Error| ConvertConfigError::Object(error.to_string());
+    for object in translate::objects(&conversion.resources).map_err(|error| unwritable(&error))? {
+        yaml.push_str("---\n");
+        yaml.push_str(&serde_saphyr::to_string(&object).map_err(|error| unwritable(&error))?);
+    }
+    Ok(Converted { yaml, notes: conversion.notes })
+}
+
+fn lines(errors: &[ConversionError]) -> String {
+    errors.iter().map(|error| format!("\n  {error}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifests::Manifests;
+
+    const LEGACY: &str = r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: config, namespace: lb}
+data:
+  config: |
+    peers:
+    - {my-asn: 64500, peer-asn: 64501, peer-address: 10.0.0.1, peer-port: 1179, password: "12", bfd-profile: Fast}
+    bgp-communities: {no-export: "65535:65281"}
+    address-pools:
+    - name: Gold_Pool
+      protocol: bgp
+      addresses: [192.168.10.0/24]
+      avoid-buggy-ips: true
+      bgp-advertisements:
+      - {aggregation-length: 24, localpref: 100, communities: [no-export]}
+      - {}
+    - {name: lan, protocol: layer2, addresses: [192.168.9.1-192.168.9.5], auto-assign: false}
+    bfd-profiles:
+    - {name: Fast, receive-interval: 100}
+"#;
+
+    #[test]
+    fn printed_objects_are_read_back_as_the_same_configuration_without_problems() {
+        let converted = convert(LEGACY, false, Some(translate::CONFIG_NAMESPACE)).unwrap();
+        let mut manifests = Manifests::default();
+        manifests.parse(&converted.yaml, "converted");
+        let (world, problems) = manifests.world();
+        assert_eq!(problems, []);
+
+        let map: ConfigMap = serde_saphyr::from_str(LEGACY).unwrap();
+        let legacy: LegacyConfig = serde_saphyr::from_str(&map.data.unwrap()["config"]).unwrap();
+        let expected = legacy.convert(translate::CONFIG_NAMESPACE).unwrap().resources;
+        assert_eq!(world.resources, expected);
+        assert_eq!(expected.pools[0].meta.name, "gold-pool");
+        assert_eq!(expected.peers[0].password.expose(), "12");
+    }
+
+    #[test]
+    fn objects_live_where_the_config_map_does_unless_told_otherwise() {
+        for (only, expected) in [(None, "namespace: lb\n"), (Some("other"), "namespace: other\n")] {
+            let yaml = convert(LEGACY, false, only).unwrap().yaml;
+            assert_eq!(yaml.matches(expected).count(), 8, "{yaml}");
+        }
+        let data = "address-pools: [{name: lan, protocol: layer2, addresses: [10.0.0.0/24]}]";
+        assert_eq!(convert(data, true, None).unwrap().yaml.matches("namespace: metallb-system\n").count(), 2);
+    }
+
+    #[test]
+    fn invalid_configuration_is_an_error_that_names_everything_wrong_with_it() {
+        let data = "peers: [{my-asn: 1, peer-asn: 2, peer-address: nowhere, hold-time: soon}]\n\
+                    address-pools: [{name: a, protocol: bgp, addresses: [10.0.0.0/33]}]\n";
+        let error = convert(data, true, None).map(|_| ()).unwrap_err().to_string();
+        for part in ["soon", "nowhere", "10.0.0.0/33"] {
+            assert!(error.contains(part), "{part} is not in: {error}");
+        }
+        assert!(matches!(convert("data: {}", false, None), Err(ConvertConfigError::NoConfig)));
+        assert!(matches!(convert("peers: 1", true, None), Err(ConvertConfigError::Malformed { .. })));
+    }
+}
