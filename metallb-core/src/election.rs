@@ -15,6 +15,7 @@ mod standings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -143,20 +144,30 @@ impl<'a> Elections<'a> {
     /// Elects for one Service; `None` when it holds no address. One hash per candidate.
     #[must_use]
     pub fn elect(&self, service: &ServiceKey) -> Option<Election> {
-        let entry = self.entries.get(service)?;
-        let own = match &entry.own {
-            Ok(own) => own,
-            Err(reason) => return Some(Election { owner: None, successors: Vec::new(), reason: *reason }),
+        self.entries.get(service).map(Entry::elect)
+    }
+
+    /// Elects for all Services, on up to `threads` threads; the result is the same whatever their number.
+    #[must_use]
+    pub fn elect_all(&self, threads: NonZeroUsize) -> BTreeMap<&'a ServiceKey, Election> {
+        let entries: Vec<&Entry<'a>> = self.entries.values().collect();
+        let share = entries.len().div_ceil(threads.get()).max(1);
+        let elect = |entries: &[&Entry<'a>]| -> Vec<(&'a ServiceKey, Election)> {
+            entries.iter().map(|entry| (&entry.service.key, entry.elect())).collect()
         };
-        let electorate = entry.joint.as_ref().unwrap_or(own);
-        let mut order = electorate.podium(entry.ip, 1 + SUCCESSORS).into_iter();
-        let owner = order.next().filter(|owner| entry.joint.is_none() || own.nodes().any(|node| node == *owner));
-        let reason = match owner {
-            Some(_) => L2Reason::Elected,
-            None if electorate.is_empty() => L2Reason::NoCandidate,
-            None => L2Reason::OwnedForSharingService,
-        };
-        Some(Election { owner: owner.cloned(), successors: order.cloned().collect(), reason })
+        std::thread::scope(|scope| {
+            let mut shares = entries.chunks(share);
+            let first = shares.next().unwrap_or_default();
+            let others: Vec<_> = shares.map(|share| scope.spawn(move || elect(share))).collect();
+            let mut elected: BTreeMap<_, _> = elect(first).into_iter().collect();
+            for other in others {
+                match other.join() {
+                    Ok(share) => elected.extend(share),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            elected
+        })
     }
 
     /// The Services whose addresses `node` answers for, by name. An election that the node loses ends at the first node that
@@ -189,6 +200,24 @@ impl<'a> Elections<'a> {
             Candidate { node: node.name.clone(), eligible: reason == CandidateReason::Eligible, reason }
         };
         self.cluster.nodes.values().map(candidate).collect()
+    }
+}
+
+impl Entry<'_> {
+    fn elect(&self) -> Election {
+        let own = match &self.own {
+            Ok(own) => own,
+            Err(reason) => return Election { owner: None, successors: Vec::new(), reason: *reason },
+        };
+        let electorate = self.joint.as_ref().unwrap_or(own);
+        let mut order = electorate.podium(self.ip, 1 + SUCCESSORS).into_iter();
+        let owner = order.next().filter(|owner| self.joint.is_none() || own.nodes().any(|node| node == *owner));
+        let reason = match owner {
+            Some(_) => L2Reason::Elected,
+            None if electorate.is_empty() => L2Reason::NoCandidate,
+            None => L2Reason::OwnedForSharingService,
+        };
+        Election { owner: owner.cloned(), successors: order.cloned().collect(), reason }
     }
 }
 

@@ -7,17 +7,20 @@ mod explain;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 pub use self::diff::{Change, ChangeKind, diff};
-pub use self::explain::{AddressExplanation, Explanation, Missing, MissingReason, NodeRouting, explain, explain_address};
+pub use self::explain::{
+    AddressExplanation, Explanation, Missing, MissingReason, NodeRouting, explain, explain_address,
+};
 use crate::allocator::PoolVerdict;
 use crate::assignment::{AssignReason, Assigner, AssignmentState, Outcome};
 use crate::config::spec::Resources;
 use crate::config::{Community, Config, ConfigReason, Parsed, Pool, Problem, Severity};
-use crate::election::{Candidate, CandidateReason, ElectionRules, Elections, Holder, L2Reason, interfaces};
+use crate::election::{Candidate, CandidateReason, Election, ElectionRules, Elections, Holder, L2Reason, interfaces};
 use crate::model::{Cluster, InterfaceName, Node, NodeName, ObjectRef, PeerName, PoolName, Service, ServiceKey};
 use crate::routes::{DEFAULT_LOCAL_PREF, Route, merge, peers_of, routes};
 
@@ -28,6 +31,8 @@ pub struct PlanOptions {
     pub class: Option<String>,
     /// Who is alive and may be elected.
     pub rules: ElectionRules,
+    /// How many threads may elect at once; one where absent. It changes nothing but the time.
+    pub threads: Option<NonZeroUsize>,
 }
 
 /// The whole desired state. Its JSON is stable; other tools read it.
@@ -43,6 +48,7 @@ pub struct Plan {
 
 /// What becomes of one Service.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ServicePlan {
     /// `metadata.namespace`
     pub namespace: String,
@@ -161,6 +167,7 @@ pub fn plan(resources: &Resources, cluster: &Cluster, order: &[ServiceKey], opti
         Some(Holder { service, pool: pool_of(outcome)?, ips: &outcome.ips })
     });
     let elections = Elections::new(cluster, &options.rules, holders);
+    let elected = elections.elect_all(options.threads.unwrap_or(NonZeroUsize::MIN));
     let next_hops: Vec<&Node> =
         cluster.nodes.values().filter(|node| peers_of(&config, node).next().is_some()).collect();
     let mut services = Vec::with_capacity(read.len());
@@ -179,7 +186,9 @@ pub fn plan(resources: &Resources, cluster: &Cluster, order: &[ServiceKey], opti
             bgp: Vec::new(),
         };
         if let Some(pool) = pool_of(outcome) {
-            planned.l2 = l2_plans(service, &outcome.ips, pool, cluster, &elections);
+            if let Some(election) = elected.get(&service.key) {
+                planned.l2 = l2_plans(service, &outcome.ips, pool, cluster, &elections, election);
+            }
             for &node in next_hops.iter().filter(|_| !pool.bgp.is_empty()) {
                 let found =
                     routes(service, &outcome.ips, pool, node, &config, cluster, options.rules.ignore_exclude_label);
@@ -256,8 +265,8 @@ fn l2_plans(
     pool: &Pool,
     cluster: &Cluster,
     elections: &Elections<'_>,
+    election: &Election,
 ) -> Vec<L2Plan> {
-    let Some(election) = elections.elect(&service.key) else { return Vec::new() };
     let owner = election.owner.as_ref().and_then(|name| cluster.nodes.get(name));
     let on: Vec<InterfaceName> = owner.map(|node| interfaces(service, pool, node)).into_iter().flatten().collect();
     let candidates: Arc<[Candidate]> = if cluster.nodes.len() <= CANDIDATES_SHOWN {

@@ -157,6 +157,7 @@ impl FactsArgs {
         PlanOptions {
             class: Some(self.lb_class.clone()).filter(|class| !class.is_empty()),
             rules: ElectionRules { live: LiveSpeakers::EveryNode, ignore_exclude_label: self.ignore_exclude_lb },
+            threads: std::thread::available_parallelism().ok(),
         }
     }
 
