@@ -1,32 +1,54 @@
-//! What a peer should know, and what it has been told.
+//! What a peer should know, and what it has been told (RFC 4271 §3.2: the Adj-RIB-Out), sans-IO.
+//!
+//! Nothing is queued: messages come out of the difference between the two, whenever the connection has room. A slow peer thus costs no
+//! memory, and a route that came and went meanwhile costs no message.
 
-use std::collections::BTreeMap;
+#![forbid(unsafe_code)]
+
+mod attributes;
+mod table;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use self::attributes::AttributeSets;
+use self::table::Table;
 use crate::types::{Attributes, Family};
-use crate::wire::update::{self, Encoding};
+use crate::wire::MESSAGE_MAX;
+use crate::wire::template::Encoding;
 
 /// The routes for one peer. Withdrawals and offers come out of the difference to what was said last, whatever happened between.
 #[derive(Clone, Debug, Default)]
 pub struct AdjRibOut {
-    wanted: BTreeMap<IpNet, Arc<Attributes>>,
-    told: BTreeMap<IpNet, Arc<Attributes>>,
+    sets: AttributeSets,
+    v4: Table<Ipv4Net>,
+    v6: Table<Ipv6Net>,
 }
 
 /// Where traffic should be sent, by family.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct NextHops {
-    /// For IPv4 prefixes; `None` keeps them back.
+    /// For IPv4 prefixes; `None` keeps them back. An IPv6 address needs RFC 8950.
     pub v4: Option<IpAddr>,
     /// For IPv6 prefixes; `None` keeps them back.
     pub v6: Option<IpAddr>,
 }
 
+/// What was written to a buffer.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Transmitted {
+    /// Bytes, all of whole messages.
+    pub bytes: usize,
+    /// UPDATE messages.
+    pub messages: u64,
+}
+
 impl NextHops {
-    fn of(&self, family: Family) -> Option<IpAddr> {
+    /// The next hop of a family.
+    #[must_use]
+    pub const fn of(&self, family: Family) -> Option<IpAddr> {
         match family {
             Family::Ipv4 => self.v4,
             Family::Ipv6 => self.v6,
@@ -35,62 +57,116 @@ impl NextHops {
 }
 
 impl AdjRibOut {
-    /// Replaces what the peer should know. True when it changed.
-    pub fn set(&mut self, routes: BTreeMap<IpNet, Arc<Attributes>>) -> bool {
-        let changed = self.wanted != routes;
-        self.wanted = routes;
+    /// Replaces what the peer should know. True when it changed. Of a prefix that is there twice the last one counts. Fastest when the
+    /// routes come in order, IPv4 first.
+    pub fn set(&mut self, routes: impl IntoIterator<Item = (IpNet, Arc<Attributes>)>) -> bool {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for (prefix, attributes) in routes {
+            let set = self.sets.intern(&attributes);
+            match prefix {
+                IpNet::V4(net) => v4.push((net.trunc(), set)),
+                IpNet::V6(net) => v6.push((net.trunc(), set)),
+            }
+        }
+        let changed = self.v4.replace(v4) | self.v6.replace(v6);
+        self.sweep();
+        changed
+    }
+
+    /// Changes what the peer should know of one prefix; `None` takes it back. True when it changed.
+    pub fn change(&mut self, prefix: IpNet, attributes: Option<&Arc<Attributes>>) -> bool {
+        let set = attributes.map(|attributes| self.sets.intern(attributes));
+        let changed = match prefix {
+            IpNet::V4(net) => self.v4.change(net.trunc(), set),
+            IpNet::V6(net) => self.v6.change(net.trunc(), set),
+        };
+        self.sweep();
         changed
     }
 
     /// The session is new: the peer knows nothing.
     pub fn reset(&mut self) {
-        self.told.clear();
+        self.v4.forget();
+        self.v6.forget();
+        self.sets.forget_templates();
+    }
+
+    /// The peer asked for everything again (RFC 2918), of one family or both. Withdrawals that are still due stay due.
+    pub fn replay(&mut self, family: Option<Family>) {
+        if family != Some(Family::Ipv6) {
+            self.v4.replay();
+        }
+        if family != Some(Family::Ipv4) {
+            self.v6.replay();
+        }
     }
 
     /// How many routes the peer has been told.
     #[must_use]
-    pub fn told(&self) -> usize {
-        self.told.len()
+    pub const fn told(&self) -> usize {
+        self.v4.told() + self.v6.told()
     }
 
     /// How many routes the peer should know.
     #[must_use]
-    pub fn wanted(&self) -> usize {
-        self.wanted.len()
+    pub const fn wanted(&self) -> usize {
+        self.v4.wanted() + self.v6.wanted()
     }
 
-    /// Appends the updates that bring the peer from what it was told to what it should know. Returns how many messages.
+    /// Writes whole messages to `out` until it has no room for another one of `message_max` bytes or nothing is left to say, withdrawals
+    /// first. `out` must have room for one. No bytes mean that the peer knows what it should.
+    ///
+    /// All calls of one session must have the same `encoding` and `next_hops`; [`reset`](Self::reset) comes between two sessions.
+    pub fn poll_transmit(
+        &mut self,
+        out: &mut [u8],
+        encoding: &Encoding,
+        next_hops: &NextHops,
+        message_max: usize,
+    ) -> Transmitted {
+        let mut sent = Transmitted::default();
+        for family in [Family::Ipv4, Family::Ipv6] {
+            let Some(next_hop) = next_hops.of(family) else { continue };
+            while let Some(room) = out.get_mut(sent.bytes..sent.bytes + message_max) {
+                let mut templates = self.sets.templates(encoding, family, next_hop);
+                let bytes = match family {
+                    Family::Ipv4 => self.v4.next_message(room, &mut templates),
+                    Family::Ipv6 => self.v6.next_message(room, &mut templates),
+                };
+                if bytes == 0 {
+                    break;
+                }
+                sent.bytes += bytes;
+                sent.messages += 1;
+            }
+        }
+        sent
+    }
+
+    /// Appends all updates that bring the peer from what it was told to what it should know. Returns how many messages.
     pub fn update(&mut self, out: &mut Vec<u8>, encoding: &Encoding, next_hops: &NextHops) -> u64 {
         let mut messages = 0;
-        let start = out.len();
-        let carried = |prefix: &IpNet| next_hops.of(Family::of(prefix.addr())).is_some();
-        for family in [Family::Ipv4, Family::Ipv6] {
-            let gone: Vec<IpNet> = self
-                .told
-                .keys()
-                .filter(|prefix| Family::of(prefix.addr()) == family && !self.wanted.contains_key(*prefix))
-                .copied()
-                .collect();
-            update::withdraw(out, family, &mut gone.iter().copied());
-        }
-        // Routes with the same attributes share messages.
-        let mut fresh: BTreeMap<(Family, &Attributes), Vec<IpNet>> = BTreeMap::new();
-        for (prefix, attributes) in self.wanted.iter().filter(|(prefix, _)| carried(prefix)) {
-            if self.told.get(prefix) != Some(attributes) {
-                fresh.entry((Family::of(prefix.addr()), attributes)).or_default().push(*prefix);
+        loop {
+            let start = out.len();
+            out.resize(start + CHUNK, 0);
+            let sent = self.poll_transmit(&mut out[start..], encoding, next_hops, MESSAGE_MAX);
+            out.truncate(start + sent.bytes);
+            messages += sent.messages;
+            if sent.messages == 0 {
+                return messages;
             }
         }
-        for ((family, attributes), prefixes) in fresh {
-            if let Some(next_hop) = next_hops.of(family) {
-                update::advertise(out, encoding, attributes, next_hop, &mut prefixes.into_iter());
-            }
+    }
+
+    fn sweep(&mut self) {
+        if self.sets.crowded() {
+            self.sets.sweep(self.v4.sets().chain(self.v6.sets()));
         }
-        let mut rest = &out[start..];
-        while let Ok(Some((_, _, size))) = crate::wire::split(rest) {
-            messages += 1;
-            rest = &rest[size..];
-        }
-        self.told = self.wanted.iter().filter(|(prefix, _)| carried(prefix)).map(|(p, a)| (*p, Arc::clone(a))).collect();
-        messages
     }
 }
+
+/// Bytes that are made at a time: several messages, so that one write carries them.
+const CHUNK: usize = 4 * MESSAGE_MAX;
+
+#[cfg(test)]
+mod tests;

@@ -34,8 +34,9 @@ use crate::rib::{AdjRibOut, NextHops};
 use crate::types::{Attributes, Family, RouterId};
 use crate::wire::notification::Notification;
 use crate::wire::open::{Capabilities, GracefulRestart, Open};
-use crate::wire::update::Encoding;
-use crate::wire::{MessageType, keepalive, split, update};
+use crate::wire::refresh::{RefreshKind, RouteRefresh};
+use crate::wire::update::{Encoding, Update};
+use crate::wire::{DecodeContext, MessageType, keepalive, split, update};
 
 /// One session. After every input all outputs must be drained.
 #[derive(Debug)]
@@ -325,7 +326,9 @@ impl Session {
                     restarting: self.restarting,
                     restart_time: RESTART_TIME,
                     preserved: self.config.families.clone(),
+                    ..GracefulRestart::default()
                 }),
+                ..Capabilities::default()
             },
         }
     }
@@ -354,13 +357,18 @@ impl Session {
             (State::Established, MessageType::Update) => {
                 self.counters.updates_received += 1;
                 self.rearm_hold(now);
-                self.counters.prefixes_dropped += update::count(body)? as u64;
+                let update = Update::decode(body, &self.decode_context())?;
+                self.counters.prefixes_dropped += update.offered() as u64;
             }
             (State::Established, MessageType::RouteRefresh) => {
                 self.counters.route_refreshes_received += 1;
                 self.rearm_hold(now);
-                self.rib.reset();
-                self.owed.updates = true;
+                // Marks of a peer's own refresh and families that are not carried mean nothing here (RFC 7313 §5).
+                let refresh = body.try_into().map(RouteRefresh::decode);
+                if let Ok(RouteRefresh { kind: RefreshKind::Request, family: Some(family) }) = refresh {
+                    self.rib.replay(Some(family));
+                    self.owed.updates = true;
+                }
             }
             (state, kind) => {
                 // RFC 6608: the subcode says in which state the message was unexpected, the data which one it was.
@@ -374,6 +382,18 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    fn decode_context(&self) -> DecodeContext {
+        let Some(negotiated) = &self.negotiated else { return DecodeContext::default() };
+        DecodeContext {
+            local_asn: self.config.asn,
+            remote_asn: negotiated.remote_asn,
+            four_octet_asn: negotiated.four_octet_asn,
+            ipv4: negotiated.families.contains(&Family::Ipv4),
+            ipv6: negotiated.families.contains(&Family::Ipv6),
+            ..DecodeContext::default()
+        }
     }
 
     fn accept(&mut self, now: Instant, open: &Open) -> Result<(), Notification> {

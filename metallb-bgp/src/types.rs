@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
+use crate::wire::iana;
+
 /// An autonomous system number (RFC 6793).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Asn(pub u32);
@@ -71,10 +73,23 @@ impl Family {
 /// What is said about a prefix, next hop aside.
 #[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Attributes {
-    /// LOCAL_PREF for internal peers.
+    /// MULTI_EXIT_DISC.
+    pub med: Option<u32>,
+    /// LOCAL_PREF for internal peers; they are told 100 where it is not set.
     pub local_pref: Option<u32>,
     /// RFC 1997, sorted.
     pub communities: BTreeSet<u32>,
     /// RFC 8092, sorted.
     pub large_communities: BTreeSet<(u32, u32, u32)>,
+}
+
+impl Attributes {
+    /// The same for a speaker that is about to leave (RFC 8326): the community GRACEFUL_SHUTDOWN, and the least preference within the
+    /// autonomous system, so that traffic moves away before the route does.
+    #[must_use]
+    pub fn draining(&self) -> Self {
+        let mut draining = Self { local_pref: Some(0), ..self.clone() };
+        draining.communities.insert(iana::GRACEFUL_SHUTDOWN);
+        draining
+    }
 }

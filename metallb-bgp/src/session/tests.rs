@@ -50,7 +50,7 @@ fn peer_open(asn: Asn, hold: u16) -> Vec<u8> {
 
 /// The OPEN of a peer that keeps routes over our restart.
 fn helper_open() -> Vec<u8> {
-    let restart = GracefulRestart { restarting: false, restart_time: 120, preserved: Vec::new() };
+    let restart = GracefulRestart { restart_time: 120, ..GracefulRestart::default() };
     let capabilities = Capabilities {
         families: vec![Family::Ipv4],
         four_octet_asn: true,

@@ -25,7 +25,8 @@ impl Notification {
     /// Cease, Administrative Shutdown, with a text for the peer's operator (RFC 9003).
     #[must_use]
     pub fn shutdown(text: &str) -> Self {
-        let text = &text.as_bytes()[..text.len().min(128)];
+        // Peers of RFC 8203 take no more than 128 octets. The cut is not within a character.
+        let text = &text.as_bytes()[..text.floor_char_boundary(SHUTDOWN_MAX)];
         let mut data = vec![text.len() as u8];
         data.extend_from_slice(text);
         Self::new(6, 2, &data)
@@ -52,6 +53,8 @@ impl Notification {
         });
     }
 }
+
+impl std::error::Error for Notification {}
 
 impl fmt::Display for Notification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -92,6 +95,9 @@ impl fmt::Display for Notification {
 pub(super) fn header_error(subcode: u8, data: &[u8]) -> Notification {
     Notification::new(1, subcode, data)
 }
+
+/// Octets of text in a shutdown communication.
+const SHUTDOWN_MAX: usize = 128;
 
 /// What a message of 4096 bytes leaves for data.
 const DATA_MAX: usize = 4096 - 21;

@@ -1,10 +1,14 @@
-//! OPEN and its capabilities (RFC 4271 §4.2, 5492, 9072, 6793, 4760, 2918, 4724).
+//! OPEN (RFC 4271 §4.2) with optional parameters of either length (RFC 9072).
+
+mod capabilities;
 
 use std::net::Ipv4Addr;
 
+pub use self::capabilities::{Capabilities, GracefulRestart};
+
 use super::notification::Notification;
 use super::{Reader, message};
-use crate::types::{Asn, Family, RouterId};
+use crate::types::{Asn, RouterId};
 
 /// What one side says of itself.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -19,30 +23,6 @@ pub struct Open {
     pub capabilities: Capabilities,
 }
 
-/// What one side can do.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Capabilities {
-    /// Families (RFC 4760); none means IPv4.
-    pub families: Vec<Family>,
-    /// Numbers of four octets (RFC 6793).
-    pub four_octet_asn: bool,
-    /// ROUTE-REFRESH (RFC 2918).
-    pub route_refresh: bool,
-    /// Graceful restart (RFC 4724).
-    pub graceful_restart: Option<GracefulRestart>,
-}
-
-/// The graceful restart capability.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct GracefulRestart {
-    /// This side has just restarted.
-    pub restarting: bool,
-    /// How long the other side should keep the routes, in seconds, at most 4095.
-    pub restart_time: u16,
-    /// Families whose forwarding goes on.
-    pub preserved: Vec<Family>,
-}
-
 impl Open {
     /// Appends the message.
     pub fn encode(&self, out: &mut Vec<u8>) {
@@ -52,9 +32,17 @@ impl Open {
             out.extend_from_slice(&self.hold_time.to_be_bytes());
             out.extend_from_slice(&self.router_id.0.octets());
             let capabilities = self.capabilities.encode(self.asn);
-            // All capabilities together take less than 60 bytes.
-            let length = capabilities.len() as u8;
-            out.extend_from_slice(&[length + 2, CAPABILITIES, length]);
+            match u8::try_from(capabilities.len() + 2) {
+                Ok(length) => out.extend_from_slice(&[length, CAPABILITIES, length - 2]),
+                Err(_) => {
+                    // RFC 9072 §2. Each kind of capability is written once, so that the sum stays far below u16::MAX.
+                    let length = capabilities.len() as u16;
+                    out.extend_from_slice(&[EXTENDED, EXTENDED]);
+                    out.extend_from_slice(&(length + 3).to_be_bytes());
+                    out.push(CAPABILITIES);
+                    out.extend_from_slice(&length.to_be_bytes());
+                }
+            }
             out.extend_from_slice(&capabilities);
         });
     }
@@ -77,8 +65,9 @@ impl Open {
         if router_id == 0 {
             return Err(Notification::new(2, 3, &router_id.to_be_bytes()));
         }
-        // RFC 9072: 255 and then 255 as the first type mean a length of two octets here and in each parameter.
-        let extended = length == 255 && reader.0.first() == Some(&255);
+        // RFC 9072 §2: 255 as the first type means a length of two octets here and in each parameter; the length before it says no more
+        // than that there are parameters.
+        let extended = length != 0 && reader.0.first() == Some(&EXTENDED);
         let parameters = if extended {
             reader.u8();
             let length = reader.u16().ok_or_else(malformed)?;
@@ -91,15 +80,16 @@ impl Open {
         }
         let mut parameters = Reader(parameters.ok_or_else(malformed)?);
         let mut capabilities = Capabilities::default();
-        let mut asn = Asn(asn.into());
+        let mut four_octets = None;
         while let Some(kind) = parameters.u8() {
             let length = if extended { parameters.u16() } else { parameters.u8().map(u16::from) };
             let value = length.and_then(|length| parameters.take(length.into())).ok_or_else(malformed)?;
             if kind != CAPABILITIES {
                 return Err(Notification::new(2, 4, &[]));
             }
-            capabilities.decode(value, &mut asn).ok_or_else(malformed)?;
+            capabilities.decode(value, &mut four_octets).ok_or_else(malformed)?;
         }
+        let asn = four_octets.unwrap_or(Asn(asn.into()));
         if asn.0 == 0 {
             return Err(Notification::new(2, 2, &[]));
         }
@@ -107,81 +97,16 @@ impl Open {
     }
 }
 
-impl Capabilities {
-    fn encode(&self, asn: Asn) -> Vec<u8> {
-        let mut out = Vec::new();
-        for family in &self.families {
-            out.extend_from_slice(&[MULTIPROTOCOL, 4]);
-            out.extend_from_slice(&family.afi().to_be_bytes());
-            out.extend_from_slice(&[0, 1]);
-        }
-        if self.route_refresh {
-            out.extend_from_slice(&[ROUTE_REFRESH, 0]);
-        }
-        if let Some(restart) = &self.graceful_restart {
-            // At most two families.
-            out.extend_from_slice(&[GRACEFUL_RESTART, 2 + 4 * restart.preserved.len() as u8]);
-            let flags = if restart.restarting { 0x8000 } else { 0 };
-            out.extend_from_slice(&(flags | restart.restart_time & 0x0fff).to_be_bytes());
-            for family in &restart.preserved {
-                out.extend_from_slice(&family.afi().to_be_bytes());
-                out.extend_from_slice(&[1, 0x80]);
-            }
-        }
-        if self.four_octet_asn {
-            out.extend_from_slice(&[FOUR_OCTET_ASN, 4]);
-            out.extend_from_slice(&asn.0.to_be_bytes());
-        }
-        out
-    }
-
-    /// Adds what one parameter says. Capabilities that mean nothing to us, or have a length that is not theirs, are skipped
-    /// (RFC 5492 §3).
-    fn decode(&mut self, value: &[u8], asn: &mut Asn) -> Option<()> {
-        let mut reader = Reader(value);
-        while let Some(code) = reader.u8() {
-            let length = reader.u8()?;
-            let mut value = Reader(reader.take(length.into())?);
-            match (code, length) {
-                (MULTIPROTOCOL, 4) => {
-                    let (afi, _, safi) = (value.u16()?, value.u8()?, value.u8()?);
-                    if let Some(family) = Family::from_codes(afi, safi).filter(|family| !self.families.contains(family)) {
-                        self.families.push(family);
-                    }
-                }
-                (ROUTE_REFRESH, 0) => self.route_refresh = true,
-                (FOUR_OCTET_ASN, 4) => {
-                    self.four_octet_asn = true;
-                    *asn = Asn(value.u32()?);
-                }
-                (GRACEFUL_RESTART, 2..) => {
-                    let flags = value.u16()?;
-                    let mut preserved = Vec::new();
-                    while let (Some(afi), Some(safi), Some(flags)) = (value.u16(), value.u8(), value.u8()) {
-                        preserved.extend(Family::from_codes(afi, safi).filter(|_| flags & 0x80 != 0));
-                    }
-                    let restarting = flags & 0x8000 != 0;
-                    self.graceful_restart = Some(GracefulRestart { restarting, restart_time: flags & 0x0fff, preserved });
-                }
-                _ => {}
-            }
-        }
-        Some(())
-    }
-}
-
 const VERSION: u8 = 4;
 const CAPABILITIES: u8 = 2;
-const MULTIPROTOCOL: u8 = 1;
-const ROUTE_REFRESH: u8 = 2;
-const GRACEFUL_RESTART: u8 = 64;
-const FOUR_OCTET_ASN: u8 = 65;
+const EXTENDED: u8 = 255;
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::types::Family;
     use crate::wire::{HEADER, MessageType, split};
 
     fn bytes(hex: &str) -> Vec<u8> {
@@ -218,7 +143,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn open_round_trips(asn in 1_u32.., hold in 3_u16.., id in 1_u32.., refresh: bool, restart in proptest::option::of((any::<bool>(), 0_u16..4096))) {
+        fn open_round_trips(
+            asn in 1_u32.., hold in 3_u16.., id in 1_u32.., refresh: bool, more in any::<[bool; 3]>(),
+            restart in proptest::option::of((any::<bool>(), any::<bool>(), 0_u16..4096)),
+        ) {
             let open = Open {
                 asn: Asn(asn),
                 hold_time: hold,
@@ -227,7 +155,12 @@ mod tests {
                     families: vec![Family::Ipv4, Family::Ipv6],
                     four_octet_asn: true,
                     route_refresh: refresh,
-                    graceful_restart: restart.map(|(restarting, restart_time)| GracefulRestart { restarting, restart_time, preserved: vec![Family::Ipv6] }),
+                    extended_next_hop: more[0],
+                    extended_message: more[1],
+                    enhanced_refresh: more[2],
+                    graceful_restart: restart.map(|(restarting, notification, restart_time)| GracefulRestart {
+                        restarting, notification, restart_time, preserved: vec![Family::Ipv6],
+                    }),
                 },
             };
             let mut out = Vec::new();

@@ -1,0 +1,131 @@
+//! Attribute sets, each kept and encoded once.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::types::{Attributes, Family};
+use crate::wire::template::{Encoding, Template};
+
+/// Stands for a set of attributes.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct SetId(u32);
+
+/// All sets in use.
+#[derive(Clone, Debug, Default)]
+pub(super) struct AttributeSets {
+    slots: Vec<Option<Slot>>,
+    free: Vec<SetId>,
+    by_value: BTreeMap<Arc<Attributes>, SetId>,
+    /// The set that was asked for last: routes that share attributes come one after another.
+    last: Option<SetId>,
+    withdraw: [Option<Template>; 2],
+    /// Sets in use after the last sweep.
+    kept: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Slot {
+    attributes: Arc<Attributes>,
+    announce: [Option<Template>; 2],
+}
+
+/// Encodes sets for one family of one session.
+pub(super) struct Templates<'a> {
+    sets: &'a mut AttributeSets,
+    encoding: &'a Encoding,
+    family: Family,
+    next_hop: IpAddr,
+}
+
+impl AttributeSets {
+    pub(super) fn intern(&mut self, attributes: &Arc<Attributes>) -> SetId {
+        let is_last = |id: &SetId| {
+            let slot = self.slots.get(id.0 as usize).and_then(Option::as_ref);
+            slot.is_some_and(|slot| Arc::ptr_eq(&slot.attributes, attributes))
+        };
+        if let Some(id) = self.last.filter(is_last) {
+            return id;
+        }
+        let id = self.by_value.get(attributes).copied().unwrap_or_else(|| self.insert(attributes));
+        self.last = Some(id);
+        id
+    }
+
+    /// Forgets how sets are encoded: the next session may be another one.
+    pub(super) fn forget_templates(&mut self) {
+        self.withdraw = [None, None];
+        for slot in self.slots.iter_mut().flatten() {
+            slot.announce = [None, None];
+        }
+    }
+
+    pub(super) const fn templates<'a>(
+        &'a mut self,
+        encoding: &'a Encoding,
+        family: Family,
+        next_hop: IpAddr,
+    ) -> Templates<'a> {
+        Templates { sets: self, encoding, family, next_hop }
+    }
+
+    /// Whether a sweep may be worth its cost.
+    pub(super) fn crowded(&self) -> bool {
+        self.by_value.len() > 2 * self.kept + 16
+    }
+
+    /// Drops the sets that are not among `used`.
+    pub(super) fn sweep(&mut self, used: impl Iterator<Item = SetId>) {
+        let mut alive = vec![false; self.slots.len()];
+        for id in used {
+            alive[id.0 as usize] = true;
+        }
+        for (index, alive) in (0..).zip(alive) {
+            let gone = if alive { None } else { self.slots[index as usize].take() };
+            if let Some(slot) = gone {
+                self.by_value.remove(&slot.attributes);
+                self.free.push(SetId(index));
+            }
+        }
+        self.kept = self.by_value.len();
+    }
+
+    fn insert(&mut self, attributes: &Arc<Attributes>) -> SetId {
+        let slot = Some(Slot { attributes: Arc::clone(attributes), announce: [None, None] });
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.slots[id.0 as usize] = slot;
+                id
+            }
+            None => {
+                self.slots.push(slot);
+                // There are fewer sets than addresses, and those of a cluster do not come near 2³².
+                SetId((self.slots.len() - 1) as u32)
+            }
+        };
+        self.by_value.insert(Arc::clone(attributes), id);
+        id
+    }
+}
+
+impl Templates<'_> {
+    pub(super) fn withdraw(&mut self) -> &Template {
+        let multiprotocol = self.next_hop.is_ipv6();
+        let family = self.family;
+        self.sets.withdraw[slot(family)].get_or_insert_with(|| Template::withdraw(family, multiprotocol))
+    }
+
+    /// `None` for a set that does not exist.
+    pub(super) fn announce(&mut self, id: SetId) -> Option<&Template> {
+        let Slot { attributes, announce } = self.sets.slots.get_mut(id.0 as usize)?.as_mut()?;
+        let make = || Template::announce(self.encoding, attributes, self.next_hop, self.family);
+        Some(announce[slot(self.family)].get_or_insert_with(make))
+    }
+}
+
+const fn slot(family: Family) -> usize {
+    match family {
+        Family::Ipv4 => 0,
+        Family::Ipv6 => 1,
+    }
+}
