@@ -262,10 +262,8 @@ impl Allocator {
             [IpAddr::V6(_)] => (IpFamily::V4, FamilyDemand::V4),
             _ => return Err(AllocateError::BadSet(ips.clone())),
         };
-        let state = self.position(pool.as_str()).map(|pool| &self.pools[pool]);
-        let state = state.ok_or_else(|| AllocateError::UnknownPool(pool.to_string()))?;
-        self.ledger.check(request, ips[0])?;
-        let found = self.lowest_usable(state, missing, request);
+        let state = &self.pools[self.check(request, ips)?];
+        let found = self.lowest_usable(state, missing, request, None);
         let found = found.ok_or_else(|| {
             let refusal = selection::shortage(state, demand, request);
             AllocateError::PoolExhausted { pool: pool.clone(), demand, refusal }

@@ -40,6 +40,14 @@ impl StateMachineTest for AllocatorTest {
         let outcome = match &op {
             Op::SetPools(pools) => {
                 set_pools(&mut allocator, pools, false);
+                // As after every change of pools: who may not keep what it holds gives it back.
+                for (service, ask) in &model.asks {
+                    if let Some(held) = allocator.holding(&key(*service)).cloned()
+                        && allocator.reclaim(&request(ask), &held.ips).is_err()
+                    {
+                        allocator.release(&key(*service));
+                    }
+                }
                 None
             }
             Op::Allocate(ask) => Some(result(allocator.allocate(&request(ask)))),
@@ -137,7 +145,8 @@ impl ReferenceStateMachine for Reference {
         if model.pools.is_empty() {
             return pools().prop_map(Op::SetPools).boxed();
         }
-        let names: Vec<String> = model.pools.iter().map(|pool| pool.name.clone()).chain(["nowhere".to_owned()]).collect();
+        let names: Vec<String> =
+            model.pools.iter().map(|pool| pool.name.clone()).chain(["nowhere".to_owned()]).collect();
         let held: Vec<_> = model.held.values().flat_map(|(_, ips)| ips.clone()).collect();
         let wanted = naive::some_addresses().chain(held).collect::<Vec<_>>();
         let ips = prop::collection::vec(select(wanted), 1..3);
@@ -173,8 +182,9 @@ fn ask() -> impl Strategy<Value = Ask> {
     ]);
     let sharing = select(vec!["", "", "x", "y"]);
     let backend = select(vec!["", "", "app=1"]);
-    (0..naive::SERVICES, any::<bool>(), sharing, backend, ports, demand)
-        .prop_map(|(service, red, sharing, backend, ports, demand)| Ask { service, red, sharing, backend, ports, demand })
+    (0..naive::SERVICES, any::<bool>(), sharing, backend, ports, demand).prop_map(
+        |(service, red, sharing, backend, ports, demand)| Ask { service, red, sharing, backend, ports, demand },
+    )
 }
 
 /// Up to four pools out of disjoint blocks, in any order and with any rules.
@@ -182,7 +192,8 @@ fn pools() -> impl Strategy<Value = Vec<NaivePool>> {
     let blocks = naive::BLOCKS.len();
     let owners = prop::collection::vec(0..5_usize, blocks);
     let shuffled = Just((0..blocks).collect::<Vec<_>>()).prop_shuffle();
-    let rules = (prop::bool::weighted(0.8), any::<bool>(), prop::option::weighted(0.5, (0..3_i64, 0..3_u8, any::<bool>())));
+    let rules =
+        (prop::bool::weighted(0.8), any::<bool>(), prop::option::weighted(0.5, (0..3_i64, 0..3_u8, any::<bool>())));
     (owners, shuffled, prop::collection::vec(rules, 4)).prop_map(|(owners, shuffled, rules)| {
         let pool = |(index, (auto_assign, avoid, pinned)): (usize, (bool, bool, Option<(i64, u8, bool)>))| NaivePool {
             name: format!("p{}", (index * 7 + 3) % 4),
@@ -217,7 +228,11 @@ fn spec(pool: &NaivePool) -> PoolSpec {
     });
     PoolSpec {
         meta: ObjectMeta { name: pool.name.clone(), ..ObjectMeta::default() },
-        addresses: pool.blocks.iter().map(|&block| format!("{}-{}", naive::BLOCKS[block].0, naive::BLOCKS[block].1)).collect(),
+        addresses: pool
+            .blocks
+            .iter()
+            .map(|&block| format!("{}-{}", naive::BLOCKS[block].0, naive::BLOCKS[block].1))
+            .collect(),
         auto_assign: pool.auto_assign,
         avoid_buggy_ips: pool.avoid,
         service_allocation: allocation,

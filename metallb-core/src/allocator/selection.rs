@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use super::pool_state::PoolState;
-use super::{AllocateError, Allocator, FamilyDemand, Request};
+use super::{AllocateError, Allocation, Allocator, FamilyDemand, Request};
 use crate::config::{Pool, any_matches};
 use crate::model::{IpFamily, PoolName};
 
@@ -175,15 +175,31 @@ impl Allocator {
         verdicts
     }
 
-    /// The lowest usable address of a family in a pool: the earlier of the first free and the first that can be shared.
-    pub(super) fn lowest_usable(&self, state: &PoolState, family: IpFamily, request: &Request) -> Option<IpAddr> {
-        let free = state.first_free(family);
+    /// The lowest usable address of a family in a pool: the earlier of the first free and the first that can be shared. What only
+    /// the asker holds, `own`, counts as free.
+    pub(super) fn lowest_usable(
+        &self,
+        state: &PoolState,
+        family: IpFamily,
+        request: &Request,
+        own: Option<&Allocation>,
+    ) -> Option<IpAddr> {
+        let own = own.into_iter().filter(|held| held.pool == state.pool.name).flat_map(|held| &held.ips);
+        let own = own
+            .filter(|&&ip| IpFamily::of(ip) == family && self.may_hold(request, ip))
+            .filter_map(|&ip| self.prefixes.find(ip));
+        let free = own.map(|(_, place)| place).chain(state.first_free(family)).min();
         let shared = state
             .shared
             .candidates(&request.key, family)
             .take_while(|&place| free.is_none_or(|free| place < free))
-            .find(|place| self.blocker_of(place.ip).is_none() && self.ledger.admits(request, place.ip));
+            .find(|place| self.may_hold(request, place.ip));
         shared.or(free).map(|place| place.ip)
+    }
+
+    /// Whether nobody who holds an address keeps the asker from it.
+    fn may_hold(&self, request: &Request, ip: IpAddr) -> bool {
+        self.blocker_of(ip).is_none() && self.ledger.admits(request, ip)
     }
 
     /// The choice by family (contract §3.4) among pools that serve the asker.
@@ -192,9 +208,10 @@ impl Allocator {
         candidates: impl Iterator<Item = usize>,
         request: &Request,
     ) -> Option<(usize, Vec<IpAddr>)> {
+        let own = self.ledger.holding(&request.service);
         let mut singles: [Option<(usize, IpAddr)>; 2] = [None, None];
         for position in candidates {
-            let one = |family| self.lowest_usable(&self.pools[position], family, request);
+            let one = |family| self.lowest_usable(&self.pools[position], family, request, own);
             let found = match request.demand {
                 FamilyDemand::V4 => one(IpFamily::V4).map(|ip| vec![ip]),
                 FamilyDemand::V6 => one(IpFamily::V6).map(|ip| vec![ip]),

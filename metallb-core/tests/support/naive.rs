@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use metallb_core::allocator::FamilyDemand;
 use metallb_core::model::IpFamily;
 
-pub const SERVICES: usize = 10;
+pub(crate) const SERVICES: usize = 10;
 
 /// Disjoint blocks that pools are made of, some with addresses that end in `.0` and `.255`.
-pub const BLOCKS: [(&str, &str); 8] = [
+pub(crate) const BLOCKS: [(&str, &str); 8] = [
     ("10.0.0.0", "10.0.0.3"),
     ("10.0.0.253", "10.0.1.2"),
     ("10.0.2.0", "10.0.2.0"),
@@ -21,10 +21,10 @@ pub const BLOCKS: [(&str, &str); 8] = [
 ];
 
 /// The pool and the addresses, or what is wrong.
-pub type Verdict = Result<(String, Vec<IpAddr>), &'static str>;
+pub(crate) type Verdict = Result<(String, Vec<IpAddr>), &'static str>;
 
 #[derive(Clone, Debug)]
-pub enum Op {
+pub(crate) enum Op {
     SetPools(Vec<NaivePool>),
     Allocate(Ask),
     AllocateFrom(Ask, String),
@@ -36,37 +36,39 @@ pub enum Op {
 }
 
 #[derive(Clone, Debug)]
-pub struct Ask {
-    pub service: usize,
-    pub red: bool,
-    pub sharing: &'static str,
-    pub backend: &'static str,
-    pub ports: Vec<u8>,
-    pub demand: FamilyDemand,
+pub(crate) struct Ask {
+    pub(crate) service: usize,
+    pub(crate) red: bool,
+    pub(crate) sharing: &'static str,
+    pub(crate) backend: &'static str,
+    pub(crate) ports: Vec<u8>,
+    pub(crate) demand: FamilyDemand,
 }
 
 #[derive(Clone, Debug)]
-pub struct NaivePool {
-    pub name: String,
-    pub blocks: Vec<usize>,
-    pub auto_assign: bool,
-    pub avoid: bool,
+pub(crate) struct NaivePool {
+    pub(crate) name: String,
+    pub(crate) blocks: Vec<usize>,
+    pub(crate) auto_assign: bool,
+    pub(crate) avoid: bool,
     /// Priority, bits of the namespaces (0: any), and whether only for the label team=red.
-    pub pinned: Option<(i64, u8, bool)>,
+    pub(crate) pinned: Option<(i64, u8, bool)>,
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct Model {
-    pub pools: Vec<NaivePool>,
-    pub held: BTreeMap<usize, (Ask, Vec<IpAddr>)>,
-    pub foreign: BTreeMap<usize, Vec<IpAddr>>,
+pub(crate) struct Model {
+    pub(crate) pools: Vec<NaivePool>,
+    pub(crate) held: BTreeMap<usize, (Ask, Vec<IpAddr>)>,
+    pub(crate) foreign: BTreeMap<usize, Vec<IpAddr>>,
+    /// What each holder asked when it got its addresses.
+    pub(crate) asks: BTreeMap<usize, Ask>,
     /// What the last step said.
-    pub last: Option<Verdict>,
+    pub(crate) last: Option<Verdict>,
 }
 
 impl Op {
     /// The Service that the step is about.
-    pub fn asker(&self) -> Option<usize> {
+    pub(crate) fn asker(&self) -> Option<usize> {
         match self {
             Self::Allocate(ask) | Self::AllocateFrom(ask, _) | Self::Assign(ask, _) | Self::AddFamily(ask) => {
                 Some(ask.service)
@@ -78,7 +80,7 @@ impl Op {
 }
 
 impl Model {
-    pub fn step(&mut self, op: &Op) {
+    pub(crate) fn step(&mut self, op: &Op) {
         let verdict = match op {
             Op::Allocate(ask) => Some((ask, self.allocate(ask))),
             Op::AllocateFrom(ask, pool) => Some((ask, self.allocate_from(ask, pool))),
@@ -87,7 +89,8 @@ impl Model {
             Op::SetPools(pools) => {
                 self.pools.clone_from(pools);
                 let held = std::mem::take(&mut self.held);
-                self.held = held.into_iter().filter(|(_, (_, ips))| self.pool_of(ips).is_some()).collect();
+                let keeps = |ask: &Ask, ips: &[IpAddr]| self.pool_of(ips).is_some_and(|pool| pool.serves(ask));
+                self.held = held.into_iter().filter(|(_, (ask, ips))| keeps(ask, ips)).collect();
                 None
             }
             Op::Release(service) => {
@@ -102,23 +105,27 @@ impl Model {
         };
         if let Some((ask, Ok((_, ips)))) = &verdict {
             self.held.insert(ask.service, ((*ask).clone(), ips.clone()));
+            self.asks.insert(ask.service, (*ask).clone());
         }
         self.last = verdict.map(|(_, verdict)| verdict);
     }
 
     /// Distinct addresses of a pool in use, by family.
-    pub fn assigned(&self, pool: &NaivePool) -> (i64, i64) {
+    pub(crate) fn assigned(&self, pool: &NaivePool) -> (i64, i64) {
         count(pool.addresses().filter(|ip| self.held.values().any(|(_, ips)| ips.contains(ip))))
     }
 
     /// Addresses that a pool may hand out, by family.
-    pub fn usable(&self, pool: &NaivePool) -> (i64, i64) {
+    pub(crate) fn usable(&self, pool: &NaivePool) -> (i64, i64) {
         count(pool.addresses().filter(|ip| !pool.avoids(ip)))
     }
 
     fn allocate(&self, ask: &Ask) -> Verdict {
-        let mut pools: Vec<&NaivePool> = self.pools.iter().filter(|pool| pool.auto_assign && pool.serves(ask)).collect();
-        pools.sort_by_key(|pool| (pool.pinned.is_none(), pool.pinned.map_or((true, 0), |pin| (pin.0 == 0, pin.0)), &pool.name));
+        let mut pools: Vec<&NaivePool> =
+            self.pools.iter().filter(|pool| pool.auto_assign && pool.serves(ask)).collect();
+        pools.sort_by_key(|pool| {
+            (pool.pinned.is_none(), pool.pinned.map_or((true, 0), |pin| (pin.0 == 0, pin.0)), &pool.name)
+        });
         let (pinned, open): (Vec<_>, Vec<_>) = pools.into_iter().partition(|pool| pool.pinned.is_some());
         self.choose(&pinned, ask).or_else(|| self.choose(&open, ask)).ok_or("exhausted")
     }
@@ -147,9 +154,14 @@ impl Model {
     }
 
     fn add_family(&self, ask: &Ask) -> Verdict {
-        let Some((_, ips)) = self.held.get(&ask.service).filter(|(_, ips)| ips.len() == 1) else { return Err("bad set") };
+        let Some((_, ips)) = self.held.get(&ask.service).filter(|(_, ips)| ips.len() == 1) else {
+            return Err("bad set");
+        };
+        let pool = self.pool_of(ips).ok_or("not allowed")?;
+        if !pool.serves(ask) {
+            return Err("not compatible");
+        }
         self.may_join(ask, &ips[0])?;
-        let pool = self.pool_of(ips).ok_or("unknown pool")?;
         let other = self.lowest(pool, !ips[0].is_ipv4(), ask).ok_or("exhausted")?;
         Ok((pool.name.clone(), vec![ips[0], other]))
     }
@@ -171,16 +183,15 @@ impl Model {
     }
 
     fn lowest(&self, pool: &NaivePool, v4: bool, ask: &Ask) -> Option<IpAddr> {
-        pool.addresses().find(|ip| {
-            ip.is_ipv4() == v4 && !pool.avoids(ip) && !self.is_foreign(ip) && self.may_join(ask, ip).is_ok()
-        })
+        pool.addresses()
+            .find(|ip| ip.is_ipv4() == v4 && !pool.avoids(ip) && !self.is_foreign(ip) && self.may_join(ask, ip).is_ok())
     }
 
     fn may_join(&self, ask: &Ask, ip: &IpAddr) -> Result<(), &'static str> {
         let others = || self.held.values().filter(|(other, ips)| other.service != ask.service && ips.contains(ip));
-        if others().any(|(other, _)| {
-            ask.sharing.is_empty() || other.sharing != ask.sharing || other.backend != ask.backend
-        }) {
+        if others()
+            .any(|(other, _)| ask.sharing.is_empty() || other.sharing != ask.sharing || other.backend != ask.backend)
+        {
             return Err("in use");
         }
         if others().any(|(other, _)| other.ports.iter().any(|port| ask.ports.contains(port))) {
@@ -190,9 +201,9 @@ impl Model {
     }
 
     fn pool_of(&self, ips: &[IpAddr]) -> Option<&NaivePool> {
-        self.pools.iter().find(|pool| {
-            ips.iter().all(|ip| pool.addresses().any(|address| address == *ip) && !pool.avoids(ip))
-        })
+        self.pools
+            .iter()
+            .find(|pool| ips.iter().all(|ip| pool.addresses().any(|address| address == *ip) && !pool.avoids(ip)))
     }
 
     fn is_foreign(&self, ip: &IpAddr) -> bool {
@@ -217,7 +228,7 @@ impl NaivePool {
 }
 
 /// Addresses worth asking for: all of the blocks, and one that is in none.
-pub fn some_addresses() -> impl Iterator<Item = IpAddr> {
+pub(crate) fn some_addresses() -> impl Iterator<Item = IpAddr> {
     (0..BLOCKS.len()).flat_map(addresses).chain(["192.0.2.1".parse().unwrap()])
 }
 
