@@ -63,7 +63,9 @@ fn next(c: &mut Criterion) {
     for (request, bits) in many.iter().zip((0x0a00_0000_u32..).step_by(2)) {
         allocator_8.assign(request, &[IpAddr::V4(bits.into())]).unwrap();
     }
-    group.bench_function("ours, next of a /8 with 250000 taken", |b| b.iter(|| take_and_return(&mut allocator_8, &asker)));
+    group.bench_function("ours, next of a /8 with 250000 taken", |b| {
+        b.iter(|| take_and_return(&mut allocator_8, &asker))
+    });
 
     let mut allocator_64 = allocator(&["fd00::/64"]);
     let asker_v6 = request("asker", FamilyDemand::V6);
@@ -74,7 +76,8 @@ fn next(c: &mut Criterion) {
         b.iter(|| take_and_return(&mut allocator_64, &asker_v6));
     });
 
-    for (name, prefix, taken) in [("last of a /16", "10.0.0.0/16", 65_535), ("next of a /64 with 50000 taken", "fd00::/64", 50_000)]
+    for (name, prefix, taken) in
+        [("last of a /16", "10.0.0.0/16", 65_535), ("next of a /64 with 50000 taken", "fd00::/64", 50_000)]
     {
         let mut linear = linear(&[prefix]);
         let first: IpAddr = prefix.parse::<ipnet::IpNet>().unwrap().network();
@@ -170,7 +173,8 @@ fn allocator(prefixes: &[&str]) -> Allocator {
 }
 
 fn linear(prefixes: &[&str]) -> LinearAllocator {
-    let pools = prefixes.iter().enumerate().map(|(index, prefix)| (format!("pool-{index:03}"), prefix.parse().unwrap()));
+    let pools =
+        prefixes.iter().enumerate().map(|(index, prefix)| (format!("pool-{index:03}"), prefix.parse().unwrap()));
     LinearAllocator::new(&pools.collect::<Vec<_>>())
 }
 

@@ -50,7 +50,8 @@ impl LinearAllocator {
     /// # Errors
     /// No pool has it, or another Service does.
     pub fn assign(&mut self, service: &str, ip: IpAddr) -> Result<(), String> {
-        let (pool, _) = self.pools.iter().find(|(_, net)| net.contains(&ip)).ok_or_else(|| format!("{ip} is not allowed"))?;
+        let (pool, _) =
+            self.pools.iter().find(|(_, net)| net.contains(&ip)).ok_or_else(|| format!("{ip} is not allowed"))?;
         let pool = pool.clone();
         self.check(service, &ip.to_string(), "TCP/80")?;
         self.release(service);
@@ -79,7 +80,10 @@ impl LinearAllocator {
             && others.iter().any(|other| other != service)
         {
             let others: Vec<&str> = others.iter().map(String::as_str).collect();
-            return Err(format!("can't change sharing key for {service:?}, address also in use by {}", others.join(",")));
+            return Err(format!(
+                "can't change sharing key for {service:?}, address also in use by {}",
+                others.join(",")
+            ));
         }
         match self.ports_in_use.get(ip).and_then(|ports| ports.get(port)) {
             Some(holder) if holder != service => Err(format!("port {port} is already in use on {ip:?}")),

@@ -126,7 +126,11 @@ impl Assigner {
             self.allocator.release(&service.key);
             self.single.remove(&service.key);
             let other_type = service.service_type != ServiceType::LoadBalancer;
-            return Decision::Ignored(if other_type { AssignReason::NotLoadBalancer } else { AssignReason::OtherClass });
+            return Decision::Ignored(if other_type {
+                AssignReason::NotLoadBalancer
+            } else {
+                AssignReason::OtherClass
+            });
         }
         if self.allocator.pools().next().is_none() {
             self.allocator.release(&service.key);
