@@ -37,4 +37,4 @@ pub const MULTI_HOP_PORT: u16 = 4784;
 pub const TTL: u8 = 255;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,0 +1,243 @@
+//! Single packets and what becomes of them, by the ids of the reliability cases. The engine and a real socket run the same table.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU8;
+
+use crate::bfd::{ControlPacket, Diagnostic, Discard, Discriminator, Hops, Interval, State, TTL};
+
+pub(crate) const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1));
+pub(crate) const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2));
+pub(crate) const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 3));
+/// What the neighbour calls the session.
+pub(crate) const THEIRS: u32 = 0x0102_0304;
+
+pub(crate) struct Case {
+    pub(crate) id: &'static str,
+    pub(crate) what: String,
+    pub(crate) hops: Hops,
+    pub(crate) prelude: Prelude,
+    pub(crate) envelope: Envelope,
+    /// To the echo port.
+    pub(crate) echo: bool,
+    pub(crate) payload: Box<dyn Fn(Discriminator) -> Vec<u8>>,
+    pub(crate) expect: Expect,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Prelude {
+    Fresh,
+    Up,
+    AdminDown,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Envelope {
+    Right,
+    Ttl(u8),
+    Stranger,
+    OtherInterface,
+    OtherPort,
+    OwnAddress,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Expect {
+    Accept { answered: bool },
+    Drop(Discard),
+}
+
+/// The cases that are sequences, and the test that runs each.
+pub(crate) const TESTED_ELSEWHERE: &[(&str, &str)] = &[
+    ("BFD-21", "session::replayed_packets_keep_a_session_up_as_rfc_5880_admits_without_authentication"),
+    ("BFD-22", "session::every_state_pair_and_flag_follows_the_table"),
+    ("BFD-23", "pair::handshakes_in_every_order_end_with_both_up"),
+    ("BFD-24", "pair::a_rebooted_neighbor_takes_the_session_down_and_up_again"),
+    ("BFD-25", "pair::multiplier_one_without_loss_never_drops"),
+    ("BFD-26", "pair::random_loss_drops_as_often_as_the_model_says"),
+    ("BFD-31", "session::a_slower_transmit_interval_waits_for_the_answer_to_the_poll"),
+    ("BFD-32", "session::a_faster_receive_interval_waits_for_the_answer_to_the_poll"),
+    ("BFD-35", "session::a_storm_of_polls_is_answered_at_a_bounded_rate"),
+    ("BFD-37", "session::jitter_stays_in_its_bounds"),
+    ("BFD-38", "session::the_same_profile_again_changes_nothing"),
+    ("BFD-39", "pair::a_changed_profile_is_negotiated_without_a_flap"),
+    ("BFD-40", "pair::a_removed_session_says_admin_down_for_the_detection_time"),
+    ("BFD-41", "pair::a_killed_speaker_is_detected_and_returns_under_another_name"),
+    ("BFD-42", "session::packets_that_waited_during_a_stall_prevent_a_false_down"),
+    ("BFD-43", "session::a_long_suspension_expires_once_and_recovers"),
+    ("BFD-47", "io: bench program `bfd_load`, and pair::a_thousand_sessions_share_one_clock"),
+    ("BFD-48", "io: a_packet_that_the_kernel_refuses_is_counted_and_the_session_goes_on"),
+];
+
+/// A packet of a neighbour that is Up.
+pub(crate) fn packet(yours: Discriminator) -> ControlPacket {
+    ControlPacket {
+        diagnostic: Diagnostic::NONE,
+        state: State::Up,
+        poll: false,
+        is_final: false,
+        control_plane_independent: false,
+        authentication: false,
+        demand: false,
+        detect_multiplier: NonZeroU8::new(3).unwrap(),
+        my_discriminator: Discriminator::new(THEIRS).unwrap(),
+        your_discriminator: Some(yours),
+        desired_min_tx: Interval(300_000),
+        required_min_rx: Interval(300_000),
+        required_min_echo_rx: Interval::ZERO,
+    }
+}
+
+pub(crate) fn table() -> Vec<Case> {
+    let mut cases = Vec::new();
+    malformed(&mut cases);
+    misdirected(&mut cases);
+    authenticated(&mut cases);
+    unusual(&mut cases);
+    cases
+}
+
+/// Wrong in themselves (reliability BFD-01 to 11).
+fn malformed(cases: &mut Vec<Case>) {
+    for length in 0..24 {
+        up(cases, "BFD-01", format!("{length} octets"), DROP, move |octets| octets.truncate(length));
+    }
+    for version in [0, 2, 3, 4, 5, 6, 7] {
+        up(cases, "BFD-02", format!("version {version}"), DROP, move |octets| octets[0] = version << 5);
+    }
+    up(cases, "BFD-03", "length 23".into(), DROP, |octets| octets[3] = 23);
+    for length in [24, 25] {
+        up(cases, "BFD-04", format!("length {length} with A"), DROP, move |octets| {
+            octets[1] |= A;
+            octets[3] = length;
+            octets.resize(28, 0);
+        });
+    }
+    up(cases, "BFD-05", "length 25 of 24".into(), DROP, |octets| octets[3] = 25);
+    up(cases, "BFD-06", "1,472 octets".into(), ACCEPT, |octets| octets.resize(1_472, 0xff));
+    up(cases, "BFD-07", "multiplier 0".into(), DROP, |octets| octets[2] = 0);
+    up(cases, "BFD-08", "multipoint".into(), DROP, |octets| octets[1] |= 1);
+    up(cases, "BFD-09", "my discriminator 0".into(), DROP, |octets| octets[4..8].fill(0));
+    up(cases, "BFD-10", "unknown discriminator".into(), Expect::Drop(Discard::UnknownDiscriminator), |octets| {
+        octets[8] ^= 0xff;
+    });
+    for state in [2, 3] {
+        up(cases, "BFD-11", format!("your discriminator 0, state {state}"), DROP, move |octets| {
+            octets[1] = state << 6;
+            octets[8..12].fill(0);
+        });
+    }
+}
+
+/// Right in themselves, but not from there, or not there (BFD-12 to 17, 44 to 46).
+fn misdirected(cases: &mut Vec<Case>) {
+    let mut add = |id, hops, envelope, what: &str, reason: Option<Discard>, hello: bool| {
+        let expect = reason.map_or(ACCEPT, Expect::Drop);
+        let prelude = if hello { Prelude::Fresh } else { Prelude::Up };
+        let payload: Box<dyn Fn(Discriminator) -> Vec<u8>> = if hello {
+            Box::new(|mine| {
+                ControlPacket { state: State::Down, your_discriminator: None, ..packet(mine) }.encode().to_vec()
+            })
+        } else {
+            Box::new(|mine| packet(mine).encode().to_vec())
+        };
+        cases.push(Case { id, what: what.into(), hops, prelude, envelope, echo: false, payload, expect });
+    };
+    let (single, multiple) = (Hops::Single, Hops::Multiple);
+    add("BFD-12", single, Envelope::Stranger, "hello of a stranger", Some(Discard::UnknownNeighbor), true);
+    add("BFD-13", single, Envelope::OtherInterface, "hello by another interface", Some(Discard::UnknownNeighbor), true);
+    add("BFD-14", single, Envelope::Stranger, "discriminator of another neighbour", Some(Discard::WrongPath), false);
+    for ttl in [0, 1, 64, 254] {
+        add("BFD-15", single, Envelope::Ttl(ttl), "routed to a single-hop session", Some(Discard::Ttl), false);
+    }
+    add("BFD-16", multiple, Envelope::Ttl(254), "at the minimum", None, false);
+    add("BFD-16", multiple, Envelope::Ttl(253), "below the minimum", Some(Discard::Ttl), false);
+    add("BFD-17", single, Envelope::OtherPort, "single-hop session, port 4784", Some(Discard::WrongPath), false);
+    add("BFD-17", multiple, Envelope::OtherPort, "multi-hop session, port 3784", Some(Discard::WrongPath), false);
+    add("BFD-44", single, Envelope::OwnAddress, "from our own address", Some(Discard::OwnAddress), false);
+    add("BFD-45", single, Envelope::OtherInterface, "right address in another zone", Some(Discard::WrongPath), false);
+    for (ttl, what, reason) in [
+        (TTL, "to return, echo off", Discard::Echo),
+        (TTL - 1, "forged return", Discard::Echo),
+        (64, "from far away", Discard::Ttl),
+    ] {
+        let payload = Box::new(|mine: Discriminator| {
+            let mut octets = vec![0; 24];
+            octets[0] = 1;
+            octets[4..8].copy_from_slice(&mine.get().to_be_bytes());
+            octets
+        });
+        let (prelude, envelope) = (Prelude::Up, Envelope::Ttl(ttl));
+        let expect = Expect::Drop(reason);
+        cases.push(Case {
+            id: "BFD-46",
+            what: what.into(),
+            hops: single,
+            prelude,
+            envelope,
+            echo: true,
+            payload,
+            expect,
+        });
+    }
+}
+
+/// No profile asks for authentication, so every authenticated packet is refused whatever it holds (BFD-18 to 20; the other half
+/// of each, a session with keys, does not exist here).
+fn authenticated(cases: &mut Vec<Case>) {
+    let refused = Expect::Drop(Discard::Authentication);
+    let section = |kind: u8, length: u8, sequence: u32| {
+        move |octets: &mut Vec<u8>| {
+            octets[1] |= A;
+            octets[3] = 24 + length;
+            octets.extend([kind, length, 1, 0]);
+            octets.extend(sequence.to_be_bytes());
+            octets.resize(24 + usize::from(length), 0);
+        }
+    };
+    up(cases, "BFD-18", "simple password".into(), refused, section(1, 9, 0));
+    for (kind, length) in [(0, 24), (6, 24), (255, 28), (2, 23), (3, 24), (4, 27), (5, 28)] {
+        up(cases, "BFD-19", format!("type {kind}, length {length}"), refused, section(kind, length, 1));
+    }
+    for sequence in [0, 1, 8, 9, 10, u32::MAX] {
+        up(cases, "BFD-20", format!("meticulous SHA1, sequence {sequence}"), refused, section(5, 28, sequence));
+    }
+}
+
+/// Legal, with values at the edge (BFD-27 to 30, 33, 34, 36).
+fn unusual(cases: &mut Vec<Case>) {
+    up(cases, "BFD-27", "wants no packets, and polls".into(), ANSWERED, |octets| {
+        octets[1] |= P;
+        octets[16..20].fill(0);
+    });
+    up(cases, "BFD-28", "wants a packet in 71 minutes".into(), ACCEPT, |octets| octets[16..20].fill(0xff));
+    up(cases, "BFD-29", "detection in 12.7 days".into(), ACCEPT, |octets| {
+        octets[2] = 0xff;
+        octets[12..16].fill(0xff);
+    });
+    up(cases, "BFD-30", "would like to send every microsecond".into(), ACCEPT, |octets| {
+        octets[12..16].copy_from_slice(&[0, 0, 0, 1]);
+    });
+    up(cases, "BFD-33", "F without a poll of ours".into(), ACCEPT, |octets| octets[1] |= F);
+    up(cases, "BFD-34", "P and F".into(), ANSWERED, |octets| octets[1] |= P | F);
+    up(cases, "BFD-36", "P to a session held down".into(), Expect::Drop(Discard::AdminDown), |octets| octets[1] |= P);
+    if let Some(case) = cases.last_mut() {
+        case.prelude = Prelude::AdminDown;
+    }
+}
+
+fn up(cases: &mut Vec<Case>, id: &'static str, what: String, expect: Expect, change: impl Fn(&mut Vec<u8>) + 'static) {
+    let payload = Box::new(move |mine| {
+        let mut octets = packet(mine).encode().to_vec();
+        change(&mut octets);
+        octets
+    });
+    let (hops, prelude, envelope) = (Hops::Single, Prelude::Up, Envelope::Right);
+    cases.push(Case { id, what, hops, prelude, envelope, echo: false, payload, expect });
+}
+
+const DROP: Expect = Expect::Drop(Discard::Malformed);
+const ACCEPT: Expect = Expect::Accept { answered: false };
+const ANSWERED: Expect = Expect::Accept { answered: true };
+const P: u8 = 0x20;
+const F: u8 = 0x10;
+const A: u8 = 0x04;
