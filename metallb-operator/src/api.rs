@@ -58,3 +58,110 @@ fn optional_spec(mut definition: CustomResourceDefinition) -> CustomResourceDefi
     schema::make_spec_optional(&mut definition);
     definition
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table of contract control-plane §1: name, type, path and priority of each column.
+    #[test]
+    fn printer_columns_names_and_subresources_are_those_of_the_contract() {
+        let expected: [(&str, &[&str]); 9] = [
+            (
+                "bfdprofiles",
+                &[
+                    "Passive Mode boolean .spec.passiveMode",
+                    "Transmit Interval integer .spec.transmitInterval",
+                    "Receive Interval integer .spec.receiveInterval",
+                    "Multiplier integer .spec.detectMultiplier",
+                ],
+            ),
+            (
+                "bgpadvertisements",
+                &[
+                    "IPAddressPools string .spec.ipAddressPools",
+                    "IPAddressPool Selectors string .spec.ipAddressPoolSelectors",
+                    "Peers string .spec.peers",
+                    "Node Selectors string .spec.nodeSelectors 10",
+                ],
+            ),
+            (
+                "bgppeers",
+                &[
+                    "Address string .spec.peerAddress",
+                    "ASN string .spec.peerASN",
+                    "BFD Profile string .spec.bfdProfile",
+                    "Multi Hops string .spec.ebgpMultiHop",
+                ],
+            ),
+            ("communities", &[]),
+            (
+                "configurationstates",
+                &[
+                    "Result string .status.result",
+                    "ErrorSummary string .status.errorSummary",
+                    "Age date .metadata.creationTimestamp",
+                ],
+            ),
+            (
+                "ipaddresspools",
+                &[
+                    "Auto Assign boolean .spec.autoAssign",
+                    "Avoid Buggy IPs boolean .spec.avoidBuggyIPs",
+                    "Addresses string .spec.addresses",
+                ],
+            ),
+            (
+                "l2advertisements",
+                &[
+                    "IPAddressPools string .spec.ipAddressPools",
+                    "IPAddressPool Selectors string .spec.ipAddressPoolSelectors",
+                    "Interfaces string .spec.interfaces",
+                    "Node Selectors string .spec.nodeSelectors 10",
+                ],
+            ),
+            (
+                "servicebgpstatuses",
+                &[
+                    "Node string .status.node",
+                    "Service Name string .status.serviceName",
+                    "Service Namespace string .status.serviceNamespace",
+                ],
+            ),
+            (
+                "servicel2statuses",
+                &[
+                    "Allocated Node string .status.node",
+                    "Service Name string .status.serviceName",
+                    "Service Namespace string .status.serviceNamespace",
+                ],
+            ),
+        ];
+        let definitions = definitions();
+        assert_eq!(definitions.len(), expected.len());
+        for (definition, (plural, columns)) in definitions.iter().zip(expected) {
+            let names = &definition.spec.names;
+            assert_eq!(names.plural, plural);
+            assert_eq!(names.singular.as_deref(), Some(names.kind.to_lowercase().as_str()));
+            assert_eq!(names.list_kind, Some(format!("{}List", names.kind)));
+            assert_eq!((&names.short_names, &names.categories), (&None, &None), "{plural}");
+            assert_eq!((definition.spec.group.as_str(), definition.spec.scope.as_str()), ("metallb.io", "Namespaced"));
+            for version in &definition.spec.versions {
+                let printed: Vec<String> = version
+                    .additional_printer_columns
+                    .iter()
+                    .flatten()
+                    .map(|column| {
+                        let priority = column.priority.map(|priority| format!(" {priority}")).unwrap_or_default();
+                        format!("{} {} {}{priority}", column.name, column.type_, column.json_path)
+                    })
+                    .collect();
+                assert_eq!(printed, columns, "{plural} {}", version.name);
+                assert!(version.subresources.as_ref().is_some_and(|all| all.status.is_some()), "{plural}");
+            }
+        }
+        let versions: Vec<_> =
+            definitions[2].spec.versions.iter().map(|v| (v.name.as_str(), v.storage, v.deprecated)).collect();
+        assert_eq!(versions, [("v1beta1", false, Some(true)), ("v1beta2", true, None)]);
+    }
+}

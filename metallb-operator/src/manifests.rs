@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use metallb_core::config::legacy::LegacyConfig;
+use metallb_core::config::spec::Resources;
 use metallb_core::config::{ConfigReason, Problem};
 use metallb_core::model::ObjectRef;
 use serde::de::DeserializeOwned;
@@ -95,13 +97,7 @@ impl Manifests {
     pub fn parse(&mut self, text: &str, source: &str) {
         let trimmed = text.trim_start();
         if trimmed.starts_with('{') {
-            match serde_json::from_str::<Value>(trimmed) {
-                Ok(value) => self.add(value, &format!("{source}: document 1")),
-                Err(error) => {
-                    let line = error.line() + text[..text.len() - trimmed.len()].matches('\n').count();
-                    self.broken(source, 1, line, &error.to_string());
-                }
-            }
+            self.parse_json(trimmed, text[..text.len() - trimmed.len()].matches('\n').count(), source);
             return;
         }
         for (number, (first_line, document)) in split_documents(text).into_iter().enumerate() {
@@ -119,6 +115,17 @@ impl Manifests {
                     let text = error.to_string();
                     self.broken(source, number, line, text.lines().next().unwrap_or("not YAML"));
                 }
+            }
+        }
+    }
+
+    /// One JSON document after another, as several `kubectl get -o json` print them.
+    fn parse_json(&mut self, text: &str, lines_before: usize, source: &str) {
+        let documents = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+        for (index, document) in documents.enumerate() {
+            match document {
+                Ok(value) => self.add(value, &format!("{source}: document {}", index + 1)),
+                Err(error) => self.broken(source, index + 1, error.line() + lines_before, &error.to_string()),
             }
         }
     }
@@ -223,7 +230,8 @@ impl Manifests {
         self.skipped.clear();
         for object in &self.objects {
             let version = object.value.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
-            let configuration = version.starts_with("metallb.io/") || object.id.kind == "Secret";
+            let configuration =
+                version.starts_with("metallb.io/") || matches!(object.id.kind.as_str(), "Secret" | "ConfigMap");
             // Twins among configuration objects are judged, and reported, by the configuration itself.
             if !seen.insert(&object.id) && !configuration {
                 problems.push(object.problem("defined more than once: the first counts"));
@@ -232,6 +240,13 @@ impl Manifests {
             // Configuration counts only in its own namespace.
             if configuration && object.id.namespace != translate::CONFIG_NAMESPACE {
                 *self.skipped.entry(object.id.kind.clone()).or_default() += 1;
+                continue;
+            }
+            if let Some(legacy) = object.legacy() {
+                match legacy {
+                    Ok(resources) => join(&mut world.resources, resources),
+                    Err(errors) => problems.extend(errors.iter().map(|error| object.problem(error))),
+                }
                 continue;
             }
             match object.read_into(version, &mut world) {
@@ -296,9 +311,32 @@ impl Manifest {
         Ok(true)
     }
 
+    /// The configuration of MetalLB before 0.13, if this is its ConfigMap; or all that is wrong with it.
+    fn legacy(&self) -> Option<Result<Resources, Vec<String>>> {
+        let text = self.value.pointer("/data/config").and_then(Value::as_str)?;
+        if self.id.kind != "ConfigMap" || self.id.name != "config" {
+            return None;
+        }
+        let converted = serde_saphyr::from_str::<LegacyConfig>(text).map_err(|error| vec![error.to_string()]);
+        Some(converted.and_then(|config| {
+            let conversion = config.convert(&self.id.namespace);
+            conversion.map(|done| done.resources).map_err(|errors| errors.iter().map(ToString::to_string).collect())
+        }))
+    }
+
     fn typed<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         T::deserialize(&self.value)
     }
+}
+
+fn join(resources: &mut Resources, more: Resources) {
+    resources.pools.extend(more.pools);
+    resources.l2_advertisements.extend(more.l2_advertisements);
+    resources.bgp_advertisements.extend(more.bgp_advertisements);
+    resources.peers.extend(more.peers);
+    resources.bfd_profiles.extend(more.bfd_profiles);
+    resources.communities.extend(more.communities);
+    resources.secrets.extend(more.secrets);
 }
 
 impl std::str::FromStr for ObjectId {
@@ -353,3 +391,101 @@ const KINDS: [&str; 12] = [
     "Service",
     "ConfigMap",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> (World, Vec<Problem>, Manifests) {
+        let mut manifests = Manifests::default();
+        manifests.parse(text, "test.yaml");
+        let (world, problems) = manifests.world();
+        (world, problems, manifests)
+    }
+
+    fn pool(name: &str) -> String {
+        format!(
+            "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {{name: {name}}}\nspec: {{addresses: [10.0.0.0/24]}}\n"
+        )
+    }
+
+    #[test]
+    fn broken_document_is_reported_with_its_number_and_line_and_the_rest_is_read() {
+        let text = format!("{}---\nkind: [\n---\n# only a comment\n---\n{}", pool("a"), pool("b"));
+        let (world, problems, _) = read(&text);
+        assert_eq!(world.resources.pools.iter().map(|pool| pool.meta.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].message.contains("document 2"), "{}", problems[0].message);
+        assert!(
+            problems[0].message.contains("line 6") || problems[0].message.contains("line 7"),
+            "{}",
+            problems[0].message
+        );
+    }
+
+    #[test]
+    fn object_of_the_wrong_shape_is_reported_by_name_and_the_rest_is_read() {
+        let broken = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ports: 80}\n";
+        let (world, problems, _) = read(&format!("{broken}---\n{}", pool("a")));
+        assert_eq!(world.resources.pools.len(), 1);
+        assert!(problems[0].message.contains("test.yaml: document 1"), "{}", problems[0].message);
+        assert_eq!(problems[0].object.to_string(), "Service/default/web");
+    }
+
+    #[test]
+    fn lists_typed_or_not_and_json_documents_in_a_row_are_unfolded() {
+        let items = r#"{"kind":"List","apiVersion":"v1","items":[{"kind":"Node","apiVersion":"v1","metadata":{"name":"n1"}}]}
+            {"kind":"NodeList","apiVersion":"v1","items":[{"metadata":{"name":"n2"}},{"metadata":{}}]}
+            {"kind":"Pod","apiVersion":"v1","metadata":{"name":"p"}} {"kind""#;
+        let (world, problems, manifests) = read(items);
+        assert_eq!(world.cluster.nodes.keys().map(ToString::to_string).collect::<Vec<_>>(), ["n1", "n2"]);
+        assert_eq!(manifests.skipped(), &BTreeMap::from([("Pod".to_owned(), 1)]));
+        let messages: Vec<_> = problems.iter().map(|problem| problem.message.as_str()).collect();
+        assert_eq!(problems.len(), 2, "{messages:?}");
+        assert!(
+            messages.iter().any(|text| text.contains("document 2, item 2: an object without metadata.name")),
+            "{messages:?}"
+        );
+        assert!(messages.iter().any(|text| text.contains("document 4, line 3")), "{messages:?}");
+    }
+
+    #[test]
+    fn change_replaces_in_place_keeps_the_status_and_deletes_by_name() {
+        let service = |ip: &str, status: &str| {
+            format!(
+                "apiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec: {{type: LoadBalancer, loadBalancerIP: {ip}}}\n{status}"
+            )
+        };
+        let held = "status: {loadBalancer: {ingress: [{ip: 10.0.0.7}]}}\n";
+        let (_, _, mut manifests) = read(&format!("{}---\n{}", service("10.0.0.7", held), pool("a")));
+        let mut change = Manifests::default();
+        change.parse(&format!("{}---\n{}", service("10.0.0.9", ""), pool("b")), "change.yaml");
+        manifests.apply(change);
+        assert!(manifests.delete(&"IPAddressPool/metallb-system/a".parse().unwrap()));
+        assert!(!manifests.delete(&"IPAddressPool/metallb-system/a".parse().unwrap()));
+
+        let (world, problems) = manifests.world();
+        assert_eq!(problems, []);
+        assert_eq!(world.resources.pools.iter().map(|pool| pool.meta.name.as_str()).collect::<Vec<_>>(), ["b"]);
+        let service = world.cluster.services.values().next().unwrap();
+        assert_eq!(service.load_balancer_ip.as_deref(), Some("10.0.0.9"));
+        assert_eq!(service.ingress[0].ip.as_deref(), Some("10.0.0.7"));
+    }
+
+    #[test]
+    fn config_map_of_old_is_configuration_in_its_own_namespace_only() {
+        let map = |namespace: &str, address: &str| {
+            format!(
+                "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: config, namespace: {namespace}}}\ndata:\n  config: |\n    \
+                 address-pools: [{{name: lan, protocol: layer2, addresses: [{address}]}}]\n"
+            )
+        };
+        let (world, problems, _) = read(&map("metallb-system", "10.0.0.0/24"));
+        assert_eq!((problems, world.resources.pools.len(), world.resources.l2_advertisements.len()), (vec![], 1, 1));
+        let (world, problems, _) = read(&map("elsewhere", "10.0.0.0/24"));
+        assert_eq!((problems, world.resources.pools.len()), (vec![], 0));
+        let (_, problems, _) = read(&map("metallb-system", "10.0.0.0/33"));
+        assert_eq!(problems[0].object.to_string(), "ConfigMap/metallb-system/config");
+        assert!(problems[0].message.contains("10.0.0.0/33"), "{}", problems[0].message);
+    }
+}
