@@ -450,6 +450,28 @@ fn allocation_of_facts_82_and_84_tells_nobody_from_everybody() {
 }
 
 #[test]
+fn peer_with_echo_that_would_carry_ipv6_keeps_its_session_without_bfd() {
+    let echo = with(peer("p", "10.0.0.1"), json!({"bfdProfile": "b"}));
+    let parsed = parse(&[pool("p", &["fc00::/124"]), bgp(json!({})), echo, bfd(json!({"echoMode": true}))]);
+    assert_eq!(parsed.config.peers["p"].bfd_profile, None);
+    assert_eq!(parsed.problems[0].object.to_string(), "BGPPeer/metallb-system/p");
+}
+
+#[test]
+fn name_that_nothing_bears_is_only_warned_of() {
+    let parsed = parse(&[
+        pool("p", &["10.0.0.0/24"]),
+        bgp(json!({"ipAddressPools": ["p", "q"], "peers": ["nobody"]})),
+        l2("l2", json!({"ipAddressPools": ["q"]})),
+    ]);
+    let found: Vec<(Severity, ConfigReason, &str)> =
+        parsed.problems.iter().map(|problem| (problem.severity, problem.code, problem.field.as_str())).collect();
+    let warning = |field| (Severity::Warning, ConfigReason::UnknownName, field);
+    assert_eq!(found, [warning("spec.ipAddressPools[1]"), warning("spec.peers[0]"), warning("spec.ipAddressPools[0]")]);
+    assert_eq!(parsed.config.pools["p"].bgp.len(), 1);
+}
+
+#[test]
 fn password_is_never_printed() {
     let parsed = parse(&[with(peer("p", "10.0.0.1"), json!({"password": "hunter2"}))]);
     assert_eq!(parsed.config.peers["p"].password.as_ref().unwrap().expose(), "hunter2");
