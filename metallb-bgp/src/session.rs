@@ -35,8 +35,8 @@ use crate::types::{Attributes, Family, RouterId};
 use crate::wire::notification::Notification;
 use crate::wire::open::{Capabilities, GracefulRestart, Open};
 use crate::wire::refresh::{RefreshKind, RouteRefresh};
-use crate::wire::update::{Encoding, Update};
-use crate::wire::{DecodeContext, MessageType, keepalive, split, update};
+use crate::wire::update::Encoding;
+use crate::wire::{DecodeContext, DecodeError, Message, decode, keepalive, update};
 
 /// One session. After every input all outputs must be drained.
 #[derive(Debug)]
@@ -145,13 +145,17 @@ impl Session {
         let input = std::mem::take(&mut self.input);
         let mut rest = &input[..];
         loop {
-            let outcome = match split(rest) {
-                Ok(Some((kind, body, size))) => {
+            let outcome = match decode(rest, &self.decode_context()) {
+                Ok(Some((message, size))) => {
                     rest = &rest[size..];
-                    self.handle_message(now, kind, body)
+                    self.handle_message(now, message)
                 }
                 Ok(None) => break,
-                Err(notification) => Err(notification),
+                Err(DecodeError::Notify(notification)) => Err(notification),
+                Err(error @ DecodeError::BrokenNotification) => {
+                    self.handle_failed(now, &error.to_string());
+                    Ok(())
+                }
             };
             if let Err(notification) = outcome {
                 self.refuse(now, notification);
@@ -328,49 +332,47 @@ impl Session {
                     preserved: self.config.families.clone(),
                     ..GracefulRestart::default()
                 }),
+                extended_next_hop: self.lacks_v4(),
                 ..Capabilities::default()
             },
         }
     }
 
-    fn handle_message(&mut self, now: Instant, kind: MessageType, body: &[u8]) -> Result<(), Notification> {
-        match (self.state, kind) {
-            (_, MessageType::Notification) => {
+    fn handle_message(&mut self, now: Instant, message: Message<'_>) -> Result<(), Notification> {
+        match (self.state, message) {
+            (_, Message::Notification(notification)) => {
                 self.counters.notifications_received += 1;
-                if let Some(notification) = Notification::decode(body) {
-                    self.down(now, DownReason::Received(notification));
-                }
+                self.down(now, DownReason::Received(notification));
             }
-            (State::OpenSent, MessageType::Open) => {
+            (State::OpenSent, Message::Open(open)) => {
                 self.counters.opens_received += 1;
-                self.accept(now, &Open::decode(body)?)?;
+                self.accept(now, &open)?;
             }
-            (State::OpenConfirm, MessageType::Keepalive) => {
+            (State::OpenConfirm, Message::Keepalive) => {
                 self.counters.keepalives_received += 1;
                 self.rearm_hold(now);
                 self.establish(now);
             }
-            (State::Established, MessageType::Keepalive) => {
+            (State::Established, Message::Keepalive) => {
                 self.counters.keepalives_received += 1;
                 self.rearm_hold(now);
             }
-            (State::Established, MessageType::Update) => {
+            (State::Established, Message::Update(update)) => {
                 self.counters.updates_received += 1;
                 self.rearm_hold(now);
-                let update = Update::decode(body, &self.decode_context())?;
+                self.counters.updates_malformed += u64::from(update.outcome().fault().is_some());
                 self.counters.prefixes_dropped += update.offered() as u64;
             }
-            (State::Established, MessageType::RouteRefresh) => {
+            (State::Established, Message::RouteRefresh(refresh)) => {
                 self.counters.route_refreshes_received += 1;
                 self.rearm_hold(now);
                 // Marks of a peer's own refresh and families that are not carried mean nothing here (RFC 7313 §5).
-                let refresh = body.try_into().map(RouteRefresh::decode);
-                if let Ok(RouteRefresh { kind: RefreshKind::Request, family: Some(family) }) = refresh {
+                if let RouteRefresh { kind: RefreshKind::Request, family: Some(family) } = refresh {
                     self.rib.replay(Some(family));
                     self.owed.updates = true;
                 }
             }
-            (state, kind) => {
+            (state, message) => {
                 // RFC 6608: the subcode says in which state the message was unexpected, the data which one it was.
                 let subcode = match state {
                     State::OpenSent => 1,
@@ -378,10 +380,15 @@ impl Session {
                     State::Established => 3,
                     State::Idle | State::Connect => return Ok(()),
                 };
-                return Err(Notification::new(5, subcode, &[code(kind)]));
+                return Err(Notification::new(5, subcode, &[code(&message)]));
             }
         }
         Ok(())
+    }
+
+    /// Whether IPv4 prefixes need an IPv6 next hop (RFC 8950): this end has no IPv4 address to give.
+    fn lacks_v4(&self) -> bool {
+        self.config.families.contains(&Family::Ipv4) && self.next_hops.v4.is_none() && self.next_hops.v6.is_some()
     }
 
     fn decode_context(&self) -> DecodeContext {
@@ -390,6 +397,7 @@ impl Session {
             local_asn: self.config.asn,
             remote_asn: negotiated.remote_asn,
             four_octet_asn: negotiated.four_octet_asn,
+            extended_next_hop: negotiated.extended_next_hop,
             ipv4: negotiated.families.contains(&Family::Ipv4),
             ipv6: negotiated.families.contains(&Family::Ipv6),
             ..DecodeContext::default()
@@ -397,7 +405,11 @@ impl Session {
     }
 
     fn accept(&mut self, now: Instant, open: &Open) -> Result<(), Notification> {
-        let negotiated = negotiate(&self.config, self.router_id, open)?;
+        let mut negotiated = negotiate(&self.config, self.router_id, open)?;
+        negotiated.extended_next_hop &= self.lacks_v4();
+        if negotiated.extended_next_hop {
+            self.next_hops.v4 = self.next_hops.v6;
+        }
         let carried = |family| negotiated.families.contains(&family);
         self.next_hops.v4 = self.next_hops.v4.filter(|_| carried(Family::Ipv4));
         self.next_hops.v6 = self.next_hops.v6.filter(|_| carried(Family::Ipv6));
@@ -501,13 +513,13 @@ impl Session {
 }
 
 /// The type as it stands in the header.
-const fn code(kind: MessageType) -> u8 {
-    match kind {
-        MessageType::Open => 1,
-        MessageType::Update => 2,
-        MessageType::Notification => 3,
-        MessageType::Keepalive => 4,
-        MessageType::RouteRefresh => 5,
+const fn code(message: &Message<'_>) -> u8 {
+    match message {
+        Message::Open(_) => 1,
+        Message::Update(_) => 2,
+        Message::Notification(_) => 3,
+        Message::Keepalive => 4,
+        Message::RouteRefresh(_) => 5,
     }
 }
 

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::task::yield_now;
 use tokio::time::{sleep_until, timeout};
 
 use super::PeerConfig;
@@ -110,7 +111,11 @@ impl Driver {
             tokio::select! {
                 command = commands.recv() => self.handle_command(command),
                 () = sleep => self.handle_timeout(&mut buffer),
-                event = self.link.next(&mut buffer, !self.unsent.is_empty()) => self.handle_link(event, &buffer),
+                event = self.link.next(&mut buffer, !self.unsent.is_empty()) => {
+                    self.handle_link(event, &buffer);
+                    // A peer that always has something to say must not keep this thread from the others.
+                    yield_now().await;
+                }
             }
         }
     }
@@ -122,7 +127,11 @@ impl Driver {
             while let Some(action) = self.session.poll_action() {
                 match action {
                     Action::Connect => self.link = Link::Connecting(Box::pin(connect(self.config.endpoint.clone()))),
-                    Action::Close => self.close().await,
+                    Action::Close => {
+                        // The farewell may take a moment; that the session is over must be seen before.
+                        self.publish();
+                        self.close().await;
+                    }
                 }
             }
             let Link::Open(stream) = &self.link else { return };

@@ -88,6 +88,8 @@ pub struct Counters {
     pub updates_sent: u64,
     /// UPDATE received.
     pub updates_received: u64,
+    /// UPDATE received with a fault that RFC 7606 lets pass.
+    pub updates_malformed: u64,
     /// KEEPALIVE sent.
     pub keepalives_sent: u64,
     /// KEEPALIVE received.

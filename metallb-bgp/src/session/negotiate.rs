@@ -25,6 +25,8 @@ pub struct Negotiated {
     pub four_octet_asn: bool,
     /// Whether the peer may ask for all routes again (RFC 2918).
     pub route_refresh: bool,
+    /// Whether IPv4 prefixes have an IPv6 next hop (RFC 8950).
+    pub extended_next_hop: bool,
     /// Whether the peer keeps the routes while this speaker restarts (RFC 4724).
     pub graceful_restart: bool,
 }
@@ -56,6 +58,7 @@ pub(super) fn negotiate(config: &SessionConfig, router_id: RouterId, open: &Open
         families: config.families.iter().copied().filter(|family| carries(*family)).collect(),
         four_octet_asn: theirs.four_octet_asn,
         route_refresh: theirs.route_refresh,
+        extended_next_hop: theirs.extended_next_hop,
         graceful_restart: config.graceful_restart && theirs.graceful_restart.is_some(),
     })
 }

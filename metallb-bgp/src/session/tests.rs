@@ -6,6 +6,7 @@ mod table;
 use super::*;
 use crate::types::Asn;
 use crate::wire::update::withdraw;
+use crate::wire::{MessageType, split};
 
 const PEER: Asn = Asn(7675);
 
@@ -310,4 +311,27 @@ fn soft_change_leaves_the_session_up_and_a_hard_one_is_not_made() {
     session.handle_failed(now, "reset");
     let pause = session.poll_timeout().unwrap() - now;
     assert!((Duration::from_millis(5250)..=Duration::from_secs(7)).contains(&pause), "{pause:?}");
+}
+
+#[test]
+fn host_without_ipv4_offers_ipv4_prefixes_with_an_ipv6_next_hop_where_the_peer_can_read_it() {
+    let now = Instant::now();
+    let v6: std::net::IpAddr = "fd00::11".parse().unwrap();
+    for able in [false, true] {
+        let mut session =
+            Session::new(SessionConfig { families: vec![Family::Ipv4, Family::Ipv6], ..config() }, id(11), 1, now);
+        session.set_routes(now, routes(&["10.0.0.1/32", "fd00:1::1/128"]));
+        session.handle_connected(now, id(11), NextHops { v4: None, v6: Some(v6) });
+        let capabilities = Capabilities {
+            families: vec![Family::Ipv4, Family::Ipv6],
+            extended_next_hop: able,
+            ..Capabilities::default()
+        };
+        session.handle_bytes(now, &open_bytes(&Open { asn: PEER, hold_time: 90, router_id: id(1), capabilities }));
+        session.handle_bytes(now, &keepalive_bytes());
+        assert_eq!(
+            (session.negotiated().unwrap().extended_next_hop, session.rib().told()),
+            (able, 1 + usize::from(able))
+        );
+    }
 }

@@ -248,10 +248,10 @@ fn run(seed: u64, start: Instant) -> (u64, [u32; 2]) {
 fn two_sessions_survive_faults_and_end_in_agreement() {
     let start = Instant::now();
     let mut ups = 0;
-    for seed in 1..=40 {
+    for seed in 1..=12 {
         let (trace, established) = run(seed, start);
         assert_eq!(run(seed, start).0, trace, "seed {seed}: the same seed gives the same bytes");
         ups += established[0];
     }
-    assert!(ups > 100, "the sessions came up only {ups} times: the faults leave nothing to see");
+    assert!(ups > 30, "the sessions came up only {ups} times: the faults leave nothing to see");
 }

@@ -1,0 +1,285 @@
+//! The driver over real connections on loopback, with a router that misbehaves. Case numbers are those of the reliability table.
+#![expect(clippy::disallowed_methods, clippy::unwrap_used, reason = "a test of real time")]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use metallb_bgp::io::{Endpoint, PeerConfig, Speaker};
+use metallb_bgp::session::{RemoteAsn, SessionConfig, State};
+use metallb_bgp::types::{Asn, Attributes, Family};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+const OPEN: u8 = 1;
+const UPDATE: u8 = 2;
+const NOTIFICATION: u8 = 3;
+const KEEPALIVE: u8 = 4;
+
+fn config(address: SocketAddr) -> PeerConfig {
+    PeerConfig {
+        session: SessionConfig {
+            asn: Asn(7776),
+            remote: RemoteAsn::Number(Asn(65001)),
+            hold_time: Duration::from_secs(90),
+            keepalive_time: None,
+            connect_time: None,
+            families: vec![Family::Ipv4],
+            graceful_restart: false,
+        },
+        endpoint: Endpoint { address, source: None, ttl: None, password: None, device: None },
+        router_id: Some([172, 16, 1, 11].into()),
+        fallback_router_id: [192, 0, 2, 1].into(),
+    }
+}
+
+async fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+fn speaker(peers: &[(&str, PeerConfig)]) -> Speaker {
+    let (events, _) = mpsc::channel(16);
+    let mut speaker = Speaker::new(events, 1);
+    speaker.set_peers(peers.iter().map(|(name, config)| (Arc::from(*name), config.clone())).collect());
+    speaker
+}
+
+fn host_routes(count: u32) -> BTreeMap<IpNet, Arc<Attributes>> {
+    let attributes = Arc::default();
+    let net = |number: u32| IpNet::from(std::net::IpAddr::from((0x0a00_0000 + number).to_be_bytes()));
+    (0..count).map(|number| (net(number), Arc::clone(&attributes))).collect()
+}
+
+fn raw(length: u16, kind: u8, body: &[u8]) -> Vec<u8> {
+    [&[0xff; 16][..], &length.to_be_bytes(), &[kind], body].concat()
+}
+
+fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    raw(19 + body.len() as u16, kind, body)
+}
+
+/// The base of the OPEN cases: number 65001, hold time 90, identifier 10.0.0.1, and optional parameters.
+fn open(version: u8, asn: u16, hold: u16, id: u32, parameters: &[u8]) -> Vec<u8> {
+    let fixed = [&[version][..], &asn.to_be_bytes(), &hold.to_be_bytes(), &id.to_be_bytes()].concat();
+    message(OPEN, &[&fixed[..], parameters].concat())
+}
+
+fn good_open() -> Vec<u8> {
+    open(4, 65001, 90, 0x0a00_0001, &[0])
+}
+
+async fn read_message(stream: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
+    let mut header = [0; 19];
+    stream.read_exact(&mut header).await.ok()?;
+    let mut body = vec![0; usize::from(u16::from_be_bytes([header[16], header[17]])) - 19];
+    stream.read_exact(&mut body).await.ok()?;
+    Some((header[18], body))
+}
+
+async fn accept(listener: &TcpListener) -> TcpStream {
+    let (mut stream, _) = timeout(PATIENCE, listener.accept()).await.expect("a connection").unwrap();
+    assert_eq!(read_message(&mut stream).await.map(|(kind, _)| kind), Some(OPEN));
+    stream
+}
+
+async fn accept_and_establish(listener: &TcpListener) -> TcpStream {
+    let mut stream = accept(listener).await;
+    stream.write_all(&[good_open(), message(KEEPALIVE, &[])].concat()).await.unwrap();
+    assert_eq!(read_message(&mut stream).await.map(|(kind, _)| kind), Some(KEEPALIVE));
+    stream
+}
+
+/// Reads to the end of the connection; what the last message said, if it was a NOTIFICATION.
+async fn last_word(stream: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut last = None;
+    while let Some((kind, body)) = timeout(PATIENCE, read_message(stream)).await.expect("the connection ends") {
+        assert!(last.is_none(), "nothing follows a NOTIFICATION");
+        last = (kind == NOTIFICATION).then_some(body);
+    }
+    last
+}
+
+#[derive(Clone, Copy, Debug)]
+enum When {
+    OpenSent,
+    Established,
+}
+
+#[tokio::test]
+async fn malformed_input_is_answered_with_its_notification() {
+    use When::{Established, OpenSent};
+    let base = |parameters: &[u8]| open(4, 65001, 90, 0x0a00_0001, parameters);
+    let mut first = message(KEEPALIVE, &[]);
+    first[0] = 0;
+    let mut last = message(KEEPALIVE, &[]);
+    last[15] = 0xfe;
+    let rows: Vec<(&str, When, Vec<u8>, Option<&[u8]>)> = vec![
+        ("H01", OpenSent, first, Some(&[1, 1])),
+        ("H02", OpenSent, last, Some(&[1, 1])),
+        ("H03", OpenSent, raw(0, KEEPALIVE, &[]), Some(&[1, 2, 0, 0])),
+        ("H04", OpenSent, raw(18, KEEPALIVE, &[]), Some(&[1, 2, 0, 18])),
+        ("H05", Established, raw(4097, UPDATE, &[]), Some(&[1, 2, 0x10, 1])),
+        ("H06", OpenSent, raw(0xffff, OPEN, &[]), Some(&[1, 2, 0xff, 0xff])),
+        ("H07", Established, raw(4097, KEEPALIVE, &[]), Some(&[1, 2, 0x10, 1])),
+        ("H08", OpenSent, raw(28, OPEN, &[0; 9]), Some(&[1, 2, 0, 28])),
+        ("H09", Established, raw(22, UPDATE, &[0; 3]), Some(&[1, 2, 0, 22])),
+        ("H10", Established, message(KEEPALIVE, &[0]), Some(&[1, 2, 0, 20])),
+        ("H11", Established, message(NOTIFICATION, &[6]), None),
+        ("H13", Established, message(0, &[]), Some(&[1, 3, 0])),
+        ("H14", Established, message(0xff, &[]), Some(&[1, 3, 0xff])),
+        ("H15", Established, message(0x80, &[]), Some(&[1, 3, 0x80])),
+        ("H22", Established, [message(KEEPALIVE, &[]), vec![0], message(KEEPALIVE, &[])].concat(), Some(&[1, 1])),
+        ("O01", OpenSent, open(3, 65001, 90, 1, &[0]), Some(&[2, 1, 0, 4])),
+        ("O02", OpenSent, open(5, 65001, 90, 1, &[0]), Some(&[2, 1, 0, 4])),
+        ("O03", OpenSent, open(4, 0, 90, 1, &[0]), Some(&[2, 2])),
+        ("O04", OpenSent, open(4, 65002, 90, 1, &[0]), Some(&[2, 2])),
+        ("O05", OpenSent, open(4, 23456, 90, 1, &[0]), Some(&[2, 2])),
+        ("O06", OpenSent, base(&[8, 2, 6, 65, 4, 0, 0, 0xfd, 0xea]), Some(&[2, 2])),
+        ("O07", OpenSent, base(&[8, 2, 6, 65, 4, 0, 0, 0, 0]), Some(&[2, 2])),
+        ("O08", OpenSent, open(4, 65001, 1, 1, &[0]), Some(&[2, 6, 0, 1])),
+        ("O09", OpenSent, open(4, 65001, 2, 1, &[0]), Some(&[2, 6, 0, 2])),
+        ("O12", OpenSent, open(4, 65001, 90, 0, &[0]), Some(&[2, 3, 0, 0, 0, 0])),
+        ("O16", OpenSent, base(&[0xff]), Some(&[2, 0])),
+        ("O17", OpenSent, base(&[5, 2, 1, 0]), Some(&[2, 0])),
+        ("O18", OpenSent, base(&[2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0]), Some(&[2, 0])),
+        ("O19", OpenSent, base(&[0xff, 0xff, 0]), Some(&[2, 0])),
+        ("O21", OpenSent, base(&[0xff, 0xff, 0, 2, 0, 1]), Some(&[2, 0])),
+        ("O25", OpenSent, base(&[3, 1, 1, 0]), Some(&[2, 4])),
+        ("O26", OpenSent, base(&[3, 0xfe, 1, 0]), Some(&[2, 4])),
+        ("O27", OpenSent, base(&[3, 2, 1, 1]), Some(&[2, 0])),
+        ("O31", OpenSent, base(&[6, 2, 4, 65, 4, 0, 0]), Some(&[2, 0])),
+        ("O47", Established, good_open(), Some(&[5, 3, 1])),
+        ("N01", Established, message(NOTIFICATION, &[0, 0]), None),
+        ("N02", Established, message(NOTIFICATION, &[0xff; 4077]), None),
+        ("N06", Established, message(NOTIFICATION, b"\x06\x02\x06\n\x1b[2J\0"), None),
+        ("N07", Established, message(NOTIFICATION, &[6, 9]), None),
+        ("U01", Established, message(UPDATE, &[0, 5, 0, 0]), Some(&[3, 1])),
+        ("U02", Established, message(UPDATE, &[0, 0, 0, 5]), Some(&[3, 1])),
+        ("FSM, RFC 6608", OpenSent, message(KEEPALIVE, &[]), Some(&[5, 1, 4])),
+    ];
+    let (listener, address) = listener().await;
+    for (case, when, bytes, expected) in rows {
+        let speaker = speaker(&[("router", config(address))]);
+        let mut stream = match when {
+            OpenSent => accept(&listener).await,
+            Established => accept_and_establish(&listener).await,
+        };
+        stream.write_all(&bytes).await.unwrap();
+        assert_eq!(last_word(&mut stream).await.as_deref(), expected, "{case} in {when:?}");
+        assert_ne!(speaker.snapshot()["router"].state, State::Established, "{case}");
+    }
+}
+
+/// H16
+#[tokio::test]
+async fn connection_that_ends_within_a_header_is_lost_without_a_word() {
+    let (listener, address) = listener().await;
+    for length in 0..19 {
+        let speaker = speaker(&[("router", config(address))]);
+        let mut stream = accept(&listener).await;
+        stream.write_all(&good_open()[..length]).await.unwrap();
+        stream.shutdown().await.unwrap();
+        assert_eq!(last_word(&mut stream).await, None, "{length}");
+        let last_down = speaker.snapshot()["router"].last_down.clone();
+        assert_eq!(last_down.as_deref(), Some("connection lost: closed by the peer"), "{length}");
+    }
+}
+
+/// H19
+#[tokio::test]
+async fn messages_may_be_split_anywhere() {
+    let (listener, address) = listener().await;
+    let bytes = [good_open(), message(KEEPALIVE, &[])].concat();
+    for at in (1..bytes.len()).step_by(5) {
+        let speaker = speaker(&[("router", config(address))]);
+        let mut stream = accept(&listener).await;
+        stream.set_nodelay(true).unwrap();
+        stream.write_all(&bytes[..at]).await.unwrap();
+        tokio::task::yield_now().await;
+        stream.write_all(&bytes[at..]).await.unwrap();
+        assert_eq!(read_message(&mut stream).await.map(|(kind, _)| kind), Some(KEEPALIVE), "{at}");
+        until(|| speaker.snapshot()["router"].state == State::Established).await;
+    }
+}
+
+/// H21, I37
+#[tokio::test]
+async fn peer_that_floods_delays_no_other() {
+    let ((flood, flooder), (calm, neighbour)) = (listener().await, listener().await);
+    let speaker = speaker(&[("flooder", config(flooder)), ("neighbour", config(neighbour))]);
+    let mut stream = accept_and_establish(&flood).await;
+    let mut other = accept_and_establish(&calm).await;
+    let flooding = tokio::spawn(async move {
+        let refresh = message(5, &[0, 1, 0, 1]);
+        let block = [message(KEEPALIVE, &[]), refresh].concat().repeat(1000);
+        // It reads nothing, so that what we answer has nowhere to go.
+        while stream.write_all(&block).await.is_ok() {}
+    });
+    speaker.set_routes("flooder", host_routes(10_000));
+    let start = Instant::now();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    speaker.set_routes("neighbour", host_routes(1));
+    let update = timeout(PATIENCE, read_message(&mut other)).await.expect("the neighbour is told");
+    assert_eq!(update.map(|(kind, _)| kind), Some(UPDATE));
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    flooding.abort();
+}
+
+/// N10
+#[tokio::test]
+async fn peer_that_drops_at_once_is_asked_again_after_a_pause() {
+    let (listener, address) = listener().await;
+    let _speaker = speaker(&[("router", config(address))]);
+    let mut attempts = 0;
+    let count = async {
+        loop {
+            let mut stream = accept_and_establish(&listener).await;
+            attempts += 1;
+            stream.write_all(&message(NOTIFICATION, &[6, 2])).await.unwrap();
+        }
+    };
+    let _ = timeout(Duration::from_secs(3), count).await;
+    assert!((2..=4).contains(&attempts), "{attempts} attempts in three seconds");
+}
+
+#[tokio::test]
+async fn slow_reader_gets_every_route_and_the_first_attempt_is_not_disturbed_by_commands() {
+    let (listener, address) = listener().await;
+    let speaker = speaker(&[("router", config(address))]);
+    // While it connects.
+    for count in [1, 10, 30_000] {
+        speaker.set_routes("router", host_routes(count));
+    }
+    let mut stream = accept_and_establish(&listener).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut prefixes = 0;
+    while prefixes < 30_000 {
+        let (kind, body) =
+            timeout(PATIENCE, read_message(&mut stream)).await.expect("more routes").expect("more routes");
+        assert_eq!(kind, UPDATE);
+        let attributes = usize::from(u16::from_be_bytes([body[2], body[3]]));
+        prefixes += (body.len() - 4 - attributes) / 5;
+    }
+    assert_eq!(prefixes, 30_000);
+    let counters = speaker.snapshot()["router"].counters;
+    assert_eq!((counters.opens_sent, counters.established), (1, 1));
+    speaker.shutdown(false, PATIENCE).await;
+    assert_eq!(last_word(&mut stream).await.unwrap()[..2], [6, 2]);
+}
+
+async fn until(mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "in vain");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// More than any of this takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
