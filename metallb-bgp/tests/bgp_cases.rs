@@ -1,0 +1,160 @@
+//! Every reliability case of BGP through the public decoder; the table also serves tests that play a peer.
+
+#[path = "cases/mod_bgp.rs"]
+mod cases;
+
+use std::collections::BTreeSet;
+
+use cases::{cases, hex, message};
+use metallb_bgp::types::{Asn, Family};
+use metallb_bgp::wire::update::Outcome;
+use metallb_bgp::wire::{DecodeContext, DecodeError, Message, decode};
+use proptest::prelude::*;
+
+/// How the table spells what the decoder says.
+fn reaction(bytes: &[u8], context: &DecodeContext) -> String {
+    match decode(bytes, context) {
+        Ok(None) => "more".to_owned(),
+        Ok(Some((Message::Update(update), size))) => {
+            assert_eq!(size, bytes.len());
+            match (update.end_of_rib(), update.outcome()) {
+                (Some(Family::Ipv4), Outcome::Accept) => "eor4",
+                (Some(Family::Ipv6), Outcome::Accept) => "eor6",
+                (_, Outcome::Accept) => "accept",
+                (_, Outcome::AttributeDiscard(_)) => "discard",
+                (_, Outcome::RouteIgnored(_)) => "ignore",
+                (_, Outcome::TreatAsWithdraw(_)) => "withdraw",
+                (_, Outcome::DisableFamily(_)) => "disable",
+                (_, other) => panic!("{other:?}"),
+            }
+            .to_owned()
+        }
+        Ok(Some((_, size))) => {
+            assert_eq!(size, bytes.len());
+            "ok".to_owned()
+        }
+        Err(DecodeError::BrokenNotification) => "close".to_owned(),
+        Err(DecodeError::Notify(error)) => {
+            // RFC 4271 §6.2: the only data that does not come from the peer is the version that we speak.
+            let ours = (error.code, error.subcode) == (2, 1);
+            let received = error.data.is_empty() || bytes.windows(error.data.len()).any(|window| window == error.data);
+            assert!(ours || received, "I33: data that was not received: {error:?}");
+            let data: String = error.data.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("N {}/{} {data}", error.code, error.subcode).trim().to_owned()
+        }
+    }
+}
+
+#[test]
+fn every_case_has_its_reaction() {
+    let mut wrong = Vec::new();
+    for case in cases() {
+        let Some(bytes) = case.bytes else {
+            assert_eq!(case.reaction, "session", "{}", case.id);
+            continue;
+        };
+        let expected = match case.reaction.strip_prefix("N ").and_then(|rest| rest.split_once(' ')) {
+            Some((codes, data)) => {
+                let data: String = hex(data).iter().map(|byte| format!("{byte:02x}")).collect();
+                format!("N {codes} {data}")
+            }
+            None => case.reaction.clone(),
+        };
+        let found = reaction(&bytes, &case.context);
+        // A row that gives no data leaves it open.
+        let agrees = found == expected
+            || (expected.starts_with("N ")
+                && expected.matches(' ').count() == 1
+                && found.starts_with(&format!("{expected} ")));
+        if !agrees {
+            wrong.push(format!("{}: {found}, not {expected}", case.id));
+        }
+        // A message cut short is never more than a wait for the rest, or the error that its header already shows.
+        for cut in 0..bytes.len().min(64) {
+            let short = decode(&bytes[..cut], &case.context);
+            assert!(!matches!(short, Ok(Some(_))), "{} cut to {cut}", case.id);
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn table_names_all_194_cases() {
+    let named: BTreeSet<&str> = cases().iter().map(|case| case.id).collect();
+    let all = [("H", 22), ("O", 47), ("N", 11), ("U", 28), ("A", 63), ("F", 23)];
+    let expected: BTreeSet<String> =
+        all.iter().flat_map(|(kind, last)| (1..=*last).map(move |n| format!("{kind}{n:02}"))).collect();
+    assert_eq!(expected.len(), 194);
+    assert_eq!(named, expected.iter().map(String::as_str).collect());
+}
+
+#[test]
+fn all_types_flags_and_lengths_of_case_u28_leave_the_session_up_unless_unknown_and_well_known() {
+    let known = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 14, 15, 16, 17, 18, 25, 32];
+    let context = DecodeContext { local_asn: Asn(64512), remote_asn: Asn(65001), ..DecodeContext::default() };
+    let mut count = 0;
+    for code in 0..=255_u8 {
+        for flags in [0x00, 0x40, 0x60, 0x80, 0xc0, 0xe0, 0xd0_u8] {
+            for length in [0, 1, 3, 4, 5, 255_u8] {
+                let head = if flags & 0x10 == 0 { vec![flags, code, length] } else { vec![flags, code, 0, length] };
+                let value: Vec<u8> = (0..length).map(|n| n.wrapping_mul(37).wrapping_add(code)).collect();
+                let attributes = [head, value, hex("$A")].concat();
+                let size = (attributes.len() as u16).to_be_bytes();
+                let bytes = message(2, &[&[0, 0], &size[..], &attributes, &hex("$N")].concat());
+                let fatal = flags & 0x80 == 0 && !known.contains(&code);
+                match decode(&bytes, &context) {
+                    Ok(Some(_)) => assert!(!fatal, "{code} {flags:02x} {length}"),
+                    Err(DecodeError::Notify(error)) => assert_eq!((fatal, error.code, error.subcode), (true, 3, 2)),
+                    other => panic!("{code} {flags:02x} {length}: {other:?}"),
+                }
+                count += 1;
+            }
+        }
+    }
+    assert_eq!(count, 10_752);
+}
+
+fn contexts() -> impl Strategy<Value = DecodeContext> {
+    (any::<[bool; 7]>()).prop_map(|[internal, four, long, refresh, hop, ipv4, ipv6]| DecodeContext {
+        local_asn: Asn(64512),
+        remote_asn: Asn(if internal { 64512 } else { 65001 }),
+        four_octet_asn: four,
+        extended_messages: long,
+        enhanced_refresh: refresh,
+        extended_next_hop: hop,
+        ipv4,
+        ipv6,
+    })
+}
+
+proptest! {
+    #[test]
+    fn damaged_messages_never_panic(context in contexts(), pick: prop::sample::Index, damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6)) {
+        let rows: Vec<Vec<u8>> = cases().into_iter().filter_map(|case| case.bytes).filter(|bytes| bytes.len() > 19).collect();
+        let mut bytes = pick.get(&rows).clone();
+        for (at, value) in damage {
+            // The marker stays, so that the damage gets somewhere.
+            let at = 16 + at.index(bytes.len() - 16);
+            bytes[at] = value;
+        }
+        reaction_of_any(&bytes, &context);
+    }
+
+    #[test]
+    fn random_bodies_never_panic(context in contexts(), code in 0_u8..7, body in prop::collection::vec(any::<u8>(), 0..200)) {
+        reaction_of_any(&message(code, &body), &context);
+    }
+}
+
+/// Decodes, looks at every prefix, and checks that errors only quote what was received.
+fn reaction_of_any(bytes: &[u8], context: &DecodeContext) {
+    match decode(bytes, context) {
+        Ok(Some((Message::Update(update), size))) => {
+            assert!(size <= bytes.len());
+            assert_eq!(update.announced_v4().count() + update.announced_v6().count(), update.offered());
+            assert!(update.withdrawn_v4().count() + update.withdrawn_v6().count() <= bytes.len());
+        }
+        Err(DecodeError::Notify(error)) => assert!(error.data.len() <= bytes.len().min(4096)),
+        _ => {}
+    }
+}

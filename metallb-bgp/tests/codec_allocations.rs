@@ -1,0 +1,59 @@
+//! UPDATE is read and written without touching the heap.
+#![allow(unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use ipnet::Ipv4Net;
+use metallb_bgp::types::{Asn, Attributes, Family};
+use metallb_bgp::wire::template::{Encoding, Template};
+use metallb_bgp::wire::update::Outcome;
+use metallb_bgp::wire::{DecodeContext, Message, decode};
+
+struct Counting;
+
+thread_local! {
+    static COUNT: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: every call is passed on unchanged to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.with(|count| count.set(count.get() + 1));
+        // SAFETY: as above.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations<T>(work: impl FnOnce() -> T) -> (T, usize) {
+    let before = COUNT.with(Cell::get);
+    let result = work();
+    (result, COUNT.with(Cell::get) - before)
+}
+
+#[test]
+fn updates_are_written_and_read_without_allocation() {
+    let encoding = Encoding { asn: Asn(65001), internal: false, four_octet_asn: true };
+    let attributes = Attributes { communities: [1, 2, 3].into(), ..Attributes::default() };
+    let template = Template::announce(&encoding, &attributes, "10.0.0.1".parse().unwrap(), Family::Ipv4);
+    let hosts: Vec<Ipv4Net> = "10.0.0.0/20".parse::<Ipv4Net>().unwrap().hosts().map(Ipv4Net::from).collect();
+    let mut out = vec![0; 4096];
+    let ((bytes, count), written) = allocations(|| template.fill(&mut out, hosts.iter().copied()));
+    assert_eq!((written, count), (0, 807));
+    let context = DecodeContext { local_asn: Asn(64512), remote_asn: Asn(65001), ..DecodeContext::default() };
+    let (seen, read) = allocations(|| match decode(&out[..bytes], &context) {
+        Ok(Some((Message::Update(update), _))) if update.outcome() == Outcome::Accept => update.announced_v4().count(),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!((read, seen), (0, 807));
+    let (boxed, counted) = allocations(|| Box::new(7));
+    assert_eq!((*boxed, counted), (7, 1), "the counter counts");
+}
