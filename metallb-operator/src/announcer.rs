@@ -135,7 +135,8 @@ impl Announcer {
             holders.values().filter_map(|(service, ips)| Some(Holder { service, pool: config.pool_of(ips)?, ips })),
         );
         let mine: BTreeSet<&ServiceKey> = elections.owned_by(&self.identity.node).collect();
-        let known: BTreeSet<Arc<str>> = self.l2.handle().interfaces().into_iter().map(|interface| interface.name).collect();
+        let known: BTreeSet<Arc<str>> =
+            self.l2.handle().interfaces().into_iter().map(|interface| interface.name).collect();
 
         let mut announced = Announced::default();
         let mut addresses: BTreeMap<IpAddr, Scope> = BTreeMap::new();
@@ -299,8 +300,14 @@ fn transitions(old: &Announced, new: &Announced) -> Vec<Transition> {
             push(key, TransitionKind::Announcing("bgp"));
         }
     }
-    old.l2.keys().filter(|key| !new.l2.contains_key(*key)).for_each(|key| push(key, TransitionKind::Withdrawn("layer2")));
-    old.bgp.keys().filter(|key| !new.bgp.contains_key(*key)).for_each(|key| push(key, TransitionKind::Withdrawn("bgp")));
+    old.l2
+        .keys()
+        .filter(|key| !new.l2.contains_key(*key))
+        .for_each(|key| push(key, TransitionKind::Withdrawn("layer2")));
+    old.bgp
+        .keys()
+        .filter(|key| !new.bgp.contains_key(*key))
+        .for_each(|key| push(key, TransitionKind::Withdrawn("bgp")));
     transitions
 }
 
@@ -331,7 +338,9 @@ fn raise(counter: &prometheus::IntCounter, value: u64) {
 /// Who is alive when speakers do not gossip: nodes that are not known to be unready.
 #[must_use]
 pub fn live_by_readiness(cluster: &Cluster) -> LiveSpeakers {
-    LiveSpeakers::Only(cluster.nodes.values().filter(|node| node.ready != Some(false)).map(|node| node.name.clone()).collect())
+    LiveSpeakers::Only(
+        cluster.nodes.values().filter(|node| node.ready != Some(false)).map(|node| node.name.clone()).collect(),
+    )
 }
 
 /// How long peers may take to be told.

@@ -86,7 +86,8 @@ pub fn run(args: ControllerArgs) -> Result<(), ControllerError> {
         admin.readiness.expect("caches synced");
         let (stop, stopped) = watch::channel(false);
         for address in args.admin.addresses(ControllerArgs::PROBE_HOST) {
-            let listener = tokio::net::TcpListener::bind(address).await.map_err(io(&format!("{address} can't be listened on")))?;
+            let listener =
+                tokio::net::TcpListener::bind(address).await.map_err(io(&format!("{address} can't be listened on")))?;
             tokio::spawn(admin.clone().serve_on(listener, stopped.clone()));
         }
         let claimant = Claimant {
@@ -313,7 +314,13 @@ async fn write_status(
 
 /// A notice about a Service.
 #[must_use]
-pub fn service_notice(key: &ServiceKey, uid: Option<String>, severity: NoticeSeverity, reason: &str, message: String) -> Notice {
+pub fn service_notice(
+    key: &ServiceKey,
+    uid: Option<String>,
+    severity: NoticeSeverity,
+    reason: &str,
+    message: String,
+) -> Notice {
     let regarding = Regarding {
         api_version: "v1",
         kind: "Service",

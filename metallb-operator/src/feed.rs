@@ -136,19 +136,31 @@ impl Feed {
             }
             Update::Namespaces(change) => {
                 let before = cluster.namespaces.clone();
-                keyed(&mut cluster.namespaces, change, |object| translate::namespace(object), |namespace| namespace.name.clone());
+                keyed(
+                    &mut cluster.namespaces,
+                    change,
+                    |object| translate::namespace(object),
+                    |namespace| namespace.name.clone(),
+                );
                 touched.config |= before != cluster.namespaces;
                 "Namespace"
             }
-            Update::Secrets(change) => listed(&mut resources.secrets, change, |object| translate::secret(object), touched),
+            Update::Secrets(change) => {
+                listed(&mut resources.secrets, change, |object| translate::secret(object), touched)
+            }
             Update::Pools(change) => listed(&mut resources.pools, change, |object| translate::pool(object), touched),
             Update::L2Advertisements(change) => {
                 listed(&mut resources.l2_advertisements, change, |object| translate::l2_advertisement(object), touched)
             }
-            Update::BgpAdvertisements(change) => {
-                listed(&mut resources.bgp_advertisements, change, |object| translate::bgp_advertisement(object), touched)
+            Update::BgpAdvertisements(change) => listed(
+                &mut resources.bgp_advertisements,
+                change,
+                |object| translate::bgp_advertisement(object),
+                touched,
+            ),
+            Update::Peers(change) => {
+                listed(&mut resources.peers, change, |object| translate::bgp_peer(object), touched)
             }
-            Update::Peers(change) => listed(&mut resources.peers, change, |object| translate::bgp_peer(object), touched),
             Update::BfdProfiles(change) => {
                 listed(&mut resources.bfd_profiles, change, |object| translate::bfd_profile(object), touched)
             }
@@ -216,16 +228,30 @@ where
     watches::spawn(api, queue.clone(), wrap);
 }
 
-fn local<K>(client: &Client, namespace: &str, queue: &mpsc::Sender<Update>, wrap: impl Fn(Change<K>) -> Update + Send + 'static)
-where
-    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+fn local<K>(
+    client: &Client,
+    namespace: &str,
+    queue: &mpsc::Sender<Update>,
+    wrap: impl Fn(Change<K>) -> Update + Send + 'static,
+) where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + 'static,
 {
     let api: Api<DeserializeGuard<K>> = Api::namespaced(client.clone(), namespace);
     watches::spawn(api, queue.clone(), wrap);
 }
 
 /// Applies a change to a map of facts.
-fn keyed<K, V, N: Ord>(map: &mut BTreeMap<N, V>, change: Change<K>, translate: impl Fn(&K) -> V, name: impl Fn(&V) -> N) {
+fn keyed<K, V, N: Ord>(
+    map: &mut BTreeMap<N, V>,
+    change: Change<K>,
+    translate: impl Fn(&K) -> V,
+    name: impl Fn(&V) -> N,
+) {
     match change {
         Change::Reset(objects) => {
             *map = objects.iter().map(&translate).map(|value| (name(&value), value)).collect();
@@ -241,7 +267,12 @@ fn keyed<K, V, N: Ord>(map: &mut BTreeMap<N, V>, change: Change<K>, translate: i
 }
 
 /// Applies a change to a list of configuration objects. Returns the kind.
-fn listed<K, S: Spec + PartialEq>(list: &mut Vec<S>, change: Change<K>, translate: impl Fn(&K) -> S, touched: &mut Touched) -> &'static str {
+fn listed<K, S: Spec + PartialEq>(
+    list: &mut Vec<S>,
+    change: Change<K>,
+    translate: impl Fn(&K) -> S,
+    touched: &mut Touched,
+) -> &'static str {
     match change {
         Change::Reset(objects) => {
             let new: Vec<S> = objects.iter().map(&translate).collect();

@@ -89,12 +89,22 @@ impl Metrics {
             total_v4: pool("metallb_allocator_ipv4_addresses_total", "Number of usable IPv4 addresses, per pool"),
             total_v6: pool("metallb_allocator_ipv6_addresses_total", "Number of usable IPv6 addresses, per pool"),
             in_use: pool("metallb_allocator_addresses_in_use_total", "Number of IP addresses in use, per pool"),
-            in_use_v4: pool("metallb_allocator_ipv4_addresses_in_use_total", "Number of IPv4 addresses in use, per pool"),
-            in_use_v6: pool("metallb_allocator_ipv6_addresses_in_use_total", "Number of IPv6 addresses in use, per pool"),
+            in_use_v4: pool(
+                "metallb_allocator_ipv4_addresses_in_use_total",
+                "Number of IPv4 addresses in use, per pool",
+            ),
+            in_use_v6: pool(
+                "metallb_allocator_ipv6_addresses_in_use_total",
+                "Number of IPv6 addresses in use, per pool",
+            ),
             services: pool("metallb_allocator_services_allocated_total", "Number of services allocated, per pool"),
         };
         let client = ClientMetrics {
-            updates: counter(&registry, "metallb_k8s_client_updates_total", "Number of objects that have been processed"),
+            updates: counter(
+                &registry,
+                "metallb_k8s_client_updates_total",
+                "Number of objects that have been processed",
+            ),
             update_errors: counter(
                 &registry,
                 "metallb_k8s_client_update_errors_total",
@@ -122,7 +132,10 @@ impl Metrics {
             ),
             l2_requests: ip("metallb_layer2_requests_received", "Number of layer2 requests received for owned IPs"),
             l2_responses: ip("metallb_layer2_responses_sent", "Number of layer2 responses sent for owned IPs"),
-            l2_gratuitous: ip("metallb_layer2_gratuitous_sent", "Number of gratuitous layer2 packets sent for owned IPs"),
+            l2_gratuitous: ip(
+                "metallb_layer2_gratuitous_sent",
+                "Number of gratuitous layer2 packets sent for owned IPs",
+            ),
             l2_dropped: counter_vec(
                 &registry,
                 "metallb_layer2_dropped_frames_total",
@@ -142,7 +155,12 @@ impl Metrics {
                 "metallb_bgp_pending_prefixes_total",
                 "Number of prefixes that should be advertised on the BGP session",
             ),
-            bgp_updates: counter_vec(&registry, "metallb_bgp_updates_total", "Number of BGP UPDATE messages sent", &["peer"]),
+            bgp_updates: counter_vec(
+                &registry,
+                "metallb_bgp_updates_total",
+                "Number of BGP UPDATE messages sent",
+                &["peer"],
+            ),
         };
         Self { registry, allocator, client, speaker }
     }

@@ -83,7 +83,8 @@ pub fn run(args: SpeakerArgs) -> Result<(), SpeakerError> {
         admin.readiness.expect("caches synced");
         let (stop, stopped) = watch::channel(false);
         for address in args.admin.addresses(SpeakerArgs::PROBE_HOST) {
-            let listener = tokio::net::TcpListener::bind(address).await.map_err(io(&format!("{address} can't be listened on")))?;
+            let listener =
+                tokio::net::TcpListener::bind(address).await.map_err(io(&format!("{address} can't be listened on")))?;
             tokio::spawn(admin.clone().serve_on(listener, stopped.clone()));
         }
         let (peer_queue, mut peer_events) = mpsc::channel(256);
@@ -94,9 +95,11 @@ pub fn run(args: SpeakerArgs) -> Result<(), SpeakerError> {
             ignore_exclude_label: args.announce.ignore_exclude_lb,
         };
         let filter = exclusion::load(&args.announce.exclude_interfaces)?;
-        let announcer = Announcer::start(identity, filter, admin.metrics.clone(), peer_queue, crate::standalone::seed())?;
+        let announcer =
+            Announcer::start(identity, filter, admin.metrics.clone(), peer_queue, crate::standalone::seed())?;
         let (events, _writer) = events::spawn(client.clone(), "metallb-speaker");
-        let statuses = StatusWriter::spawn(client.clone(), namespace.clone(), node.clone(), args.cluster.pod_name.clone());
+        let statuses =
+            StatusWriter::spawn(client.clone(), namespace.clone(), node.clone(), args.cluster.pod_name.clone());
         let (feed, mut updates) = Feed::start(&client, &namespace, Role::Speaker);
         let mut speaker = Speaker {
             node,
@@ -201,7 +204,13 @@ impl Speaker {
         self.announcer.refresh_metrics(&self.config);
         for (ip, text) in self.announcer.take_conflicts() {
             tracing::warn!(%ip, event = "addressConflict", "{text}");
-            let holders = self.feed.world.cluster.services.values().filter(|service| service.ingress_ips().any(|held| held == Some(ip)));
+            let holders = self
+                .feed
+                .world
+                .cluster
+                .services
+                .values()
+                .filter(|service| service.ingress_ips().any(|held| held == Some(ip)));
             for service in holders {
                 self.tell(&service.key, NoticeSeverity::Warning, "addressConflict", text.clone());
             }

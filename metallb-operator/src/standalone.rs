@@ -125,7 +125,8 @@ pub fn run(args: StandaloneArgs) -> Result<(), StandaloneError> {
         let (stop, stopped) = watch::channel(false);
         if let Some(address) = args.admin.probe_address(args.probe_host) {
             let server = admin.clone();
-            let listening = tokio::net::TcpListener::bind(address).await.map_err(io(&format!("{address} can't be listened on")))?;
+            let listening =
+                tokio::net::TcpListener::bind(address).await.map_err(io(&format!("{address} can't be listened on")))?;
             tokio::spawn(server.serve_on(listening, stopped));
         }
 
@@ -198,8 +199,12 @@ impl Standalone {
             let service = transition.service.to_string();
             let node = self.args.announce.node_name.as_str();
             match transition.kind {
-                TransitionKind::Announcing(protocol) => tracing::info!(service, node, protocol, event = "serviceAnnounced", "announcing"),
-                TransitionKind::Withdrawn(protocol) => tracing::info!(service, node, protocol, event = "serviceWithdrawn", "withdrawn"),
+                TransitionKind::Announcing(protocol) => {
+                    tracing::info!(service, node, protocol, event = "serviceAnnounced", "announcing")
+                }
+                TransitionKind::Withdrawn(protocol) => {
+                    tracing::info!(service, node, protocol, event = "serviceWithdrawn", "withdrawn")
+                }
                 TransitionKind::Failed(ip) => {
                     tracing::warn!(service, node, %ip, event = "announceFailed", "none of the interfaces exists on this node");
                 }
@@ -224,7 +229,8 @@ impl Standalone {
 
     fn assign(&mut self, config: &Config, world: &mut World) {
         self.assigner.set_config(config);
-        let known: Vec<ServiceKey> = self.last_world.iter().flat_map(|world| world.cluster.services.keys().cloned()).collect();
+        let known: Vec<ServiceKey> =
+            self.last_world.iter().flat_map(|world| world.cluster.services.keys().cloned()).collect();
         for key in known.iter().filter(|key| !world.cluster.services.contains_key(*key)) {
             self.assigner.forget(key);
         }
@@ -319,9 +325,13 @@ impl Standalone {
 /// It cannot be read or understood.
 pub fn load_state(path: &Path) -> Result<State, StandaloneError> {
     match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| StandaloneError::State { path: path.to_owned(), source }),
+        Ok(bytes) => {
+            serde_json::from_slice(&bytes).map_err(|source| StandaloneError::State { path: path.to_owned(), source })
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(State::default()),
-        Err(source) => Err(StandaloneError::Io { what: format!("the state file {} can't be read", path.display()), source }),
+        Err(source) => {
+            Err(StandaloneError::Io { what: format!("the state file {} can't be read", path.display()), source })
+        }
     }
 }
 

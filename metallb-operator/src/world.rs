@@ -61,7 +61,8 @@ impl World {
             self.cluster.endpoints.entry(key.clone()).or_default().extend(endpoints.iter().cloned());
         }
         let now = &self.cluster.endpoints;
-        let mut touched: Vec<ServiceKey> = before.keys().chain(now.keys()).filter(|key| before.get(*key) != now.get(*key)).cloned().collect();
+        let mut touched: Vec<ServiceKey> =
+            before.keys().chain(now.keys()).filter(|key| before.get(*key) != now.get(*key)).cloned().collect();
         touched.sort();
         touched.dedup();
         touched

@@ -136,7 +136,8 @@ fn cluster(assets: std::path::PathBuf) -> Cluster {
     let api = KubeApi::start(&control, "172.16.1.250", assets);
     let client = host("client", 200);
     let router = host("router", 1);
-    let nodes = [("kind-control-plane", 11), ("kind-worker", 21)].map(|(name, last)| (name.to_owned(), host(name, last)));
+    let nodes =
+        [("kind-control-plane", 11), ("kind-worker", 21)].map(|(name, last)| (name.to_owned(), host(name, last)));
     let crds = std::process::Command::new(env!("CARGO_BIN_EXE_metallb")).arg("crds").output().expect("crds");
     api.apply(include_str!("../../deploy/namespace.yaml"));
     api.apply(include_str!("../../deploy/rbac/controller.yaml"));
@@ -144,7 +145,9 @@ fn cluster(assets: std::path::PathBuf) -> Cluster {
     api.apply(&String::from_utf8(crds.stdout).expect("text"));
     api.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"], None).expect("established");
     for (name, _) in &nodes {
-        api.apply(&format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {name}, labels: {{kubernetes.io/hostname: {name}}}}}\n"));
+        api.apply(&format!(
+            "apiVersion: v1\nkind: Node\nmetadata: {{name: {name}, labels: {{kubernetes.io/hostname: {name}}}}}\n"
+        ));
     }
     Cluster { api, control, client, nodes: nodes.into(), router, _lab: lab }
 }
@@ -169,8 +172,14 @@ fn start_kube_proxy(directory: &Path, cluster: &Cluster, assets: &Path, namespac
         &directory.join(format!("kube-proxy-{node}.log")),
         assets.join("kube-proxy"),
         &[
-            "--kubeconfig", config.to_str().unwrap(), "--hostname-override", node, "--proxy-mode=nftables",
-            "--cluster-cidr=10.244.0.0/16", "--conntrack-max-per-core=0", "--healthz-bind-address=127.0.0.1:10256",
+            "--kubeconfig",
+            config.to_str().unwrap(),
+            "--hostname-override",
+            node,
+            "--proxy-mode=nftables",
+            "--cluster-cidr=10.244.0.0/16",
+            "--conntrack-max-per-core=0",
+            "--healthz-bind-address=127.0.0.1:10256",
         ],
     )
 }
@@ -178,7 +187,9 @@ fn start_kube_proxy(directory: &Path, cluster: &Cluster, assets: &Path, namespac
 #[test]
 fn lab_kubernetes_both_modes_serve_one_service_under_the_shipped_roles() {
     const TEST: &str = "lab_kubernetes_both_modes_serve_one_service_under_the_shipped_roles";
-    let Some(assets) = kube::assets() else { return skip(TEST, "KUBEBUILDER_ASSETS with kube-apiserver, etcd, kube-proxy, kubectl") };
+    let Some(assets) = kube::assets() else {
+        return skip(TEST, "KUBEBUILDER_ASSETS with kube-apiserver, etcd, kube-proxy, kubectl");
+    };
     if let Some(part) = missing_part(&[&frr::PROGRAMS[..], &["nft", "curl", "python3", "openssl"]].concat()) {
         return skip(TEST, &part);
     }
@@ -198,7 +209,11 @@ fn lab_kubernetes_both_modes_serve_one_service_under_the_shipped_roles() {
     let script = directory.path().join("backend.py");
     std::fs::write(&script, include_str!("support/backend.py")).unwrap();
     for ((name, namespace), last) in cluster.nodes.iter().zip([11, 21]) {
-        backends.push(namespace.spawn(&directory.path().join("backend.log"), "python3", &[script.to_str().unwrap(), name]));
+        backends.push(namespace.spawn(
+            &directory.path().join("backend.log"),
+            "python3",
+            &[script.to_str().unwrap(), name],
+        ));
         backends.push(start_kube_proxy(directory.path(), &cluster, &assets, namespace, name));
         api.apply(&format!(
             "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: metallb1-cluster-{last}, namespace: default, labels: {{kubernetes.io/service-name: metallb1-cluster}}}}\naddressType: IPv4\nports: [{{port: 8080, protocol: TCP}}]\nendpoints: [{{addresses: [172.16.1.{last}], nodeName: {name}, conditions: {{ready: true}}}}]\n"
@@ -210,10 +225,15 @@ fn lab_kubernetes_both_modes_serve_one_service_under_the_shipped_roles() {
         &[],
     );
     let mut controller = start(directory.path(), &cluster, &cluster.control, "controller", "first");
-    let mut speakers: Vec<Process> =
-        cluster.nodes.iter().map(|(name, namespace)| start(directory.path(), &cluster, namespace, "speaker", name)).collect();
+    let mut speakers: Vec<Process> = cluster
+        .nodes
+        .iter()
+        .map(|(name, namespace)| start(directory.path(), &cluster, namespace, "speaker", name))
+        .collect();
 
-    let ip = |name: &str| api.kubectl(&["get", "service", name, "-o", "jsonpath={.status.loadBalancer.ingress[*].ip}"], None);
+    let ip = |name: &str| {
+        api.kubectl(&["get", "service", name, "-o", "jsonpath={.status.loadBalancer.ingress[*].ip}"], None)
+    };
     eventually("the Service gets the first address", PATIENCE, || match ip("metallb1-cluster") {
         Ok(ip) if ip == "192.168.10.0" => Ok(()),
         other => Err(format!("{other:?}\n{}", controller.output())),
@@ -228,7 +248,11 @@ fn lab_kubernetes_both_modes_serve_one_service_under_the_shipped_roles() {
         let output = cluster.client.shell("curl --silent --show-error --max-time 2 http://192.168.10.0:18081/");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let logs: String = speakers.iter().chain(&backends).map(Process::output).collect();
-        if output.status.success() { Ok(text) } else { Err(format!("{}\n{logs}", String::from_utf8_lossy(&output.stderr))) }
+        if output.status.success() {
+            Ok(text)
+        } else {
+            Err(format!("{}\n{logs}", String::from_utf8_lossy(&output.stderr)))
+        }
     });
     println!("client$ curl 192.168.10.0:18081\n{answer}");
     let neighbour = cluster.client.ip("neighbour show 192.168.10.0 dev eth0");
@@ -243,10 +267,20 @@ fn lab_kubernetes_both_modes_serve_one_service_under_the_shipped_roles() {
 
     // What the cluster says about it.
     eventually("statuses and Events are there", PATIENCE, || {
-        let l2 = api.kubectl(&["get", "servicel2statuses", "-n", "metallb-system", "-o", "jsonpath={.items[*].status.node}"], None)?;
-        let bgp = api.kubectl(&["get", "servicebgpstatuses", "-n", "metallb-system", "-o", "jsonpath={.items[*].status.node}"], None)?;
-        let pool = api.kubectl(&["get", "ipaddresspool", "demo-pool", "-n", "metallb-system", "-o", "jsonpath={.status.assignedIPv4}"], None)?;
-        let events = api.kubectl(&["get", "events", "-o", "jsonpath={range .items[*]}{.reason} {.message}{\"\\n\"}{end}"], None)?;
+        let l2 = api.kubectl(
+            &["get", "servicel2statuses", "-n", "metallb-system", "-o", "jsonpath={.items[*].status.node}"],
+            None,
+        )?;
+        let bgp = api.kubectl(
+            &["get", "servicebgpstatuses", "-n", "metallb-system", "-o", "jsonpath={.items[*].status.node}"],
+            None,
+        )?;
+        let pool = api.kubectl(
+            &["get", "ipaddresspool", "demo-pool", "-n", "metallb-system", "-o", "jsonpath={.status.assignedIPv4}"],
+            None,
+        )?;
+        let events = api
+            .kubectl(&["get", "events", "-o", "jsonpath={range .items[*]}{.reason} {.message}{\"\\n\"}{end}"], None)?;
         let said = |text: &str| events.lines().any(|line| line.contains(text));
         let complete = l2 == "kind-control-plane"
             && bgp.split(' ').count() == 2
@@ -254,7 +288,11 @@ fn lab_kubernetes_both_modes_serve_one_service_under_the_shipped_roles() {
             && said("IPAllocated Assigned IP [\"192.168.10.0\"]")
             && said("nodeAssigned announcing from node \"kind-control-plane\" with protocol \"layer2\"")
             && said("nodeAssigned announcing from node \"kind-worker\" with protocol \"bgp\"");
-        if complete { Ok(()) } else { Err(format!("l2 {l2}, bgp {bgp}, pool {pool}\n{events}\n{}", speakers[0].output())) }
+        if complete {
+            Ok(())
+        } else {
+            Err(format!("l2 {l2}, bgp {bgp}, pool {pool}\n{events}\n{}", speakers[0].output()))
+        }
     });
 
     // An address outside all pools stays pending with the reason on the object; nobody loses anything.
@@ -268,7 +306,9 @@ fn lab_kubernetes_both_modes_serve_one_service_under_the_shipped_roles() {
     controller.signal(Signal::SIGTERM);
     assert!(controller.wait(PATIENCE).is_some_and(|status| status.success()), "{}", controller.output());
     controller = start(directory.path(), &cluster, &cluster.control, "controller", "second");
-    api.apply("apiVersion: v1\nkind: Service\nmetadata: {name: late}\nspec: {type: LoadBalancer, ports: [{port: 80}]}\n");
+    api.apply(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: late}\nspec: {type: LoadBalancer, ports: [{port: 80}]}\n",
+    );
     eventually("a new Service gets the next address", PATIENCE, || match ip("late") {
         Ok(ip) if ip == "192.168.10.1" => Ok(()),
         other => Err(format!("{other:?}\n{}", controller.output())),

@@ -59,7 +59,8 @@ fn start(directory: &Path, namespace: &Namespace, name: &str) -> Process {
     let state = directory.join(format!("{name}.json"));
     let log = directory.join(format!("{name}.log"));
     let (manifests, state) = (manifests.to_str().unwrap(), state.to_str().unwrap());
-    let arguments = ["standalone", "--manifests", manifests, "--state", state, "--node-name", name, "--log-format", "text"];
+    let arguments =
+        ["standalone", "--manifests", manifests, "--state", state, "--node-name", name, "--log-format", "text"];
     namespace.spawn(&log, env!("CARGO_BIN_EXE_metallb"), &arguments)
 }
 
@@ -262,7 +263,8 @@ router bgp 7675
         });
     };
     hops("10.254.254.1/32", &["172.16.1.11", "172.16.2.21"]);
-    let v6 = |frr: &Frr| frr.json("show bgp ipv6 unicast json")["routes"]["fd00:254::1/128"].as_array().map_or(0, Vec::len);
+    let v6 =
+        |frr: &Frr| frr.json("show bgp ipv6 unicast json")["routes"]["fd00:254::1/128"].as_array().map_or(0, Vec::len);
     eventually("the IPv6 route has two paths", PATIENCE, || match v6(&frr) {
         2 => Ok(()),
         count => Err(format!("{count} paths\n{}", frr.show("show bgp ipv6 unicast"))),

@@ -42,7 +42,11 @@ fn peer_config(peer: &Peer, node: &Node) -> Option<PeerConfig> {
             hold_time: peer.hold_time.unwrap_or(DEFAULT_HOLD_TIME),
             keepalive_time: peer.keepalive_time,
             connect_time: peer.connect_time,
-            families: families.into_iter().filter(|(family, _)| peer.carries(*family)).map(|(_, family)| family).collect(),
+            families: families
+                .into_iter()
+                .filter(|(family, _)| peer.carries(*family))
+                .map(|(_, family)| family)
+                .collect(),
             graceful_restart: peer.graceful_restart,
         },
         endpoint: Endpoint {

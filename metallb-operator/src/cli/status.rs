@@ -50,8 +50,12 @@ impl StatusArgs {
         let state = load_state(&self.state)?;
         let text = match self.output {
             Output::Table => table(&state),
-            Output::Json => serde_json::to_string_pretty(&state).map_err(|error| StatusError::Serialise(error.to_string()))? + "\n",
-            Output::Yaml => serde_saphyr::to_string(&state).map_err(|error| StatusError::Serialise(error.to_string()))?,
+            Output::Json => {
+                serde_json::to_string_pretty(&state).map_err(|error| StatusError::Serialise(error.to_string()))? + "\n"
+            }
+            Output::Yaml => {
+                serde_saphyr::to_string(&state).map_err(|error| StatusError::Serialise(error.to_string()))?
+            }
         };
         std::io::stdout().write_all(text.as_bytes())?;
         Ok(ExitCode::SUCCESS)
@@ -79,7 +83,12 @@ fn table(state: &State) -> String {
             other => other.to_string(),
         };
         let mut rows = vec![["PEER", "STATE", "UPTIME (s)", "ROUTES", "LAST CLOSED BECAUSE"].map(str::to_owned)];
-        rows.extend(state.peers.iter().map(|peer| ["name", "state", "uptimeSeconds", "routes", "lastDown"].map(|name| field(peer, name))));
+        rows.extend(
+            state
+                .peers
+                .iter()
+                .map(|peer| ["name", "state", "uptimeSeconds", "routes", "lastDown"].map(|name| field(peer, name))),
+        );
         text.push('\n');
         text.push_str(&render(&rows));
     }

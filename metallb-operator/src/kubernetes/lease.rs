@@ -42,7 +42,9 @@ pub fn spawn(
             match tokio::time::timeout(REQUEST_TIMEOUT, claimant.claim(&leases)).await {
                 Ok(Ok(true)) => held_since = Some(asked),
                 Ok(Ok(false)) => held_since = None,
-                Ok(Err(error)) => tracing::warn!(%error, lease = claimant.lease, "lease could not be claimed, retrying"),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, lease = claimant.lease, "lease could not be claimed, retrying")
+                }
                 Err(_) => tracing::warn!(lease = claimant.lease, "lease could not be claimed in time, retrying"),
             }
             let leads = held_since.is_some_and(|since| since.elapsed() < DURATION - RENEW_EVERY);

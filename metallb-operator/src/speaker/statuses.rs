@@ -12,8 +12,8 @@ use tokio::sync::watch;
 
 use crate::announcer::Announced;
 use crate::api::{
-    InterfaceInfo, ServiceBgpStatus, ServiceBgpStatusSpec, ServiceBgpStatusStatus, ServiceL2Status, ServiceL2StatusSpec,
-    ServiceL2StatusStatus,
+    InterfaceInfo, ServiceBgpStatus, ServiceBgpStatusSpec, ServiceBgpStatusStatus, ServiceL2Status,
+    ServiceL2StatusSpec, ServiceL2StatusStatus,
 };
 
 /// Brings the objects in step in the background; only the last wish counts.

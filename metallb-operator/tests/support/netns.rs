@@ -60,7 +60,17 @@ impl Lab {
     /// Joins two namespaces by a veth pair; returns nothing, the interfaces are up and have no addresses.
     pub(crate) fn link(&self, left: &Namespace, left_interface: &str, right: &Namespace, right_interface: &str) {
         must(Command::new("ip").args([
-            "-n", &left.name, "link", "add", left_interface, "type", "veth", "peer", "name", right_interface, "netns",
+            "-n",
+            &left.name,
+            "link",
+            "add",
+            left_interface,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            right_interface,
+            "netns",
             &right.name,
         ]));
         left.ip(&format!("link set {left_interface} up"));
