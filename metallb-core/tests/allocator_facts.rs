@@ -81,7 +81,7 @@ facts! {
     }
 
     14 15 16 a_pinned_pool_serves_those_it_is_for {
-        let rows: [(&[&str], Option<&str>, &str, Option<&str>, bool); 8] = [
+        let rows: [PinnedRow; 8] = [
             (&["test-ns1"], None, "test-ns1", None, true),
             (&["test-ns1"], None, "test-ns2", None, false),
             (&[], Some("metallb"), "any", Some("metallb"), true),
@@ -152,7 +152,7 @@ facts! {
 
     24 25 26 27 28 holders_follow_their_addresses_through_changes_of_pools {
         let before = pool("test", &["1.2.3.0/30", "1000::/126"]);
-        let rows: [(&str, Vec<PoolSpec>, Option<&str>, Option<&str>); 7] = [
+        let rows: [ChangeRow; 7] = [
             ("same", vec![before.clone()], Some("test"), Some("test")),
             ("expanded", vec![pool("test", &["1.2.3.0/24", "1000::/124"])], Some("test"), Some("test")),
             ("shrunk around", vec![pool("test", &["1.2.3.0/31", "1000::/127"])], Some("test"), Some("test")),
@@ -217,6 +217,12 @@ facts! {
         assert_eq!(allocator.holding(&key("s1")), None);
     }
 }
+
+/// Namespaces and label of the pool, namespace and label of the Service, whether it is served.
+type PinnedRow = (&'static [&'static str], Option<&'static str>, &'static str, Option<&'static str>, bool);
+
+/// The change, the pools after it, and the pools in which the IPv4 and the IPv6 holder are then.
+type ChangeRow = (&'static str, Vec<PoolSpec>, Option<&'static str>, Option<&'static str>);
 
 fn allocator(pools: &[PoolSpec]) -> Allocator {
     let mut allocator = Allocator::new();

@@ -195,7 +195,7 @@ fn pools() -> impl Strategy<Value = Vec<NaivePool>> {
     let rules =
         (prop::bool::weighted(0.8), any::<bool>(), prop::option::weighted(0.5, (0..3_i64, 0..3_u8, any::<bool>())));
     (owners, shuffled, prop::collection::vec(rules, 4)).prop_map(|(owners, shuffled, rules)| {
-        let pool = |(index, (auto_assign, avoid, pinned)): (usize, (bool, bool, Option<(i64, u8, bool)>))| NaivePool {
+        let pool = |(index, (auto_assign, avoid, pinned)): (usize, Rules)| NaivePool {
             name: format!("p{}", (index * 7 + 3) % 4),
             blocks: shuffled.iter().copied().filter(|&block| owners[block] == index).collect(),
             auto_assign,
@@ -205,6 +205,9 @@ fn pools() -> impl Strategy<Value = Vec<NaivePool>> {
         rules.into_iter().enumerate().map(pool).filter(|pool| !pool.blocks.is_empty()).collect()
     })
 }
+
+/// `autoAssign`, `avoidBuggyIPs`, and [`NaivePool::pinned`].
+type Rules = (bool, bool, Option<(i64, u8, bool)>);
 
 fn set_pools(allocator: &mut Allocator, pools: &[NaivePool], backwards: bool) {
     let mut specs: Vec<PoolSpec> = pools.iter().map(spec).collect();
