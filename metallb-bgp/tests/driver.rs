@@ -105,6 +105,9 @@ async fn last_word(stream: &mut TcpStream) -> Option<Vec<u8>> {
     last
 }
 
+/// Its number, the state in which the router sends it, what it sends, and the NOTIFICATION that answers.
+type Case = (&'static str, When, Vec<u8>, Option<&'static [u8]>);
+
 #[derive(Clone, Copy, Debug)]
 enum When {
     OpenSent,
@@ -119,7 +122,7 @@ async fn malformed_input_is_answered_with_its_notification() {
     first[0] = 0;
     let mut last = message(KEEPALIVE, &[]);
     last[15] = 0xfe;
-    let rows: Vec<(&str, When, Vec<u8>, Option<&[u8]>)> = vec![
+    let rows: Vec<Case> = vec![
         ("H01", OpenSent, first, Some(&[1, 1])),
         ("H02", OpenSent, last, Some(&[1, 1])),
         ("H03", OpenSent, raw(0, KEEPALIVE, &[]), Some(&[1, 2, 0, 0])),
