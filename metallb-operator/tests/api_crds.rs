@@ -14,10 +14,10 @@ use metallb_operator::cli::crds;
 use metallb_operator::translate;
 use serde_json::json;
 
-use support::kube::{Identity, KubeApi, condition};
+use support::api_server::{ApiServer, Identity, condition};
 
 mod support {
-    pub(crate) mod kube;
+    pub(crate) mod api_server;
 }
 
 #[test]
@@ -262,10 +262,10 @@ async fn api_roles_allow_what_is_needed_and_nothing_else() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-async fn start(test: &str) -> Option<KubeApi> {
+async fn start(test: &str) -> Option<ApiServer> {
     let test = test.to_owned();
     // Starting waits for processes, which must not hold up the runtime.
-    let api = tokio::task::spawn_blocking(move || KubeApi::start(&test)).await.unwrap()?;
+    let api = tokio::task::spawn_blocking(move || ApiServer::start(&test)).await.unwrap()?;
     api.install().await;
     Some(api)
 }
