@@ -1,4 +1,5 @@
 //! What must hold for any input, one module per crate. The targets call these, and so do unit tests over `corpus/`.
 
+pub mod bgp;
 pub mod core;
 pub mod l2;

@@ -148,7 +148,7 @@ pub fn decode<'a>(bytes: &'a [u8], context: &DecodeContext) -> Result<Option<(Me
 ///
 /// # Errors
 /// The header is wrong; the error is the NOTIFICATION to send (RFC 4271 §6.1).
-pub fn split(bytes: &[u8]) -> Result<Option<(MessageType, &[u8], usize)>, Notification> {
+pub fn split(bytes: &[u8]) -> Result<Option<Frame<'_>>, Notification> {
     frame(bytes, &DecodeContext::default()).map_err(|error| match error {
         DecodeError::Notify(notification) => notification,
         DecodeError::BrokenNotification => header_error(2, &bytes[16..18]),
@@ -156,7 +156,7 @@ pub fn split(bytes: &[u8]) -> Result<Option<(MessageType, &[u8], usize)>, Notifi
 }
 
 /// The type, body and size of the first message.
-type Frame<'a> = (MessageType, &'a [u8], usize);
+pub type Frame<'a> = (MessageType, &'a [u8], usize);
 
 fn frame<'a>(bytes: &'a [u8], context: &DecodeContext) -> Result<Option<Frame<'a>>, DecodeError> {
     let Some((header, _)) = bytes.split_first_chunk::<HEADER>() else { return Ok(None) };
