@@ -54,11 +54,13 @@ fn main() -> Result<(), Error> {
     client.receive(usize::MAX, Duration::from_millis(10))?;
 
     for window in [1, 64, 512] {
-        let (mut replies, start) = (0, Instant::now());
+        let (mut asked, mut replies, start) = (0, 0, Instant::now());
         while start.elapsed() < Duration::from_secs(3) {
+            asked += window as usize;
             replies += client.ask(window)?;
         }
-        writeln!(out, "{window:>4} in flight: {:>9.0} replies/s", replies as f64 / start.elapsed().as_secs_f64())?;
+        let rate = replies as f64 / start.elapsed().as_secs_f64();
+        writeln!(out, "{window:>4} in flight: {rate:>9.0} replies/s, {} of {asked} lost", asked - replies)?;
     }
     let mut times = Vec::new();
     for _ in 0..10_000 {
