@@ -120,7 +120,7 @@ impl Announcer {
     pub fn apply(&mut self, config: &Config, cluster: &Cluster, live: LiveSpeakers) -> Vec<Transition> {
         let rules = ElectionRules { live, ignore_exclude_label: self.identity.ignore_exclude_label };
         let Some(me) = cluster.nodes.get(&self.identity.node) else {
-            return self.commit(Announced::default(), Vec::new(), BTreeMap::new(), config, None);
+            return self.commit(Announced::default(), Vec::new(), &BTreeMap::new(), config, None);
         };
         let holders: BTreeMap<&ServiceKey, (&Service, Vec<IpAddr>)> = cluster
             .services
@@ -172,7 +172,7 @@ impl Announcer {
             }
             announced.l2.insert(key.clone(), L2Announcement { ips: ips.clone(), interfaces: on, failed });
         }
-        self.commit(announced, addresses.into_iter().collect(), offered, config, Some(me))
+        self.commit(announced, addresses.into_iter().collect(), &offered, config, Some(me))
     }
 
     /// What is announced now.
@@ -251,7 +251,7 @@ impl Announcer {
         &mut self,
         announced: Announced,
         addresses: Vec<(IpAddr, Scope)>,
-        offered: BTreeMap<PeerName, BTreeMap<ipnet::IpNet, Route>>,
+        offered: &BTreeMap<PeerName, BTreeMap<ipnet::IpNet, Route>>,
         config: &Config,
         me: Option<&metallb_core::model::Node>,
     ) -> Vec<Transition> {

@@ -71,7 +71,7 @@ struct Written {
 ///
 /// # Errors
 /// What cannot work from the start. An API server that is away later changes nothing.
-pub fn run(args: ControllerArgs) -> Result<(), ControllerError> {
+pub fn run(args: &ControllerArgs) -> Result<(), ControllerError> {
     let io = |what: &str| {
         let what = what.to_owned();
         move |source| ControllerError::Io { what, source }

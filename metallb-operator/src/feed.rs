@@ -19,6 +19,10 @@ use crate::world::World;
 
 /// A change of one kind.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "few are alive at once, in a bounded queue; a box would cost each one an allocation"
+)]
 pub enum Update {
     /// Services
     Services(Change<core::Service>),
@@ -129,44 +133,28 @@ impl Feed {
             Update::Nodes(change) => {
                 // Heartbeats change nothing that matters.
                 let before = cluster.nodes.clone();
-                keyed(&mut cluster.nodes, change, |object| translate::node(object), |node| node.name.clone());
+                keyed(&mut cluster.nodes, change, translate::node, |node| node.name.clone());
                 touched.nodes |= before != cluster.nodes;
                 touched.config |= before != cluster.nodes;
                 "Node"
             }
             Update::Namespaces(change) => {
                 let before = cluster.namespaces.clone();
-                keyed(
-                    &mut cluster.namespaces,
-                    change,
-                    |object| translate::namespace(object),
-                    |namespace| namespace.name.clone(),
-                );
+                keyed(&mut cluster.namespaces, change, translate::namespace, |namespace| namespace.name.clone());
                 touched.config |= before != cluster.namespaces;
                 "Namespace"
             }
-            Update::Secrets(change) => {
-                listed(&mut resources.secrets, change, |object| translate::secret(object), touched)
-            }
-            Update::Pools(change) => listed(&mut resources.pools, change, |object| translate::pool(object), touched),
+            Update::Secrets(change) => listed(&mut resources.secrets, change, translate::secret, touched),
+            Update::Pools(change) => listed(&mut resources.pools, change, translate::pool, touched),
             Update::L2Advertisements(change) => {
-                listed(&mut resources.l2_advertisements, change, |object| translate::l2_advertisement(object), touched)
+                listed(&mut resources.l2_advertisements, change, translate::l2_advertisement, touched)
             }
-            Update::BgpAdvertisements(change) => listed(
-                &mut resources.bgp_advertisements,
-                change,
-                |object| translate::bgp_advertisement(object),
-                touched,
-            ),
-            Update::Peers(change) => {
-                listed(&mut resources.peers, change, |object| translate::bgp_peer(object), touched)
+            Update::BgpAdvertisements(change) => {
+                listed(&mut resources.bgp_advertisements, change, translate::bgp_advertisement, touched)
             }
-            Update::BfdProfiles(change) => {
-                listed(&mut resources.bfd_profiles, change, |object| translate::bfd_profile(object), touched)
-            }
-            Update::Communities(change) => {
-                listed(&mut resources.communities, change, |object| translate::community(object), touched)
-            }
+            Update::Peers(change) => listed(&mut resources.peers, change, translate::bgp_peer, touched),
+            Update::BfdProfiles(change) => listed(&mut resources.bfd_profiles, change, translate::bfd_profile, touched),
+            Update::Communities(change) => listed(&mut resources.communities, change, translate::community, touched),
         };
         self.seen.insert(name);
     }

@@ -64,7 +64,7 @@ struct Speaker {
 ///
 /// # Errors
 /// What cannot work from the start. An API server that is away later changes nothing that is announced.
-pub fn run(args: SpeakerArgs) -> Result<(), SpeakerError> {
+pub fn run(args: &SpeakerArgs) -> Result<(), SpeakerError> {
     let io = |what: &str| {
         let what = what.to_owned();
         move |source| SpeakerError::Io { what, source }

@@ -200,10 +200,10 @@ impl Standalone {
             let node = self.args.announce.node_name.as_str();
             match transition.kind {
                 TransitionKind::Announcing(protocol) => {
-                    tracing::info!(service, node, protocol, event = "serviceAnnounced", "announcing")
+                    tracing::info!(service, node, protocol, event = "serviceAnnounced", "announcing");
                 }
                 TransitionKind::Withdrawn(protocol) => {
-                    tracing::info!(service, node, protocol, event = "serviceWithdrawn", "withdrawn")
+                    tracing::info!(service, node, protocol, event = "serviceWithdrawn", "withdrawn");
                 }
                 TransitionKind::Failed(ip) => {
                     tracing::warn!(service, node, %ip, event = "announceFailed", "none of the interfaces exists on this node");

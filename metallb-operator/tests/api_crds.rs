@@ -1,5 +1,13 @@
 //! The definitions, the roles and the customer's manifests against a real kube-apiserver.
 
+#![expect(
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on ends; the harness says why it skips"
+)]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -124,7 +132,7 @@ async fn api_schema_refuses_what_the_contract_forbids_and_says_why() {
         match api.apply(&manifest).await {
             Ok(_) => panic!("accepted: {manifest}"),
             Err(error) => {
-                assert!(error.to_string().contains(reason), "{manifest}\nrefused with: {error}\nexpected: {reason}")
+                assert!(error.to_string().contains(reason), "{manifest}\nrefused with: {error}\nexpected: {reason}");
             }
         }
     }

@@ -71,6 +71,17 @@ fn change_that_only_adds_disrupts_nobody() {
 }
 
 #[test]
+fn addresses_of_the_first_plan_are_held_when_a_change_brings_a_better_pool() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("pool.yaml");
+    let first = "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: aaa, namespace: metallb-system}\nspec: {addresses: [10.9.0.0/24], serviceAllocation: {priority: 1}}\n";
+    std::fs::write(&file, first).unwrap();
+    let (code, plan) = plan_json(&["--change", file.to_str().unwrap()], MANIFESTS);
+    assert_eq!((code, &plan["services"][0]["ips"]), (0, &json!(["192.168.10.0"])));
+    assert_eq!(plan["changes"], json!([]));
+}
+
+#[test]
 fn broken_document_is_named_and_the_rest_is_planned() {
     let (code, plan) = plan_json(&[], &format!("{MANIFESTS}---\nkind: [\n"));
     assert_eq!(code, 1);

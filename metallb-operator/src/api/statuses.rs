@@ -131,7 +131,7 @@ pub(super) fn configuration_state_crd() -> CustomResourceDefinition {
             reason.pattern = Some("^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$".to_owned());
         });
         field("status", &|status| {
-            status.enum_ = Some(["True", "False", "Unknown"].map(|text| JSON(text.into())).into())
+            status.enum_ = Some(["True", "False", "Unknown"].map(|text| JSON(text.into())).into());
         });
         field("type", &|kind| {
             kind.max_length = Some(316);

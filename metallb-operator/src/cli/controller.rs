@@ -32,7 +32,7 @@ impl ControllerArgs {
     /// What cannot work from the start: no API server configuration, an address in use.
     pub fn run(self) -> Result<ExitCode, ControllerError> {
         self.log.init();
-        controller::run(self).map(|()| ExitCode::SUCCESS)
+        controller::run(&self).map(|()| ExitCode::SUCCESS)
     }
 
     /// Probes come from the kubelet over the pod network.

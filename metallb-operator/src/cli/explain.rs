@@ -75,7 +75,7 @@ impl ExplainArgs {
         let mut manifests = self.facts.read()?;
         let text = if let Some(ip) = self.ip {
             let ip = metallb_core::address::canonical(ip);
-            let plan = self.facts.plan(&mut manifests, &BTreeSet::new());
+            let plan = self.facts.plan(&mut manifests, &BTreeSet::new(), None);
             let (world, _) = self.facts.world(&mut manifests, &BTreeSet::new());
             let explanation = explain_address(&plan, &world.resources, &world.cluster, ip);
             self.print(&explanation, || address_story(&explanation))?
@@ -141,7 +141,7 @@ fn l2_story(l2: &L2Plan, text: &mut String) {
         None => writeln!(text, "  nobody answers: {}", sentence(metallb_core::election::L2Reason::ALL, l2.reason)),
     };
     if !l2.successors.is_empty() {
-        let next = l2.successors.iter().map(|node| node.as_str()).collect::<Vec<_>>().join(", then ");
+        let next = l2.successors.iter().map(metallb_core::model::NodeName::as_str).collect::<Vec<_>>().join(", then ");
         let _ = writeln!(text, "  if it fails: {next}");
     }
     for candidate in l2.candidates.iter().filter(|candidate| Some(&candidate.node) != l2.node.as_ref()) {
@@ -196,7 +196,7 @@ fn on(interfaces: &[InterfaceName]) -> String {
     if interfaces.is_empty() {
         return " on all interfaces".to_owned();
     }
-    format!(" on {}", interfaces.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", "))
+    format!(" on {}", interfaces.iter().map(metallb_core::model::InterfaceName::as_str).collect::<Vec<_>>().join(", "))
 }
 
 /// The sentence that belongs to a reason.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,7 +11,7 @@ use clap::ValueEnum;
 use metallb_core::assignment::AssignmentState;
 use metallb_core::config::{Problem, Severity};
 use metallb_core::election::{ElectionRules, LiveSpeakers};
-use metallb_core::model::{Endpoint, Node, NodeName};
+use metallb_core::model::{Endpoint, Ingress, Node, NodeName, ServiceKey};
 use metallb_core::plan::{Change, Plan, PlanOptions, ServicePlan, diff, plan};
 use serde::Serialize;
 use thiserror::Error;
@@ -20,7 +21,9 @@ use crate::world::World;
 
 /// Arguments of `metallb plan`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Examples:\n  metallb plan -f manifests/\n  kubectl get -A -o yaml svc,endpointslices,nodes,ns,ipaddresspools,l2advertisements,bgpadvertisements,bgppeers | metallb plan -f - --change new-pool.yaml\n  metallb plan -f manifests/ --without-node node-1\n\nExit codes: 0 nothing disrupted, 2 something would be disrupted, 1 invalid input")]
+#[command(
+    after_help = "Examples:\n  metallb plan -f manifests/\n  kubectl get -A -o yaml svc,endpointslices,nodes,ns,ipaddresspools,l2advertisements,bgpadvertisements,bgppeers | metallb plan -f - --change new-pool.yaml\n  metallb plan -f manifests/ --without-node node-1\n\nExit codes: 0 nothing disrupted, 2 something would be disrupted, 1 invalid input"
+)]
 pub struct PlanArgs {
     #[command(flatten)]
     facts: FactsArgs,
@@ -101,7 +104,7 @@ impl PlanArgs {
     /// What was given cannot be read, or the result cannot be printed.
     pub fn run(self) -> Result<ExitCode, PlanError> {
         let mut manifests = Manifests::read(&self.facts.files)?;
-        let before = self.facts.plan(&mut manifests, &BTreeSet::new());
+        let before = self.facts.plan(&mut manifests, &BTreeSet::new(), None);
         let changed = !(self.change.is_empty() && self.without_node.is_empty() && self.delete.is_empty());
         let (plan, changes) = if changed {
             manifests.apply(Manifests::read(&self.change)?);
@@ -111,7 +114,7 @@ impl PlanArgs {
                 }
             }
             let gone = self.without_node.iter().map(|name| name.as_str().into()).collect();
-            let after = self.facts.plan(&mut manifests, &gone);
+            let after = self.facts.plan(&mut manifests, &gone, Some(&before));
             let changes = diff(&before, &after);
             (after, Some(changes))
         } else {
@@ -120,8 +123,12 @@ impl PlanArgs {
         let printed = Printed { plan: &plan, changes: changes.as_deref() };
         let text = match self.output {
             Output::Table => table(&plan, changes.as_deref(), std::io::stdout().is_terminal()),
-            Output::Json => serde_json::to_string(&printed).map_err(|error| PlanError::Serialise(error.to_string()))? + "\n",
-            Output::Yaml => serde_saphyr::to_string(&printed).map_err(|error| PlanError::Serialise(error.to_string()))?,
+            Output::Json => {
+                serde_json::to_string(&printed).map_err(|error| PlanError::Serialise(error.to_string()))? + "\n"
+            }
+            Output::Yaml => {
+                serde_saphyr::to_string(&printed).map_err(|error| PlanError::Serialise(error.to_string()))?
+            }
         };
         std::io::stdout().write_all(text.as_bytes())?;
         let disrupted = changes.iter().flatten().any(|change| change.disruptive);
@@ -142,10 +149,18 @@ impl FactsArgs {
         Manifests::read(&self.files)
     }
 
-    /// Plans what `manifests` say, without the nodes in `gone`.
+    /// Plans what `manifests` say, without the nodes in `gone`. Services that got addresses in the plan `before` hold them: by
+    /// the time of a change they will be in their status.
     #[must_use]
-    pub fn plan(&self, manifests: &mut Manifests, gone: &BTreeSet<NodeName>) -> Plan {
-        let (world, problems) = self.world(manifests, gone);
+    pub fn plan(&self, manifests: &mut Manifests, gone: &BTreeSet<NodeName>, before: Option<&Plan>) -> Plan {
+        let (mut world, problems) = self.world(manifests, gone);
+        for service in before.iter().flat_map(|plan| &plan.services) {
+            let key = ServiceKey::new(&service.namespace, &service.name);
+            if let Some(known) = world.cluster.services.get_mut(&key).filter(|known| known.ingress.is_empty()) {
+                let ingress = |ip: &IpAddr| Ingress { ip: Some(ip.to_string()), hostname: None };
+                known.ingress = service.ips.iter().map(ingress).collect();
+            }
+        }
         let mut result = plan(&world.resources, &world.cluster, &world.order, &self.options());
         result.problems.extend(problems);
         result
@@ -236,7 +251,7 @@ fn row(service: &ServicePlan) -> [String; 6] {
     let dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
     let ips = service.ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let owner = service.l2.first().and_then(|l2| {
-        let on = l2.interfaces.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(",");
+        let on = l2.interfaces.iter().map(metallb_core::model::InterfaceName::as_str).collect::<Vec<_>>().join(",");
         l2.node.as_ref().map(|node| if on.is_empty() { node.to_string() } else { format!("{node} ({on})") })
     });
     let mut hops: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -265,7 +280,9 @@ fn row(service: &ServicePlan) -> [String; 6] {
         },
         dash(service.pool.as_ref().map(ToString::to_string).unwrap_or_default()),
         dash(ips),
-        owner.unwrap_or_else(|| dash(service.l2.first().map(|l2| format!("nobody: {}", l2.reason.as_str())).unwrap_or_default())),
+        owner.unwrap_or_else(|| {
+            dash(service.l2.first().map(|l2| format!("nobody: {}", l2.reason.as_str())).unwrap_or_default())
+        }),
         dash(routes.join(", ")),
     ]
 }
@@ -273,7 +290,10 @@ fn row(service: &ServicePlan) -> [String; 6] {
 fn changes_text(changes: &[Change], color: bool) -> String {
     let mut text = String::from("\nWHAT WOULD CHANGE\n");
     for change in changes {
-        let kind = serde_json::to_value(change.kind).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
+        let kind = serde_json::to_value(change.kind)
+            .ok()
+            .and_then(|value| value.as_str().map(str::to_owned))
+            .unwrap_or_default();
         let arrow = match (&change.from, &change.to) {
             (Some(from), Some(to)) => format!("{from} -> {to}"),
             (Some(from), None) => format!("{from} -> none"),
@@ -283,7 +303,8 @@ fn changes_text(changes: &[Change], color: bool) -> String {
         let mark = if change.disruptive { painted("!", RED, color) } else { painted("+", GREEN, color) };
         let _ = writeln!(text, "  {mark} {}  {kind}  {arrow}", change.service);
     }
-    let hurt: BTreeSet<&str> = changes.iter().filter(|change| change.disruptive).map(|change| change.service.as_str()).collect();
+    let hurt: BTreeSet<&str> =
+        changes.iter().filter(|change| change.disruptive).map(|change| change.service.as_str()).collect();
     let _ = match (changes.len(), hurt.len()) {
         (0, _) => writeln!(text, "  nothing"),
         (_, 0) => writeln!(text, "Nobody is disrupted."),

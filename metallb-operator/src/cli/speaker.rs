@@ -46,7 +46,7 @@ impl SpeakerArgs {
     /// What cannot work from the start: no API server configuration, no right to open sockets, an address in use.
     pub fn run(self) -> Result<ExitCode, SpeakerError> {
         self.log.init();
-        speaker::run(self).map(|()| ExitCode::SUCCESS)
+        speaker::run(&self).map(|()| ExitCode::SUCCESS)
     }
 
     /// Probes of a host-network pod are for this host only, as upstream.

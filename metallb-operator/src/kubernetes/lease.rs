@@ -43,7 +43,7 @@ pub fn spawn(
                 Ok(Ok(true)) => held_since = Some(asked),
                 Ok(Ok(false)) => held_since = None,
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, lease = claimant.lease, "lease could not be claimed, retrying")
+                    tracing::warn!(%error, lease = claimant.lease, "lease could not be claimed, retrying");
                 }
                 Err(_) => tracing::warn!(lease = claimant.lease, "lease could not be claimed in time, retrying"),
             }
