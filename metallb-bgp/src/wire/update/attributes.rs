@@ -77,9 +77,10 @@ impl<'a, 'c> Walk<'a, 'c> {
         self.require();
         // RFC 7606 §5.2: without prefixes to withdraw there is no milder way than to end the session.
         if let Some((fault, whole)) = self.grave.filter(|_| !self.announces && self.found.reach.is_none())
-            && !matches!(self.found.outcome, Outcome::DisableFamily(_)) {
-                return Err(Notification::new(3, fault.subcode(), whole));
-            }
+            && !matches!(self.found.outcome, Outcome::DisableFamily(_))
+        {
+            return Err(Notification::new(3, fault.subcode(), whole));
+        }
         Ok(self.found)
     }
 
