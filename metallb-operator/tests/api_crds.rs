@@ -1,5 +1,5 @@
 //! The definitions, the roles and the customer's manifests against a real kube-apiserver.
-
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // a test says what it expects
 #![expect(
     clippy::panic,
     clippy::print_stderr,

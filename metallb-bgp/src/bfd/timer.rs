@@ -65,6 +65,7 @@ impl Deadlines {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)] // any instant will do
 mod tests {
     use std::time::Duration;
 

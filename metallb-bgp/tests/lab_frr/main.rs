@@ -1,4 +1,5 @@
 //! The speaker against FRR, over a cable between two network namespaces. What is asserted is what the router says.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // a test says what it expects
 #![expect(
     clippy::disallowed_methods,
     clippy::unwrap_used,
