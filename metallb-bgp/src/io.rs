@@ -1,9 +1,9 @@
 //! Sockets and the tasks that drive sessions: one task per peer, so that one peer's trouble never delays another.
 #![expect(clippy::disallowed_methods, reason = "this is where the engines get their time from")]
 
+pub mod bfd_udp;
 mod config;
 mod connector;
-pub mod bfd_udp;
 mod driver;
 mod sockopt;
 mod speaker;

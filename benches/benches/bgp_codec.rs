@@ -1,0 +1,74 @@
+//! What does one UPDATE cost to read and to write, with one prefix and with as many as fit, beside the quickest crates?
+//!
+//! Reading means that every prefix was checked, and in the second row also visited; the crates build their own objects. Writing starts
+//! from prefixes and attributes that have been encoded once, as the Adj-RIB-Out keeps them; the crates write their own objects.
+
+use std::hint::black_box;
+use std::net::Ipv4Addr;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use ipnet::Ipv4Net;
+use metallb_bgp::types::{Asn, Attributes, Family};
+use metallb_bgp::wire::template::{Encoding, Template};
+use metallb_bgp::wire::{DecodeContext, Message, decode};
+use netgauze_bgp_pkt::BgpMessage;
+use netgauze_bgp_pkt::wire::deserializer::BgpParsingContext;
+use netgauze_parse_utils::reader::SliceReader;
+use netgauze_parse_utils::traits::ParseFromWithOneInput;
+use zettabgp::prelude::{BgpMessage as _, BgpUpdateMessage};
+use zettabgp::{BgpSessionParams, BgpTransportMode};
+
+fn codec(criterion: &mut Criterion) {
+    let encoding = Encoding { asn: Asn(65001), internal: false, four_octet_asn: true };
+    let attributes = Attributes { communities: [1, 2, 3].into(), ..Attributes::default() };
+    let template = Template::announce(&encoding, &attributes, Ipv4Addr::new(10, 0, 0, 1).into(), Family::Ipv4);
+    let context = DecodeContext { local_asn: Asn(64512), remote_asn: Asn(65001), ..DecodeContext::default() };
+    let params = BgpSessionParams::new(65001, 90, BgpTransportMode::IPv4, Ipv4Addr::LOCALHOST, Vec::new());
+    for count in [1_u32, 805] {
+        let hosts: Vec<Ipv4Net> = (0..count).map(|n| Ipv4Net::from(Ipv4Addr::from(0x0a00_0000 + n))).collect();
+        let mut buffer = [0; 4096];
+        let (size, written) = template.fill(&mut buffer, hosts.iter().copied());
+        assert_eq!(written, hosts.len());
+        let message = buffer[..size].to_vec();
+
+        let mut group = criterion.benchmark_group(format!("bgp_codec/decode/{count}"));
+        group.bench_function("ours", |bencher| bencher.iter(|| decode(black_box(&message), &context).is_ok()));
+        group.bench_function("ours, every prefix visited", |bencher| {
+            bencher.iter(|| match decode(black_box(&message), &context) {
+                Ok(Some((Message::Update(update), _))) => {
+                    update.announced_v4().fold(0, |sum, net| sum ^ u32::from(net.addr()))
+                }
+                other => panic!("{other:?}"),
+            });
+        });
+        group.bench_function("zettabgp", |bencher| {
+            bencher.iter(|| {
+                let mut update = BgpUpdateMessage::new();
+                update.decode_from(&params, black_box(&message[19..])).expect("a message of ours");
+                update
+            });
+        });
+        group.bench_function("netgauze-bgp-pkt", |bencher| {
+            bencher.iter(|| {
+                let mut context = BgpParsingContext::default();
+                BgpMessage::parse(&mut SliceReader::new(black_box(&message)), &mut context).expect("a message of ours")
+            });
+        });
+        group.finish();
+
+        let mut group = criterion.benchmark_group(format!("bgp_codec/encode/{count}"));
+        group.bench_function("ours", |bencher| {
+            bencher.iter(|| template.fill(&mut buffer, black_box(&hosts).iter().copied()));
+        });
+        let mut theirs = BgpUpdateMessage::new();
+        theirs.decode_from(&params, &message[19..]).expect("a message of ours");
+        let mut out = [0; 4096];
+        group.bench_function("zettabgp", |bencher| {
+            bencher.iter(|| black_box(&theirs).encode_to(&params, black_box(&mut out)).expect("it fits"));
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, codec);
+criterion_main!(benches);

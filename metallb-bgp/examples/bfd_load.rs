@@ -1,0 +1,73 @@
+//! Watches many neighbours by BFD and tells what it costs: `bfd_load LOCAL REMOTE COUNT INTERVAL_MS SECONDS`.
+//!
+//! Session n is between LOCAL + n and REMOTE + n. Prints every failure of the first session with the time since the epoch, and at the
+//! end the processor time of the whole process over the measured seconds. `scripts/bfd-bench.sh` runs a pair of these.
+
+#![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "a measurement prints times")]
+
+use std::error::Error;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant, SystemTime};
+
+use metallb_bgp::bfd::{Hops, Interval, Profile, State};
+use metallb_bgp::io::bfd_udp::{BfdPath, BfdThread};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [local, remote, count, interval, seconds] = arguments.as_slice() else {
+        return Err("usage: bfd_load LOCAL REMOTE COUNT INTERVAL_MS SECONDS".into());
+    };
+    let (local, remote): (Ipv4Addr, Ipv4Addr) = (local.parse()?, remote.parse()?);
+    let count: u32 = count.parse()?;
+    let interval = Interval::from(Duration::from_millis(interval.parse()?));
+    let seconds: u64 = seconds.parse()?;
+    let profile = Profile { transmit_interval: interval, receive_interval: interval, ..Profile::default() };
+
+    let thread = BfdThread::spawn()?;
+    let handle = thread.handle();
+    let mut statuses = Vec::new();
+    for number in 0..count {
+        let at = |base: Ipv4Addr| IpAddr::from((u32::from(base) + number).to_be_bytes());
+        let path = BfdPath { local: Some(at(local)), ..BfdPath::new(at(remote), Hops::Single) };
+        statuses.push(handle.add_session(path, profile)?);
+    }
+    while statuses.iter().any(|status| status.borrow().state != State::Up) {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    println!("up {count}");
+
+    let (start, used) = (Instant::now(), processor_time()?);
+    let mut failures = 0;
+    while start.elapsed() < Duration::from_secs(seconds) {
+        std::thread::sleep(Duration::from_micros(if count == 1 { 200 } else { 500_000 }));
+        let status = statuses.first().map(|status| status.borrow().clone()).unwrap_or_default();
+        if status.failures > failures {
+            failures = status.failures;
+            println!("down {}", SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_micros());
+        }
+    }
+    let cost = processor_time()?.saturating_sub(used);
+    let (mut late, mut down, mut sent) = (0, 0, 0);
+    for session in handle.report()?.sessions.iter().filter_map(|session| session.session) {
+        late += session.counters.transmissions_late;
+        down += session.counters.down_events;
+        sent += session.counters.control_packets_out;
+    }
+    let share = 100.0 * cost.as_secs_f64() / start.elapsed().as_secs_f64();
+    println!("bfd thread {share:.2} % of a core, {sent} packets sent, {late} late, {down} down");
+    Ok(())
+}
+
+/// Of the BFD thread, from the scheduler.
+fn processor_time() -> Result<Duration, Box<dyn Error>> {
+    for task in std::fs::read_dir("/proc/self/task")? {
+        let task = task?.path();
+        if std::fs::read_to_string(task.join("comm"))?.trim() == "bfd" {
+            let statistics = std::fs::read_to_string(task.join("schedstat"))?;
+            let nanoseconds = statistics.split_whitespace().next().ok_or("no schedstat")?;
+            return Ok(Duration::from_nanos(nanoseconds.parse()?));
+        }
+    }
+    Err("no BFD thread".into())
+}
