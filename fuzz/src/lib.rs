@@ -1,5 +1,6 @@
 //! What must hold for any input, one module per crate. The targets call these, and so do unit tests over `corpus/`.
 
 pub mod bgp;
+pub mod bfd;
 pub mod core;
 pub mod l2;
