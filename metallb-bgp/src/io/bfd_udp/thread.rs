@@ -133,7 +133,7 @@ impl Driver {
             match self.inbox.try_recv() {
                 Ok(Command::Add { path, profile, reply }) => {
                     // A caller that went away does not want the answer.
-                    let _ = reply.send(self.add(now, path, profile));
+                    let _ = reply.send(self.add(now, &path, profile));
                 }
                 Ok(Command::Remove { path }) => self.remove(now, &path),
                 Ok(Command::SetAdmin { path, up }) => {
@@ -156,8 +156,8 @@ impl Driver {
         }
     }
 
-    fn add(&mut self, now: Instant, path: BfdPath, profile: Profile) -> Result<watch::Receiver<BfdStatus>, BfdError> {
-        if let Some(watched) = self.watched.get_mut(&path) {
+    fn add(&mut self, now: Instant, path: &BfdPath, profile: Profile) -> Result<watch::Receiver<BfdStatus>, BfdError> {
+        if let Some(watched) = self.watched.get_mut(path) {
             watched.profile = profile;
             if let Some(key) = watched.key {
                 self.engine.update_session(now, &key, profile);
@@ -166,8 +166,8 @@ impl Driver {
         }
         let (status, receiver) = watch::channel(BfdStatus::default());
         self.watched.insert(path.clone(), Watched { profile, key: None, status });
-        if let Err(Refusal::Path(error)) = self.start(now, &path) {
-            self.watched.remove(&path);
+        if let Err(Refusal::Path(error)) = self.start(now, path) {
+            self.watched.remove(path);
             return Err(error.into());
         }
         Ok(receiver)
