@@ -12,18 +12,22 @@ cleanup() {
   ip netns delete "$b" 2>/dev/null || true
 }
 trap cleanup EXIT
+trap 'exit 1' INT TERM
 ip netns add "$a"
 ip netns add "$b"
 ip -n "$a" link add veth0 type veth peer name veth0 netns "$b"
-for side in "$a:10.20.0" "$b:10.20.8"; do
-  name=${side%%:*} prefix=${side#*:}
-  third=${prefix##*.}
+# All addresses are behind one next hop, so the neighbour table stays small; nothing forwards, so the TTL stays 255.
+for side in "$a:0:1:2:8" "$b:8:2:1:0"; do
+  IFS=: read -r name third own other there <<END
+$side
+END
   for block in 0 1 2 3; do
-    for host in $(seq 0 255); do echo "address add 10.20.$((third + block)).$host/16 dev veth0"; done
+    for host in $(seq 0 255); do echo "address add 10.20.$((third + block)).$host/32 dev lo"; done
   done | ip -n "$name" -batch -
   ip -n "$name" link set lo up
   ip -n "$name" link set veth0 up
-  ip netns exec "$name" sysctl -q -w net.ipv4.neigh.default.gc_thresh3=8192 net.ipv4.neigh.default.gc_thresh2=4096 || true
+  ip -n "$name" address add 10.21.0.$own/24 dev veth0
+  ip -n "$name" route add 10.20.$there.0/22 via 10.21.0.$other
 done
 
 load() { # COUNT INTERVAL

@@ -64,7 +64,7 @@ pub(crate) const TESTED_ELSEWHERE: &[(&str, &str)] = &[
     ("BFD-41", "pair::a_killed_speaker_is_detected_and_returns_under_another_name"),
     ("BFD-42", "session::packets_that_waited_during_a_stall_prevent_a_false_down"),
     ("BFD-43", "session::a_long_suspension_expires_once_and_recovers"),
-    ("BFD-47", "io: bench program `bfd_load`, and pair::a_thousand_sessions_share_one_clock"),
+    ("BFD-47", "pair::a_thousand_sessions_share_one_clock; on real sockets: example `bfd_load`"),
     ("BFD-48", "io: a_packet_that_the_kernel_refuses_is_counted_and_the_session_goes_on"),
 ];
 
