@@ -13,7 +13,8 @@ use crate::model::{ServiceKey, ServicePort};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
     holdings: FxHashMap<ServiceKey, Allocation>,
-    occupants: FxHashMap<IpAddr, Occupants>,
+    /// By [`number`]: integers hash faster, and spread better, than octets.
+    occupants: FxHashMap<u128, Occupants>,
 }
 
 /// Nearly every address has one holder; only a shared one pays for sets.
@@ -46,12 +47,12 @@ impl Ledger {
     }
 
     pub(super) fn is_occupied(&self, ip: IpAddr) -> bool {
-        self.occupants.contains_key(&ip)
+        self.occupants.contains_key(&number(ip))
     }
 
     /// Who holds an address, in key order.
     pub(super) fn holders_of(&self, ip: IpAddr) -> impl Iterator<Item = &ServiceKey> {
-        let (one, many) = match self.occupants.get(&ip) {
+        let (one, many) = match self.occupants.get(&number(ip)) {
             None => (None, None),
             Some(Occupants::One(service)) => (Some(service), None),
             Some(Occupants::Many(crowd)) => (None, Some(&crowd.services)),
@@ -70,8 +71,8 @@ impl Ledger {
     /// Strikes out what a Service holds.
     pub(super) fn strike(&mut self, service: &ServiceKey) -> Option<Allocation> {
         let allocation = self.holdings.remove(service)?;
-        for ip in &allocation.ips {
-            let emptied = match self.occupants.get_mut(ip) {
+        for &ip in &allocation.ips {
+            let emptied = match self.occupants.get_mut(&number(ip)) {
                 None => false,
                 Some(Occupants::One(holder)) => holder == service,
                 Some(Occupants::Many(crowd)) => {
@@ -81,7 +82,7 @@ impl Ledger {
                 }
             };
             if emptied {
-                self.occupants.remove(ip);
+                self.occupants.remove(&number(ip));
             }
         }
         Some(allocation)
@@ -111,7 +112,7 @@ impl Ledger {
         if !held.key.admits(&request.key) {
             return Some(Conflict::Key);
         }
-        match self.occupants.get(&ip)? {
+        match self.occupants.get(&number(ip))? {
             Occupants::One(holder) => {
                 let port = request.ports.iter().find(|port| held.ports.contains(port))?;
                 Some(Conflict::Port(*port, holder))
@@ -124,7 +125,7 @@ impl Ledger {
     }
 
     fn occupy(&mut self, ip: IpAddr, service: &ServiceKey, ports: &[ServicePort]) {
-        match self.occupants.entry(ip) {
+        match self.occupants.entry(number(ip)) {
             Entry::Vacant(vacant) => {
                 vacant.insert(Occupants::One(service.clone()));
             }
@@ -147,5 +148,13 @@ impl Crowd {
     fn add(&mut self, service: &ServiceKey, ports: &[ServicePort]) {
         self.services.insert(service.clone());
         self.ports.extend(ports.iter().map(|&port| (port, service.clone())));
+    }
+}
+
+/// An address as an integer. No IPv6 address that is in use maps an IPv4 one, so none collides.
+const fn number(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(v6) => v6.to_bits(),
     }
 }
