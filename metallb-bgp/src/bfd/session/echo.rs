@@ -1,6 +1,6 @@
 //! The echo function (RFC 5880 §6.4, RFC 5881): our packets, returned by the neighbour.
 //!
-//! As FRR's daemons do it: the packet goes to the neighbour's port 3785 with TTL 255, the neighbour sends it back with TTL 254. A
+//! As FRR's daemon does it for IPv6: the packet goes to the neighbour's port 3785 with TTL 255, the neighbour sends it back with TTL 254. A
 //! neighbour that never returned one is not declared dead for it; one that stops returning them is.
 
 use std::collections::VecDeque;
