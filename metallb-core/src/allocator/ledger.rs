@@ -13,7 +13,7 @@ use crate::model::{ServiceKey, ServicePort};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
     holdings: FxHashMap<ServiceKey, Allocation>,
-    /// By [`number`]: integers hash faster, and spread better, than octets.
+    /// By [`number`]: an integer hashes in two steps, octets with their length in more.
     occupants: FxHashMap<u128, Occupants>,
 }
 
