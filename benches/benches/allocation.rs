@@ -1,5 +1,6 @@
 //! Allocation beside the upstream-shaped algorithm, scaled down where that one would take minutes.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark, not an interface")]
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a benchmark that can't be set up must stop")]
 
 use std::hint::black_box;
 use std::net::IpAddr;
@@ -64,7 +65,7 @@ fn next(c: &mut Criterion) {
         allocator_8.assign(request, &[IpAddr::V4(bits.into())]).unwrap();
     }
     group.bench_function("ours, next of a /8 with 250000 taken", |b| {
-        b.iter(|| take_and_return(&mut allocator_8, &asker))
+        b.iter(|| take_and_return(&mut allocator_8, &asker));
     });
 
     let mut allocator_64 = allocator(&["fd00::/64"]);

@@ -3,6 +3,8 @@
 //! Reading means that every prefix was checked, and in the second row also visited; the crates build their own objects. Writing starts
 //! from prefixes and attributes that have been encoded once, as the Adj-RIB-Out keeps them; the crates write their own objects.
 
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a benchmark that can't be set up must stop")]
+
 use std::hint::black_box;
 use std::net::Ipv4Addr;
 

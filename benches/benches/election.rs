@@ -2,7 +2,8 @@
 //!
 //! `naive` sorts all nodes for one address as upstream does; it is measured for ten addresses, of which a speaker has
 //! thousands. Run: `cargo bench -p metallb-benches --bench election`.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a benchmark that can't be set up must stop")]
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};

@@ -1,7 +1,8 @@
 //! What does a whole plan cost: 10,000 Services on 1,000 nodes, with all reasons, and the difference to the plan without one node?
 //!
 //! Run: `cargo bench -p metallb-benches --bench plan`.
-#![allow(missing_docs, reason = "a benchmark")]
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a benchmark that can't be set up must stop")]
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use metallb_core::config::spec::{L2AdvertisementSpec, ObjectMeta, PoolSpec, Resources};

@@ -1,5 +1,7 @@
 //! What does it cost to tell a peer 100,000 routes, to take them all back, and to change one of them?
 
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a benchmark that can't be set up must stop")]
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
 //! Every reliability case of BGP through the public decoder; the table also serves tests that play a peer.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // a test says what it expects
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
 
 #[path = "cases/mod_bgp.rs"]
 mod cases;

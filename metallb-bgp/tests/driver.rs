@@ -1,6 +1,5 @@
 //! The driver over real connections on loopback, with a router that misbehaves. Case numbers are those of the reliability table.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // a test says what it expects
-#![expect(clippy::disallowed_methods, clippy::unwrap_used, reason = "a test of real time")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

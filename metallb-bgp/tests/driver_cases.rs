@@ -1,6 +1,5 @@
 //! The reliability cases again, over a real connection: what the decoder's test shows of one message, a router sees of a speaker.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // a test says what it expects
-#![expect(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
 
 #[path = "cases/mod_bgp.rs"]
 mod cases;

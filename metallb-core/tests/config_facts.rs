@@ -1,8 +1,7 @@
 //! Test facts of the contract about configuration: control-plane §11 facts 30–34 and 79–113, speaker §10 facts 50–58 and
 //! 111–124. Facts that tell only where FRR cannot do something, or where upstream's native mode could not, hold the other way
 //! round here: the native speaker does all of it.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // a test says what it expects
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
 #![allow(clippy::needless_pass_by_value, reason = "`json!` makes values, and rows read better without `&`")]
 
 mod support {

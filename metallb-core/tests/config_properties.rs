@@ -1,7 +1,6 @@
 //! What holds for every text and every order of objects: readers never panic, what they print they read back, a range is
 //! covered exactly and by the fewest prefixes, and the order of reading decides nothing.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // a test says what it expects
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
 
 mod support {
     pub(crate) mod objects;

@@ -1,6 +1,5 @@
 //! The configuration over time: no edit takes away what works.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // a test says what it expects
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
 #![allow(clippy::needless_pass_by_value, reason = "`json!` makes values, and rows read better without `&`")]
 
 mod support {

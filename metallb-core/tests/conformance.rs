@@ -1,6 +1,5 @@
 //! The recorded cases of upstream's behaviour, through the public API: inputs, and the part of the plan that must follow.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // a test says what it expects
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
 
 mod support {
     pub(crate) mod objects;

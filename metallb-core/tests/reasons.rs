@@ -1,6 +1,5 @@
 //! `docs/reasons.md` lists every reason code; it is made from the code, so that it cannot be out of date.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // a test says what it expects
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -18,13 +17,13 @@ fn reasons_document_says_what_the_code_says() {
         "# Reason codes\n\nEvery decision carries one of these codes; Events, logs, `plan` and `explain` print the same ones. \
          This page is made by a test of `metallb-core`\n(`cargo test -p metallb-core --test reasons` rewrites it when it is out of date).\n",
     );
-    section(&mut text, "Why a Service has its addresses, or none", AssignReason::ALL, |reason| reason.as_str());
-    section(&mut text, "Why a pool was refused", PoolRefusal::ALL, |reason| reason.as_str());
-    section(&mut text, "Why a node answers, or nobody does (L2)", L2Reason::ALL, |reason| reason.as_str());
-    section(&mut text, "What speaks for or against a node (L2)", CandidateReason::ALL, |reason| reason.as_str());
-    section(&mut text, "Why a node offers routes, or none (BGP)", BgpReason::ALL, |reason| reason.as_str());
-    section(&mut text, "What `explain` says is missing", MissingReason::ALL, |reason| reason.as_str());
-    section(&mut text, "What is wrong with a configuration", ConfigReason::ALL, |reason| reason.as_str());
+    section(&mut text, "Why a Service has its addresses, or none", AssignReason::ALL, AssignReason::as_str);
+    section(&mut text, "Why a pool was refused", PoolRefusal::ALL, PoolRefusal::as_str);
+    section(&mut text, "Why a node answers, or nobody does (L2)", L2Reason::ALL, L2Reason::as_str);
+    section(&mut text, "What speaks for or against a node (L2)", CandidateReason::ALL, CandidateReason::as_str);
+    section(&mut text, "Why a node offers routes, or none (BGP)", BgpReason::ALL, BgpReason::as_str);
+    section(&mut text, "What `explain` says is missing", MissingReason::ALL, MissingReason::as_str);
+    section(&mut text, "What is wrong with a configuration", ConfigReason::ALL, ConfigReason::as_str);
 
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reasons.md");
     if std::fs::read_to_string(&path).unwrap_or_default() != text {

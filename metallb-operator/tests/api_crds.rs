@@ -1,10 +1,8 @@
 //! The definitions, the roles and the customer's manifests against a real kube-apiserver.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // a test says what it expects
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
 #![expect(
-    clippy::panic,
     clippy::print_stderr,
     clippy::print_stdout,
-    clippy::unwrap_used,
     reason = "a test that cannot go on ends; the harness says why it skips"
 )]
 

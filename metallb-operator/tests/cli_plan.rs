@@ -1,5 +1,5 @@
 //! `metallb plan` and `metallb explain` as programs: the recorded conformance cases, exit codes, broken input, large input.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // a test says what it expects
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;

@@ -1,5 +1,6 @@
 //! Controller and speakers as processes of their own, under the shipped RBAC, against a real API server; both modes at once.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // a test says what it expects
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
+#![expect(clippy::print_stdout, reason = "a lab prints what the router and the client saw")]
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! The customer's document on real parts, without Kubernetes: namespaces, the kernel, FRR.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // a test says what it expects
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
+#![expect(clippy::print_stdout, reason = "a lab prints what the router and the client saw")]
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,11 +1,6 @@
 //! The speaker against FRR, over a cable between two network namespaces. What is asserted is what the router says.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // a test says what it expects
-#![expect(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test of real time, and of real parts that may be absent"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
+#![expect(clippy::print_stdout, reason = "a test of real time, and of real parts that may be absent")]
 
 mod lab;
 

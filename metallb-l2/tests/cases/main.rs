@@ -1,12 +1,7 @@
 //! The ARP and NDP cases of the reliability catalogue (§4.3, §4.4): one table, run through the engine alone and against the
 //! driver on a real link.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // a test says what it expects
-#![allow(clippy::disallowed_methods, reason = "tests bring the time, and wait for the kernel")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "helpers of tests may fail as tests do, and say what they skip"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
+#![allow(clippy::print_stdout, reason = "helpers of tests may fail as tests do, and say what they skip")]
 
 mod arp;
 mod frames;

@@ -45,17 +45,6 @@ impl Frr {
         serde_json::from_str(&self.show(command)).unwrap_or(serde_json::Value::Null)
     }
 
-    /// Applies configuration lines.
-    pub(crate) fn configure(&self, lines: &[&str]) {
-        let mut command = self.vtysh_command();
-        command.args(["-c", "configure terminal"]);
-        for line in lines {
-            command.args(["-c", line]);
-        }
-        let output = command.output().expect("vtysh runs");
-        assert!(output.status.success(), "{lines:?}: {}", String::from_utf8_lossy(&output.stdout));
-    }
-
     /// The next hops of a route in the router's table, sorted; empty when there is no such route.
     pub(crate) fn next_hops(&self, prefix: &str) -> Vec<String> {
         let family = if prefix.contains(':') { "ipv6" } else { "ip" };
