@@ -19,6 +19,13 @@ struct Burst {
     members: Vec<(VipId, Generation)>,
 }
 
+/// Which round of its burst.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Round {
+    First,
+    Later,
+}
+
 /// Tells the current burst of an address from one that a later change replaced.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Generation(u32);
@@ -45,13 +52,14 @@ impl Schedule {
     }
 
     /// Calls `send` for each address whose round is due, and sets the next round. One jitter serves a whole burst.
-    pub(crate) fn run_due(&mut self, now: Instant, vips: &VipTable, mut send: impl FnMut(VipId)) {
+    pub(crate) fn run_due(&mut self, now: Instant, vips: &VipTable, mut send: impl FnMut(VipId, Round)) {
         for burst in &mut self.bursts {
             if burst.next > now {
                 continue;
             }
             burst.members.retain(|&(id, generation)| vips.is_current(id, generation));
-            burst.members.iter().for_each(|&(id, _)| send(id));
+            let round = if burst.rounds_left == ROUNDS { Round::First } else { Round::Later };
+            burst.members.iter().for_each(|&(id, _)| send(id, round));
             burst.rounds_left -= 1;
             burst.next = now + PERIOD + jitter(&mut self.random);
         }

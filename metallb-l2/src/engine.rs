@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use rustc_hash::FxHashSet;
 
-use crate::announce::Schedule;
+use crate::announce::{Round, Schedule};
 use crate::conflict::Defence;
 use crate::counters::{Counters, Tally};
 use crate::group::{GroupChange, Groups};
-use crate::interface::{Interface, MacAddr, Scope};
+use crate::interface::{Announcement, Interface, MacAddr, Stance};
 use crate::limit::{Limiter, Limits};
 use crate::responder::{Claim, DropReason, hear};
 use crate::vip::{VipId, VipTable};
@@ -21,19 +21,21 @@ use crate::wire::ndp::{self, Checksum};
 
 /// Answers for a set of addresses on a set of interfaces.
 ///
-/// `set_interfaces`, `set_addresses`, `handle_frame` and `handle_timeout` put facts in; `poll_transmit`, `poll_group` and
-/// `poll_event` take results out, to be drained after every input; `poll_timeout` says when to call again. The same seed and
+/// `set_interfaces`, `set_addresses`, `set_friends`, `announce_again`, `handle_frame` and `handle_timeout` put facts in;
+/// `poll_transmit`, `poll_announced`, `poll_group` and `poll_event` take results out, to be drained after every input; `poll_timeout` says when to call again. The same seed and
 /// inputs give the same bytes. Answering allocates nothing.
 #[derive(Debug)]
 pub struct Engine {
     config: Config,
     interfaces: BTreeMap<u32, Interface>,
     own_macs: FxHashSet<MacAddr>,
+    friends: FxHashSet<MacAddr>,
     vips: VipTable,
     schedule: Schedule,
     groups: Groups,
     limiter: Limiter,
     outgoing: VecDeque<Outgoing>,
+    announced: VecDeque<IpAddr>,
     events: VecDeque<Event>,
     tally: Tally,
 }
@@ -90,6 +92,8 @@ struct Outgoing {
     vip: VipId,
     interface: u32,
     message: Gratuitous,
+    /// Nothing of the first round of its burst comes behind it.
+    ends_first_round: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -106,11 +110,13 @@ impl Engine {
             config,
             interfaces: BTreeMap::new(),
             own_macs: FxHashSet::default(),
+            friends: FxHashSet::default(),
             vips: VipTable::default(),
             schedule: Schedule::new(seed),
             groups: Groups::default(),
             limiter: Limiter::new(config.limits, seed, now),
             outgoing: VecDeque::new(),
+            announced: VecDeque::new(),
             events: VecDeque::with_capacity(EVENTS_KEPT),
             tally: Tally::default(),
         }
@@ -130,7 +136,7 @@ impl Engine {
         let mut touched = Vec::new();
         for (id, vip) in self.vips.iter_mut() {
             vip.resolve(self.interfaces.values());
-            if fresh.iter().any(|&index| vip.is_on(index)) {
+            if vip.stance == Stance::Hold && fresh.iter().any(|&index| vip.is_on(index)) {
                 touched.push((id, vip.generation.advance()));
             }
         }
@@ -140,37 +146,66 @@ impl Engine {
     }
 
     /// Replaces the addresses. Only those that are new, or have a new scope, are announced, all in one burst: repeating what is
-    /// known changes nothing on the wire. Those that are gone fall silent at once. The last scope counts if one is named twice;
-    /// see [`Scope::union`].
-    pub fn set_addresses(&mut self, now: Instant, addresses: impl IntoIterator<Item = (IpAddr, Scope)>) {
-        let mut wanted: BTreeMap<IpAddr, Scope> = addresses.into_iter().collect();
+    /// known changes nothing on the wire. Those that are gone fall silent at once. The last one counts if an address is named
+    /// twice; see [`Scope::union`](crate::interface::Scope::union).
+    pub fn set_addresses<A: Into<Announcement>>(&mut self, now: Instant, addresses: impl IntoIterator<Item = A>) {
+        let mut wanted: BTreeMap<IpAddr, Announcement> =
+            addresses.into_iter().map(Into::into).map(|announcement| (announcement.ip, announcement)).collect();
         let mut fresh = Vec::new();
         let mut changed = false;
         for (id, vip) in self.vips.iter_mut() {
-            let scope = wanted.remove(&vip.ip);
-            if scope == vip.scope {
+            let (scope, stance) = match wanted.remove(&vip.ip) {
+                Some(Announcement { scope, stance, .. }) => (Some(scope), stance),
+                None => (None, Stance::Hold),
+            };
+            if scope == vip.scope && stance == vip.stance {
                 continue;
             }
             changed = true;
-            vip.scope = scope;
+            (vip.scope, vip.stance) = (scope, stance);
             vip.resolve(self.interfaces.values());
             let generation = vip.generation.advance();
-            if vip.scope.is_some() {
+            if vip.scope.is_some() && stance == Stance::Hold {
                 fresh.push((id, generation));
             }
         }
-        for (ip, scope) in wanted {
+        for (ip, Announcement { scope, stance, .. }) in wanted {
             let id = self.vips.place(ip);
             let vip = self.vips.vip_mut(id);
-            vip.scope = Some(scope);
+            (vip.scope, vip.stance) = (Some(scope), stance);
             vip.resolve(self.interfaces.values());
-            fresh.push((id, vip.generation.advance()));
+            let generation = vip.generation.advance();
+            changed = true;
+            if stance == Stance::Hold {
+                fresh.push((id, generation));
+            }
         }
-        if changed || !fresh.is_empty() {
+        if changed {
             self.schedule.start(now, fresh);
             self.groups.update(&self.vips, self.interfaces.values());
         }
         self.announce_due(now);
+    }
+
+    /// Announces addresses anew, all in one burst with its repetitions: for the winner when two speakers held them. What is not
+    /// held is passed over.
+    pub fn announce_again(&mut self, now: Instant, addresses: impl IntoIterator<Item = IpAddr>) {
+        let mut members = Vec::new();
+        for ip in addresses {
+            let Some(id) = self.vips.find(ip) else { continue };
+            let vip = self.vips.vip_mut(id);
+            if vip.scope.is_some() && vip.stance == Stance::Hold {
+                members.push((id, vip.generation.advance()));
+            }
+        }
+        self.schedule.start(now, members);
+        self.announce_due(now);
+    }
+
+    /// Replaces the hardware addresses of the other speakers. That one of them claims an address of ours is no conflict: who holds
+    /// it is settled among the speakers.
+    pub fn set_friends(&mut self, friends: impl IntoIterator<Item = MacAddr>) {
+        self.friends = friends.into_iter().collect();
     }
 
     /// Whether an address is answered for.
@@ -206,13 +241,27 @@ impl Engine {
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         while let Some(next) = self.outgoing.pop_front() {
             if let Some(frame) = self.gratuitous(next) {
-                self.vips.vip_mut(next.vip).counts.gratuitous += 1;
+                let vip = self.vips.vip_mut(next.vip);
+                vip.counts.gratuitous += 1;
+                if next.ends_first_round {
+                    self.announced.push_back(vip.ip);
+                }
                 return Some(Transmit { interface: next.interface, frame });
             }
         }
         // A burst for many addresses should not hold its memory until the next one.
         self.outgoing.shrink_to(OUTGOING_KEPT);
         None
+    }
+
+    /// The next address whose first round of announcements was handed out whole: neighbours that get them know it now. An address
+    /// that is announced nowhere, for want of an interface, never comes out here.
+    pub fn poll_announced(&mut self) -> Option<IpAddr> {
+        let next = self.announced.pop_front();
+        if next.is_none() {
+            self.announced.shrink_to(OUTGOING_KEPT);
+        }
+        next
     }
 
     /// The next group to join or leave.
@@ -260,7 +309,11 @@ impl Engine {
     fn handle_claim(&mut self, now: Instant, claim: Claim, index: u32) {
         let Some(id) = self.vips.find(claim.ip) else { return };
         let vip = self.vips.vip_mut(id);
-        if !vip.is_on(index) {
+        if !vip.is_on(index) || vip.stance == Stance::Yield {
+            return;
+        }
+        if self.friends.contains(&claim.mac) {
+            self.tally.claims_of_friends += 1;
             return;
         }
         vip.counts.conflicts += 1;
@@ -274,20 +327,20 @@ impl Engine {
             self.events.push_back(Event::Conflict { ip: claim.ip, mac: claim.mac, interface });
         }
         if response.defend {
-            enqueue(&mut self.outgoing, &self.interfaces, &self.vips, id);
+            enqueue(&mut self.outgoing, &self.interfaces, &self.vips, id, Round::Later);
         }
     }
 
     fn announce_due(&mut self, now: Instant) {
         let Self { schedule, vips, interfaces, outgoing, .. } = self;
-        schedule.run_due(now, vips, |id| enqueue(outgoing, interfaces, vips, id));
+        schedule.run_due(now, vips, |id, round| enqueue(outgoing, interfaces, vips, id, round));
     }
 
     /// The frame of a message that is still true.
     fn gratuitous(&self, next: Outgoing) -> Option<Frame> {
         let interface = self.interfaces.get(&next.interface)?;
         let vip = self.vips.vip(next.vip);
-        if !vip.is_on(next.interface) {
+        if !vip.is_on(next.interface) || vip.stance == Stance::Yield {
             return None;
         }
         match (next.message, vip.ip) {
@@ -301,16 +354,28 @@ impl Engine {
 }
 
 /// One round for an address on all its interfaces.
-fn enqueue(outgoing: &mut VecDeque<Outgoing>, interfaces: &BTreeMap<u32, Interface>, vips: &VipTable, vip: VipId) {
+fn enqueue(
+    outgoing: &mut VecDeque<Outgoing>,
+    interfaces: &BTreeMap<u32, Interface>,
+    vips: &VipTable,
+    vip: VipId,
+    round: Round,
+) {
     let (ours, is_ipv4) = (vips.vip(vip), vips.vip(vip).ip.is_ipv4());
+    let before = outgoing.len();
     for interface in interfaces.values().filter(|interface| ours.is_on(interface.index)) {
-        let mut push = |message| outgoing.push_back(Outgoing { vip, interface: interface.index, message });
+        let mut push = |message| {
+            outgoing.push_back(Outgoing { vip, interface: interface.index, message, ends_first_round: false });
+        };
         if is_ipv4 && interface.arp {
             push(Gratuitous::Arp(Operation::Request));
             push(Gratuitous::Arp(Operation::Reply));
         } else if !is_ipv4 && interface.link_local.is_some() {
             push(Gratuitous::Advertisement);
         }
+    }
+    if let Some(last) = outgoing.range_mut(before..).next_back() {
+        last.ends_first_round = round == Round::First;
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is known about a network interface.
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 /// A 48-bit hardware address.
@@ -67,6 +67,34 @@ pub enum Scope {
     All,
     /// Only on those with these names.
     Only(std::collections::BTreeSet<Arc<str>>),
+}
+
+/// An address to answer for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Announcement {
+    /// The address.
+    pub ip: IpAddr,
+    /// Where.
+    pub scope: Scope,
+    /// As what.
+    pub stance: Stance,
+}
+
+/// How an address is answered for.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Stance {
+    /// It is ours: it is announced, then questions are answered.
+    #[default]
+    Hold,
+    /// Another speaker is about to take it: questions are still answered, but it is not announced any more, and that the other
+    /// announces it is no conflict. What comes next is its end, or `Hold`, which announces it anew.
+    Yield,
+}
+
+impl From<(IpAddr, Scope)> for Announcement {
+    fn from((ip, scope): (IpAddr, Scope)) -> Self {
+        Self { ip, scope, stance: Stance::Hold }
+    }
 }
 
 impl Scope {

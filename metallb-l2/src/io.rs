@@ -9,6 +9,6 @@ mod port;
 mod raw_socket;
 mod sys;
 
-pub use driver::{Driver, Handle, StartError};
+pub use driver::{Driver, Handle, News, StartError};
 pub use inventory::{InterfaceFilter, list};
 pub use raw_socket::{RawSocket, ReceiveBatch};

@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 
 use crate::announce::Generation;
 use crate::conflict::Conflict;
-use crate::interface::{Interface, Scope};
+use crate::interface::{Interface, Scope, Stance};
 
 /// The place of an address in the table, for as long as the table lives.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -26,6 +26,7 @@ pub(crate) struct Vip {
     pub(crate) ip: IpAddr,
     /// Where it is answered for; `None` when it is not ours now.
     pub(crate) scope: Option<Scope>,
+    pub(crate) stance: Stance,
     on: Indices,
     pub(crate) generation: Generation,
     pub(crate) conflict: Conflict,
@@ -68,6 +69,7 @@ impl VipTable {
             self.vips.push(Vip {
                 ip,
                 scope: None,
+                stance: Stance::Hold,
                 on: Indices::Only(Vec::new()),
                 generation: Generation::default(),
                 conflict: Conflict::default(),
@@ -98,7 +100,7 @@ impl VipTable {
     /// Whether a burst that began under `generation` still goes on.
     pub(crate) fn is_current(&self, id: VipId, generation: Generation) -> bool {
         let vip = self.vip(id);
-        vip.scope.is_some() && vip.generation == generation
+        vip.scope.is_some() && vip.stance == Stance::Hold && vip.generation == generation
     }
 }
 

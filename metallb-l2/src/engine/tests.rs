@@ -2,10 +2,13 @@ use std::time::Duration;
 
 use super::*;
 use crate::group::Membership;
+use crate::interface::Scope;
 use crate::wire::ndp::solicitation;
 
 const US: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const ASKER: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
+
+const NOTHING: [Announcement; 0] = [];
 
 fn eth0() -> Interface {
     Interface { index: 1, name: "eth0".into(), mac: US, arp: true, link_local: Some("fe80::1".parse().unwrap()) }
@@ -119,7 +122,7 @@ fn an_address_that_is_gone_falls_silent_at_once() {
     let now = Instant::now();
     let mut engine = engine(now);
     drain(&mut engine);
-    engine.set_addresses(now, []);
+    engine.set_addresses(now, NOTHING);
     engine.handle_timeout(now + Duration::from_secs(2));
     assert_eq!(drain(&mut engine), 0);
     assert!(hear(&mut engine, now, 1, &request([192, 168, 10, 9], v4(), US)).is_err());
@@ -142,7 +145,7 @@ fn groups_are_joined_on_interfaces_that_appear_later_and_left_with_the_last_addr
     let twin: IpAddr = "fd00:1::".parse().unwrap();
     engine.set_addresses(now, [(twin, Scope::All)]);
     assert_eq!(changes(&mut engine), []);
-    engine.set_addresses(now, []);
+    engine.set_addresses(now, NOTHING);
     assert_eq!(changes(&mut engine), [(1, false), (2, false)]);
 }
 
@@ -191,7 +194,7 @@ fn burst_cancelled_by_loss_of_the_address_sends_nothing_more() {
     let now = Instant::now();
     let mut engine = engine(now);
     assert!(engine.poll_transmit().is_some());
-    engine.set_addresses(now, []);
+    engine.set_addresses(now, NOTHING);
     assert_eq!(drain(&mut engine), 0);
     engine.handle_timeout(now + Duration::from_secs(2));
     assert_eq!(engine.poll_timeout(), None);
@@ -253,6 +256,94 @@ fn two_engines_never_answer_each_others_announcements() {
         assert!(hear(&mut old, now, 1, frame.as_bytes()).is_err());
     }
     assert_eq!(drain(&mut old), 0, "nor is the address taken back");
+}
+
+#[test]
+fn yielded_address_is_answered_for_but_announced_no_more_and_taken_by_another_without_conflict() {
+    let now = Instant::now();
+    let mut engine = engine(now);
+    drain(&mut engine);
+    let yielded = || [v4(), v6()].map(|ip| Announcement { ip, scope: Scope::All, stance: Stance::Yield });
+    engine.set_addresses(now, yielded());
+    let later = now + Duration::from_secs(2);
+    engine.handle_timeout(later);
+    assert_eq!((drain(&mut engine), engine.poll_timeout()), (0, None));
+    assert!(hear(&mut engine, later, 1, &request([192, 168, 10, 9], v4(), MacAddr::BROADCAST)).is_ok());
+    let taken = Arp::gratuitous(Operation::Reply, ASKER, [192, 168, 10, 0].into());
+    assert_eq!(hear(&mut engine, later, 1, taken.as_bytes()), Err(DropReason::ArpReply));
+    assert_eq!((engine.poll_event(), engine.counters().conflicts.len()), (None, 0));
+    // Interfaces that change announce nothing either, and groups are kept.
+    engine.set_interfaces(later, [Interface { mac: MacAddr([2, 0, 0, 0, 0, 0x77]), ..eth0() }]);
+    assert_eq!(drain(&mut engine), 0);
+    assert_eq!(
+        std::iter::from_fn(|| engine.poll_group()).last().map(|change| change.membership),
+        Some(Membership::Join)
+    );
+    engine.set_addresses(later, [(v4(), Scope::All), (v6(), Scope::All)]);
+    assert_eq!(drain(&mut engine), 3, "taken back, it is announced anew");
+}
+
+#[test]
+fn yielding_in_the_middle_of_a_burst_cancels_the_rest() {
+    let now = Instant::now();
+    let mut engine = engine(now);
+    assert!(engine.poll_transmit().is_some());
+    engine.set_addresses(now, [v4(), v6()].map(|ip| Announcement { ip, scope: Scope::All, stance: Stance::Yield }));
+    assert_eq!(drain(&mut engine), 0);
+    assert_eq!(engine.poll_announced(), None, "a burst that was cut is not acknowledged");
+}
+
+#[test]
+fn address_is_acknowledged_once_when_its_first_round_is_out_on_all_interfaces() {
+    let now = Instant::now();
+    let mut engine = Engine::new(Config::default(), 7, now);
+    let eth1 = Interface { index: 2, name: "eth1".into(), mac: MacAddr([2, 0, 0, 0, 0, 2]), ..eth0() };
+    engine.set_interfaces(now, [eth0(), eth1]);
+    engine.set_addresses(now, [(v4(), Scope::All), (v6(), Scope::Only(["eth9".into()].into()))]);
+    for _ in 0..3 {
+        assert!(engine.poll_transmit().is_some());
+        assert_eq!(engine.poll_announced(), None);
+    }
+    assert!(engine.poll_transmit().is_some());
+    assert_eq!(engine.poll_announced(), Some(v4()));
+    engine.handle_timeout(now + Duration::from_secs(2));
+    assert_eq!(drain(&mut engine), 4);
+    assert_eq!(engine.poll_announced(), None, "repetitions, and addresses that are announced nowhere, tell nothing");
+}
+
+#[test]
+fn addresses_are_announced_again_on_demand_in_place_of_the_burst_that_goes_on() {
+    let now = Instant::now();
+    let mut engine = engine(now);
+    drain(&mut engine);
+    while engine.poll_announced().is_some() {}
+    let later = now + Duration::from_millis(500);
+    engine.announce_again(later, [v4(), "192.0.2.1".parse().unwrap()]);
+    assert_eq!(drain(&mut engine), 2);
+    assert_eq!((engine.poll_announced(), engine.poll_announced()), (Some(v4()), None));
+    let mut rounds = Vec::new();
+    while let Some(next) = engine.poll_timeout() {
+        engine.handle_timeout(next);
+        rounds.push(drain(&mut engine));
+    }
+    assert_eq!(rounds.iter().sum::<usize>(), 4 * 2 + 4, "each address has one burst: {rounds:?}");
+}
+
+#[test]
+fn claim_of_another_speaker_is_no_conflict() {
+    let now = Instant::now();
+    let mut engine = Engine::new(Config { defence: Defence::Announce, ..Config::default() }, 7, now);
+    engine.set_interfaces(now, [eth0()]);
+    engine.set_addresses(now, [(v4(), Scope::All)]);
+    engine.set_friends([ASKER]);
+    drain(&mut engine);
+    let claim = Arp::gratuitous(Operation::Reply, ASKER, [192, 168, 10, 0].into());
+    assert_eq!(hear(&mut engine, now, 1, claim.as_bytes()), Err(DropReason::ArpReply));
+    assert_eq!((engine.poll_event(), drain(&mut engine)), (None, 0));
+    assert_eq!((engine.counters().conflicts.len(), engine.counters().claims_of_friends), (0, 1));
+    engine.set_friends([]);
+    let _ = hear(&mut engine, now, 1, claim.as_bytes());
+    assert!(engine.poll_event().is_some());
 }
 
 #[test]

@@ -20,7 +20,7 @@ use super::sys;
 use crate::counters::Counters;
 use crate::engine::{Config, Engine, Event};
 use crate::group::{GroupChange, Membership};
-use crate::interface::{Interface, MacAddr, Scope};
+use crate::interface::{Announcement, Interface, MacAddr};
 
 /// Owns the thread; dropping it stops the thread and with it all answers.
 #[derive(Debug)]
@@ -55,9 +55,24 @@ pub enum StartError {
     },
 }
 
-#[derive(Debug)]
+/// What a listener is told.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum News {
+    /// The interfaces in use are these now; there may be none.
+    Interfaces(Vec<Interface>),
+    /// The kernel took the whole first round of announcements for these addresses: after they became ours, after their interfaces
+    /// changed, or after they were to be announced again.
+    Announced(Vec<IpAddr>),
+}
+
+type Listener = Box<dyn FnMut(&News) + Send>;
+
 enum Command {
-    Announce(Vec<(IpAddr, Scope)>),
+    Announce(Vec<Announcement>),
+    AnnounceAgain(Vec<IpAddr>),
+    Befriend(Vec<MacAddr>),
+    Listen(Listener),
     Count(mpsc::SyncSender<Counters>),
     Stop,
 }
@@ -103,6 +118,8 @@ impl Driver {
             news,
             members,
             queue,
+            listeners: Vec::new(),
+            announced: Vec::new(),
             relist_at: None,
             listed_at: now(),
             wake: Arc::clone(&handle.wake),
@@ -134,9 +151,26 @@ impl Drop for Driver {
 }
 
 impl Handle {
-    /// Replaces the addresses that are answered for.
-    pub fn announce(&self, addresses: Vec<(IpAddr, Scope)>) {
-        self.send(Command::Announce(addresses));
+    /// Replaces the addresses that are answered for. What is new among them is announced at once, in one burst, and
+    /// [`News::Announced`] tells when it has left.
+    pub fn announce<A: Into<Announcement>>(&self, addresses: Vec<A>) {
+        self.send(Command::Announce(addresses.into_iter().map(Into::into).collect()));
+    }
+
+    /// Announces addresses that are held anew, as the winner does when two speakers held them.
+    pub fn announce_again(&self, addresses: Vec<IpAddr>) {
+        self.send(Command::AnnounceAgain(addresses));
+    }
+
+    /// Replaces the hardware addresses of the other speakers, whose claims are no conflict.
+    pub fn set_friends(&self, friends: Vec<MacAddr>) {
+        self.send(Command::Befriend(friends));
+    }
+
+    /// Tells a listener what happens, in order, beginning with the interfaces in use now. It is called on the thread that answers,
+    /// so it must not wait: it should hand on and return.
+    pub fn listen(&self, listener: impl FnMut(&News) + Send + 'static) {
+        self.send(Command::Listen(Box::new(listener)));
     }
 
     /// What happened so far. Waits for the thread to say, which it does between two batches of frames; should it be gone or late,
@@ -184,6 +218,9 @@ struct Worker {
     news: OwnedFd,
     members: OwnedFd,
     queue: mpsc::Receiver<Command>,
+    listeners: Vec<Listener>,
+    /// Whose announcements were handed to the ports and may still wait there.
+    announced: Vec<IpAddr>,
     /// When the interfaces are to be listed again.
     relist_at: Option<Instant>,
     listed_at: Instant,
@@ -245,11 +282,20 @@ impl Worker {
         loop {
             match self.queue.try_recv() {
                 Ok(Command::Announce(addresses)) => self.engine.set_addresses(now(), addresses),
+                Ok(Command::AnnounceAgain(addresses)) => self.engine.announce_again(now(), addresses),
+                Ok(Command::Befriend(friends)) => self.engine.set_friends(friends),
+                Ok(Command::Listen(mut listener)) => {
+                    let interfaces = self.lock().interfaces.clone();
+                    listener(&News::Interfaces(interfaces));
+                    self.listeners.push(listener);
+                }
                 // The asker may have lost its patience.
                 Ok(Command::Count(reply)) => drop(reply.try_send(self.engine.counters())),
                 Ok(Command::Stop) | Err(mpsc::TryRecvError::Disconnected) => return Next::Stop,
                 Err(mpsc::TryRecvError::Empty) => return Next::Continue,
             }
+            // An engine is drained after every input.
+            self.drain();
         }
     }
 
@@ -311,8 +357,13 @@ impl Worker {
         if known != usable {
             let names: Vec<&str> = usable.iter().map(|interface| &*interface.name).collect();
             tracing::info!(interfaces = ?names, "interfaces changed");
+            self.tell(&News::Interfaces(usable.clone()));
         }
         self.engine.set_interfaces(now(), usable);
+    }
+
+    fn tell(&mut self, news: &News) {
+        self.listeners.iter_mut().for_each(|listener| listener(news));
     }
 
     /// Does what the engine wants done.
@@ -335,6 +386,16 @@ impl Worker {
             // Nobody may be listening.
             let excess = shared.events.len().saturating_sub(EVENTS_KEPT);
             shared.events.drain(..excess);
+        }
+        self.acknowledge();
+    }
+
+    /// Tells what was announced, once nothing waits to be sent.
+    fn acknowledge(&mut self) {
+        self.announced.extend(std::iter::from_fn(|| self.engine.poll_announced()));
+        if !self.announced.is_empty() && !self.ports.values().any(Port::has_frames_waiting) {
+            let announced = std::mem::take(&mut self.announced);
+            self.tell(&News::Announced(announced));
         }
     }
 

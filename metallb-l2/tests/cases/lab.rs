@@ -7,8 +7,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use metallb_l2::interface::{Interface, MacAddr, Scope};
-use metallb_l2::io::{Driver, Handle, InterfaceFilter, RawSocket, ReceiveBatch};
+use metallb_l2::interface::{Announcement, Interface, MacAddr, Scope, Stance};
+use metallb_l2::io::{Driver, Handle, InterfaceFilter, News, RawSocket, ReceiveBatch};
 use metallb_l2::wire::ndp::Checksum;
 
 use crate::frames::{US, VIP4, VIP4_SENTINEL, VIP6, who_has};
@@ -185,8 +185,32 @@ fn lab_group_is_joined_while_an_address_needs_it() {
         let lab = Lab::new(vec![(VIP6.into(), Scope::All)]);
         let listed = |what: &str| ip("maddr show dev vip0").contains(what);
         wait_for("the groups", || listed("33:33:ff:00:00:00") && listed("ff02::1:ff00:0"));
-        lab.driver.handle().announce(Vec::new());
+        lab.driver.handle().announce(NOTHING);
         wait_for("their end", || !listed("33:33:ff:00:00:00") && !listed("ff02::1:ff00:0"));
+    });
+}
+
+#[test]
+fn lab_listener_is_told_of_announcements_that_left_and_of_links_that_are_lost() {
+    in_namespace(|| {
+        let mut lab = Lab::new(Vec::new());
+        let handle = lab.driver.handle();
+        let (news, told) = std::sync::mpsc::channel();
+        handle.listen(move |item| drop(news.send(item.clone())));
+        let next = || told.recv_timeout(PATIENCE).unwrap();
+        assert!(matches!(next(), News::Interfaces(now) if now.len() == 1), "what is, comes first");
+        handle.announce(vec![(VIP4.into(), Scope::All)]);
+        assert_eq!(next(), News::Announced(vec![VIP4.into()]));
+        lab.client.receive(&mut lab.batch).unwrap();
+        assert!(lab.batch.frames().any(|(frame, _)| is_arp(frame) && frame[28..32] == VIP4.octets()));
+        handle.announce_again(vec![VIP4.into(), VIP6.into()]);
+        assert_eq!(next(), News::Announced(vec![VIP4.into()]));
+        handle.announce(vec![Announcement { ip: VIP4.into(), scope: Scope::All, stance: Stance::Yield }]);
+        handle.announce_again(vec![VIP4.into()]);
+        lab.send(&who_has(VIP4));
+        wait_for("the answer for a yielded address", || lab.receive().iter().any(|frame| is_answer(frame)));
+        ip("link set cli0 down");
+        assert_eq!(next(), News::Interfaces(Vec::new()), "nothing was announced in between");
     });
 }
 
@@ -264,4 +288,5 @@ fn in_namespace(test: impl FnOnce() + Send + 'static) {
     }
 }
 
+const NOTHING: Vec<Announcement> = Vec::new();
 const PATIENCE: Duration = Duration::from_secs(10);
