@@ -83,7 +83,7 @@ fn engine(now: Instant, vips: u32) -> Engine {
     let mut config = Config::default();
     config.limits = Limits::NONE;
     let mut engine = Engine::new(config, 1, now);
-    let interface = Interface { index: 1, name: "eth0".into(), mac: US, arp: true, link_local: Some(US_LINK_LOCAL) };
+    let interface = Interface::new(1, "eth0", US, Some(US_LINK_LOCAL));
     engine.set_interfaces(now, [interface]);
     let ips = (0..vips / 2).flat_map(|n| [IpAddr::V4(v4(n)), IpAddr::V6(v6(n))]);
     engine.set_addresses(now, ips.map(|ip| (ip, Scope::All)));

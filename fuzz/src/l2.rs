@@ -42,10 +42,7 @@ pub fn l2_engine(data: &[u8]) {
 
 fn run(start: Instant, mut data: &[u8]) -> Vec<Vec<u8>> {
     let mut engine = Engine::new(Config::default(), 1, start);
-    engine.set_interfaces(
-        start,
-        [Interface { index: 1, name: "eth0".into(), mac: US, arp: true, link_local: Some(US_LINK_LOCAL) }],
-    );
+    engine.set_interfaces(start, [Interface::new(1, "eth0", US, Some(US_LINK_LOCAL))]);
     engine.set_addresses(start, [(IpAddr::V4(VIP4), Scope::All), (IpAddr::V6(VIP6), Scope::All)]);
     let (mut sent, mut now, mut silent) = (Vec::new(), start, 0);
     while let Some((&length, rest)) = data.split_first() {

@@ -45,7 +45,7 @@ impl fmt::Debug for MacAddr {
     }
 }
 
-/// An interface on which addresses may be announced: up, with carrier, not a port of another device.
+/// An interface on which addresses may be announced: up, with carrier, not a port of a bridge or bond.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Interface {
     /// The kernel's number.
@@ -58,12 +58,22 @@ pub struct Interface {
     pub arp: bool,
     /// Its IPv6 link-local address, if it has one: then it answers NDP.
     pub link_local: Option<Ipv6Addr>,
+    /// Whether it is used only for addresses whose scope names it, as a member of a VRF is: it belongs to another network.
+    pub only_by_name: bool,
+}
+
+impl Interface {
+    /// A usual Ethernet interface.
+    #[must_use]
+    pub fn new(index: u32, name: &str, mac: MacAddr, link_local: Option<Ipv6Addr>) -> Self {
+        Self { index, name: name.into(), mac, arp: true, link_local, only_by_name: false }
+    }
 }
 
 /// On which interfaces an address is announced.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Scope {
-    /// On all.
+    /// On all, but for those that must be named.
     All,
     /// Only on those with these names.
     Only(std::collections::BTreeSet<Arc<str>>),
@@ -102,7 +112,7 @@ impl Scope {
     #[must_use]
     pub fn includes(&self, interface: &Interface) -> bool {
         match self {
-            Self::All => true,
+            Self::All => !interface.only_by_name,
             Self::Only(names) => names.contains(&interface.name),
         }
     }

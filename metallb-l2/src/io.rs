@@ -4,11 +4,13 @@
 //! sends what comes out. `CAP_NET_RAW` is all it needs.
 
 mod driver;
-mod inventory;
 mod port;
 mod raw_socket;
+mod routing;
 mod sys;
+mod worker;
 
 pub use driver::{Driver, Handle, News, StartError};
-pub use inventory::{InterfaceFilter, list};
 pub use raw_socket::{RawSocket, ReceiveBatch};
+
+pub use crate::links::InterfaceFilter;

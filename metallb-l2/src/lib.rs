@@ -20,6 +20,7 @@ pub mod interface;
 #[cfg(feature = "io")]
 pub mod io;
 pub mod limit;
+pub mod links;
 pub mod responder;
 mod vip;
 pub mod wire;

@@ -114,11 +114,11 @@ impl Vip {
     }
 
     /// Translates the scope for the interfaces that exist now; to be called when either changes.
-    pub(crate) fn resolve<'a>(&mut self, interfaces: impl IntoIterator<Item = &'a Interface>) {
+    pub(crate) fn resolve<'a>(&mut self, interfaces: impl IntoIterator<Item = &'a Interface> + Clone) {
         self.on = match &self.scope {
             None => Indices::Only(Vec::new()),
-            Some(Scope::All) => Indices::All,
-            Some(scope @ Scope::Only(_)) => {
+            Some(Scope::All) if interfaces.clone().into_iter().all(|interface| !interface.only_by_name) => Indices::All,
+            Some(scope) => {
                 let included = interfaces.into_iter().filter(|interface| scope.includes(interface));
                 Indices::Only(included.map(|interface| interface.index).collect())
             }

@@ -11,7 +11,7 @@ const ASKER: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
 const NOTHING: [Announcement; 0] = [];
 
 fn eth0() -> Interface {
-    Interface { index: 1, name: "eth0".into(), mac: US, arp: true, link_local: Some("fe80::1".parse().unwrap()) }
+    Interface::new(1, "eth0", US, Some("fe80::1".parse().unwrap()))
 }
 
 fn v4() -> IpAddr {
@@ -327,6 +327,23 @@ fn addresses_are_announced_again_on_demand_in_place_of_the_burst_that_goes_on() 
         rounds.push(drain(&mut engine));
     }
     assert_eq!(rounds.iter().sum::<usize>(), 4 * 2 + 4, "each address has one burst: {rounds:?}");
+}
+
+#[test]
+fn interface_that_must_be_named_is_left_alone_by_addresses_for_all_interfaces() {
+    // Quirk S23: a member of a VRF belongs to another network.
+    let now = Instant::now();
+    let mut engine = Engine::new(Config::default(), 7, now);
+    let member = Interface { only_by_name: true, mac: ASKER, ..Interface::new(2, "blue0", ASKER, None) };
+    engine.set_interfaces(now, [eth0(), member]);
+    engine.set_addresses(now, [(v4(), Scope::All)]);
+    let mut ask = request([192, 168, 10, 9], v4(), MacAddr::BROADCAST);
+    // Another asker than the member itself.
+    (ask[11], ask[27]) = (0x33, 0x33);
+    assert_eq!(hear(&mut engine, now, 2, &ask), Err(DropReason::NotMatchInterface));
+    assert_eq!(std::iter::from_fn(|| engine.poll_transmit()).map(|t| t.interface).collect::<Vec<_>>(), [1, 1]);
+    engine.set_addresses(now, [(v4(), Scope::Only(["blue0".into()].into()))]);
+    assert_eq!(std::iter::from_fn(|| engine.poll_transmit()).map(|t| t.interface).collect::<Vec<_>>(), [2, 2]);
 }
 
 #[test]

@@ -1,26 +1,20 @@
-//! The thread.
+//! What a program holds of the thread that answers: it starts it, commands it, and hears from it.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use thiserror::Error;
 
-use super::inventory::{self, InterfaceFilter};
-use super::port::Port;
-use super::raw_socket::{RawSocket, ReceiveBatch};
-use super::sys;
+use super::worker::Worker;
 use crate::counters::Counters;
-use crate::engine::{Config, Engine, Event};
-use crate::group::{GroupChange, Membership};
+use crate::engine::{Config, Event};
 use crate::interface::{Announcement, Interface, MacAddr};
+use crate::links::InterfaceFilter;
 
 /// Owns the thread; dropping it stops the thread and with it all answers.
 #[derive(Debug)]
@@ -66,9 +60,9 @@ pub enum News {
     Announced(Vec<IpAddr>),
 }
 
-type Listener = Box<dyn FnMut(&News) + Send>;
+pub(super) type Listener = Box<dyn FnMut(&News) + Send>;
 
-enum Command {
+pub(super) enum Command {
     Announce(Vec<Announcement>),
     AnnounceAgain(Vec<IpAddr>),
     Befriend(Vec<MacAddr>),
@@ -77,11 +71,12 @@ enum Command {
     Stop,
 }
 
+/// What the thread leaves for those who ask.
 #[derive(Debug, Default)]
-struct Shared {
+pub(super) struct Shared {
     counted: Counters,
-    interfaces: Vec<Interface>,
-    events: Vec<Event>,
+    pub(super) interfaces: Vec<Interface>,
+    pub(super) events: Vec<Event>,
 }
 
 impl Driver {
@@ -99,37 +94,16 @@ impl Driver {
     /// # Errors
     /// The host does not allow it, see [`StartError`].
     pub fn start_with(filter: InterfaceFilter, config: Config, seed: u64) -> Result<Self, StartError> {
-        let socket = |what, result: io::Result<OwnedFd>| result.map_err(|source| StartError::Socket { what, source });
-        let news = socket("a netlink socket", sys::routing_news())?;
-        let members = socket("a UDP socket", sys::membership_socket())?;
+        let failed = |what| move |source| StartError::Socket { what, source };
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-            .map_err(|error| StartError::Socket { what: "an event descriptor", source: error.into() })?;
-        let interfaces = inventory::list(&filter).map_err(StartError::List)?;
-        if let Some(first) = interfaces.first() {
-            // Fail now rather than in the thread when the capability is missing.
-            RawSocket::open(first.index).map_err(|source| StartError::Socket { what: "a packet socket", source })?;
-        }
+            .map_err(|error| failed("an event descriptor")(error.into()))?;
         let (commands, queue) = mpsc::channel();
         let handle = Handle { commands, wake: Arc::new(wake), shared: Arc::default() };
-        let mut worker = Worker {
-            engine: Engine::new(config, seed, now()),
-            ports: BTreeMap::new(),
-            filter,
-            news,
-            members,
-            queue,
-            listeners: Vec::new(),
-            announced: Vec::new(),
-            relist_at: None,
-            listed_at: now(),
-            wake: Arc::clone(&handle.wake),
-            shared: Arc::clone(&handle.shared),
-        };
-        worker.use_interfaces(interfaces);
+        let worker = Worker::start(filter, config, seed, queue, Arc::clone(&handle.wake), Arc::clone(&handle.shared))?;
         let thread = std::thread::Builder::new()
             .name("l2".to_owned())
             .spawn(move || worker.run())
-            .map_err(|source| StartError::Socket { what: "a thread", source })?;
+            .map_err(failed("a thread"))?;
         Ok(Self { handle, thread: Some(thread) })
     }
 
@@ -211,230 +185,5 @@ impl Handle {
     }
 }
 
-struct Worker {
-    engine: Engine,
-    ports: BTreeMap<u32, Port>,
-    filter: InterfaceFilter,
-    news: OwnedFd,
-    members: OwnedFd,
-    queue: mpsc::Receiver<Command>,
-    listeners: Vec<Listener>,
-    /// Whose announcements were handed to the ports and may still wait there.
-    announced: Vec<IpAddr>,
-    /// When the interfaces are to be listed again.
-    relist_at: Option<Instant>,
-    listed_at: Instant,
-    wake: Arc<EventFd>,
-    shared: Arc<Mutex<Shared>>,
-}
-
-/// Whether the thread goes on.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Next {
-    Continue,
-    Stop,
-}
-
-impl Worker {
-    fn run(&mut self) {
-        let mut batch = ReceiveBatch::new();
-        let mut poller = sys::Poller::default();
-        loop {
-            self.drain();
-            self.wait(&mut poller);
-            if poller.is_ready(WAKE) && self.obey() == Next::Stop {
-                return;
-            }
-            if poller.is_ready(NEWS) {
-                sys::discard(&self.news);
-                // At once when it is quiet, and else as soon as it has been for a while: containers come and go in swarms.
-                self.relist_by(self.listed_at + RELIST_PERIOD);
-            }
-            if self.relist_at.is_some_and(|at| at <= now()) {
-                self.relist();
-            }
-            self.serve(&poller, &mut batch);
-            self.engine.handle_timeout(now());
-        }
-    }
-
-    /// Waits for frames, routing news, commands or the time.
-    fn wait(&self, poller: &mut sys::Poller) {
-        poller.clear();
-        poller.push(self.wake.as_fd(), false);
-        poller.push(self.news.as_fd(), false);
-        for port in self.ports.values() {
-            poller.push(port.socket.as_fd(), port.has_frames_waiting());
-        }
-        let next = self.engine.poll_timeout().into_iter().chain(self.relist_at).min();
-        if let Err(error) = poller.wait(next.map(|at| at.saturating_duration_since(now())))
-            && !sys::is_transient(&error)
-        {
-            tracing::warn!(%error, "can't wait for frames");
-            #[allow(clippy::disallowed_methods, reason = "the driver waits; there is nothing else left to wait with")]
-            std::thread::sleep(RETRY);
-        }
-    }
-
-    fn obey(&mut self) -> Next {
-        // It only counts wake-ups; there is nothing to do when it was read already.
-        let _ = self.wake.read();
-        loop {
-            match self.queue.try_recv() {
-                Ok(Command::Announce(addresses)) => self.engine.set_addresses(now(), addresses),
-                Ok(Command::AnnounceAgain(addresses)) => self.engine.announce_again(now(), addresses),
-                Ok(Command::Befriend(friends)) => self.engine.set_friends(friends),
-                Ok(Command::Listen(mut listener)) => {
-                    let interfaces = self.lock().interfaces.clone();
-                    listener(&News::Interfaces(interfaces));
-                    self.listeners.push(listener);
-                }
-                // The asker may have lost its patience.
-                Ok(Command::Count(reply)) => drop(reply.try_send(self.engine.counters())),
-                Ok(Command::Stop) | Err(mpsc::TryRecvError::Disconnected) => return Next::Stop,
-                Err(mpsc::TryRecvError::Empty) => return Next::Continue,
-            }
-            // An engine is drained after every input.
-            self.drain();
-        }
-    }
-
-    fn serve(&mut self, poller: &sys::Poller, batch: &mut ReceiveBatch) {
-        let mut broken = false;
-        for (place, (&index, port)) in self.ports.iter_mut().enumerate() {
-            // Ports that came since the wait are not meant by the answer, but reading them is harmless.
-            if !poller.is_ready(FIRST_PORT + place) {
-                continue;
-            }
-            port.flush(index);
-            if let Err(error) = port.serve(index, &mut self.engine, batch) {
-                tracing::debug!(%error, interface = index, "interface can't be read");
-                broken = true;
-            }
-        }
-        if broken {
-            // The list of interfaces is likely stale, but news of it may still be on its way.
-            self.relist_by(now() + RETRY);
-        }
-    }
-
-    fn relist_by(&mut self, at: Instant) {
-        self.relist_at = Some(self.relist_at.map_or(at, |planned| planned.min(at)));
-    }
-
-    fn relist(&mut self) {
-        self.relist_at = None;
-        self.listed_at = now();
-        match inventory::list(&self.filter) {
-            Ok(interfaces) => self.use_interfaces(interfaces),
-            Err(error) => {
-                tracing::warn!(%error, "interfaces could not be listed");
-                self.relist_by(now() + RETRY);
-            }
-        }
-    }
-
-    /// Opens sockets for interfaces that appeared, closes those of interfaces that are gone.
-    fn use_interfaces(&mut self, interfaces: Vec<Interface>) {
-        let mut usable = Vec::with_capacity(interfaces.len());
-        for interface in interfaces {
-            if let Entry::Vacant(vacant) = self.ports.entry(interface.index) {
-                match Port::open(interface.index) {
-                    Ok(port) => {
-                        vacant.insert(port);
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, interface = &*interface.name, "interface can't be used");
-                        self.relist_by(now() + RETRY);
-                        continue;
-                    }
-                }
-            }
-            usable.push(interface);
-        }
-        self.ports.retain(|index, _| usable.iter().any(|interface| interface.index == *index));
-        let known = std::mem::replace(&mut self.lock().interfaces, usable.clone());
-        if known != usable {
-            let names: Vec<&str> = usable.iter().map(|interface| &*interface.name).collect();
-            tracing::info!(interfaces = ?names, "interfaces changed");
-            self.tell(&News::Interfaces(usable.clone()));
-        }
-        self.engine.set_interfaces(now(), usable);
-    }
-
-    fn tell(&mut self, news: &News) {
-        self.listeners.iter_mut().for_each(|listener| listener(news));
-    }
-
-    /// Does what the engine wants done.
-    fn drain(&mut self) {
-        while let Some(change) = self.engine.poll_group() {
-            self.change_group(change);
-        }
-        while let Some(transmit) = self.engine.poll_transmit() {
-            if let Some(port) = self.ports.get_mut(&transmit.interface) {
-                port.queue(transmit.frame);
-            }
-        }
-        for (&index, port) in &mut self.ports {
-            port.flush(index);
-        }
-        let mut events = std::iter::from_fn(|| self.engine.poll_event()).peekable();
-        if events.peek().is_some() {
-            let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-            shared.events.extend(events);
-            // Nobody may be listening.
-            let excess = shared.events.len().saturating_sub(EVENTS_KEPT);
-            shared.events.drain(..excess);
-        }
-        self.acknowledge();
-    }
-
-    /// Tells what was announced, once nothing waits to be sent.
-    fn acknowledge(&mut self) {
-        self.announced.extend(std::iter::from_fn(|| self.engine.poll_announced()));
-        if !self.announced.is_empty() && !self.ports.values().any(Port::has_frames_waiting) {
-            let announced = std::mem::take(&mut self.announced);
-            self.tell(&News::Announced(announced));
-        }
-    }
-
-    /// Twice: the packet socket makes the card receive the group, the UDP socket makes the kernel report it to switches. A card
-    /// that is gone forgot its groups already, and one that filters nothing needs none, so failures are no more than a hint.
-    fn change_group(&self, change: GroupChange) {
-        let GroupChange { interface, group, membership } = change;
-        let on_card =
-            self.ports.get(&interface).map(|port| port.socket.set_group(MacAddr::of_multicast(group), membership));
-        let reported = sys::set_membership(&self.members, interface, group, membership == Membership::Join);
-        for error in on_card.into_iter().chain([reported]).filter_map(Result::err) {
-            tracing::debug!(%error, %group, interface, ?membership, "group membership unchanged");
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Shared> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The one place where the time comes from.
-#[allow(clippy::disallowed_methods, reason = "drivers tell the engine the time")]
-pub(super) fn now() -> Instant {
-    Instant::now()
-}
-
-/// Places in the poller.
-const WAKE: usize = 0;
-const NEWS: usize = 1;
-const FIRST_PORT: usize = 2;
-
-/// How soon what failed is tried again.
-const RETRY: Duration = Duration::from_millis(200);
-
-/// How often the interfaces are listed at most.
-const RELIST_PERIOD: Duration = Duration::from_millis(50);
-
 /// How long an asker waits for the thread.
 const PATIENCE: Duration = Duration::from_millis(500);
-
-/// Events that wait for somebody to take them; older ones are dropped.
-const EVENTS_KEPT: usize = 1024;

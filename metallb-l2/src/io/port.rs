@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::io;
 
-use super::driver::now;
 use super::raw_socket::{RawSocket, ReceiveBatch};
 use super::sys;
+use super::worker::now;
 use crate::engine::{Engine, Received};
 use crate::wire::Frame;
 

@@ -1,4 +1,4 @@
-//! The few system calls that have no safe wrapper: packet sockets, their filter and groups, and routing news.
+//! The few system calls that have no safe wrapper: packet sockets, their filter and groups.
 #![allow(unsafe_code)]
 
 use std::io::{Error, ErrorKind, Result};
@@ -7,7 +7,7 @@ use std::net::Ipv6Addr;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::time::Duration;
 
-use libc::{c_int, c_void, sock_filter, sock_fprog, sockaddr_ll, sockaddr_nl, socklen_t};
+use libc::{c_int, c_void, sock_filter, sock_fprog, sockaddr_ll, socklen_t};
 
 use crate::interface::MacAddr;
 use crate::wire::ndp::Checksum;
@@ -191,24 +191,6 @@ pub(super) fn set_membership(socket: &OwnedFd, interface: u32, group: Ipv6Addr, 
     let request = libc::ipv6_mreq { ipv6mr_multiaddr: address, ipv6mr_interface: interface };
     let option = if join { libc::IPV6_ADD_MEMBERSHIP } else { libc::IPV6_DROP_MEMBERSHIP };
     set_option(socket, libc::IPPROTO_IPV6, option, &request)
-}
-
-/// A socket that becomes readable whenever a link or an address changes.
-pub(super) fn routing_news() -> Result<OwnedFd> {
-    let socket = new_socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE)?;
-    // SAFETY: sockaddr_nl is plain data for which all zeros is a value.
-    let mut address: sockaddr_nl = unsafe { std::mem::zeroed() };
-    address.nl_family = libc::AF_NETLINK as u16;
-    address.nl_groups = (libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR) as u32;
-    bind(&socket, &address)?;
-    Ok(socket)
-}
-
-/// Takes all waiting messages off a socket, unread.
-pub(super) fn discard(socket: &OwnedFd) {
-    let mut buffer = [0_u8; 4096];
-    // SAFETY: the pointer and length describe the buffer, which outlives the call.
-    while unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) } > 0 {}
 }
 
 /// Whether an error only says that there is nothing to do now.

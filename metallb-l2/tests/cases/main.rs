@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "helpers of tests may fail as tests do, and say what they skip")]
 
 mod arp;
+mod events;
 mod frames;
 mod lab;
 mod ndp;
@@ -75,8 +76,7 @@ fn engine_does_what_each_case_demands() {
     let now = Instant::now();
     for case in table() {
         let mut engine = Engine::new(Config::default(), 1, now);
-        let interface =
-            Interface { index: 1, name: "eth0".into(), mac: US, arp: true, link_local: Some(US_LINK_LOCAL) };
+        let interface = Interface::new(1, "eth0", US, Some(US_LINK_LOCAL));
         engine.set_interfaces(now, [interface]);
         engine.set_addresses(now, owned());
         let received = Received { interface: 1, bytes: &case.frame, checksum: case.checksum };

@@ -1,0 +1,345 @@
+//! The kernel's word on devices and addresses: routing netlink, framed by `netlink-packet-core` and carried by `netlink-sys`.
+//!
+//! Attributes are read one by one and only those that matter: one that a newer kernel writes differently is passed over instead of
+//! hiding the whole device.
+
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use netlink_packet_core::{
+    DecodeError, Emitable as _, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload, NlasIterator, Parseable as _,
+};
+use netlink_packet_route::address::{AddressAttribute, AddressHeader, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::link::{LinkFlags, LinkHeader, LinkLayerType, LinkMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+
+use super::sys;
+use crate::interface::MacAddr;
+use crate::links::{Change, Link, PartOf};
+
+/// Tells of every change from the moment it is opened.
+pub(super) struct RoutingNews {
+    socket: Socket,
+    buffer: Vec<u8>,
+}
+
+/// How reading the news ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Heard {
+    /// All of it was read.
+    All,
+    /// The kernel had to drop some of it: everything is to be listed anew.
+    Overrun,
+}
+
+impl RoutingNews {
+    pub(super) fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.set_non_blocking(true)?;
+        socket.set_rx_buf_sz(NEWS_KEPT)?;
+        let groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV6_IFADDR;
+        socket.bind(&SocketAddr::new(0, groups as u32))?;
+        Ok(Self { socket, buffer: Vec::with_capacity(DATAGRAM_MAX) })
+    }
+
+    /// Hands on all changes that wait.
+    ///
+    /// # Errors
+    /// The socket is of no use any more.
+    pub(super) fn read(&mut self, mut each: impl FnMut(Change)) -> io::Result<Heard> {
+        let mut heard = Heard::All;
+        loop {
+            self.buffer.clear();
+            match self.socket.recv(&mut self.buffer, libc::MSG_DONTWAIT) {
+                Ok(_) if heard == Heard::Overrun => {}
+                Ok(_) => changes(&self.buffer).for_each(&mut each),
+                // What waits behind it is older than the list that comes next, so it is only taken off.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => heard = Heard::Overrun,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if sys::is_transient(&error) => return Ok(heard),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl AsFd for RoutingNews {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Everything that is, as changes.
+///
+/// # Errors
+/// The kernel cannot be asked, or what it tells changes faster than it can tell it.
+pub(super) fn list() -> io::Result<Vec<Change>> {
+    let links = RouteNetlinkMessage::GetLink(LinkMessage::default());
+    let mut all = dump(&links)?;
+    let mut addresses = AddressMessage::default();
+    addresses.header.family = AddressFamily::Inet6;
+    // Without IPv6 in the kernel there is nobody to ask.
+    all.extend(dump(&RouteNetlinkMessage::GetAddress(addresses)).unwrap_or_default());
+    Ok(all)
+}
+
+fn dump(request: &RouteNetlinkMessage) -> io::Result<Vec<Change>> {
+    for _ in 0..ATTEMPTS {
+        if let Some(found) = dump_once(request.clone())? {
+            return Ok(found);
+        }
+    }
+    Err(io::Error::other("the interfaces change faster than they can be listed"))
+}
+
+/// `None` when something changed meanwhile, so that the list may lack something.
+fn dump_once(request: RouteNetlinkMessage) -> io::Result<Option<Vec<Change>>> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let mut message = NetlinkMessage::from(request);
+    message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+    let mut found = Vec::new();
+    let mut interrupted = false;
+    let mut buffer = Vec::with_capacity(DATAGRAM_MAX);
+    loop {
+        buffer.clear();
+        socket.recv(&mut buffer, 0)?;
+        for message in messages(&buffer) {
+            interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
+            match message.payload {
+                NetlinkPayload::InnerMessage(Told(change)) => found.extend(change),
+                NetlinkPayload::Done(_) => return Ok((!interrupted).then_some(found)),
+                NetlinkPayload::Error(error) => return Err(error.to_io()),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The changes in a datagram.
+fn changes(datagram: &[u8]) -> impl Iterator<Item = Change> {
+    messages(datagram).filter_map(|message| match message.payload {
+        NetlinkPayload::InnerMessage(Told(change)) => change,
+        _ => None,
+    })
+}
+
+/// The messages in a datagram, up to one that makes no sense.
+fn messages(mut datagram: &[u8]) -> impl Iterator<Item = NetlinkMessage<Told>> {
+    std::iter::from_fn(move || {
+        let message = NetlinkMessage::<Told>::deserialize(datagram).ok()?;
+        let length = usize::try_from(message.header.length).ok()?.next_multiple_of(4);
+        datagram = datagram.get(length..).unwrap_or_default();
+        Some(message)
+    })
+}
+
+/// What one message says; most say nothing of interest.
+#[derive(Debug)]
+struct Told(Option<Change>);
+
+impl NetlinkDeserializable for Told {
+    type Error = DecodeError;
+
+    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, DecodeError> {
+        Ok(Self(match header.message_type {
+            libc::RTM_NEWLINK => link(payload, false),
+            libc::RTM_DELLINK => link(payload, true),
+            libc::RTM_NEWADDR => link_local(payload, false),
+            libc::RTM_DELADDR => link_local(payload, true),
+            _ => None,
+        }))
+    }
+}
+
+fn link(payload: &[u8], gone: bool) -> Option<Change> {
+    let header = LinkHeader::parse(payload).ok()?;
+    // Messages of one family tell of a device's part in it: that a port left its bridge is no end of the device.
+    if header.interface_family != AddressFamily::Unspec {
+        return None;
+    }
+    if gone {
+        return Some(Change::LinkGone(header.index));
+    }
+    let (mut name, mut mac, mut controller, mut port_kind) = (None, None, None, None);
+    for attribute in NlasIterator::new(payload.get(header.buffer_len()..)?).map_while(Result::ok) {
+        match attribute.kind() {
+            libc::IFLA_IFNAME => name = text(attribute.value()).map(Into::into),
+            libc::IFLA_ADDRESS => mac = attribute.value().try_into().ok().map(MacAddr),
+            libc::IFLA_MASTER => controller = attribute.value().try_into().ok().map(u32::from_ne_bytes),
+            libc::IFLA_LINKINFO => {
+                let mut inside = NlasIterator::new(attribute.value()).map_while(Result::ok);
+                port_kind = inside.find(|inner| inner.kind() == libc::IFLA_INFO_SLAVE_KIND).map(|k| k.value().to_vec());
+            }
+            _ => {}
+        }
+    }
+    let has = |flags: LinkFlags| header.flags.contains(flags);
+    Some(Change::Link(Link {
+        index: header.index,
+        // Without a name it is a note about something else of the device.
+        name: name?,
+        mac: mac.filter(|mac| header.link_layer_type == LinkLayerType::Ether && mac.is_unicast()),
+        running: has(LinkFlags::Up | LinkFlags::Running),
+        broadcast: has(LinkFlags::Broadcast),
+        resolves: !header.flags.intersects(LinkFlags::Loopback | LinkFlags::Noarp),
+        part_of: match (controller, port_kind.as_deref().and_then(text)) {
+            (None | Some(0), _) => PartOf::Nothing,
+            (Some(_), Some("vrf")) => PartOf::Vrf,
+            (Some(_), _) => PartOf::Device,
+        },
+    }))
+}
+
+fn link_local(payload: &[u8], gone: bool) -> Option<Change> {
+    let header = AddressHeader::parse(payload).ok()?;
+    let attributes = NlasIterator::new(payload.get(header.buffer_len()..)?).map_while(Result::ok);
+    let (mut address, mut local) = (None, None);
+    for attribute in attributes.filter_map(|attribute| AddressAttribute::parse(&attribute).ok()) {
+        match attribute {
+            AddressAttribute::Address(IpAddr::V6(ip)) => address = Some(ip),
+            // On a link between two hosts the other attribute is the peer's.
+            AddressAttribute::Local(IpAddr::V6(ip)) => local = Some(ip),
+            _ => {}
+        }
+    }
+    let (index, ip) = (header.index, local.or(address).filter(Ipv6Addr::is_unicast_link_local)?);
+    let unproven = AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed;
+    Some(match gone {
+        true => Change::LinkLocalGone { index, ip },
+        false => Change::LinkLocal { index, ip, proven: !header.flags.intersects(unproven) },
+    })
+}
+
+/// A string of the kernel's, which ends with a zero.
+fn text(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes.strip_suffix(&[0]).unwrap_or(bytes)).ok()
+}
+
+/// Bytes of news that may wait: some two thousand devices' worth.
+const NEWS_KEPT: usize = 4 << 20;
+/// The longest datagram that the kernel makes of messages.
+const DATAGRAM_MAX: usize = 64 << 10;
+/// How often a list is asked for that is overtaken by changes.
+const ATTEMPTS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::link::{InfoPortKind, LinkAttribute, LinkInfo};
+
+    use super::*;
+
+    fn told(message: RouteNetlinkMessage) -> Vec<Change> {
+        let mut message = NetlinkMessage::from(message);
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        changes(&bytes).collect()
+    }
+
+    fn link_message(flags: LinkFlags, attributes: Vec<LinkAttribute>) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.index = 4;
+        message.header.link_layer_type = LinkLayerType::Ether;
+        message.header.flags = flags;
+        message.attributes = [LinkAttribute::IfName("eth0".to_owned()), LinkAttribute::Address(vec![2, 0, 0, 0, 0, 1])]
+            .into_iter()
+            .chain(attributes)
+            .collect();
+        message
+    }
+
+    fn usual() -> LinkFlags {
+        LinkFlags::Up | LinkFlags::Running | LinkFlags::LowerUp | LinkFlags::Broadcast | LinkFlags::Multicast
+    }
+
+    fn described(flags: LinkFlags, attributes: Vec<LinkAttribute>) -> Link {
+        match told(RouteNetlinkMessage::NewLink(link_message(flags, attributes))).as_slice() {
+            [Change::Link(link)] => link.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn device_is_read_with_what_matters_about_it() {
+        let expected = Link {
+            index: 4,
+            name: "eth0".into(),
+            mac: Some(MacAddr([2, 0, 0, 0, 0, 1])),
+            running: true,
+            broadcast: true,
+            resolves: true,
+            part_of: PartOf::Nothing,
+        };
+        assert_eq!(described(usual(), vec![LinkAttribute::Mtu(1500)]), expected);
+        let no_carrier = usual() - LinkFlags::Running - LinkFlags::LowerUp;
+        assert_eq!(described(no_carrier, vec![]), Link { running: false, ..expected.clone() });
+        assert_eq!(described(usual() | LinkFlags::Noarp, vec![]), Link { resolves: false, ..expected.clone() });
+        let kind = |kind| vec![LinkAttribute::Controller(9), LinkAttribute::LinkInfo(vec![LinkInfo::PortKind(kind)])];
+        for (attributes, part_of) in [
+            (kind(InfoPortKind::Bridge), PartOf::Device),
+            (kind(InfoPortKind::Bond), PartOf::Device),
+            (kind(InfoPortKind::Vrf), PartOf::Vrf),
+            (vec![LinkAttribute::Controller(9)], PartOf::Device),
+            (vec![LinkAttribute::Controller(0)], PartOf::Nothing),
+        ] {
+            assert_eq!(described(usual(), attributes), Link { part_of, ..expected.clone() });
+        }
+    }
+
+    #[test]
+    fn port_that_leaves_its_bridge_is_no_device_that_is_gone() {
+        let mut message = link_message(usual(), vec![]);
+        assert_eq!(told(RouteNetlinkMessage::DelLink(message.clone())), [Change::LinkGone(4)]);
+        message.header.interface_family = AddressFamily::Bridge;
+        assert_eq!(told(RouteNetlinkMessage::DelLink(message)), []);
+    }
+
+    #[test]
+    fn note_without_a_name_and_hardware_addresses_of_other_kinds_are_passed_over() {
+        let mut note = link_message(usual(), vec![]);
+        note.attributes.clear();
+        assert_eq!(told(RouteNetlinkMessage::NewLink(note)), []);
+        let mut infiniband = link_message(usual(), vec![]);
+        infiniband.attributes[1] = LinkAttribute::Address(vec![1; 20]);
+        let told = told(RouteNetlinkMessage::NewLink(infiniband));
+        assert!(matches!(told.as_slice(), [Change::Link(Link { mac: None, .. })]), "{told:?}");
+    }
+
+    #[test]
+    fn only_link_local_addresses_are_told_with_whether_they_may_be_used() {
+        let address = |ip: &str, flags| {
+            let mut message = AddressMessage::default();
+            message.header.family = AddressFamily::Inet6;
+            message.header.index = 4;
+            message.header.flags = flags;
+            message.attributes.push(AddressAttribute::Address(ip.parse().unwrap()));
+            RouteNetlinkMessage::NewAddress(message)
+        };
+        let ip: Ipv6Addr = "fe80::1".parse().unwrap();
+        for (flags, proven) in [
+            (AddressHeaderFlags::Permanent, true),
+            (AddressHeaderFlags::Permanent | AddressHeaderFlags::Tentative, false),
+            (AddressHeaderFlags::Permanent | AddressHeaderFlags::Dadfailed, false),
+        ] {
+            assert_eq!(told(address("fe80::1", flags)), [Change::LinkLocal { index: 4, ip, proven }]);
+        }
+        assert_eq!(told(address("fd00::1", AddressHeaderFlags::Permanent)), []);
+    }
+
+    #[test]
+    fn this_host_is_listed_with_its_loopback_device() {
+        let found = list().unwrap();
+        let loopback = |change: &Change| matches!(change, Change::Link(link) if &*link.name == "lo" && !link.resolves);
+        assert!(found.iter().any(loopback), "{found:?}");
+    }
+}

@@ -1,0 +1,334 @@
+//! The thread that answers: waits for one input, feeds the engine, does what comes out, arms one timer.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::sys::eventfd::EventFd;
+
+use super::driver::{Command, Listener, News, Shared, StartError};
+use super::port::Port;
+use super::raw_socket::{RawSocket, ReceiveBatch};
+use super::routing::{self, Heard, RoutingNews};
+use super::sys;
+use crate::engine::{Config, Engine};
+use crate::group::{GroupChange, Membership};
+use crate::interface::{Interface, MacAddr};
+use crate::links::{InterfaceFilter, Links};
+
+pub(super) struct Worker {
+    engine: Engine,
+    ports: BTreeMap<u32, Port>,
+    links: Links,
+    news: RoutingNews,
+    members: OwnedFd,
+    queue: mpsc::Receiver<Command>,
+    listeners: Vec<Listener>,
+    /// Whose announcements were handed to the ports and may still wait there.
+    announced: Vec<IpAddr>,
+    /// Interfaces that could not be read, until they are tried again.
+    broken: BTreeSet<u32>,
+    /// When what failed about the interfaces is to be tried again.
+    retry_at: Option<Instant>,
+    /// News were lost, so everything is to be listed.
+    list_is_stale: bool,
+    failed_at: Option<Instant>,
+    /// How long to wait after the next failure.
+    pause: Duration,
+    wake: Arc<EventFd>,
+    shared: Arc<Mutex<Shared>>,
+}
+
+/// Whether the thread goes on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Next {
+    Continue,
+    Stop,
+}
+
+impl Worker {
+    /// Opens all that it needs on the interfaces that are there.
+    pub(super) fn start(
+        filter: InterfaceFilter,
+        config: Config,
+        seed: u64,
+        queue: mpsc::Receiver<Command>,
+        wake: Arc<EventFd>,
+        shared: Arc<Mutex<Shared>>,
+    ) -> Result<Self, StartError> {
+        let failed = |what| move |source| StartError::Socket { what, source };
+        // Before the list: what changes in between is heard of.
+        let news = RoutingNews::open().map_err(failed("a netlink socket"))?;
+        let members = sys::membership_socket().map_err(failed("a UDP socket"))?;
+        let mut links = Links::new(filter);
+        links.replace(routing::list().map_err(StartError::List)?);
+        if let Some(first) = links.interfaces().next() {
+            // Fail now rather than in the thread when the capability is missing.
+            RawSocket::open(first.index).map_err(failed("a packet socket"))?;
+        }
+        let mut worker = Self {
+            engine: Engine::new(config, seed, now()),
+            ports: BTreeMap::new(),
+            links,
+            news,
+            members,
+            queue,
+            listeners: Vec::new(),
+            announced: Vec::new(),
+            broken: BTreeSet::new(),
+            retry_at: None,
+            list_is_stale: false,
+            failed_at: None,
+            pause: RETRY,
+            wake,
+            shared,
+        };
+        worker.use_interfaces();
+        Ok(worker)
+    }
+
+    /// Goes on until it is told to stop.
+    pub(super) fn run(mut self) {
+        let mut batch = ReceiveBatch::new();
+        let mut poller = sys::Poller::default();
+        loop {
+            self.drain();
+            self.wait(&mut poller);
+            if poller.is_ready(WAKE) && self.obey() == Next::Stop {
+                return;
+            }
+            if poller.is_ready(NEWS) {
+                self.hear_news();
+            }
+            if self.retry_at.is_some_and(|at| at <= now()) {
+                self.retry();
+            }
+            self.serve(&poller, &mut batch);
+            self.engine.handle_timeout(now());
+        }
+    }
+
+    /// Waits for frames, routing news, commands or the time.
+    fn wait(&self, poller: &mut sys::Poller) {
+        poller.clear();
+        poller.push(self.wake.as_fd(), false);
+        poller.push(self.news.as_fd(), false);
+        for port in self.ports.values() {
+            poller.push(port.socket.as_fd(), port.has_frames_waiting());
+        }
+        let next = self.engine.poll_timeout().into_iter().chain(self.retry_at).min();
+        if let Err(error) = poller.wait(next.map(|at| at.saturating_duration_since(now())))
+            && !sys::is_transient(&error)
+        {
+            tracing::warn!(%error, "can't wait for frames");
+            #[allow(clippy::disallowed_methods, reason = "the driver waits; there is nothing else left to wait with")]
+            std::thread::sleep(RETRY);
+        }
+    }
+
+    fn obey(&mut self) -> Next {
+        // It only counts wake-ups; there is nothing to do when it was read already.
+        let _ = self.wake.read();
+        loop {
+            match self.queue.try_recv() {
+                Ok(Command::Announce(addresses)) => self.engine.set_addresses(now(), addresses),
+                Ok(Command::AnnounceAgain(addresses)) => self.engine.announce_again(now(), addresses),
+                Ok(Command::Befriend(friends)) => self.engine.set_friends(friends),
+                Ok(Command::Listen(mut listener)) => {
+                    let interfaces = self.lock().interfaces.clone();
+                    listener(&News::Interfaces(interfaces));
+                    self.listeners.push(listener);
+                }
+                // The asker may have lost its patience.
+                Ok(Command::Count(reply)) => drop(reply.try_send(self.engine.counters())),
+                Ok(Command::Stop) | Err(mpsc::TryRecvError::Disconnected) => return Next::Stop,
+                Err(mpsc::TryRecvError::Empty) => return Next::Continue,
+            }
+            // An engine is drained after every input.
+            self.drain();
+        }
+    }
+
+    fn serve(&mut self, poller: &sys::Poller, batch: &mut ReceiveBatch) {
+        let mut any_broken = false;
+        for (place, (&index, port)) in self.ports.iter_mut().enumerate() {
+            // Ports that came since the wait are not meant by the answer, but reading them is harmless.
+            if !poller.is_ready(FIRST_PORT + place) {
+                continue;
+            }
+            port.flush(index);
+            if let Err(error) = port.serve(index, &mut self.engine, batch) {
+                tracing::debug!(%error, interface = index, "interface can't be read");
+                self.broken.insert(index);
+                any_broken = true;
+            }
+        }
+        if any_broken {
+            // News of its end are likely on their way. Should none come, it gets a new socket after a while.
+            self.use_interfaces();
+            self.retry_later();
+        }
+    }
+
+    /// Soon at first, then less and less often.
+    fn retry_later(&mut self) {
+        let now = now();
+        if self.failed_at.is_none_or(|at| now.saturating_duration_since(at) > RETRY_MAX * 2) {
+            self.pause = RETRY;
+        }
+        self.failed_at = Some(now);
+        self.retry_at = Some(now + self.pause);
+        self.pause = (self.pause * 2).min(RETRY_MAX);
+    }
+
+    /// Takes in what the kernel tells of devices, one change after the other: a link that is lost and comes back between two looks
+    /// is announced on anew, and a device that took the number of another gets a socket of its own.
+    fn hear_news(&mut self) {
+        let mut news = Vec::new();
+        match self.news.read(|change| news.push(change)) {
+            Ok(Heard::All) => {}
+            Ok(Heard::Overrun) => {
+                tracing::info!("news of interfaces were lost, all are listed");
+                self.list_is_stale = true;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "news of interfaces can't be read");
+                self.list_is_stale = true;
+            }
+        }
+        for change in news {
+            if self.links.apply(change) {
+                self.use_interfaces();
+            }
+        }
+        if self.list_is_stale {
+            self.retry();
+        }
+    }
+
+    fn retry(&mut self) {
+        self.retry_at = None;
+        self.broken.clear();
+        if self.list_is_stale {
+            match routing::list() {
+                Ok(changes) => {
+                    self.links.replace(changes);
+                    self.list_is_stale = false;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "interfaces could not be listed");
+                    self.retry_later();
+                }
+            }
+        }
+        self.use_interfaces();
+    }
+
+    /// Opens sockets for interfaces that appeared, closes those of interfaces that are gone.
+    fn use_interfaces(&mut self) {
+        let mut usable = Vec::new();
+        let found: Vec<Interface> =
+            self.links.interfaces().filter(|interface| !self.broken.contains(&interface.index)).collect();
+        for interface in found {
+            if let Entry::Vacant(vacant) = self.ports.entry(interface.index) {
+                match Port::open(interface.index) {
+                    Ok(port) => {
+                        vacant.insert(port);
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, interface = &*interface.name, "interface can't be used");
+                        self.retry_later();
+                        continue;
+                    }
+                }
+            }
+            usable.push(interface);
+        }
+        self.ports.retain(|index, _| usable.iter().any(|interface| interface.index == *index));
+        let known = std::mem::replace(&mut self.lock().interfaces, usable.clone());
+        if known != usable {
+            let names: Vec<&str> = usable.iter().map(|interface| &*interface.name).collect();
+            tracing::info!(interfaces = ?names, "interfaces changed");
+            self.tell(&News::Interfaces(usable.clone()));
+        }
+        self.engine.set_interfaces(now(), usable);
+        self.drain();
+    }
+
+    fn tell(&mut self, news: &News) {
+        self.listeners.iter_mut().for_each(|listener| listener(news));
+    }
+
+    /// Does what the engine wants done.
+    fn drain(&mut self) {
+        while let Some(change) = self.engine.poll_group() {
+            self.change_group(change);
+        }
+        while let Some(transmit) = self.engine.poll_transmit() {
+            if let Some(port) = self.ports.get_mut(&transmit.interface) {
+                port.queue(transmit.frame);
+            }
+        }
+        for (&index, port) in &mut self.ports {
+            port.flush(index);
+        }
+        let mut events = std::iter::from_fn(|| self.engine.poll_event()).peekable();
+        if events.peek().is_some() {
+            let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+            shared.events.extend(events);
+            // Nobody may be listening.
+            let excess = shared.events.len().saturating_sub(EVENTS_KEPT);
+            shared.events.drain(..excess);
+        }
+        self.acknowledge();
+    }
+
+    /// Tells what was announced, once nothing waits to be sent.
+    fn acknowledge(&mut self) {
+        self.announced.extend(std::iter::from_fn(|| self.engine.poll_announced()));
+        if !self.announced.is_empty() && !self.ports.values().any(Port::has_frames_waiting) {
+            let announced = std::mem::take(&mut self.announced);
+            self.tell(&News::Announced(announced));
+        }
+    }
+
+    /// Twice: the packet socket makes the card receive the group, the UDP socket makes the kernel report it to switches. A card
+    /// that is gone forgot its groups already, and one that filters nothing needs none, so failures are no more than a hint.
+    fn change_group(&self, change: GroupChange) {
+        let GroupChange { interface, group, membership } = change;
+        let on_card =
+            self.ports.get(&interface).map(|port| port.socket.set_group(MacAddr::of_multicast(group), membership));
+        let reported = sys::set_membership(&self.members, interface, group, membership == Membership::Join);
+        for error in on_card.into_iter().chain([reported]).filter_map(Result::err) {
+            tracing::debug!(%error, %group, interface, ?membership, "group membership unchanged");
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The one place where the time comes from.
+#[allow(clippy::disallowed_methods, reason = "drivers tell the engine the time")]
+pub(super) fn now() -> Instant {
+    Instant::now()
+}
+
+/// Places in the poller.
+const WAKE: usize = 0;
+const NEWS: usize = 1;
+const FIRST_PORT: usize = 2;
+
+/// How soon what failed is tried again.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// How long what fails again and again waits at most.
+const RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// Events that wait for somebody to take them; older ones are dropped.
+const EVENTS_KEPT: usize = 1024;

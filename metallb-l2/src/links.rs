@@ -1,0 +1,259 @@
+//! The network devices of a host, kept in step by changes; says which of them may be announced on (contract speaker §1.5).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+
+use crate::interface::{Interface, MacAddr};
+
+/// Says whether a device may be used at all, by name.
+pub type InterfaceFilter = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
+/// A device as the kernel describes it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Link {
+    /// The kernel's number.
+    pub index: u32,
+    /// The name.
+    pub name: Arc<str>,
+    /// Its hardware address, if it is one of Ethernet.
+    pub mac: Option<MacAddr>,
+    /// Up, and able to carry frames: its cable is in, and what it stands on runs too.
+    pub running: bool,
+    /// It can broadcast.
+    pub broadcast: bool,
+    /// It resolves addresses: neither the loopback device nor one that says it does no ARP.
+    pub resolves: bool,
+    /// What it is a part of.
+    pub part_of: PartOf,
+}
+
+/// What a device is a part of.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum PartOf {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// A bridge, a bond or the like: frames go through that device, which answers in its stead.
+    Device,
+    /// A VRF, which divides routes and not frames: it answers for itself, though in another network than the rest.
+    Vrf,
+}
+
+/// Something that the kernel told.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Change {
+    /// A device is there, or is different.
+    Link(Link),
+    /// A device is gone.
+    LinkGone(u32),
+    /// A device has a link-local address. It cannot be a source while duplicate address detection goes on, or when that has failed
+    /// (RFC 4862 §5.4).
+    LinkLocal {
+        /// Which device.
+        index: u32,
+        /// The address.
+        ip: Ipv6Addr,
+        /// Whether it may be used.
+        proven: bool,
+    },
+    /// A device has a link-local address no more.
+    LinkLocalGone {
+        /// Which device.
+        index: u32,
+        /// The address.
+        ip: Ipv6Addr,
+    },
+}
+
+/// The devices. Its size is that of the host's own tables.
+pub struct Links {
+    filter: InterfaceFilter,
+    /// With the filter's word, asked once per name.
+    links: BTreeMap<u32, (Link, bool)>,
+    link_local: BTreeMap<u32, BTreeMap<Ipv6Addr, bool>>,
+}
+
+impl Links {
+    /// No devices yet; what `filter` refuses will never be usable.
+    #[must_use]
+    pub const fn new(filter: InterfaceFilter) -> Self {
+        Self { filter, links: BTreeMap::new(), link_local: BTreeMap::new() }
+    }
+
+    /// Takes in a change. Says whether an interface that may be announced on came, went or is different.
+    pub fn apply(&mut self, change: Change) -> bool {
+        let index = match &change {
+            Change::Link(Link { index, .. })
+            | Change::LinkGone(index)
+            | Change::LinkLocal { index, .. }
+            | Change::LinkLocalGone { index, .. } => *index,
+        };
+        let before = self.interface(index);
+        match change {
+            Change::Link(link) => {
+                let known = self.links.get(&index).filter(|(known, _)| known.name == link.name);
+                let allowed = known.map_or_else(|| (self.filter)(&link.name), |(_, allowed)| *allowed);
+                self.links.insert(index, (link, allowed));
+            }
+            Change::LinkGone(_) => {
+                self.links.remove(&index);
+                self.link_local.remove(&index);
+            }
+            Change::LinkLocal { ip, proven, .. } => {
+                self.link_local.entry(index).or_default().insert(ip, proven);
+            }
+            Change::LinkLocalGone { ip, .. } => {
+                if let Some(addresses) = self.link_local.get_mut(&index) {
+                    addresses.remove(&ip);
+                }
+            }
+        }
+        before != self.interface(index)
+    }
+
+    /// Forgets everything and takes in `changes`, a whole description of the host.
+    pub fn replace(&mut self, changes: impl IntoIterator<Item = Change>) {
+        self.links.clear();
+        self.link_local.clear();
+        for change in changes {
+            self.apply(change);
+        }
+    }
+
+    /// The interfaces that may be announced on.
+    pub fn interfaces(&self) -> impl Iterator<Item = Interface> {
+        self.links.keys().filter_map(|&index| self.interface(index))
+    }
+
+    fn interface(&self, index: u32) -> Option<Interface> {
+        let (link, allowed) = self.links.get(&index)?;
+        let usable = *allowed && link.running && link.resolves && link.part_of != PartOf::Device;
+        let addresses = self.link_local.get(&index).into_iter().flatten();
+        Some(Interface {
+            index,
+            name: Arc::clone(&link.name),
+            mac: link.mac.filter(|_| usable)?,
+            arp: link.broadcast,
+            link_local: addresses.filter(|(_, proven)| **proven).map(|(ip, _)| *ip).next(),
+            only_by_name: link.part_of == PartOf::Vrf,
+        })
+    }
+}
+
+impl fmt::Debug for Links {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Links")
+            .field("links", &self.links)
+            .field("link_local", &self.link_local)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn eth0() -> Link {
+        Link {
+            index: 2,
+            name: "eth0".into(),
+            mac: Some(MacAddr([2, 0, 0, 0, 0, 1])),
+            running: true,
+            broadcast: true,
+            resolves: true,
+            part_of: PartOf::Nothing,
+        }
+    }
+
+    fn links() -> Links {
+        Links::new(Arc::new(|name| !name.starts_with("veth")))
+    }
+
+    fn names(links: &Links) -> Vec<String> {
+        links.interfaces().map(|interface| interface.name.to_string()).collect()
+    }
+
+    #[test]
+    fn only_devices_that_run_resolve_and_stand_for_themselves_are_used() {
+        let rows: [(&str, fn(&mut Link), bool); 8] = [
+            ("as it is", |_| {}, true),
+            ("down, or without carrier", |link| link.running = false, false),
+            ("loopback, or without ARP", |link| link.resolves = false, false),
+            ("without hardware address", |link| link.mac = None, false),
+            ("port of a bridge or bond", |link| link.part_of = PartOf::Device, false),
+            ("member of a VRF", |link| link.part_of = PartOf::Vrf, true),
+            ("excluded", |link| link.name = "veth0".into(), false),
+            ("point to point", |link| link.broadcast = false, true),
+        ];
+        for (what, change, used) in rows {
+            let mut link = eth0();
+            change(&mut link);
+            let mut links = links();
+            assert_eq!(links.apply(Change::Link(link.clone())), used, "{what}");
+            let found: Vec<Interface> = links.interfaces().collect();
+            assert_eq!(found.len(), usize::from(used), "{what}");
+            let same = |interface: &Interface| {
+                interface.arp == link.broadcast && interface.only_by_name == (link.part_of == PartOf::Vrf)
+            };
+            assert!(found.iter().all(same), "{what}");
+        }
+    }
+
+    #[test]
+    fn each_kind_of_event_changes_what_is_used_and_repeating_it_does_not() {
+        let mut links = links();
+        let with = |change: fn(&mut Link)| {
+            let mut link = eth0();
+            change(&mut link);
+            Change::Link(link)
+        };
+        let steps = [
+            ("added, still down", with(|link| link.running = false), false),
+            ("up", with(|_| {}), true),
+            ("renamed", with(|link| link.name = "lan0".into()), true),
+            ("renamed to an excluded name", with(|link| link.name = "veth0".into()), true),
+            ("and back", with(|_| {}), true),
+            ("another hardware address", with(|link| link.mac = Some(MacAddr([2, 0, 0, 0, 0, 7]))), true),
+            ("carrier lost", with(|link| link.running = false), true),
+            ("carrier back", with(|_| {}), true),
+            ("taken into a bridge", with(|link| link.part_of = PartOf::Device), true),
+            ("released", with(|_| {}), true),
+            ("removed", Change::LinkGone(2), true),
+        ];
+        for (what, change, matters) in steps {
+            assert_eq!(links.apply(change.clone()), matters, "{what}");
+            assert!(!links.apply(change), "{what}, again");
+        }
+        assert_eq!(names(&links), [""; 0]);
+    }
+
+    #[test]
+    fn link_local_address_counts_once_it_is_proven_and_as_long_as_it_is_there() {
+        let mut links = links();
+        let ip: Ipv6Addr = "fe80::1".parse().unwrap();
+        // The order in which the kernel tells of device and address does not matter.
+        assert!(!links.apply(Change::LinkLocal { index: 2, ip, proven: false }));
+        links.apply(Change::Link(eth0()));
+        let found = |links: &Links| links.interfaces().next().unwrap().link_local;
+        assert_eq!(found(&links), None);
+        assert!(links.apply(Change::LinkLocal { index: 2, ip, proven: true }));
+        assert_eq!(found(&links), Some(ip));
+        assert!(!links.apply(Change::LinkLocal { index: 2, ip: "fe80::2".parse().unwrap(), proven: true }));
+        assert_eq!(found(&links), Some(ip), "the source stays the same");
+        assert!(links.apply(Change::LinkLocalGone { index: 2, ip }));
+        assert_eq!(found(&links), Some("fe80::2".parse().unwrap()));
+        links.apply(Change::LinkGone(2));
+        links.apply(Change::Link(eth0()));
+        assert_eq!(found(&links), None, "a device of the same number is another one");
+    }
+
+    #[test]
+    fn whole_description_replaces_what_was_known() {
+        let mut links = links();
+        links.apply(Change::Link(eth0()));
+        links.replace([Change::Link(Link { index: 3, name: "eth1".into(), ..eth0() })]);
+        assert_eq!(names(&links), ["eth1"]);
+    }
+}
