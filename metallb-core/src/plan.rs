@@ -289,17 +289,19 @@ fn l2_plans(
         .collect()
 }
 
-/// What a candidate's reason means, as part of a sentence about the node.
+/// What a candidate's reason means, as it is said of one node or of several.
 #[must_use]
 pub const fn candidate_text(reason: CandidateReason) -> &'static str {
     match reason {
         CandidateReason::Eligible => "may answer",
-        CandidateReason::NoSpeaker => "has no live speaker",
-        CandidateReason::NetworkUnavailable => "reports NetworkUnavailable",
-        CandidateReason::ExcludedByLabel => "carries the label that excludes it from load balancers",
-        CandidateReason::NotSelected => "is selected by no L2Advertisement for this Service",
-        CandidateReason::NoLocalEndpoint => "runs no usable endpoint, which externalTrafficPolicy: Local demands",
-        CandidateReason::NotForSharedIp => "cannot serve another Service that shares the address",
+        CandidateReason::NoSpeaker => "no live speaker",
+        CandidateReason::NetworkUnavailable => "condition NetworkUnavailable",
+        CandidateReason::ExcludedByLabel => {
+            "excluded by the label node.kubernetes.io/exclude-from-external-load-balancers"
+        }
+        CandidateReason::NotSelected => "selected by no L2Advertisement for this Service",
+        CandidateReason::NoLocalEndpoint => "no usable endpoint there, which externalTrafficPolicy: Local demands",
+        CandidateReason::NotForSharedIp => "not able to serve another Service that shares the address",
     }
 }
 

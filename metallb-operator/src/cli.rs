@@ -10,7 +10,9 @@ pub mod controller;
 pub mod convert_config;
 pub mod crds;
 pub mod explain;
+pub mod facts;
 pub mod options;
+pub mod output;
 pub mod plan;
 pub mod speaker;
 pub mod standalone;
@@ -36,13 +38,14 @@ enum Command {
     Speaker(speaker::SpeakerArgs),
     /// Do both from a directory of manifests, without Kubernetes
     Standalone(standalone::StandaloneArgs),
-    /// Show what a running standalone does
+    /// Show what a running standalone, speaker or controller does
     Status(status::StatusArgs),
     /// Turn the ConfigMap of MetalLB before 0.13 into the objects that replaced it
     ConvertConfig(convert_config::ConvertConfigArgs),
     /// Print the custom resource definitions
     Crds(crds::CrdsArgs),
     /// Print a shell completion script
+    #[command(after_help = "Example:\n  metallb completions bash >/etc/bash_completion.d/metallb")]
     Completions {
         /// The shell to write for
         shell: clap_complete::Shell,

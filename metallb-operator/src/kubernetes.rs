@@ -2,4 +2,5 @@
 
 pub mod events;
 pub mod lease;
+pub mod snapshot;
 pub mod watches;

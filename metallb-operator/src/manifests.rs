@@ -1,36 +1,43 @@
 //! Manifests as `kubectl` reads and prints them: files, directories, standard input; YAML of many documents, JSON, lists.
 //!
-//! A document or object that cannot be read becomes a problem that names file, document and line; the rest is read.
+//! A document, item or object that cannot be read becomes a problem that names file, document and line; the rest is read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use metallb_core::config::legacy::LegacyConfig;
-use metallb_core::config::spec::Resources;
 use metallb_core::config::{ConfigReason, Problem};
 use metallb_core::model::ObjectRef;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use thiserror::Error;
 
+use self::fact::Fact;
+use self::text::{Fault, List, Origin, Piece};
 use crate::translate;
 use crate::world::World;
 
+mod fact;
+mod text;
+
 /// Objects in reading order. A later object of the same kind, namespace and name is kept apart, as a duplicate.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Manifests {
+    /// Where configuration counts.
+    namespace: String,
     objects: Vec<Manifest>,
     problems: Vec<Problem>,
     skipped: BTreeMap<String, usize>,
+    elsewhere: BTreeMap<String, usize>,
 }
 
 /// One object and where it was read.
 #[derive(Clone, Debug)]
 struct Manifest {
     id: ObjectId,
-    value: Value,
-    source: String,
+    /// What it says, or what is wrong with it.
+    fact: Result<Fact, Vec<String>>,
+    origin: Origin,
 }
 
 /// What tells objects apart.
@@ -59,18 +66,40 @@ pub enum ReadError {
 }
 
 impl Manifests {
-    /// Reads files, directories (`*.yaml`, `*.yml`, `*.json`, not recursive, by name) and `-`, standard input.
+    /// No objects yet; configuration will count in `namespace` only.
+    #[must_use]
+    pub fn new(namespace: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            objects: Vec::new(),
+            problems: Vec::new(),
+            skipped: BTreeMap::new(),
+            elsewhere: BTreeMap::new(),
+        }
+    }
+
+    /// Reads files, directories (`*.yaml`, `*.yml`, `*.json`, not recursive, by name) and `-`, standard input. Configuration
+    /// counts in the namespace `metallb-system`.
     ///
     /// # Errors
     /// A path cannot be read. What is in a file that can be read is never an error, but a problem.
     pub fn read(paths: &[PathBuf]) -> Result<Self, ReadError> {
         let mut manifests = Self::default();
+        manifests.read_paths(paths)?;
+        Ok(manifests)
+    }
+
+    /// Reads more, as [`Self::read`] does.
+    ///
+    /// # Errors
+    /// A path cannot be read.
+    pub fn read_paths(&mut self, paths: &[PathBuf]) -> Result<(), ReadError> {
         for path in paths {
             let failed = |source| ReadError::Io { path: path.clone(), source };
             if path.as_os_str() == "-" {
-                let mut text = String::new();
-                std::io::stdin().read_to_string(&mut text).map_err(failed)?;
-                manifests.parse(&text, "standard input");
+                let mut bytes = Vec::new();
+                std::io::stdin().read_to_end(&mut bytes).map_err(failed)?;
+                self.parse(&String::from_utf8_lossy(&bytes), "standard input");
             } else if path.is_dir() {
                 let mut files = Vec::new();
                 for entry in std::fs::read_dir(path).map_err(failed)? {
@@ -78,113 +107,58 @@ impl Manifests {
                 }
                 files.sort();
                 for file in files.iter().filter(|file| is_manifest(file)) {
-                    manifests.read_file(file)?;
+                    self.read_file(file)?;
                 }
             } else {
-                manifests.read_file(path)?;
+                self.read_file(path)?;
             }
         }
-        Ok(manifests)
+        Ok(())
     }
 
     fn read_file(&mut self, path: &Path) -> Result<(), ReadError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
-        self.parse(&text, &path.display().to_string());
+        let bytes = std::fs::read(path).map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
+        self.parse(&String::from_utf8_lossy(&bytes), &path.display().to_string());
         Ok(())
     }
 
     /// Takes in the documents of one text.
     pub fn parse(&mut self, text: &str, source: &str) {
-        let trimmed = text.trim_start();
-        if trimmed.starts_with('{') {
-            self.parse_json(trimmed, text[..text.len() - trimmed.len()].matches('\n').count(), source);
-            return;
-        }
-        for (number, (first_line, document)) in split_documents(text).into_iter().enumerate() {
-            let number = number + 1;
-            if document.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+        let pieces = text::pieces(text, &source.into());
+        let batches = in_parallel(&pieces, |piece| Batch::of(piece, &self.namespace));
+        let mut batches = batches.into_iter();
+        for document in pieces.chunk_by(|left, right| left.origin.document == right.origin.document) {
+            let parts: Vec<Batch> = batches.by_ref().take(document.len()).collect();
+            // An item may stand on an anchor of another one: then the document is more than its parts.
+            if let [first, ..] = document
+                && let Some(whole) = first.whole
+                && parts.iter().any(|part| part.broken)
+                && let Ok(value) = text::yaml(whole, 1)
+            {
+                let mut batch = Batch::default();
+                batch.add(value, &Origin { item: None, line: None, ..first.origin.clone() }, None, &self.namespace);
+                self.take(batch);
                 continue;
             }
-            match serde_saphyr::from_str::<Value>(document) {
-                Ok(Value::Null) => {}
-                Ok(value) => self.add(value, &format!("{source}: document {number}, line {first_line}")),
-                Err(error) => {
-                    let line = error
-                        .location()
-                        .map_or(first_line, |at| first_line + usize::try_from(at.line()).unwrap_or(1) - 1);
-                    let text = error.to_string();
-                    self.broken(source, number, line, text.lines().next().unwrap_or("not YAML"));
-                }
-            }
+            parts.into_iter().for_each(|part| self.take(part));
         }
     }
 
-    /// One JSON document after another, as several `kubectl get -o json` print them.
-    fn parse_json(&mut self, text: &str, lines_before: usize, source: &str) {
-        let documents = serde_json::Deserializer::from_str(text).into_iter::<Value>();
-        for (index, document) in documents.enumerate() {
-            match document {
-                Ok(value) => self.add(value, &format!("{source}: document {}", index + 1)),
-                Err(error) => self.broken(source, index + 1, error.line() + lines_before, &error.to_string()),
-            }
-        }
+    /// Takes in one object or list that was never text, as from the API.
+    pub fn add(&mut self, value: Value, source: &str) {
+        let origin = Origin { source: source.into(), document: 1, item: None, line: None };
+        let mut batch = Batch::default();
+        batch.add(value, &origin, None, &self.namespace);
+        self.take(batch);
     }
 
-    fn broken(&mut self, source: &str, document: usize, line: usize, error: &str) {
-        let object = ObjectRef { kind: "File", namespace: None, name: source.into() };
-        let message = format!("{source}: document {document}, line {line}: {error}");
-        let field = format!("document {document}, line {line}");
-        self.problems.push(Problem::error(object, field, ConfigReason::Malformed, message));
+    fn take(&mut self, batch: Batch) {
+        self.objects.extend(batch.objects);
+        self.problems.extend(batch.problems);
     }
 
-    fn add(&mut self, mut value: Value, source: &str) {
-        let kind = value.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
-        if kind.ends_with("List")
-            && let Some(Value::Array(items)) = value.get_mut("items").map(Value::take)
-        {
-            let item_kind = kind.strip_suffix("List").unwrap_or_default().to_owned();
-            let version = value.get("apiVersion").cloned();
-            for (index, mut item) in items.into_iter().enumerate() {
-                // Typed lists leave kind and version to the list.
-                if let Value::Object(fields) = &mut item
-                    && !item_kind.is_empty()
-                    && !fields.contains_key("kind")
-                {
-                    fields.insert("kind".to_owned(), item_kind.clone().into());
-                    fields.insert("apiVersion".to_owned(), version.clone().unwrap_or_default());
-                }
-                self.add(item, &format!("{source}, item {}", index + 1));
-            }
-            return;
-        }
-        let field = |path: &str| value.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let name = field("/metadata/name");
-        let mut namespace = field("/metadata/namespace");
-        if kind.is_empty() || name.is_empty() {
-            let object = ObjectRef { kind: "File", namespace: None, name: source.into() };
-            let what = if kind.is_empty() { "kind" } else { "metadata.name" };
-            let message = format!("{source}: an object without {what}");
-            self.problems.push(Problem::error(object, what, ConfigReason::Malformed, message));
-            return;
-        }
-        if namespace.is_empty() {
-            let group = field("/apiVersion");
-            namespace = match kind.as_str() {
-                "Node" | "Namespace" => String::new(),
-                _ if group.starts_with("metallb.io/") => translate::CONFIG_NAMESPACE.to_owned(),
-                _ => "default".to_owned(),
-            };
-        }
-        // As the schema's default does in a cluster: `spec` may be left out where no field of it is required.
-        if matches!(kind.as_str(), "L2Advertisement" | "BGPAdvertisement" | "BFDProfile" | "Community")
-            && let Some(fields) = value.as_object_mut()
-        {
-            fields.entry("spec").or_insert_with(|| Value::Object(serde_json::Map::new()));
-        }
-        self.objects.push(Manifest { id: ObjectId { kind, namespace, name }, value, source: source.to_owned() });
-    }
-
-    /// Puts `other` over this: objects of the same identity are replaced in place, new ones come last.
+    /// Puts `other` over this: objects of the same identity are replaced in place, new ones come last. As with `kubectl apply`,
+    /// what a Service has from the cluster stays: its status, its age, its cluster addresses.
     pub fn apply(&mut self, other: Self) {
         let mut incoming: BTreeMap<ObjectId, Manifest> = BTreeMap::new();
         let order: Vec<ObjectId> = other.objects.iter().map(|object| object.id.clone()).collect();
@@ -193,11 +167,10 @@ impl Manifests {
         }
         for object in &mut self.objects {
             if let Some(new) = incoming.remove(&object.id) {
-                let status = object.value.get("status").cloned();
-                *object = new;
-                // Applying a manifest leaves the status alone.
-                if let (Some(status), Some(fields)) = (status, object.value.as_object_mut()) {
-                    fields.entry("status").or_insert(status);
+                object.origin = new.origin;
+                match (&mut object.fact, new.fact) {
+                    (Ok(old), Ok(new)) => old.replaced_by(new),
+                    (old, new) => *old = new,
                 }
             }
         }
@@ -205,15 +178,28 @@ impl Manifests {
         self.problems.extend(other.problems);
     }
 
-    /// Removes an object; false when there is none.
+    /// Removes an object; false when there is none. The kind may be spelled in any case; without a namespace, it is looked for
+    /// where `kubectl` and MetalLB would.
     pub fn delete(&mut self, id: &ObjectId) -> bool {
         let before = self.objects.len();
+        let home = self.namespace.as_str();
         self.objects.retain(|object| {
-            !(object.id.kind.eq_ignore_ascii_case(&id.kind)
-                && object.id.name == id.name
-                && (object.id.namespace == id.namespace || object.id.namespace.is_empty()))
+            let its = object.id.namespace.as_str();
+            let same_place =
+                its == id.namespace || its.is_empty() || (id.namespace.is_empty() && [home, "default"].contains(&its));
+            !(object.id.kind.eq_ignore_ascii_case(&id.kind) && object.id.name == id.name && same_place)
         });
         self.objects.len() < before
+    }
+
+    /// Names of the Secrets that peers take passwords from.
+    #[must_use]
+    pub fn password_secrets(&self) -> BTreeSet<String> {
+        let peers = self.objects.iter().filter_map(|object| match &object.fact {
+            Ok(Fact::Peer(peer)) if object.id.namespace == self.namespace => Some(&peer.password_secret),
+            _ => None,
+        });
+        peers.filter(|name| !name.is_empty()).cloned().collect()
     }
 
     /// Kinds that mean nothing to us, with how often they were read.
@@ -222,40 +208,52 @@ impl Manifests {
         &self.skipped
     }
 
+    /// Other namespaces that hold configuration, with how many objects: it does not count there.
+    #[must_use]
+    pub fn elsewhere(&self) -> &BTreeMap<String, usize> {
+        &self.elsewhere
+    }
+
     /// Turns the objects into facts, with all problems of reading.
     pub fn world(&mut self) -> (World, Vec<Problem>) {
         let mut world = World::default();
         let mut problems = self.problems.clone();
         let mut seen = BTreeSet::new();
         self.skipped.clear();
+        self.elsewhere.clear();
         for object in &self.objects {
-            let version = object.value.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
-            let configuration =
-                version.starts_with("metallb.io/") || matches!(object.id.kind.as_str(), "Secret" | "ConfigMap");
-            // Twins among configuration objects are judged, and reported, by the configuration itself.
-            if !seen.insert(&object.id) && !configuration {
-                problems.push(object.problem("defined more than once: the first counts"));
-                continue;
-            }
+            // An object that cannot be read is one of ours all the same.
+            let configuration = match &object.fact {
+                Ok(fact) => fact.is_configuration(),
+                Err(_) => !matches!(object.id.kind.as_str(), "Service" | "Node" | "Namespace" | "EndpointSlice"),
+            };
             // Configuration counts only in its own namespace.
-            if configuration && object.id.namespace != translate::CONFIG_NAMESPACE {
-                *self.skipped.entry(object.id.kind.clone()).or_default() += 1;
-                continue;
-            }
-            if let Some(legacy) = object.legacy() {
-                match legacy {
-                    Ok(resources) => join(&mut world.resources, resources),
-                    Err(errors) => problems.extend(errors.iter().map(|error| object.problem(error))),
+            if configuration && object.id.namespace != self.namespace {
+                if matches!(object.fact, Ok(Fact::Secret(_) | Fact::Legacy(_))) {
+                    *self.skipped.entry(object.id.kind.clone()).or_default() += 1;
+                } else {
+                    *self.elsewhere.entry(object.id.namespace.clone()).or_default() += 1;
                 }
                 continue;
             }
-            match object.read_into(version, &mut world) {
-                Ok(true) => {}
-                Ok(false) => *self.skipped.entry(object.id.kind.clone()).or_default() += 1,
-                Err(error) => problems.push(object.problem(&error.to_string())),
+            match &object.fact {
+                Ok(Fact::Other) => *self.skipped.entry(object.id.kind.clone()).or_default() += 1,
+                // Twins among configuration objects are judged, and reported, by the configuration itself.
+                Ok(_) if !seen.insert(&object.id) && !configuration => {
+                    problems.push(object.problem("defined more than once: the first counts"));
+                }
+                Ok(fact) => fact.add_to(&mut world),
+                Err(errors) => problems.extend(errors.iter().map(|error| object.problem(error))),
             }
         }
         (world, problems)
+    }
+}
+
+impl Default for Manifests {
+    /// No objects yet; configuration will count in `metallb-system`.
+    fn default() -> Self {
+        Self::new(translate::CONFIG_NAMESPACE)
     }
 }
 
@@ -267,76 +265,111 @@ impl Manifest {
             namespace: (!self.id.namespace.is_empty()).then(|| self.id.namespace.as_str().into()),
             name: self.id.name.as_str().into(),
         };
-        Problem::error(object, "", ConfigReason::Malformed, format!("{}: {error}", self.source))
-    }
-
-    /// Adds the object to the world; false for a kind that means nothing to us.
-    fn read_into(&self, version: &str, world: &mut World) -> Result<bool, serde_json::Error> {
-        let resources = &mut world.resources;
-        match (version, self.id.kind.as_str()) {
-            ("metallb.io/v1beta1", "IPAddressPool") => resources.pools.push(translate::pool(&self.typed()?)),
-            ("metallb.io/v1beta1", "L2Advertisement") => {
-                resources.l2_advertisements.push(translate::l2_advertisement(&self.typed()?));
-            }
-            ("metallb.io/v1beta1", "BGPAdvertisement") => {
-                resources.bgp_advertisements.push(translate::bgp_advertisement(&self.typed()?));
-            }
-            ("metallb.io/v1beta2", "BGPPeer") => resources.peers.push(translate::bgp_peer(&self.typed()?)),
-            ("metallb.io/v1beta1", "BGPPeer") => resources.peers.push(translate::bgp_peer_v1beta1(&self.typed()?)),
-            ("metallb.io/v1beta1", "BFDProfile") => resources.bfd_profiles.push(translate::bfd_profile(&self.typed()?)),
-            ("metallb.io/v1beta1", "Community") => resources.communities.push(translate::community(&self.typed()?)),
-            ("v1", "Secret") => resources.secrets.push(translate::secret(&self.typed()?)),
-            ("v1", "Service") => {
-                let mut service = translate::service(&self.typed()?);
-                service.key = metallb_core::model::ServiceKey::new(&self.id.namespace, &self.id.name);
-                world.order.push(service.key.clone());
-                world.cluster.services.insert(service.key.clone(), service);
-            }
-            ("v1", "Node") => {
-                let node = translate::node(&self.typed()?);
-                world.cluster.nodes.insert(node.name.clone(), node);
-            }
-            ("v1", "Namespace") => {
-                let namespace = translate::namespace(&self.typed()?);
-                world.cluster.namespaces.insert(namespace.name.clone(), namespace);
-            }
-            ("discovery.k8s.io/v1", "EndpointSlice") => {
-                if let Some((mut key, endpoints)) = translate::endpoint_slice(&self.typed()?) {
-                    key.namespace = self.id.namespace.as_str().into();
-                    world.extend_endpoints(key, endpoints);
-                }
-            }
-            _ => return Ok(false),
-        }
-        Ok(true)
-    }
-
-    /// The configuration of MetalLB before 0.13, if this is its ConfigMap; or all that is wrong with it.
-    fn legacy(&self) -> Option<Result<Resources, Vec<String>>> {
-        let text = self.value.pointer("/data/config").and_then(Value::as_str)?;
-        if self.id.kind != "ConfigMap" || self.id.name != "config" {
-            return None;
-        }
-        let converted = serde_saphyr::from_str::<LegacyConfig>(text).map_err(|error| vec![error.to_string()]);
-        Some(converted.and_then(|config| {
-            let conversion = config.convert(&self.id.namespace);
-            conversion.map(|done| done.resources).map_err(|errors| errors.iter().map(ToString::to_string).collect())
-        }))
-    }
-
-    fn typed<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        T::deserialize(&self.value)
+        Problem::error(object, "", ConfigReason::Malformed, format!("{}: {error}", self.origin))
     }
 }
 
-fn join(resources: &mut Resources, more: Resources) {
-    resources.pools.extend(more.pools);
-    resources.l2_advertisements.extend(more.l2_advertisements);
-    resources.bgp_advertisements.extend(more.bgp_advertisements);
-    resources.peers.extend(more.peers);
-    resources.bfd_profiles.extend(more.bfd_profiles);
-    resources.communities.extend(more.communities);
-    resources.secrets.extend(more.secrets);
+/// What one piece of text gives.
+#[derive(Debug, Default)]
+struct Batch {
+    objects: Vec<Manifest>,
+    problems: Vec<Problem>,
+    /// Whether the text itself is broken.
+    broken: bool,
+}
+
+impl Batch {
+    fn of(piece: &Piece<'_>, namespace: &str) -> Self {
+        let mut batch = Self::default();
+        match piece.value() {
+            Ok(Value::Null) => {}
+            Ok(value) => batch.add(value, &piece.origin, piece.list.as_deref(), namespace),
+            Err(Fault { line, message }) => {
+                let at = Origin { line: Some(line), ..piece.origin.clone() };
+                batch.broken = true;
+                batch.problems.push(misread(&at, &place(&at), &message));
+            }
+        }
+        batch
+    }
+
+    fn add(&mut self, mut value: Value, origin: &Origin, list: Option<&List>, namespace: &str) {
+        let Some(fields) = value.as_object_mut() else {
+            self.problems.push(misread(origin, &place(origin), "not an object with apiVersion and kind"));
+            return;
+        };
+        // Typed lists leave kind and version to the list.
+        if let Some(list) = list.filter(|list| list.kind != "List" && !fields.contains_key("kind")) {
+            let kind = list.kind.strip_suffix("List").unwrap_or_default();
+            fields.insert("kind".to_owned(), kind.into());
+            fields.insert("apiVersion".to_owned(), list.api_version.as_str().into());
+        }
+        let text = |fields: &Map<String, Value>, key| fields.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
+        let (kind, version) = (text(fields, "kind"), text(fields, "apiVersion"));
+        if kind.ends_with("List")
+            && let Some(Value::Array(items)) = fields.get_mut("items").map(Value::take)
+        {
+            let list = List { kind, api_version: version };
+            for (index, item) in items.into_iter().enumerate() {
+                let origin = Origin { item: Some(index + 1), ..origin.clone() };
+                self.add(item, &origin, Some(&list), namespace);
+            }
+            return;
+        }
+        let metadata = fields.get_mut("metadata").and_then(Value::as_object_mut);
+        let name = metadata.as_ref().map(|metadata| text(metadata, "name")).unwrap_or_default();
+        let Some(metadata) = metadata.filter(|_| !kind.is_empty() && !name.is_empty()) else {
+            let what = if kind.is_empty() { "kind" } else { "metadata.name" };
+            self.problems.push(misread(origin, what, &format!("an object without {what}")));
+            return;
+        };
+        let mut id = ObjectId { namespace: text(metadata, "namespace"), kind, name };
+        if matches!(id.kind.as_str(), "Node" | "Namespace") && version == "v1" {
+            id.namespace.clear();
+        } else if id.namespace.is_empty() {
+            let ours = version.starts_with("metallb.io/");
+            id.namespace = if ours { namespace } else { DEFAULT_NAMESPACE }.to_owned();
+        }
+        if !id.namespace.is_empty() {
+            metadata.insert("namespace".to_owned(), id.namespace.as_str().into());
+        }
+        // As the schema's default does in a cluster: `spec` may be left out where no field of it is required.
+        if matches!(id.kind.as_str(), "L2Advertisement" | "BGPAdvertisement" | "BFDProfile" | "Community") {
+            fields.entry("spec").or_insert_with(|| Value::Object(Map::new()));
+        }
+        let fact = Fact::read(&id, &version, value);
+        self.objects.push(Manifest { id, fact, origin: origin.clone() });
+    }
+}
+
+/// A problem with the text itself.
+fn misread(origin: &Origin, field: &str, message: &str) -> Problem {
+    let object = ObjectRef { kind: "File", namespace: None, name: origin.source.as_ref().into() };
+    Problem::error(object, field, ConfigReason::Malformed, format!("{origin}: {message}"))
+}
+
+fn place(origin: &Origin) -> String {
+    let whole = origin.to_string();
+    whole.strip_prefix(&format!("{}: ", origin.source)).unwrap_or(&whole).to_owned()
+}
+
+/// Does `work` on every item, in order; with several threads where there is much to do.
+fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    if threads == 1 || items.len() < WORTH_A_THREAD {
+        return items.iter().map(work).collect();
+    }
+    let work = &work;
+    std::thread::scope(|scope| {
+        let share = items.len().div_ceil(threads);
+        let workers: Vec<_> =
+            items.chunks(share).map(|chunk| scope.spawn(move || chunk.iter().map(work).collect::<Vec<R>>())).collect();
+        // A thread that panicked has told why: the panic goes on here.
+        let join = |worker: std::thread::ScopedJoinHandle<'_, Vec<R>>| {
+            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        workers.into_iter().flat_map(join).collect()
+    })
 }
 
 impl std::str::FromStr for ObjectId {
@@ -345,6 +378,9 @@ impl std::str::FromStr for ObjectId {
     /// `KIND/NAMESPACE/NAME`, or `KIND/NAME` for cluster-scoped kinds.
     fn from_str(text: &str) -> Result<Self, String> {
         let parts: Vec<&str> = text.split('/').collect();
+        if parts.iter().any(|part| part.is_empty()) {
+            return Err(format!("\"{text}\" is not KIND/NAMESPACE/NAME"));
+        }
         match parts[..] {
             [kind, name] => Ok(Self { kind: kind.into(), namespace: String::new(), name: name.into() }),
             [kind, namespace, name] => Ok(Self { kind: kind.into(), namespace: namespace.into(), name: name.into() }),
@@ -353,27 +389,16 @@ impl std::str::FromStr for ObjectId {
     }
 }
 
+impl std::fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let separator = if self.namespace.is_empty() { "" } else { "/" };
+        write!(f, "{}/{}{separator}{}", self.kind, self.namespace, self.name)
+    }
+}
+
 fn is_manifest(path: &Path) -> bool {
     path.is_file()
         && path.extension().is_some_and(|extension| matches!(extension.to_str(), Some("yaml" | "yml" | "json")))
-}
-
-/// The documents of a YAML stream with the line each begins on, counted from 1.
-fn split_documents(text: &str) -> Vec<(usize, &str)> {
-    let mut documents = Vec::new();
-    let (mut start, mut start_line) = (0, 1);
-    let mut offset = 0;
-    for (index, line) in text.split_inclusive('\n').enumerate() {
-        let marker = line.trim_end();
-        if marker == "---" || marker.starts_with("--- ") || marker == "..." {
-            documents.push((start_line, &text[start..offset]));
-            start = offset + line.len();
-            start_line = index + 2;
-        }
-        offset += line.len();
-    }
-    documents.push((start_line, &text[start..]));
-    documents
 }
 
 /// Kinds that are read, for references to them.
@@ -391,6 +416,12 @@ const KINDS: [&str; 12] = [
     "Service",
     "ConfigMap",
 ];
+
+/// Where an object of Kubernetes lives that does not say so.
+const DEFAULT_NAMESPACE: &str = "default";
+
+/// Fewer pieces than this are read sooner than a thread is started.
+const WORTH_A_THREAD: usize = 256;
 
 #[cfg(test)]
 mod tests {

@@ -103,10 +103,14 @@ fn table_for_people_has_no_colours_in_a_pipe_and_says_whom_it_hurts() {
     let output = metallb(&["plan", "-f", "-", "--without-node", "node-b"], MANIFESTS);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(!text.contains('\x1b'));
-    assert!(
-        text.contains("WHAT WOULD CHANGE") && text.contains("Connections break for 1 Service(s): default/web"),
-        "{text}"
-    );
+    for part in [
+        "WHAT WOULD CHANGE",
+        "! answered by node-a instead of node-b",
+        "! route withdrawn: 192.168.10.0/32 via node-b to tor",
+        "WHOM IT HURTS\n  connections break for 1 Service: default/web",
+    ] {
+        assert!(text.contains(part), "{part} is missing in:\n{text}");
+    }
 }
 
 #[test]
@@ -122,13 +126,17 @@ fn explain_names_what_is_missing() {
     let lonely =
         MANIFESTS.replace("kind: L2Advertisement", "kind: Other").replace("kind: BGPAdvertisement", "kind: Other");
     let text = explain(&["default/web"], &lonely);
-    assert!(text.contains("no L2Advertisement reaches pool demo"), "{text}");
+    assert!(text.contains("MISSING\n  no L2Advertisement reaches pool demo: there is none at all"), "{text}");
     assert!(text.contains("no BGPAdvertisement reaches pool demo"), "{text}");
+    let l2_only = MANIFESTS.replace("kind: BGPAdvertisement", "kind: Other");
+    let text = explain(&["default/web"], &l2_only);
+    assert!(text.contains("NOT USED\n  no BGPAdvertisement") && !text.contains("MISSING"), "{text}");
     let excluded = MANIFESTS.replace(
         "name: node-a}",
         "name: node-a, labels: {node.kubernetes.io/exclude-from-external-load-balancers: \"\"}}",
     );
-    assert!(explain(&["default/web"], &excluded).contains("node-a carries the label that excludes it"), "{text}");
+    let text = explain(&["default/web"], &excluded);
+    assert!(text.contains("node-a: excluded by the label"), "{text}");
 }
 
 #[test]
@@ -142,10 +150,161 @@ fn explain_by_address_names_holder_owner_and_routes() {
 }
 
 #[test]
-fn explain_of_an_unknown_service_exits_with_1() {
-    let output = metallb(&["explain", "-f", "-", "default/nope"], MANIFESTS);
+fn explain_names_every_obstacle_of_the_contract() {
+    let web = "metadata: {name: web, namespace: default}\n  spec: {type: LoadBalancer,";
+    let rows: &[(&str, String, &str)] = &[
+        ("class", MANIFESTS.replace(web, &format!("{web} loadBalancerClass: other,")), "handled here"),
+        ("no pool", MANIFESTS.replace("kind: IPAddressPool", "kind: Other"), "there is no IPAddressPool"),
+        (
+            "broken pool",
+            MANIFESTS.replace("192.168.10.0/24", "192.168.10.0/33"),
+            "none of the 1 IPAddressPools is valid",
+        ),
+        (
+            "namespace",
+            MANIFESTS.replace("[192.168.10.0/24]", "[192.168.10.0/24], serviceAllocation: {namespaces: [shop, stock]}"),
+            "pool demo serves other namespaces (shop, stock)",
+        ),
+        (
+            "labels",
+            MANIFESTS.replace(
+                "[192.168.10.0/24]",
+                "[192.168.10.0/24], serviceAllocation: {serviceSelectors: [{matchLabels: {a: b}}]}",
+            ),
+            "pool demo serves Services with other labels",
+        ),
+        ("family", MANIFESTS.replace("192.168.10.0/24", "fd00::/120"), "has no addresses of a family"),
+        ("not automatic", MANIFESTS.replace("[192.168.10.0/24]", "[192.168.10.0/24], autoAssign: false"), "autoAssign"),
+        ("endpoints", MANIFESTS.replace("ready: true", "ready: false"), "none of its 1 endpoints is ready"),
+        ("slices", MANIFESTS.replace("kind: EndpointSlice", "kind: Other"), "it has no endpoint"),
+        ("nodes", MANIFESTS.replace("kind: Node\n", "kind: Other\n"), "no Node is known"),
+        (
+            "other pool",
+            MANIFESTS.replace("spec: {}", "spec: {ipAddressPools: [x]}"),
+            "no L2Advertisement reaches pool demo: l2 selects other pools",
+        ),
+        (
+            "Service labels",
+            MANIFESTS.replace("spec: {}", "spec: {serviceSelectors: [{matchLabels: {a: b}}]}"),
+            "has serviceSelectors that match the Service",
+        ),
+        (
+            "no candidate",
+            MANIFESTS.replace("spec: {}", "spec: {nodeSelectors: [{matchLabels: {a: b}}]}"),
+            "no node may answer for it: node-a, node-b: selected by no L2Advertisement",
+        ),
+        ("no peer", MANIFESTS.replace("kind: BGPPeer", "kind: Other"), "but there is no BGPPeer"),
+        (
+            "peer elsewhere",
+            MANIFESTS.replace("{myASN", "{nodeSelectors: [{matchLabels: {a: b}}], myASN"),
+            "peer tor selects none of the nodes that may announce",
+        ),
+        (
+            "peer not meant",
+            MANIFESTS.replace(
+                "name: bgp, namespace: metallb-system}\nspec: {}",
+                "name: bgp, namespace: metallb-system}\nspec: {peers: [other]}",
+            ),
+            "peer tor is not among spec.peers",
+        ),
+        (
+            "peer of the other family",
+            MANIFESTS.replace("172.16.0.1", "fd00::1"),
+            "peer tor does not carry the address family",
+        ),
+    ];
+    for (name, manifests, expected) in rows {
+        assert_ne!(manifests, MANIFESTS, "{name}: nothing was replaced");
+        let text = explain(&["default/web"], manifests);
+        assert!(text.contains(expected), "{name}: {expected:?} is missing in:\n{text}");
+    }
+}
+
+#[test]
+fn explain_of_an_unknown_service_exits_with_1_and_names_one_that_may_be_meant() {
+    let output = metallb(&["explain", "-f", "-", "shop/web"], MANIFESTS);
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("default/nope"));
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("there is no Service shop/web; there is default/web"), "{error}");
+}
+
+#[test]
+fn what_would_be_hurt_beyond_addresses_is_seen() {
+    // Nobody answers any more, though the address stays.
+    let (code, plan) = plan_json(&["--delete", "l2advertisement/metallb-system/l2"], MANIFESTS);
+    assert_eq!(code, 2);
+    let silent =
+        json!({"service": "default/web", "kind": "owner-moved", "from": "node-b", "to": null, "disruptive": true});
+    assert_eq!(plan["changes"], json!([silent]));
+
+    // Another preference is seen, and hurts nobody.
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("bgp.yaml");
+    let preferred = "apiVersion: metallb.io/v1beta1\nkind: BGPAdvertisement\nmetadata: {name: bgp, namespace: metallb-system}\nspec: {localPref: 300}\n";
+    std::fs::write(&file, preferred).unwrap();
+    let (code, plan) = plan_json(&["--change", file.to_str().unwrap()], MANIFESTS);
+    assert_eq!(code, 0);
+    let kinds: Vec<&Value> = plan["changes"].as_array().unwrap().iter().map(|change| &change["kind"]).collect();
+    assert_eq!(kinds, ["route-added", "route-added"]);
+    assert_eq!(plan["changes"][0]["to"], "192.168.10.0/32 via node-a to tor (local preference 300)");
+}
+
+#[test]
+fn names_that_mean_nothing_are_errors_and_not_empty_plans() {
+    for arguments in [["--without-node", "node-z"], ["--delete", "Service/default/nope"], ["--delete", "web"]] {
+        let output = metallb(&[&["plan", "-f", "-"], &arguments[..]].concat(), MANIFESTS);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{arguments:?}");
+        assert!(error.contains(arguments[1]), "{arguments:?}: {error}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn configuration_in_another_namespace_is_left_out_and_named() {
+    let elsewhere = MANIFESTS.replace("namespace: metallb-system", "namespace: lb");
+    let output = metallb(&["plan", "-f", "-", "-o", "json"], &elsewhere);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("4 configuration objects in namespace lb left out"), "{error}");
+    let (code, plan) = plan_json(&["--namespace", "lb"], &elsewhere);
+    assert_eq!((code, &plan["services"][0]["state"]), (0, &json!("assigned")));
+}
+
+#[test]
+fn large_list_with_a_broken_item_loses_that_item_only_and_names_its_line() {
+    let mut list = "apiVersion: v1\nitems:\n".to_owned();
+    for number in 0..3000 {
+        list += &format!("- apiVersion: v1\n  kind: Node\n  metadata:\n    name: node-{number:04}\n");
+    }
+    list += "- apiVersion: v1\n  kind: [\n";
+    list +=
+        "- apiVersion: v1\n  kind: Service\n  metadata:\n    name: web\n  spec:\n    type: LoadBalancer\nkind: List\n";
+    let (code, plan) = plan_json(&[], &list);
+    assert_eq!(code, 1);
+    assert_eq!(plan["services"][0]["reason"]["code"], "NoPools");
+    let message = plan["problems"][0]["message"].as_str().unwrap();
+    assert!(message.contains("document 1, item 3001, line 12004"), "{message}");
+}
+
+#[test]
+fn every_subcommand_has_help_with_an_example_and_refuses_unknown_flags() {
+    let commands =
+        ["plan", "explain", "controller", "speaker", "standalone", "status", "convert-config", "crds", "completions"];
+    for command in commands {
+        let help = metallb(&[command, "--help"], "");
+        let text = String::from_utf8_lossy(&help.stdout).into_owned();
+        assert!(
+            help.status.success() && text.contains("Example") && text.contains(&format!("metallb {command}")),
+            "{text}"
+        );
+        let refused = metallb(&[command, "--no-such-flag"], "");
+        assert_eq!(refused.status.code(), Some(2), "{command}");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("--no-such-flag"), "{command}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let output = metallb(&["completions", shell], "");
+        assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("without-node"), "{shell}");
+    }
 }
 
 fn metallb(arguments: &[&str], input: &str) -> Output {

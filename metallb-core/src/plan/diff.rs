@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::{Plan, ServicePlan};
+use super::{L2Plan, Plan, RoutePlan, ServicePlan};
+use crate::model::{InterfaceName, NodeName};
 
 /// One difference.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -32,9 +33,9 @@ pub enum ChangeKind {
     IpChanged,
     /// A Service gets an address.
     IpGained,
-    /// Another node answers.
+    /// Another node answers, nobody does any more, or it answers on other interfaces.
     OwnerMoved,
-    /// A route more.
+    /// A route more; or, where `from` is given, one that a peer is told with other attributes.
     RouteAdded,
     /// A route less.
     RouteWithdrawn,
@@ -74,30 +75,222 @@ fn compare(name: &str, old: Option<&ServicePlan>, new: Option<&ServicePlan>, cha
             _ => {}
         }
     }
-    let owners = |plan: Option<&ServicePlan>| -> BTreeMap<IpAddr, Option<String>> {
-        plan.iter().flat_map(|plan| &plan.l2).map(|l2| (l2.ip, l2.node.as_ref().map(ToString::to_string))).collect()
+    let owners = |plan: Option<&ServicePlan>| -> BTreeMap<IpAddr, Option<Owner>> {
+        let ips = plan.iter().flat_map(|plan| &plan.ips).map(|&ip| (ip, None));
+        let answered = plan.iter().flat_map(|plan| &plan.l2).map(|l2| (l2.ip, Owner::of(l2)));
+        // An address that no L2Advertisement reaches any more is still the Service's: it has lost who answers for it.
+        ips.chain(answered).collect()
     };
     let (was, is) = (owners(old), owners(new));
     for (ip, from) in &was {
-        if let Some(to) = is.get(ip).filter(|to| *to != from) {
-            // Nobody answered before: whoever does now hurts nobody.
-            push(ChangeKind::OwnerMoved, from.clone(), to.clone(), from.is_some());
-        }
+        let Some(to) = is.get(ip).filter(|to| *to != from) else { continue };
+        let shown = |owner: &Option<Owner>| owner.as_ref().map(|owner| owner.shown(from, to));
+        // Nobody answered before: whoever does now hurts nobody. Nor does an interface more.
+        let disruptive = match (from, to) {
+            (None, _) => false,
+            (Some(from), Some(to)) => from.node != to.node || !from.interfaces.within(&to.interfaces),
+            (Some(_), None) => true,
+        };
+        push(ChangeKind::OwnerMoved, shown(from), shown(to), disruptive);
     }
-    let routes = |plan: Option<&ServicePlan>| -> BTreeSet<String> {
-        let line = |route: &super::RoutePlan| format!("{} via {} to {}", route.prefix, route.node, route.peer);
-        plan.iter().flat_map(|plan| &plan.bgp).map(line).collect()
+    let routes = |plan: Option<&ServicePlan>| -> BTreeMap<String, String> {
+        let line = |route: &RoutePlan| format!("{} via {} to {}", route.prefix, route.node, route.peer);
+        plan.iter().flat_map(|plan| &plan.bgp).map(|route| (line(route), attributes(route))).collect()
     };
     let (was, is) = (routes(old), routes(new));
-    for route in is.difference(&was) {
-        push(ChangeKind::RouteAdded, None, Some(route.clone()), false);
+    for (route, now) in &is {
+        match was.get(route) {
+            None => push(ChangeKind::RouteAdded, None, Some(route.clone()), false),
+            // Told to the peer as a replacement: there is always a route.
+            Some(before) if before != now => {
+                let with = |attributes: &str| Some(format!("{route} {attributes}"));
+                push(ChangeKind::RouteAdded, with(before), with(now), false);
+            }
+            Some(_) => {}
+        }
     }
-    for route in was.difference(&is) {
+    for route in was.keys().filter(|route| !is.contains_key(*route)) {
         push(ChangeKind::RouteWithdrawn, Some(route.clone()), None, true);
     }
+}
+
+/// Who answers, and where.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Owner {
+    node: NodeName,
+    interfaces: On,
+}
+
+/// Where a node answers.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum On {
+    All,
+    Some(BTreeSet<InterfaceName>),
+}
+
+impl Owner {
+    fn of(plan: &L2Plan) -> Option<Self> {
+        let interfaces =
+            if plan.interfaces.is_empty() { On::All } else { On::Some(plan.interfaces.iter().cloned().collect()) };
+        plan.node.clone().map(|node| Self { node, interfaces })
+    }
+
+    /// The node, with its interfaces where only they change.
+    fn shown(&self, from: &Option<Self>, to: &Option<Self>) -> String {
+        let same_node = matches!((from, to), (Some(from), Some(to)) if from.node == to.node);
+        match &self.interfaces {
+            _ if !same_node => self.node.to_string(),
+            On::All => format!("{} on all interfaces", self.node),
+            On::Some(names) => {
+                let names: Vec<&str> = names.iter().map(InterfaceName::as_str).collect();
+                format!("{} on {}", self.node, names.join(","))
+            }
+        }
+    }
+}
+
+impl On {
+    fn within(&self, other: &Self) -> bool {
+        match (self, other) {
+            (_, Self::All) => true,
+            (Self::All, Self::Some(_)) => false,
+            (Self::Some(few), Self::Some(many)) => few.is_subset(many),
+        }
+    }
+}
+
+/// What a peer is told about a prefix.
+fn attributes(route: &RoutePlan) -> String {
+    let communities: BTreeSet<&str> =
+        route.communities.iter().chain(&route.large_communities).map(String::as_str).collect();
+    let communities = communities.into_iter().collect::<Vec<_>>().join(" ");
+    let tail = if communities.is_empty() { String::new() } else { format!(", communities {communities}") };
+    format!("(local preference {}{tail})", route.local_pref)
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "both ends of a change are optional")]
 fn text(ip: IpAddr) -> Option<String> {
     Some(ip.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::assignment::{AssignReason, AssignmentState};
+    use crate::election::L2Reason;
+    use crate::plan::ReasonText;
+
+    fn service(ips: &[&str], owner: Option<(&str, &[&str])>, routes: &[(&str, u32)]) -> Plan {
+        let ips: Vec<IpAddr> = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+        let l2 = |(node, interfaces): (&str, &[&str])| {
+            let of = |&ip: &IpAddr| L2Plan {
+                ip,
+                node: Some(node.into()),
+                interfaces: interfaces.iter().map(|name| InterfaceName::from(*name)).collect(),
+                reason: L2Reason::Elected,
+                successors: Vec::new(),
+                candidates: [].into(),
+                candidates_omitted: 0,
+            };
+            ips.iter().map(of).collect()
+        };
+        let route = |&(node, local_pref): &(&str, u32)| RoutePlan {
+            node: node.into(),
+            peer: "tor".into(),
+            prefix: "10.0.0.0/24".parse().unwrap(),
+            local_pref,
+            communities: Vec::new(),
+            large_communities: Vec::new(),
+        };
+        let planned = ServicePlan {
+            namespace: "default".to_owned(),
+            name: "web".to_owned(),
+            state: AssignmentState::Assigned,
+            pool: None,
+            reason: ReasonText { code: AssignReason::Kept, message: String::new() },
+            refused_pools: Vec::new(),
+            l2: owner.map(l2).unwrap_or_default(),
+            bgp: routes.iter().map(route).collect(),
+            ips,
+        };
+        Plan { services: vec![planned], pools: Vec::new(), problems: Vec::new() }
+    }
+
+    /// Kind, from, to, and whether it hurts.
+    type Row = (ChangeKind, Option<&'static str>, Option<&'static str>, bool);
+
+    #[test]
+    fn every_way_in_which_a_service_changes_is_told_with_whether_it_hurts() {
+        use ChangeKind::{IpChanged, IpGained, IpLost, OwnerMoved, RouteAdded, RouteWithdrawn};
+        let ip = &["10.0.0.1"][..];
+        let on = |node, interfaces| service(ip, Some((node, interfaces)), &[]);
+        let routes = |routes| service(ip, None, routes);
+        let via = |node: &str| -> &'static str {
+            if node == "a" { "10.0.0.0/24 via a to tor" } else { "10.0.0.0/24 via b to tor" }
+        };
+        let table: &[(&str, Plan, Plan, &[Row])] = &[
+            ("nothing", on("a", &[]), on("a", &[]), &[]),
+            ("lost", routes(&[]), service(&[], None, &[]), &[(IpLost, Some("10.0.0.1"), None, true)]),
+            ("gained", service(&[], None, &[]), on("a", &[]), &[(IpGained, None, Some("10.0.0.1"), false)]),
+            (
+                "changed",
+                on("a", &[]),
+                service(&["10.0.0.2"], Some(("a", &[])), &[]),
+                &[(IpChanged, Some("10.0.0.1"), Some("10.0.0.2"), true)],
+            ),
+            ("moved", on("a", &[]), on("b", &[]), &[(OwnerMoved, Some("a"), Some("b"), true)]),
+            ("unanswered", on("a", &[]), routes(&[]), &[(OwnerMoved, Some("a"), None, true)]),
+            ("answered", routes(&[]), on("a", &[]), &[(OwnerMoved, None, Some("a"), false)]),
+            (
+                "an interface less",
+                on("a", &[]),
+                on("a", &["eth0"]),
+                &[(OwnerMoved, Some("a on all interfaces"), Some("a on eth0"), true)],
+            ),
+            (
+                "an interface more",
+                on("a", &["eth0"]),
+                on("a", &["eth0", "eth1"]),
+                &[(OwnerMoved, Some("a on eth0"), Some("a on eth0,eth1"), false)],
+            ),
+            (
+                "another next hop",
+                routes(&[("a", 100)]),
+                routes(&[("b", 100)]),
+                &[(RouteAdded, None, Some(via("b")), false), (RouteWithdrawn, Some(via("a")), None, true)],
+            ),
+            (
+                "another preference",
+                routes(&[("a", 100)]),
+                routes(&[("a", 200)]),
+                &[(
+                    RouteAdded,
+                    Some("10.0.0.0/24 via a to tor (local preference 100)"),
+                    Some("10.0.0.0/24 via a to tor (local preference 200)"),
+                    false,
+                )],
+            ),
+        ];
+        for (name, before, after, expected) in table {
+            let changes = diff(before, after);
+            let found: Vec<_> = changes
+                .iter()
+                .map(|change| (change.kind, change.from.as_deref(), change.to.as_deref(), change.disruptive))
+                .collect();
+            assert_eq!(found, *expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn service_that_is_gone_loses_everything_and_a_new_one_only_gains() {
+        let nothing = Plan { services: Vec::new(), pools: Vec::new(), problems: Vec::new() };
+        let there = service(&["10.0.0.1"], Some(("a", &[])), &[("a", 100)]);
+        let gone = diff(&there, &nothing);
+        assert_eq!(
+            gone.iter().map(|change| change.kind).collect::<Vec<_>>(),
+            [ChangeKind::IpLost, ChangeKind::RouteWithdrawn]
+        );
+        assert!(gone.iter().all(|change| change.disruptive));
+        assert!(diff(&nothing, &there).iter().all(|change| !change.disruptive));
+    }
 }

@@ -4,11 +4,13 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::{L2Plan, Plan, PlanOptions, RoutePlan, ServicePlan, plan};
+use super::{L2Plan, Plan, PlanOptions, RoutePlan, ServicePlan, candidate_text, plan};
+use crate::allocator::PoolRefusal;
+use crate::assignment::AssignmentState;
 use crate::config::spec::Resources;
 use crate::config::{Config, Pool, any_matches};
-use crate::election::{Elections, Holder, advertisements};
-use crate::model::{Cluster, NodeName, PeerName, PoolName, Service, ServiceKey};
+use crate::election::{Elections, Holder, L2Reason, advertisements};
+use crate::model::{Cluster, NamespaceName, NodeName, PeerName, PoolName, Service, ServiceKey};
 use crate::routes::{BgpReason, routes};
 
 /// Everything that was decided about one Service, and why.
@@ -51,6 +53,8 @@ pub enum MissingReason {
     OurClass,
     /// No pool exists.
     Pool,
+    /// Pools exist, but none gives the Service an address.
+    PoolForService,
     /// No L2Advertisement reaches the pool.
     L2Advertisement,
     /// L2Advertisements reach the pool, but none is for the Service.
@@ -61,6 +65,10 @@ pub enum MissingReason {
     BgpAdvertisementForService,
     /// BGPAdvertisements are there, but no BGPPeer.
     Peer,
+    /// BGPPeers are there, but none that the advertisements mean on a node that may announce, or none that carries the family.
+    PeerForService,
+    /// Nodes are there, but none may announce the Service.
+    Candidate,
     /// The Service has no usable endpoint.
     Endpoint,
     /// The cluster has no node.
@@ -72,11 +80,17 @@ impl MissingReason {
     pub const ALL: &[(Self, &str)] = &[
         (Self::OurClass, "The Service belongs to another load balancer class."),
         (Self::Pool, "No pool exists."),
+        (Self::PoolForService, "Pools exist, but none gives the Service an address."),
         (Self::L2Advertisement, "No L2Advertisement reaches the pool."),
         (Self::L2AdvertisementForService, "L2Advertisements reach the pool, but none is for the Service."),
         (Self::BgpAdvertisement, "No BGPAdvertisement reaches the pool."),
         (Self::BgpAdvertisementForService, "BGPAdvertisements reach the pool, but none is for the Service."),
         (Self::Peer, "BGPAdvertisements are there, but no BGPPeer."),
+        (
+            Self::PeerForService,
+            "BGPPeers are there, but none that the advertisements mean on a node that may announce, or none that carries the family.",
+        ),
+        (Self::Candidate, "Nodes are there, but none may announce the Service."),
         (Self::Endpoint, "The Service has no usable endpoint."),
         (Self::Node, "The cluster has no node."),
     ];
@@ -87,11 +101,14 @@ impl MissingReason {
         match self {
             Self::OurClass => "OurClass",
             Self::Pool => "Pool",
+            Self::PoolForService => "PoolForService",
             Self::L2Advertisement => "L2Advertisement",
             Self::L2AdvertisementForService => "L2AdvertisementForService",
             Self::BgpAdvertisement => "BgpAdvertisement",
             Self::BgpAdvertisementForService => "BgpAdvertisementForService",
             Self::Peer => "Peer",
+            Self::PeerForService => "PeerForService",
+            Self::Candidate => "Candidate",
             Self::Endpoint => "Endpoint",
             Self::Node => "Node",
         }
@@ -107,6 +124,8 @@ pub struct AddressExplanation<'a> {
     pub pools: Vec<PoolName>,
     /// The Services that hold it, as `namespace/name`.
     pub holders: Vec<String>,
+    /// Services whose status names it although it is not theirs by this plan: of another class, or about to lose it.
+    pub claimants: Vec<String>,
     /// Who answers for it, by holder.
     pub l2: Vec<&'a L2Plan>,
     /// The routes that cover it.
@@ -146,7 +165,8 @@ pub fn explain(
             routing.push(NodeRouting { node: node.name.clone(), reason, peers: found.by_peer.into_keys().collect() });
         }
     }
-    let missing = missing(service, pool, &config, cluster, options);
+    let facts = Facts { service, told: &told, pool, config: &config, cluster, options };
+    let missing = facts.missing(resources, &routing);
     Some(Explanation { service: told, routing, missing })
 }
 
@@ -161,10 +181,21 @@ pub fn explain_address<'a>(
     let config = Config::parse(resources, cluster).config;
     let pools = config.pools.values().filter(|pool| pool.contains(ip)).map(|pool| pool.name.clone()).collect();
     let holders: Vec<&ServicePlan> = plan.services.iter().filter(|service| service.ips.contains(&ip)).collect();
+    let holds = |key: &ServiceKey| {
+        holders.iter().any(|service| service.namespace == key.namespace.as_str() && service.name == *key.name)
+    };
+    let claims = |service: &&Service| service.ingress_ips().flatten().any(|claimed| claimed == ip);
     AddressExplanation {
         ip,
         pools,
         holders: holders.iter().map(|service| format!("{}/{}", service.namespace, service.name)).collect(),
+        claimants: cluster
+            .services
+            .values()
+            .filter(claims)
+            .filter(|service| !holds(&service.key))
+            .map(|service| service.key.to_string())
+            .collect(),
         l2: holders.iter().flat_map(|service| &service.l2).filter(|l2| l2.ip == ip).collect(),
         routes: plan
             .services
@@ -175,50 +206,176 @@ pub fn explain_address<'a>(
     }
 }
 
-fn missing(
-    service: &Service,
-    pool: Option<&Pool>,
-    config: &Config,
-    cluster: &Cluster,
-    options: &PlanOptions,
-) -> Vec<Missing> {
-    let mut missing = Vec::new();
-    let mut tell = |code, message: String| missing.push(Missing { code, message });
-    if !service.is_of_class(options.class.as_deref()) {
-        let name = |class: Option<&str>| class.map_or("no class".to_owned(), |class| format!("class \"{class}\""));
-        let message = format!(
-            "the Service has {}, and Services of {} are handled here",
-            name(service.load_balancer_class.as_deref()),
-            name(options.class.as_deref())
-        );
-        tell(MissingReason::OurClass, message);
-        return missing;
-    }
-    if config.pools.is_empty() {
-        tell(MissingReason::Pool, "there is no valid IPAddressPool at all".to_owned());
-    }
-    if cluster.nodes.is_empty() {
-        tell(MissingReason::Node, "no Node is known, so nobody can answer".to_owned());
-    }
-    let endpoints = cluster.endpoints.get(&service.key).map_or(&[][..], Vec::as_slice);
-    if !endpoints.iter().any(crate::model::Endpoint::is_usable) {
-        let message = format!("none of its {} endpoints is usable, so nobody announces it", endpoints.len());
-        tell(MissingReason::Endpoint, message);
-    }
-    let Some(pool) = pool else { return missing };
-    if pool.l2.is_empty() {
-        tell(MissingReason::L2Advertisement, format!("no L2Advertisement reaches pool {}", pool.name));
-    } else if advertisements(pool, service).next().is_none() {
-        let message = format!("no L2Advertisement of pool {} has serviceSelectors that match the Service", pool.name);
-        tell(MissingReason::L2AdvertisementForService, message);
-    }
-    if pool.bgp.is_empty() {
-        tell(MissingReason::BgpAdvertisement, format!("no BGPAdvertisement reaches pool {}", pool.name));
-    } else if !pool.bgp.iter().any(|ad| any_matches(&ad.service_selectors, &service.labels)) {
-        let message = format!("no BGPAdvertisement of pool {} has serviceSelectors that match the Service", pool.name);
-        tell(MissingReason::BgpAdvertisementForService, message);
-    } else if config.peers.is_empty() {
-        tell(MissingReason::Peer, format!("pool {} is advertised by BGP, but there is no BGPPeer", pool.name));
-    }
-    missing
+/// What is known about one Service when everything is decided.
+struct Facts<'a> {
+    service: &'a Service,
+    told: &'a ServicePlan,
+    pool: Option<&'a Pool>,
+    config: &'a Config,
+    cluster: &'a Cluster,
+    options: &'a PlanOptions,
 }
+
+impl Facts<'_> {
+    fn missing(&self, resources: &Resources, routing: &[NodeRouting]) -> Vec<Missing> {
+        let mut missing = Vec::new();
+        let mut tell = |code, message: String| missing.push(Missing { code, message });
+        if !self.service.is_of_class(self.options.class.as_deref()) {
+            let name = |class: Option<&str>| class.map_or("no class".to_owned(), |class| format!("class \"{class}\""));
+            let message = format!(
+                "the Service has {}, and Services of {} are handled here",
+                name(self.service.load_balancer_class.as_deref()),
+                name(self.options.class.as_deref())
+            );
+            tell(MissingReason::OurClass, message);
+            return missing;
+        }
+        if self.told.state == AssignmentState::Ignored {
+            return missing;
+        }
+        if self.config.pools.is_empty() {
+            let message = match resources.pools.len() {
+                0 => "there is no IPAddressPool".to_owned(),
+                count => {
+                    format!("none of the {count} IPAddressPools is valid (metallb plan lists what is wrong with them)")
+                }
+            };
+            tell(MissingReason::Pool, message);
+        } else if !self.told.refused_pools.is_empty() && self.pool.is_none() {
+            let refusals: Vec<String> =
+                self.told.refused_pools.iter().map(|verdict| self.refusal(&verdict.pool, verdict.refusal)).collect();
+            tell(MissingReason::PoolForService, format!("no pool gives it an address: {}", refusals.join("; ")));
+        }
+        if self.cluster.nodes.is_empty() {
+            tell(MissingReason::Node, "no Node is known, so nobody can answer".to_owned());
+        }
+        let endpoints = self.cluster.endpoints.get(&self.service.key).map_or(&[][..], Vec::as_slice);
+        if !endpoints.iter().any(crate::model::Endpoint::is_usable) {
+            let message = match endpoints.len() {
+                0 => "it has no endpoint: no ready pod is behind it, so nobody announces it".to_owned(),
+                count => format!("none of its {count} endpoints is ready or serving, so nobody announces it"),
+            };
+            tell(MissingReason::Endpoint, message);
+        }
+        if let Some(pool) = self.pool {
+            self.missing_l2(pool, resources, &mut tell);
+            self.missing_bgp(pool, resources, routing, &mut tell);
+        }
+        missing
+    }
+
+    fn missing_l2(&self, pool: &Pool, resources: &Resources, tell: &mut impl FnMut(MissingReason, String)) {
+        if pool.l2.is_empty() {
+            let others = resources.l2_advertisements.iter().map(|ad| ad.meta.name.as_str());
+            tell(MissingReason::L2Advertisement, unreached("L2Advertisement", pool, others));
+        } else if advertisements(pool, self.service).next().is_none() {
+            let message =
+                format!("no L2Advertisement of pool {} has serviceSelectors that match the Service", pool.name);
+            tell(MissingReason::L2AdvertisementForService, message);
+        } else if let Some(l2) = self.told.l2.first().filter(|l2| l2.reason == L2Reason::NoCandidate) {
+            let against = grouped(l2.candidates.iter().map(|candidate| (candidate.reason, candidate.node.as_str())));
+            let reasons: Vec<String> =
+                against.iter().map(|(reason, nodes)| format!("{nodes}: {}", candidate_text(*reason))).collect();
+            tell(MissingReason::Candidate, format!("no node may answer for it: {}", reasons.join("; ")));
+        }
+    }
+
+    fn missing_bgp(
+        &self,
+        pool: &Pool,
+        resources: &Resources,
+        routing: &[NodeRouting],
+        tell: &mut impl FnMut(MissingReason, String),
+    ) {
+        if pool.bgp.is_empty() {
+            let others = resources.bgp_advertisements.iter().map(|ad| ad.meta.name.as_str());
+            return tell(MissingReason::BgpAdvertisement, unreached("BGPAdvertisement", pool, others));
+        }
+        let ours: Vec<_> =
+            pool.bgp.iter().filter(|ad| any_matches(&ad.service_selectors, &self.service.labels)).collect();
+        if ours.is_empty() {
+            let message =
+                format!("no BGPAdvertisement of pool {} has serviceSelectors that match the Service", pool.name);
+            return tell(MissingReason::BgpAdvertisementForService, message);
+        }
+        if self.config.peers.is_empty() {
+            let message = match resources.peers.len() {
+                0 => format!("pool {} is advertised by BGP, but there is no BGPPeer", pool.name),
+                count => format!("pool {} is advertised by BGP, but none of the {count} BGPPeers is valid", pool.name),
+            };
+            return tell(MissingReason::Peer, message);
+        }
+        if !self.told.bgp.is_empty() || !routing.iter().any(|node| node.reason == BgpReason::NoPeer) {
+            return;
+        }
+        let able: Vec<_> = routing.iter().filter(|node| node.reason == BgpReason::NoPeer).collect();
+        let reasons: Vec<String> = self
+            .config
+            .peers
+            .values()
+            .map(|peer| {
+                let meant = ours.iter().any(|ad| ad.peers.as_ref().is_none_or(|names| names.contains(&peer.name)));
+                let here = able
+                    .iter()
+                    .filter_map(|node| self.cluster.nodes.get(&node.node))
+                    .any(|node| peer.nodes.selects(node));
+                let why = match (meant, here) {
+                    (false, _) => "is not among spec.peers of the advertisement",
+                    (true, false) => "selects none of the nodes that may announce",
+                    (true, true) => "does not carry the address family (see dualStackAddressFamily)",
+                };
+                format!("peer {} {why}", peer.name)
+            })
+            .collect();
+        tell(MissingReason::PeerForService, format!("no peer takes its routes: {}", reasons.join("; ")));
+    }
+
+    /// A refusal with the names that make it plain.
+    fn refusal(&self, name: &PoolName, refusal: PoolRefusal) -> String {
+        let pool = self.config.pools.get(name);
+        let detail = match (refusal, pool.and_then(|pool| pool.allocation.as_ref())) {
+            (PoolRefusal::Namespace, Some(allocation)) => {
+                let names = allocation.namespaces.iter().flatten().map(NamespaceName::as_str).collect::<Vec<_>>();
+                if names.is_empty() {
+                    " (none matches its selectors)".to_owned()
+                } else {
+                    format!(" ({})", some(&names))
+                }
+            }
+            _ => String::new(),
+        };
+        format!("pool {name} {}{detail}", refusal.explanation())
+    }
+}
+
+/// Why no advertisement of a kind reaches a pool.
+fn unreached<'a>(kind: &str, pool: &Pool, others: impl Iterator<Item = &'a str>) -> String {
+    let others: Vec<&str> = others.collect();
+    match others.len() {
+        0 => format!("no {kind} reaches pool {}: there is none at all", pool.name),
+        _ => format!("no {kind} reaches pool {}: {} selects other pools or is invalid", pool.name, some(&others)),
+    }
+}
+
+/// What nodes have in common, in the order in which it is first met.
+fn grouped<'a, R: PartialEq + Copy>(nodes: impl Iterator<Item = (R, &'a str)>) -> Vec<(R, String)> {
+    let mut groups: Vec<(R, Vec<&str>)> = Vec::new();
+    for (reason, node) in nodes {
+        match groups.iter_mut().find(|(other, _)| *other == reason) {
+            Some((_, names)) => names.push(node),
+            None => groups.push((reason, vec![node])),
+        }
+    }
+    groups.into_iter().map(|(reason, names)| (reason, some(&names))).collect()
+}
+
+/// The first few names, and how many more.
+fn some(names: &[&str]) -> String {
+    match names.len() {
+        0..=NAMES_SHOWN => names.join(", "),
+        many => format!("{} and {} more", names[..NAMES_SHOWN].join(", "), many - NAMES_SHOWN),
+    }
+}
+
+/// Beyond, names are only counted.
+const NAMES_SHOWN: usize = 5;

@@ -1,21 +1,31 @@
-//! `metallb status`: what a running standalone does, from its state file.
+//! `metallb status`: what a running standalone, speaker or controller does, from its `/status` endpoint or a state file.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Bytes;
+use hyper::{Request, Uri};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use thiserror::Error;
 
-use super::plan::{Output, render};
-use crate::standalone::{StandaloneError, State, load_state};
+use super::output::{Output, OutputError, Paint, columns, dash};
+use crate::standalone::{StandaloneError, load_state};
 
 /// Arguments of `metallb status`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Example:\n  metallb status --state /var/lib/metallb/state.json")]
+#[command(
+    after_help = "Examples:\n  metallb status\n  metallb status --url http://127.0.0.1:17472/status -o json\n  metallb status --state /var/lib/metallb/state.json     # the last state, while nothing runs"
+)]
 pub struct StatusArgs {
-    /// The state file of `metallb standalone`
-    #[arg(long, default_value = "/var/lib/metallb/state.json", value_name = "FILE")]
-    state: PathBuf,
+    /// Where the process shows its status
+    #[arg(long, default_value = "http://127.0.0.1:17472/status", value_name = "URL")]
+    url: Uri,
+    /// Read the state file of `metallb standalone` instead
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    state: Option<PathBuf>,
     /// What to print
     #[arg(short, long, value_enum, default_value = "table", value_name = "FORMAT")]
     output: Output,
@@ -28,14 +38,20 @@ pub enum StatusError {
     #[error(transparent)]
     State(#[from] StandaloneError),
     /// There is no state file.
-    #[error("{} does not exist: is `metallb standalone` running with this --state?", .0.display())]
+    #[error("{} does not exist: is it the --state of `metallb standalone`?", .0.display())]
     Missing(PathBuf),
-    /// Printing failed.
-    #[error("the status can't be printed")]
-    Print(#[from] std::io::Error),
-    /// The state cannot be serialised.
-    #[error("the status can't be serialised: {0}")]
-    Serialise(String),
+    /// Nothing listens there, or it is not ours.
+    #[error("no status from {url}: is metallb running here? (--state reads a state file)")]
+    Unreachable {
+        /// What was asked.
+        url: Uri,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The status cannot be shown.
+    #[error(transparent)]
+    Output(#[from] OutputError),
 }
 
 impl StatusArgs {
@@ -44,59 +60,112 @@ impl StatusArgs {
     /// # Errors
     /// There is none, or it cannot be printed.
     pub fn run(self) -> Result<ExitCode, StatusError> {
-        if !self.state.exists() {
-            return Err(StatusError::Missing(self.state));
-        }
-        let state = load_state(&self.state)?;
-        let text = match self.output {
-            Output::Table => table(&state),
-            Output::Json => {
-                serde_json::to_string_pretty(&state).map_err(|error| StatusError::Serialise(error.to_string()))? + "\n"
+        let status = match &self.state {
+            Some(path) if !path.exists() => return Err(StatusError::Missing(path.clone())),
+            Some(path) => {
+                serde_json::to_value(load_state(path)?).map_err(|error| OutputError::Serialise(error.to_string()))?
             }
-            Output::Yaml => {
-                serde_saphyr::to_string(&state).map_err(|error| StatusError::Serialise(error.to_string()))?
-            }
+            None => fetch(&self.url).map_err(|source| StatusError::Unreachable { url: self.url.clone(), source })?,
         };
-        std::io::stdout().write_all(text.as_bytes())?;
+        self.output.print(&status, |paint| table(&status, paint))?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn table(state: &State) -> String {
-    let dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
-    let mut rows = vec![["SERVICE", "STATE", "POOL", "IPS", "L2", "BGP PEERS"].map(str::to_owned)];
-    rows.extend(state.services.iter().map(|service| {
-        [
-            format!("{}/{}", service.namespace, service.name),
-            service.state.clone(),
-            dash(service.pool.clone().unwrap_or_default()),
-            dash(service.ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
-            if service.l2 { format!("answered by {}", state.node) } else { "-".to_owned() },
-            dash(service.bgp.join(", ")),
-        ]
-    }));
-    let mut text = render(&rows);
-    if !state.peers.is_empty() {
-        let field = |peer: &serde_json::Value, name: &str| match &peer[name] {
-            serde_json::Value::Null => "-".to_owned(),
-            serde_json::Value::String(text) => text.clone(),
-            other => other.to_string(),
+fn fetch(url: &Uri) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
+    let host = url.host().ok_or("the URL has no host")?;
+    if url.scheme_str().is_some_and(|scheme| scheme != "http") {
+        return Err("only http is spoken".into());
+    }
+    let authority = url.authority().ok_or("the URL has no host")?.as_str();
+    let address = format!("{host}:{}", url.port_u16().unwrap_or(80));
+    let path = url.path_and_query().map_or("/status", |path| if path == "/" { "/status" } else { path.as_str() });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let bytes = runtime.block_on(async {
+        let exchange = async {
+            let stream = tokio::net::TcpStream::connect(&address).await?;
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+            // Its error is the request's as well.
+            tokio::spawn(connection);
+            let request = Request::get(path).header("host", authority).body(Empty::<Bytes>::new())?;
+            let response = sender.send_request(request).await?;
+            if !response.status().is_success() {
+                return Err(format!("the answer is {}", response.status()).into());
+            }
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(response.into_body().collect().await?.to_bytes())
         };
+        tokio::time::timeout(PATIENCE, exchange).await?
+    })?;
+    Ok(serde_json::from_slice(&bytes)?)
+}
+
+/// Shows what the processes have in common: each leaves out what it does not know.
+fn table(status: &Value, paint: Paint) -> String {
+    let node = status["node"].as_str().unwrap_or("this node");
+    let mut text = String::new();
+    let list = |name: &str| status[name].as_array().map(Vec::as_slice).unwrap_or_default();
+    if status["services"].is_array() {
+        let mut rows = vec![["SERVICE", "STATE", "POOL", "IPS", "L2", "BGP PEERS"].map(str::to_owned)];
+        rows.extend(list("services").iter().map(|service| {
+            [
+                format!("{}/{}", field(service, "namespace"), field(service, "name")),
+                field(service, "state"),
+                field(service, "pool"),
+                dash(joined(&service["ips"])),
+                if service["l2"] == true { format!("answered by {node}") } else { "-".to_owned() },
+                dash(joined(&service["bgp"])),
+            ]
+        }));
+        text.push_str(&columns(&rows));
+        let pending = list("services").iter().filter(|service| service["state"] == "pending");
+        for service in pending {
+            let name = format!("{}/{}", field(service, "namespace"), field(service, "name"));
+            text.push_str(&format!("{} {name} waits: {}\n", paint.odd("-"), field(service, "reason")));
+        }
+    } else {
+        let mut names: Vec<&str> = list("l2").iter().chain(list("bgp")).filter_map(Value::as_str).collect();
+        names.sort_unstable();
+        names.dedup();
+        let mark = |name: &str, list: &[Value], what: String| {
+            if list.iter().any(|entry| entry == name) { what } else { "-".to_owned() }
+        };
+        let mut rows = vec![["SERVICE", "L2", "BGP"].map(str::to_owned)];
+        rows.extend(names.into_iter().map(|name| {
+            let l2 = mark(name, list("l2"), format!("answered by {node}"));
+            [name.to_owned(), l2, mark(name, list("bgp"), "advertised".to_owned())]
+        }));
+        text.push_str(&columns(&rows));
+    }
+    if !list("peers").is_empty() {
         let mut rows = vec![["PEER", "STATE", "UPTIME (s)", "ROUTES", "LAST CLOSED BECAUSE"].map(str::to_owned)];
         rows.extend(
-            state
-                .peers
+            list("peers")
                 .iter()
                 .map(|peer| ["name", "state", "uptimeSeconds", "routes", "lastDown"].map(|name| field(peer, name))),
         );
         text.push('\n');
-        text.push_str(&render(&rows));
+        text.push_str(&columns(&rows));
     }
-    for problem in &state.problems {
-        text.push_str(&format!("\nproblem: {problem}"));
+    if !list("problems").is_empty() {
+        text.push_str(&format!("\n{}\n", paint.head("PROBLEMS")));
     }
-    if !state.problems.is_empty() {
-        text.push('\n');
+    for problem in list("problems") {
+        text.push_str(&format!("  {}\n", problem.as_str().unwrap_or_default()));
     }
     text
 }
+
+fn field(value: &Value, name: &str) -> String {
+    match &value[name] {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => dash(text.clone()),
+        other => other.to_string(),
+    }
+}
+
+fn joined(list: &Value) -> String {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// A process that does not answer so long will not.
+const PATIENCE: Duration = Duration::from_secs(5);

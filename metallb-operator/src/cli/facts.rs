@@ -1,0 +1,147 @@
+//! Where `plan` and `explain` have their facts from: manifests, or the cluster as it is now.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use metallb_core::config::Problem;
+use metallb_core::election::{ElectionRules, LiveSpeakers};
+use metallb_core::model::{Endpoint, Ingress, Node, NodeName, ServiceKey};
+use metallb_core::plan::{Plan, PlanOptions, plan};
+use thiserror::Error;
+
+use crate::kubernetes::snapshot::{self, Access, SnapshotError};
+use crate::manifests::{Manifests, ReadError};
+use crate::translate;
+use crate::world::World;
+
+/// Where the facts of `plan` and `explain` come from.
+#[derive(Clone, Debug, clap::Args)]
+pub struct FactsArgs {
+    /// Manifests: a file, a directory, or - for standard input [default: the cluster, as kubectl would find it]
+    #[arg(short = 'f', long = "file", value_name = "PATH")]
+    files: Vec<PathBuf>,
+    /// The kubeconfig of the cluster [default: $KUBECONFIG, ~/.kube/config, or the pod's service account]
+    #[arg(long, value_name = "FILE", conflicts_with = "files")]
+    kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig [default: the current one]
+    #[arg(long, value_name = "NAME", conflicts_with = "files")]
+    context: Option<String>,
+    /// Namespace of the configuration objects
+    #[arg(long, default_value = translate::CONFIG_NAMESPACE, value_name = "NAMESPACE")]
+    namespace: String,
+    /// Names of nodes, where there are no Node objects
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    nodes: Vec<String>,
+    /// Give every Service without endpoints a ready endpoint on every node
+    #[arg(long)]
+    assume_endpoints: bool,
+    /// Plan for Services of this loadBalancerClass [default: Services without a class]
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "CLASS")]
+    lb_class: String,
+    /// Announce from nodes labelled node.kubernetes.io/exclude-from-external-load-balancers too
+    #[arg(long)]
+    ignore_exclude_lb: bool,
+}
+
+/// Why there are no facts.
+#[derive(Debug, Error)]
+pub enum FactsError {
+    /// Manifests cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The cluster cannot be read.
+    #[error("the cluster can't be read (give manifests with -f to do without)")]
+    Cluster(#[from] SnapshotError),
+}
+
+impl FactsArgs {
+    /// Reads everything, from manifests or from the cluster.
+    ///
+    /// # Errors
+    /// A path or the cluster cannot be read.
+    pub fn read(&self) -> Result<Manifests, FactsError> {
+        if self.files.is_empty() {
+            let access = Access { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() };
+            return Ok(snapshot::take(&access, &self.namespace)?);
+        }
+        self.read_files(&self.files)
+    }
+
+    /// Reads more manifests on the same terms.
+    ///
+    /// # Errors
+    /// A path cannot be read.
+    pub fn read_files(&self, paths: &[PathBuf]) -> Result<Manifests, FactsError> {
+        let mut manifests = Manifests::new(&self.namespace);
+        manifests.read_paths(paths)?;
+        Ok(manifests)
+    }
+
+    /// Tells on standard error what was read in vain and may have been meant.
+    #[expect(clippy::print_stderr, reason = "notes are for a person, and must not mix with the result")]
+    pub fn note_strays(&self, manifests: &Manifests) {
+        for (namespace, count) in manifests.elsewhere() {
+            let objects = super::output::counted(*count, "configuration object");
+            eprintln!(
+                "metallb: note: {objects} in namespace {namespace} left out: configuration counts in namespace {} (see --namespace)",
+                self.namespace
+            );
+        }
+    }
+
+    /// Plans what `manifests` say, without the nodes in `gone`. Services that got addresses in the plan `before` hold them: by
+    /// the time of a change they will be in their status.
+    #[must_use]
+    pub fn plan(&self, manifests: &mut Manifests, gone: &BTreeSet<NodeName>, before: Option<&Plan>) -> Plan {
+        let (mut world, problems) = self.world(manifests, gone);
+        for service in before.iter().flat_map(|plan| &plan.services) {
+            let key = ServiceKey::new(&service.namespace, &service.name);
+            if let Some(known) = world.cluster.services.get_mut(&key).filter(|known| known.ingress.is_empty()) {
+                let ingress = |ip: &IpAddr| Ingress { ip: Some(ip.to_string()), hostname: None };
+                known.ingress = service.ips.iter().map(ingress).collect();
+            }
+        }
+        let mut result = plan(&world.resources, &world.cluster, &world.order, &self.options());
+        result.problems.extend(problems);
+        result
+    }
+
+    /// What the flags say that a plan should assume.
+    #[must_use]
+    pub fn options(&self) -> PlanOptions {
+        PlanOptions {
+            class: Some(self.lb_class.clone()).filter(|class| !class.is_empty()),
+            rules: ElectionRules { live: LiveSpeakers::EveryNode, ignore_exclude_label: self.ignore_exclude_lb },
+            threads: std::thread::available_parallelism().ok(),
+        }
+    }
+
+    /// The facts that `manifests` and the flags give, without the nodes in `gone`.
+    pub(super) fn world(&self, manifests: &mut Manifests, gone: &BTreeSet<NodeName>) -> (World, Vec<Problem>) {
+        let (mut world, problems) = manifests.world();
+        let cluster = &mut world.cluster;
+        if cluster.nodes.is_empty() {
+            for name in &self.nodes {
+                let mut node = Node::new(name);
+                node.labels.insert("kubernetes.io/hostname".to_owned(), name.clone());
+                cluster.nodes.insert(node.name.clone(), node);
+            }
+        }
+        cluster.nodes.retain(|name, _| !gone.contains(name));
+        for endpoints in cluster.endpoints.values_mut() {
+            endpoints.retain(|endpoint| endpoint.node.as_ref().is_none_or(|node| !gone.contains(node)));
+        }
+        if self.assume_endpoints {
+            let everywhere: Vec<Endpoint> = cluster
+                .nodes
+                .keys()
+                .map(|node| Endpoint { has_address: true, node: Some(node.clone()), ready: Some(true), serving: None })
+                .collect();
+            for key in cluster.services.keys() {
+                cluster.endpoints.entry(key.clone()).or_insert_with(|| everywhere.clone());
+            }
+        }
+        (world, problems)
+    }
+}

@@ -1,0 +1,165 @@
+//! The cluster as it is now, each kind listed once: what `plan` and `explain` look at when they are given no manifests.
+//!
+//! The answers of the API server are read exactly as files are.
+
+use std::path::PathBuf;
+
+use kube::api::ListParams;
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::core::Request;
+use kube::{Client, Config, Error};
+use serde::Deserialize;
+use serde_json::json;
+use thiserror::Error;
+
+use crate::manifests::Manifests;
+
+/// How to reach the cluster; where nothing is said, as `kubectl` would.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// The file to use.
+    pub kubeconfig: Option<PathBuf>,
+    /// The context of the file.
+    pub context: Option<String>,
+}
+
+/// Why there is no picture of the cluster.
+#[derive(Debug, Error)]
+pub enum SnapshotError {
+    /// The kubeconfig cannot be used.
+    #[error("the kubeconfig can't be used")]
+    Kubeconfig(#[from] KubeconfigError),
+    /// No kubeconfig, and no service account of a pod.
+    #[error("there is no kubeconfig and no service account")]
+    Nowhere(#[from] kube::config::InferConfigError),
+    /// The client cannot be made.
+    #[error("the client can't be set up")]
+    Client(#[source] Box<Error>),
+    /// A kind cannot be listed.
+    #[error("{what} can't be listed")]
+    List {
+        /// The kind, in the plural.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: Box<Error>,
+    },
+    /// A request cannot be built.
+    #[error("the request for {what} can't be built")]
+    Request {
+        /// The kind, in the plural.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: Box<kube::core::request::Error>,
+    },
+    /// The runtime cannot be started.
+    #[error("the runtime can't be started")]
+    Runtime(#[from] std::io::Error),
+}
+
+/// Lists everything once. Configuration counts in `namespace` only.
+///
+/// # Errors
+/// The cluster cannot be reached, or a kind cannot be listed. A kind that the cluster does not know has no objects.
+pub fn take(access: &Access, namespace: &str) -> Result<Manifests, SnapshotError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let client =
+            Client::try_from(access.config().await?).map_err(|error| SnapshotError::Client(Box::new(error)))?;
+        let mut manifests = Manifests::new(namespace);
+        for kind in KINDS {
+            for page in pages(&client, kind).await? {
+                manifests.parse(&page, &format!("cluster, {}", kind.1));
+            }
+        }
+        secrets(&client, namespace, &mut manifests).await?;
+        Ok(manifests)
+    })
+}
+
+impl Access {
+    async fn config(&self) -> Result<Config, SnapshotError> {
+        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
+        match &self.kubeconfig {
+            Some(path) => Ok(Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &options).await?),
+            None if self.context.is_some() => Ok(Config::from_kubeconfig(&options).await?),
+            None => Ok(Config::infer().await?),
+        }
+    }
+}
+
+/// All pages of one kind, as the server wrote them.
+async fn pages(client: &Client, (path, what): (&'static str, &'static str)) -> Result<Vec<String>, SnapshotError> {
+    #[derive(Deserialize)]
+    struct Page {
+        metadata: PageMetadata,
+    }
+    #[derive(Deserialize)]
+    struct PageMetadata {
+        #[serde(default, rename = "continue")]
+        token: String,
+    }
+
+    let request = Request::new(path);
+    let mut pages = Vec::new();
+    let mut parameters = ListParams::default().limit(PAGE);
+    loop {
+        let asked =
+            request.list(&parameters).map_err(|source| SnapshotError::Request { what, source: Box::new(source) })?;
+        let page = match client.request_text(asked).await {
+            Ok(page) => page,
+            Err(Error::Api(status)) if status.code == 404 => return Ok(pages),
+            Err(source) => return Err(SnapshotError::List { what, source: Box::new(source) }),
+        };
+        let next = serde_json::from_str::<Page>(&page).map(|page| page.metadata.token).unwrap_or_default();
+        pages.push(page);
+        if next.is_empty() {
+            return Ok(pages);
+        }
+        parameters = parameters.continue_token(&next);
+    }
+}
+
+/// The Secrets that peers name, and only those. One that may not be read is taken as a good one: whoever asks is not allowed to
+/// know better.
+#[expect(clippy::print_stderr, reason = "a note for a person, which must not mix with the result")]
+async fn secrets(client: &Client, namespace: &str, manifests: &mut Manifests) -> Result<(), SnapshotError> {
+    let what = "Secrets";
+    for name in manifests.password_secrets() {
+        let request = Request::new(format!("/api/v1/namespaces/{namespace}/secrets"))
+            .get(&name, &kube::api::GetParams::default())
+            .map_err(|source| SnapshotError::Request { what, source: Box::new(source) })?;
+        match client.request_text(request).await {
+            Ok(secret) => manifests.parse(&secret, "cluster, Secrets"),
+            Err(Error::Api(status)) if status.code == 404 => {}
+            Err(Error::Api(status)) if status.code == 403 => {
+                eprintln!("metallb: note: Secret {namespace}/{name} may not be read: its password is taken as valid");
+                let stand_in = json!({
+                    "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/basic-auth",
+                    "metadata": {"name": name, "namespace": namespace}, "stringData": {"password": "unread"},
+                });
+                manifests.add(stand_in, "cluster, Secrets");
+            }
+            Err(source) => return Err(SnapshotError::List { what, source: Box::new(source) }),
+        }
+    }
+    Ok(())
+}
+
+/// Where each kind is, in the order in which it is read.
+const KINDS: [(&str, &str); 10] = [
+    ("/apis/metallb.io/v1beta1/ipaddresspools", "IPAddressPools"),
+    ("/apis/metallb.io/v1beta1/l2advertisements", "L2Advertisements"),
+    ("/apis/metallb.io/v1beta1/bgpadvertisements", "BGPAdvertisements"),
+    ("/apis/metallb.io/v1beta2/bgppeers", "BGPPeers"),
+    ("/apis/metallb.io/v1beta1/bfdprofiles", "BFDProfiles"),
+    ("/apis/metallb.io/v1beta1/communities", "Communities"),
+    ("/api/v1/namespaces", "Namespaces"),
+    ("/api/v1/nodes", "Nodes"),
+    ("/api/v1/services", "Services"),
+    ("/apis/discovery.k8s.io/v1/endpointslices", "EndpointSlices"),
+];
+
+/// Objects per request, as kubectl asks for.
+const PAGE: u32 = 500;

@@ -1,0 +1,165 @@
+//! One object as a fact that decisions need.
+
+use metallb_core::config::legacy::LegacyConfig;
+use metallb_core::config::spec::{
+    BfdProfileSpec, BgpAdvertisementSpec, CommunitySpec, L2AdvertisementSpec, PeerSpec, PoolSpec, Resources, SecretSpec,
+};
+use metallb_core::model::{Endpoint, Namespace, Node, Service, ServiceKey};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::ObjectId;
+use crate::translate;
+use crate::world::World;
+
+/// What an object says, for those that say something to us.
+#[derive(Clone, Debug)]
+pub(super) enum Fact {
+    Pool(PoolSpec),
+    L2Advertisement(L2AdvertisementSpec),
+    BgpAdvertisement(BgpAdvertisementSpec),
+    Peer(Box<PeerSpec>),
+    BfdProfile(BfdProfileSpec),
+    Community(CommunitySpec),
+    Secret(SecretSpec),
+    /// With whether the object has a status: what is applied by hand has none, and leaves that of the cluster alone.
+    Service {
+        service: Box<Service>,
+        has_status: bool,
+    },
+    Node(Node),
+    Namespace(Namespace),
+    /// Nothing where the slice belongs to no Service.
+    Endpoints(Option<(ServiceKey, Vec<Endpoint>)>),
+    /// The configuration of MetalLB before 0.13.
+    Legacy(Resources),
+    /// A kind that means nothing to us.
+    Other,
+}
+
+impl Fact {
+    /// Reads an object of kind `id.kind` whose namespace is filled in.
+    ///
+    /// # Errors
+    /// Everything that is wrong with its shape, in words.
+    pub(super) fn read(id: &ObjectId, version: &str, value: Value) -> Result<Self, Vec<String>> {
+        Ok(match (version, id.kind.as_str()) {
+            ("metallb.io/v1beta1", "IPAddressPool") => Self::Pool(translate::pool(&typed(value)?)),
+            ("metallb.io/v1beta1", "L2Advertisement") => {
+                Self::L2Advertisement(translate::l2_advertisement(&typed(value)?))
+            }
+            ("metallb.io/v1beta1", "BGPAdvertisement") => {
+                Self::BgpAdvertisement(translate::bgp_advertisement(&typed(value)?))
+            }
+            ("metallb.io/v1beta2", "BGPPeer") => Self::Peer(Box::new(translate::bgp_peer(&typed(value)?))),
+            ("metallb.io/v1beta1", "BGPPeer") => Self::Peer(Box::new(translate::bgp_peer_v1beta1(&typed(value)?))),
+            ("metallb.io/v1beta1", "BFDProfile") => Self::BfdProfile(translate::bfd_profile(&typed(value)?)),
+            ("metallb.io/v1beta1", "Community") => Self::Community(translate::community(&typed(value)?)),
+            ("v1", "Secret") => Self::Secret(translate::secret(&typed(value)?)),
+            ("v1", "Service") => {
+                let has_status = value.get("status").is_some();
+                Self::Service { service: Box::new(translate::service(&typed(value)?)), has_status }
+            }
+            ("v1", "Node") => Self::Node(translate::node(&typed(value)?)),
+            ("v1", "Namespace") => Self::Namespace(translate::namespace(&typed(value)?)),
+            ("discovery.k8s.io/v1", "EndpointSlice") => Self::Endpoints(translate::endpoint_slice(&typed(value)?)),
+            ("v1", "ConfigMap") if id.name == "config" => match value.pointer("/data/config").and_then(Value::as_str) {
+                Some(text) => Self::Legacy(legacy(text, &id.namespace)?),
+                None => Self::Other,
+            },
+            ("metallb.io/v1beta1" | "metallb.io/v1beta2", kind) if OURS.contains(&kind) => {
+                return Err(vec![format!("{version} has no kind {kind}")]);
+            }
+            _ => Self::Other,
+        })
+    }
+
+    /// Whether it counts only in the namespace of the configuration.
+    pub(super) const fn is_configuration(&self) -> bool {
+        matches!(
+            self,
+            Self::Pool(_)
+                | Self::L2Advertisement(_)
+                | Self::BgpAdvertisement(_)
+                | Self::Peer(_)
+                | Self::BfdProfile(_)
+                | Self::Community(_)
+                | Self::Secret(_)
+                | Self::Legacy(_)
+        )
+    }
+
+    /// What becomes of an object when `newer` is applied over it: the API server keeps what the manifest does not mention.
+    pub(super) fn replaced_by(&mut self, newer: Self) {
+        let old = std::mem::replace(self, newer);
+        let (Self::Service { service, has_status }, Self::Service { service: old, has_status: had }) = (self, old)
+        else {
+            return;
+        };
+        if !*has_status {
+            service.ingress = old.ingress;
+            *has_status = had;
+        }
+        service.created = service.created.or(old.created);
+        if service.load_balancer_class.is_none() {
+            service.load_balancer_class = old.load_balancer_class;
+        }
+        let same_families = (service.ip_families.is_empty() || service.ip_families == old.ip_families)
+            && (service.ip_family_policy.is_none() || service.ip_family_policy == old.ip_family_policy);
+        if service.cluster_ips.is_empty() && same_families {
+            service.cluster_ips = old.cluster_ips;
+            service.ip_families = old.ip_families;
+            service.ip_family_policy = old.ip_family_policy;
+        }
+    }
+
+    /// Adds the fact to the world.
+    pub(super) fn add_to(&self, world: &mut World) {
+        let (resources, cluster) = (&mut world.resources, &mut world.cluster);
+        match self {
+            Self::Pool(pool) => resources.pools.push(pool.clone()),
+            Self::L2Advertisement(advertisement) => resources.l2_advertisements.push(advertisement.clone()),
+            Self::BgpAdvertisement(advertisement) => resources.bgp_advertisements.push(advertisement.clone()),
+            Self::Peer(peer) => resources.peers.push((**peer).clone()),
+            Self::BfdProfile(profile) => resources.bfd_profiles.push(profile.clone()),
+            Self::Community(community) => resources.communities.push(community.clone()),
+            Self::Secret(secret) => resources.secrets.push(secret.clone()),
+            Self::Service { service, .. } => {
+                world.order.push(service.key.clone());
+                cluster.services.insert(service.key.clone(), (**service).clone());
+            }
+            Self::Node(node) => {
+                cluster.nodes.insert(node.name.clone(), node.clone());
+            }
+            Self::Namespace(namespace) => {
+                cluster.namespaces.insert(namespace.name.clone(), namespace.clone());
+            }
+            Self::Endpoints(Some((key, endpoints))) => world.extend_endpoints(key.clone(), endpoints.clone()),
+            Self::Legacy(legacy) => join(resources, legacy),
+            Self::Endpoints(None) | Self::Other => {}
+        }
+    }
+}
+
+fn typed<T: DeserializeOwned>(value: Value) -> Result<T, Vec<String>> {
+    serde_json::from_value(value).map_err(|error| vec![error.to_string()])
+}
+
+fn legacy(text: &str, namespace: &str) -> Result<Resources, Vec<String>> {
+    let config: LegacyConfig = serde_saphyr::from_str(text).map_err(|error| vec![error.to_string()])?;
+    let conversion = config.convert(namespace);
+    conversion.map(|done| done.resources).map_err(|errors| errors.iter().map(ToString::to_string).collect())
+}
+
+fn join(resources: &mut Resources, more: &Resources) {
+    resources.pools.extend(more.pools.iter().cloned());
+    resources.l2_advertisements.extend(more.l2_advertisements.iter().cloned());
+    resources.bgp_advertisements.extend(more.bgp_advertisements.iter().cloned());
+    resources.peers.extend(more.peers.iter().cloned());
+    resources.bfd_profiles.extend(more.bfd_profiles.iter().cloned());
+    resources.communities.extend(more.communities.iter().cloned());
+    resources.secrets.extend(more.secrets.iter().cloned());
+}
+
+/// Configuration kinds: in a version that does not exist they are a mistake, not a kind of somebody else.
+const OURS: [&str; 6] = ["IPAddressPool", "L2Advertisement", "BGPAdvertisement", "BGPPeer", "BFDProfile", "Community"];

@@ -1,0 +1,307 @@
+//! Text in pieces that can be read one by one: the documents of a YAML stream, JSON documents in a row, the items of lists.
+//!
+//! A piece that is broken costs only itself, knows where it stands, and pieces can be read by several threads.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// Where something stands in the input.
+#[derive(Clone, Debug)]
+pub(super) struct Origin {
+    pub(super) source: Arc<str>,
+    /// The document of the source, and the item of its list; counted from 1.
+    pub(super) document: usize,
+    pub(super) item: Option<usize>,
+    /// Where it begins; absent for what was never text.
+    pub(super) line: Option<usize>,
+}
+
+/// Part of a text that is read by itself.
+#[derive(Debug)]
+pub(super) struct Piece<'a> {
+    pub(super) origin: Origin,
+    body: Body<'a>,
+    /// The list that the piece is an item of.
+    pub(super) list: Option<Arc<List>>,
+    /// The document that the piece is an item of, if it can be read as a whole too: items may refer to one another.
+    pub(super) whole: Option<&'a str>,
+}
+
+/// What the items of a typed list leave to the list.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct List {
+    #[serde(default)]
+    pub(super) kind: String,
+    #[serde(default, rename = "apiVersion")]
+    pub(super) api_version: String,
+}
+
+/// Why a piece cannot be read, and in which line.
+#[derive(Clone, Debug)]
+pub(super) struct Fault {
+    pub(super) line: usize,
+    pub(super) message: String,
+}
+
+#[derive(Debug)]
+enum Body<'a> {
+    Yaml(&'a str),
+    /// A sequence of one item.
+    YamlItem(&'a str),
+    Json(&'a str),
+    Fault(Fault),
+}
+
+/// Takes a text apart. What is not even a document becomes a piece that is a fault.
+pub(super) fn pieces<'a>(text: &'a str, source: &Arc<str>) -> Vec<Piece<'a>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.trim_start().starts_with('{') {
+        let json = json_pieces(text, source);
+        // YAML may begin with a brace too; but what fails as either is told about as JSON.
+        let broken_at_once = matches!(json.first(), Some(Piece { body: Body::Fault(_), .. }));
+        if !broken_at_once {
+            return json;
+        }
+        let yaml = yaml_pieces(text, source);
+        return if yaml.iter().all(|piece| piece.value().is_ok()) { yaml } else { json };
+    }
+    yaml_pieces(text, source)
+}
+
+impl Piece<'_> {
+    /// The piece as a value; null where there is nothing but comments.
+    pub(super) fn value(&self) -> Result<Value, Fault> {
+        let first = self.origin.line.unwrap_or(1);
+        match &self.body {
+            Body::Yaml(text) => yaml(text, first),
+            Body::YamlItem(text) => match yaml(text, first)? {
+                Value::Array(mut items) if items.len() == 1 => Ok(items.remove(0)),
+                _ => Err(Fault { line: first, message: "not an item of a list".to_owned() }),
+            },
+            Body::Json(text) => serde_json::from_str(text)
+                .map_err(|error| Fault { line: first + error.line().max(1) - 1, message: error.to_string() }),
+            Body::Fault(fault) => Err(fault.clone()),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: document {}", self.source, self.document)?;
+        if let Some(item) = self.item {
+            write!(f, ", item {item}")?;
+        }
+        match self.line {
+            Some(line) => write!(f, ", line {line}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Reads one YAML document that begins in line `first`. Large is fine, deep is not.
+pub(super) fn yaml(text: &str, first: usize) -> Result<Value, Fault> {
+    let mut options = serde_saphyr::Options::default();
+    options.with_snippet = false;
+    options.budget = serde_saphyr::budget! {
+        max_depth: MAX_DEPTH,
+        max_events: usize::MAX,
+        max_nodes: usize::MAX,
+        max_total_scalar_bytes: usize::MAX,
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let mut message = error.to_string();
+        let mut line = first;
+        if let Some(at) = error.location() {
+            line += usize::try_from(at.line()).unwrap_or(1).max(1) - 1;
+            // The line is that of the piece: of no use to anybody.
+            if let Some(cut) = message.rfind(" at line ") {
+                message.truncate(cut);
+            }
+        }
+        let message = message.lines().next().unwrap_or("not YAML");
+        let message = message.split(", set DuplicateKeyPolicy").next().unwrap_or_default().to_owned();
+        Fault { line, message }
+    })
+}
+
+fn yaml_pieces<'a>(text: &'a str, source: &Arc<str>) -> Vec<Piece<'a>> {
+    let mut documents = documents(text);
+    // A marker at the very beginning begins the first document.
+    if documents.len() > 1 && is_blank(documents[0].1) {
+        documents.remove(0);
+    }
+    let mut pieces = Vec::new();
+    for (index, (mut line, mut document)) in documents.into_iter().enumerate() {
+        if is_blank(document) {
+            continue;
+        }
+        while let Some((_, rest)) = document.split_once('\n').filter(|(first, _)| first.trim().is_empty()) {
+            (line, document) = (line + 1, rest);
+        }
+        let origin = |item, line| Origin { source: Arc::clone(source), document: index + 1, item, line: Some(line) };
+        let Some((list, items)) = block_list(document) else {
+            let body = Body::Yaml(document);
+            pieces.push(Piece { origin: origin(None, line), body, list: None, whole: None });
+            continue;
+        };
+        let list = Arc::new(list);
+        pieces.extend(items.into_iter().enumerate().map(|(item, (offset, text))| Piece {
+            origin: origin(Some(item + 1), line + offset),
+            body: Body::YamlItem(text),
+            list: Some(Arc::clone(&list)),
+            whole: Some(document),
+        }));
+    }
+    pieces
+}
+
+/// The documents of a YAML stream with the line each begins on, counted from 1.
+fn documents(text: &str) -> Vec<(usize, &str)> {
+    let mut documents = Vec::new();
+    let (mut start, mut start_line) = (0, 1);
+    let mut offset = 0;
+    for (index, line) in text.split_inclusive('\n').enumerate() {
+        let marker = line.trim_end();
+        let begins = marker == "---" || marker.starts_with("--- ") || marker.starts_with("---\t");
+        if begins || marker == "..." {
+            documents.push((start_line, &text[start..offset]));
+            // A document may begin on the line of its marker.
+            start = offset + 3;
+            start_line = index + 1;
+        }
+        offset += line.len();
+    }
+    documents.push((start_line, &text[start..]));
+    documents
+}
+
+/// Whether there is nothing but comments and directives.
+fn is_blank(document: &str) -> bool {
+    document.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#') || line.starts_with('%'))
+}
+
+/// The items of a list in block style, as kubectl prints it, each with the line it begins on, counted from 0; `None` for
+/// anything else.
+fn block_list(document: &str) -> Option<(List, Vec<(usize, &str)>)> {
+    let mut lines = Lines { text: document, offset: 0, number: 0 };
+    let head = lines.find(|line| line.text.trim_end() == "items:")?.start;
+    let mut begins: Vec<(usize, usize)> = Vec::new();
+    let mut indent = None;
+    let mut end = document.len();
+    for line in lines {
+        let content = line.text.trim_start_matches(' ');
+        if content.trim_end().is_empty() || content.starts_with('#') {
+            continue;
+        }
+        let depth = line.text.len() - content.len();
+        let dash = content.trim_end() == "-" || content.starts_with("- ");
+        let expected = *indent.get_or_insert(depth);
+        if depth == expected && dash {
+            begins.push((line.start, line.number));
+        } else if depth <= expected {
+            end = line.start;
+            break;
+        }
+    }
+    if begins.is_empty() {
+        return None;
+    }
+    let rest = format!("{}{}", &document[..head], &document[end..]);
+    let list: List = serde_json::from_value(yaml(&rest, 1).ok()?).ok()?;
+    if !list.kind.ends_with("List") {
+        return None;
+    }
+    let ends = begins.iter().skip(1).map(|(offset, _)| *offset).chain([end]);
+    let items = begins.iter().zip(ends).map(|(&(from, line), to)| (line, &document[from..to])).collect();
+    Some((list, items))
+}
+
+struct Line<'a> {
+    text: &'a str,
+    number: usize,
+    start: usize,
+}
+
+struct Lines<'a> {
+    text: &'a str,
+    offset: usize,
+    number: usize,
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = Line<'a>;
+
+    fn next(&mut self) -> Option<Line<'a>> {
+        let rest = &self.text[self.offset..];
+        let length = rest.split_inclusive('\n').next()?.len();
+        let (start, number) = (self.offset, self.number);
+        self.offset += length;
+        self.number += 1;
+        Some(Line { text: &rest[..length], number, start })
+    }
+}
+
+/// One JSON document after another, as several `kubectl get -o json` print them.
+fn json_pieces<'a>(text: &'a str, source: &Arc<str>) -> Vec<Piece<'a>> {
+    #[derive(Deserialize)]
+    struct Envelope<'a> {
+        kind: String,
+        #[serde(default, rename = "apiVersion")]
+        api_version: String,
+        #[serde(borrow)]
+        items: Vec<&'a RawValue>,
+    }
+
+    let mut pieces = Vec::new();
+    let mut position = Position { text, offset: 0, line: 1 };
+    for (index, document) in serde_json::Deserializer::from_str(text).into_iter::<&RawValue>().enumerate() {
+        let mut piece = |item, line, body, list| {
+            let origin = Origin { source: Arc::clone(source), document: index + 1, item, line: Some(line) };
+            pieces.push(Piece { origin, body, list, whole: None });
+        };
+        let raw = match document {
+            Ok(raw) => raw.get(),
+            Err(error) => {
+                let fault = Fault { line: error.line().max(1), message: error.to_string() };
+                piece(None, fault.line, Body::Fault(fault), None);
+                break;
+            }
+        };
+        match serde_json::from_str::<Envelope<'_>>(raw) {
+            Ok(envelope) if envelope.kind.ends_with("List") => {
+                let list = Arc::new(List { kind: envelope.kind, api_version: envelope.api_version });
+                for (item, raw) in envelope.items.into_iter().enumerate() {
+                    let raw = raw.get();
+                    piece(Some(item + 1), position.line_of(raw), Body::Json(raw), Some(Arc::clone(&list)));
+                }
+            }
+            _ => piece(None, position.line_of(raw), Body::Json(raw), None),
+        }
+    }
+    pieces
+}
+
+/// Counts lines on the way through a text.
+struct Position<'a> {
+    text: &'a str,
+    offset: usize,
+    line: usize,
+}
+
+impl Position<'_> {
+    /// The line that `part`, a part of the text behind all parts asked for before, begins on.
+    fn line_of(&mut self, part: &str) -> usize {
+        let offset = (part.as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize);
+        let between = self.text.as_bytes().get(self.offset..offset).unwrap_or_default();
+        self.line += between.iter().filter(|byte| **byte == b'\n').count();
+        self.offset = offset;
+        self.line
+    }
+}
+
+/// As deep as serde_json goes.
+const MAX_DEPTH: usize = 128;
