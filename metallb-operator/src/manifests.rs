@@ -474,7 +474,7 @@ mod tests {
         let messages: Vec<_> = problems.iter().map(|problem| problem.message.as_str()).collect();
         assert_eq!(problems.len(), 2, "{messages:?}");
         assert!(
-            messages.iter().any(|text| text.contains("document 2, item 2: an object without metadata.name")),
+            messages.iter().any(|text| text.contains("document 2, item 2, line 2: an object without metadata.name")),
             "{messages:?}"
         );
         assert!(messages.iter().any(|text| text.contains("document 4, line 3")), "{messages:?}");
