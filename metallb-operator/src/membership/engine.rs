@@ -1,0 +1,558 @@
+//! The membership engine.
+
+mod hearing;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::{Duration, Instant};
+
+use foca::{AccumulatingRuntime, Foca, NoCustomBroadcast, OwnedNotification, PeriodicParams, Timer};
+use metallb_core::model::NodeName;
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
+
+use super::codec::GossipCodec;
+use super::identity::Identity;
+use super::message::{Body, GOSSIP_MAX, Message, Standing};
+use super::peers::{Peers, Waiting};
+use super::seal::Keyring;
+pub use super::watch::Timing;
+use super::watch::{Action, Watch};
+
+/// What an engine is told once.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Who we are. `life` must be higher than that of any earlier life of this node.
+    pub me: Identity,
+    /// A number that no other life of any node has: drawn from the system's random source.
+    pub session: u64,
+    /// Keys of the cluster.
+    pub keys: Keyring,
+    /// How patient watching is.
+    pub timing: Timing,
+    /// Gossip for long distances: slower.
+    pub wan: bool,
+}
+
+/// Finds out who lives.
+///
+/// `join`, `watch`, `set_standing`, `send`, `handle_datagram` and `handle_timeout` put facts in; `poll_transmit` and `poll_event`
+/// take results out, to be drained after every input; `poll_timeout` says when to call again.
+pub struct Engine {
+    config: Config,
+    sequence: u64,
+    standing: Standing,
+    foca: Foca<Identity, GossipCodec, SmallRng, NoCustomBroadcast>,
+    codec: GossipCodec,
+    runtime: AccumulatingRuntime<Identity>,
+    timers: BTreeMap<(Instant, u64), Timer<Identity>>,
+    timer_serial: u64,
+    /// For which size of the cluster gossip is tuned.
+    tuned_for: u32,
+    peers: Peers,
+    waiting: Waiting,
+    watch: Watch,
+    inquiries: Vec<Inquiry>,
+    /// Where others may be; those that are no members are greeted again and again.
+    contacts: BTreeSet<SocketAddr>,
+    contact_at: Instant,
+    contact_cursor: usize,
+    /// Answers to strangers that are left until `contact_at`.
+    welcomes_left: u32,
+    entry: Entry,
+    live: BTreeSet<NodeName>,
+    /// Whether `live` may have changed.
+    stale: bool,
+    outgoing: VecDeque<Transmit>,
+    events: VecDeque<Event>,
+    counters: Counters,
+}
+
+/// A datagram to send.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Transmit {
+    /// Where to.
+    pub to: SocketAddr,
+    /// What.
+    pub datagram: Vec<u8>,
+}
+
+/// Something worth telling.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// It is known who is there, as far as anybody answered: from now on the picture can be acted on.
+    Joined,
+    /// The set of live speakers is another one now.
+    LiveChanged,
+    /// A watched node does not answer; others are asked.
+    Suspected(NodeName),
+    /// It answered after all.
+    Refuted(NodeName),
+    /// Another member does not hear it either: it counts as dead.
+    Gone {
+        /// Which.
+        node: NodeName,
+        /// When it was heard last.
+        heard: Instant,
+    },
+    /// It was gone and is back.
+    Back(NodeName),
+    /// Two hosts use the same node name; the second one is not believed.
+    NameClash {
+        /// The name.
+        node: NodeName,
+        /// The address of the second host.
+        address: SocketAddr,
+    },
+    /// Another member gives up addresses for us.
+    Yielding(NodeName, Vec<IpAddr>),
+    /// Another member announced addresses that we give up.
+    Taken(NodeName, Vec<IpAddr>),
+}
+
+/// What happened so far.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Datagrams handed out.
+    pub sent: u64,
+    /// Their bytes.
+    pub bytes_sent: u64,
+    /// Datagrams that were believed.
+    pub received: u64,
+    /// Datagrams that were not sealed by a key of ours, or malformed.
+    pub refused: u64,
+    /// Datagrams for another life of ours, or of a session that is not known; they are answered by a greeting.
+    pub strangers: u64,
+    /// Datagrams that came a second time.
+    pub repeated: u64,
+    /// Suspicions raised.
+    pub suspected: u64,
+    /// Suspicions that the node refuted.
+    pub refuted: u64,
+    /// Suspicions that others confirmed.
+    pub gone: u64,
+}
+
+/// Somebody wants to know whether we hear a node.
+#[derive(Debug)]
+struct Inquiry {
+    about: NodeName,
+    asker: SocketAddr,
+    token: u32,
+    /// When the second ping goes out.
+    again: Option<Instant>,
+    until: Instant,
+}
+
+/// How far joining is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Entry {
+    /// Nobody asked for it yet.
+    Outside,
+    /// Somebody may answer until then.
+    Entering(Instant),
+    Inside,
+}
+
+impl Engine {
+    /// Alone, and silent until [`join`](Self::join).
+    #[must_use]
+    pub fn new(config: Config, seed: u64, now: Instant) -> Self {
+        let rng = SmallRng::seed_from_u64(seed);
+        let codec = GossipCodec::default();
+        let foca = Foca::new(config.me.clone(), tuning(FIRST_TUNING, config.wan), rng, codec.clone());
+        Self {
+            sequence: 0,
+            standing: Standing::Able,
+            foca,
+            codec,
+            runtime: AccumulatingRuntime::new(),
+            timers: BTreeMap::new(),
+            timer_serial: 0,
+            tuned_for: FIRST_TUNING,
+            peers: Peers::default(),
+            waiting: Waiting::default(),
+            watch: Watch::new(config.timing),
+            inquiries: Vec::new(),
+            contacts: BTreeSet::new(),
+            contact_at: now + CONTACT_PERIOD,
+            contact_cursor: 0,
+            welcomes_left: WELCOMES,
+            entry: Entry::Outside,
+            live: BTreeSet::from([config.me.node.clone()]),
+            stale: false,
+            outgoing: VecDeque::new(),
+            events: VecDeque::new(),
+            counters: Counters::default(),
+            config,
+        }
+    }
+
+    /// Says where other members may be, and greets those that are none yet. The first call enters the cluster; a later one
+    /// replaces the addresses. Our own address among them is passed over.
+    pub fn join(&mut self, now: Instant, contacts: impl IntoIterator<Item = SocketAddr>) {
+        self.contacts = contacts.into_iter().filter(|&contact| contact != self.config.me.address).collect();
+        let unknown: Vec<SocketAddr> =
+            self.contacts.iter().copied().filter(|&contact| self.peers.get(contact).is_none()).collect();
+        if self.entry == Entry::Outside {
+            self.entry = if unknown.is_empty() { Entry::Inside } else { Entry::Entering(now + ENTRY_PATIENCE) };
+            if unknown.is_empty() {
+                self.events.push_back(Event::Joined);
+            }
+        }
+        unknown.into_iter().for_each(|contact| self.greet(contact));
+        self.settle(now);
+    }
+
+    /// Replaces the keys; the first one seals from now on.
+    pub fn set_keys(&mut self, keys: Keyring) {
+        self.config.keys = keys;
+    }
+
+    /// Replaces the nodes that are watched directly: those whose addresses we would inherit.
+    pub fn watch(&mut self, now: Instant, nodes: impl IntoIterator<Item = NodeName>) {
+        let me = &self.config.me.node;
+        self.watch.set(now, nodes.into_iter().filter(|node| node != me).collect());
+        self.settle(now);
+    }
+
+    /// Changes what we say about ourselves, and tells all members at once. Who leaves is believed on its own word.
+    pub fn set_standing(&mut self, now: Instant, standing: Standing) {
+        if standing == self.standing {
+            return;
+        }
+        self.standing = standing;
+        self.stale = true;
+        self.tell_standing(now);
+        self.settle(now);
+    }
+
+    /// Tells all members our standing once more, in case the first word was lost.
+    pub fn tell_standing(&mut self, now: Instant) {
+        let members: Vec<SocketAddr> = self.foca.iter_members().map(|member| member.id().address).collect();
+        for address in members {
+            self.send_to(now, address, Message::Standing);
+        }
+    }
+
+    /// Ends our membership, for good.
+    pub fn leave(&mut self, now: Instant) {
+        let _ = self.foca.leave_cluster(&mut self.runtime);
+        self.settle(now);
+    }
+
+    /// Sends a message to a member. Whether there is such a member.
+    pub fn send(&mut self, now: Instant, to: &NodeName, message: Message) -> bool {
+        let Some(address) = self.address_of(to) else { return false };
+        self.send_to(now, address, message);
+        true
+    }
+
+    /// Looks at a datagram.
+    pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+        self.hear(now, from, datagram);
+        self.settle(now);
+    }
+
+    /// Does what is due. Early calls are harmless.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((&key, _)) = self.timers.first_key_value()
+            && key.0 <= now
+            && let Some(timer) = self.timers.remove(&key)
+        {
+            let _ = self.foca.handle_timer(timer, &mut self.runtime);
+            self.drain_foca(now);
+        }
+        if let Entry::Entering(until) = self.entry
+            && until <= now
+        {
+            self.enter();
+        }
+        if self.contact_at <= now {
+            self.contact_at = now + CONTACT_PERIOD;
+            self.welcomes_left = WELCOMES;
+            self.contact(now);
+        }
+        self.run_inquiries(now);
+        let Self { watch, foca, config, peers, .. } = self;
+        let others = |about: &NodeName| -> Vec<NodeName> {
+            // Those heard last first: they are the likeliest to know.
+            let mut others: Vec<(&NodeName, Instant)> = foca
+                .iter_members()
+                .map(|member| &member.id().node)
+                .filter(|node| *node != about && **node != config.me.node)
+                .filter_map(|node| Some((node, peers.by_node(node)?.heard)))
+                .collect();
+            others.sort_by_key(|&(_, heard)| std::cmp::Reverse(heard));
+            others.truncate(WITNESSES_CONSIDERED);
+            others.into_iter().map(|(node, _)| node.clone()).collect()
+        };
+        let actions = watch.run_due(now, others);
+        actions.into_iter().for_each(|action| self.act(now, action));
+        self.settle(now);
+    }
+
+    /// The next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.outgoing.pop_front()
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let entering = match self.entry {
+            Entry::Outside => return None,
+            Entry::Entering(until) => Some(until),
+            Entry::Inside => None,
+        };
+        let inquiries = self.inquiries.iter().map(|inquiry| inquiry.again.unwrap_or(inquiry.until));
+        let timer = self.timers.first_key_value().map(|((at, _), _)| *at);
+        inquiries.chain(timer).chain(entering).chain(self.watch.next()).chain([self.contact_at]).min()
+    }
+
+    /// The nodes whose speakers live and can announce, ourselves included.
+    #[must_use]
+    pub const fn live(&self) -> &BTreeSet<NodeName> {
+        &self.live
+    }
+
+    /// Members that gossip knows, ourselves not counted.
+    #[must_use]
+    pub fn members(&self) -> usize {
+        self.foca.num_members()
+    }
+
+    /// Whether it is known who is there.
+    #[must_use]
+    pub fn has_joined(&self) -> bool {
+        self.entry == Entry::Inside
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn act(&mut self, now: Instant, action: Action) {
+        match action {
+            Action::Ping(node) => {
+                if let Some(address) = self.address_of(&node) {
+                    match self.peers.get(address) {
+                        Some(_) => self.send_to(now, address, Message::Ping),
+                        None => self.greet(address),
+                    }
+                }
+            }
+            Action::Ask { witness, about, token } => {
+                if let Some(address) = self.address_of(&witness) {
+                    self.send_to(now, address, Message::Ask { about, token });
+                }
+            }
+            Action::Suspected(node) => {
+                self.counters.suspected += 1;
+                self.events.push_back(Event::Suspected(node));
+            }
+            Action::Refuted(node) => {
+                self.counters.refuted += 1;
+                self.events.push_back(Event::Refuted(node));
+            }
+            Action::Gone(node, heard) => {
+                self.stale = true;
+                self.counters.gone += 1;
+                self.events.push_back(Event::Gone { node, heard });
+            }
+            Action::Back(node) => {
+                self.stale = true;
+                self.events.push_back(Event::Back(node));
+            }
+        }
+    }
+
+    /// Where a node is: as it said itself, or as others say.
+    fn address_of(&self, node: &NodeName) -> Option<SocketAddr> {
+        self.peers.by_node(node).map(|peer| peer.identity.address).or_else(|| {
+            self.foca.iter_members().find(|member| member.id().node == *node).map(|member| member.id().address)
+        })
+    }
+
+    fn send_to(&mut self, now: Instant, address: SocketAddr, message: Message) {
+        match self.peers.get(address).map(|peer| peer.session) {
+            Some(session) => self.transmit(address, session, message),
+            None => {
+                if self.waiting.push(now, address, message) {
+                    self.greet(address);
+                }
+            }
+        }
+    }
+
+    fn greet(&mut self, address: SocketAddr) {
+        self.transmit(address, 0, Message::Hello);
+    }
+
+    fn transmit(&mut self, address: SocketAddr, session: u64, message: Message) {
+        let Some(body) = (Body { to: session, standing: self.standing, message }).encode() else { return };
+        self.sequence += 1;
+        let datagram = self.config.keys.seal(self.config.session, self.sequence, &body);
+        self.counters.sent += 1;
+        self.counters.bytes_sent += datagram.len() as u64;
+        self.outgoing.push_back(Transmit { to: address, datagram });
+    }
+
+    fn enter(&mut self) {
+        if self.entry != Entry::Inside {
+            self.entry = Entry::Inside;
+            self.events.push_back(Event::Joined);
+        }
+    }
+
+    /// Greets those that are no members: contacts, and those that were.
+    fn contact(&mut self, now: Instant) {
+        self.peers.expire(now);
+        self.waiting.expire(now);
+        let heard = self.peers.iter().filter(|peer| now.saturating_duration_since(peer.heard) < MEMBER_SILENCE);
+        self.codec.set_heard(heard.map(|peer| peer.identity.clone()));
+        let clashes = self.codec.take_clashes();
+        self.events.extend(clashes.into_iter().map(|(node, address)| Event::NameClash { node, address }));
+        let members: BTreeSet<SocketAddr> = self.foca.iter_members().map(|member| member.id().address).collect();
+        let down = self.foca.iter_membership_state().map(|member| member.id().address);
+        let absent: Vec<SocketAddr> = down
+            .chain(self.contacts.iter().copied())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .filter(|address| !members.contains(address) && *address != self.config.me.address)
+            .collect();
+        if absent.is_empty() {
+            return;
+        }
+        for offset in 0..absent.len().min(GREETINGS) {
+            let address = absent[(self.contact_cursor + offset) % absent.len()];
+            match self.peers.get(address) {
+                Some(peer) if now.saturating_duration_since(peer.heard) < MEMBER_SILENCE => self.announce_to(address),
+                _ => self.greet(address),
+            }
+        }
+        self.contact_cursor = (self.contact_cursor + GREETINGS) % absent.len();
+    }
+
+    fn announce_to(&mut self, address: SocketAddr) {
+        if let Some(peer) = self.peers.get(address) {
+            let identity = peer.identity.clone();
+            let _ = self.foca.announce(identity, &mut self.runtime);
+        }
+    }
+
+    /// Carries out what gossip wants done, and looks whether the picture changed.
+    fn settle(&mut self, now: Instant) {
+        self.drain_foca(now);
+        if !std::mem::take(&mut self.stale) {
+            return;
+        }
+        let size = u32::try_from(self.foca.num_members() + 1).unwrap_or(u32::MAX);
+        if size > self.tuned_for || size < self.tuned_for / 4 {
+            let target = size.next_power_of_two().max(FIRST_TUNING);
+            if self.foca.set_config(tuning(target, self.config.wan)).is_ok() {
+                self.tuned_for = target;
+            }
+        }
+        let able = |member: &Identity| {
+            !self.watch.is_gone(&member.node)
+                && self.peers.get(member.address).is_none_or(|peer| peer.standing == Standing::Able)
+        };
+        let others = self.foca.iter_members().map(foca::Member::id).filter(|member| able(member));
+        let me = (self.standing == Standing::Able).then_some(&self.config.me.node);
+        let live = others.map(|member| &member.node).chain(me);
+        let live: BTreeSet<NodeName> = live.cloned().collect();
+        if live != self.live {
+            self.live = live;
+            self.events.push_back(Event::LiveChanged);
+        }
+    }
+
+    fn drain_foca(&mut self, now: Instant) {
+        while self.runtime.backlog() > 0 {
+            while let Some((to, bytes)) = self.runtime.to_send() {
+                self.send_to(now, to.address, Message::Gossip(bytes.to_vec()));
+            }
+            while let Some((after, timer)) = self.runtime.to_schedule() {
+                self.timer_serial += 1;
+                self.timers.insert((now + after, self.timer_serial), timer);
+            }
+            while let Some(note) = self.runtime.to_notify() {
+                self.stale = true;
+                match note {
+                    OwnedNotification::MemberDown(member) => self.watch.dismiss(&member.node),
+                    OwnedNotification::Rejoin(identity) => {
+                        // Declared dead, and alive: all that we hear must learn of the new identity at once.
+                        self.config.me.life = identity.life;
+                        let heard: Vec<SocketAddr> = self
+                            .peers
+                            .iter()
+                            .filter(|peer| now.saturating_duration_since(peer.heard) < MEMBER_SILENCE)
+                            .map(|peer| peer.identity.address)
+                            .take(GREETINGS)
+                            .collect();
+                        heard.into_iter().for_each(|address| self.announce_to(address));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("me", &self.config.me).field("live", &self.live).finish_non_exhaustive()
+    }
+}
+
+/// Gossip for a cluster of this size.
+fn tuning(size: u32, wan: bool) -> foca::Config {
+    let size = NonZeroU32::new(size).unwrap_or(NonZeroU32::MIN);
+    let mut config = if wan { foca::Config::new_wan(size) } else { foca::Config::new_lan(size) };
+    config.max_packet_size = NonZeroUsize::new(GOSSIP_MAX).unwrap_or(NonZeroUsize::MIN);
+    config.remove_down_after = Some(REMEMBER_DEAD);
+    // We greet the dead ourselves, and sooner.
+    config.periodic_announce_to_down_members = None;
+    config.periodic_announce =
+        Some(PeriodicParams { frequency: Duration::from_secs(10), num_members: NonZeroUsize::MIN });
+    config
+}
+
+/// The size that gossip is tuned for at first.
+const FIRST_TUNING: u32 = 8;
+
+/// How long those that are greeted first may take to answer, before we act as if we were alone.
+const ENTRY_PATIENCE: Duration = Duration::from_millis(150);
+
+/// How often those that are no members are greeted, and how many at once.
+const CONTACT_PERIOD: Duration = Duration::from_secs(1);
+const GREETINGS: usize = 32;
+
+/// Answers to strangers per [`CONTACT_PERIOD`]: whoever replays datagrams does not get more out of us.
+const WELCOMES: u32 = 2000;
+
+/// Within this time of its last datagram a peer can be talked to.
+const MEMBER_SILENCE: Duration = Duration::from_secs(3);
+
+/// How long gossip remembers who was declared dead.
+const REMEMBER_DEAD: Duration = Duration::from_secs(60);
+
+/// Inquiries that are worked on at once, whatever is asked.
+const INQUIRIES_MAX: usize = 256;
+
+/// How many members are offered as witnesses.
+const WITNESSES_CONSIDERED: usize = 8;
+
+#[cfg(test)]
+mod tests;

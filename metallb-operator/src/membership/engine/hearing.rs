@@ -1,0 +1,218 @@
+//! What comes in.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use metallb_core::model::NodeName;
+
+use super::{Engine, Event, INQUIRIES_MAX, Inquiry};
+use crate::membership::identity::Identity;
+use crate::membership::message::{ADDRESSES_MAX, Body, Message, Standing};
+use crate::membership::peers::Greeted;
+use crate::membership::seal::Opened;
+
+impl Engine {
+    pub(super) fn hear(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+        if self.entry == super::Entry::Outside {
+            return;
+        }
+        let opened = self.config.keys.open(datagram);
+        let Some((Opened { session, sequence, .. }, body)) =
+            opened.ok().and_then(|opened| Body::decode(&opened.body).map(|body| (opened, body)))
+        else {
+            self.counters.refused += 1;
+            return;
+        };
+        if session == self.config.session {
+            return;
+        }
+        if body.to != self.config.session {
+            self.counters.strangers += 1;
+            // It may be a record of long ago: we say who we are, and believe nothing.
+            if self.welcomes_left > 0 && !matches!(body.message, Message::Welcome(_)) {
+                self.welcomes_left -= 1;
+                self.transmit(from, session, Message::Welcome(self.config.me.clone()));
+            }
+            return;
+        }
+        if let Message::Outlived(life) = body.message {
+            // Whoever says so refuses us as a peer, so that it may be none of ours.
+            self.outlive(life);
+            self.greet(from);
+            return;
+        }
+        if let Message::Welcome(identity) = &body.message {
+            if self.welcome(now, from, session, identity).is_none() {
+                return;
+            }
+        } else if self.peers.get(from).is_none_or(|peer| peer.session != session) {
+            // It knows us, and we do not know it.
+            self.counters.strangers += 1;
+            self.greet(from);
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(from) else { return };
+        if !peer.is_fresh(sequence) {
+            self.counters.repeated += 1;
+            return;
+        }
+        peer.heard = now;
+        self.stale |= peer.standing != body.standing;
+        peer.standing = body.standing;
+        let identity = peer.identity.clone();
+        self.counters.received += 1;
+        if let Some(news) = self.watch.hear(now, &identity.node) {
+            self.act(now, news);
+        }
+        self.answer_inquiries(&identity.node);
+        self.handle(now, &identity, body);
+    }
+
+    fn handle(&mut self, now: Instant, from: &Identity, body: Body) {
+        match body.message {
+            Message::Hello | Message::Welcome(_) | Message::Pong | Message::Standing => {}
+            Message::Outlived(_) => {}
+            Message::Ping => self.send_to(now, from.address, Message::Pong),
+            Message::Gossip(bytes) => self.handle_gossip(now, from, &bytes),
+            Message::Ask { about, token } => self.inquire(now, from.address, about, token),
+            Message::Verdict { about, token, heard } => {
+                if let Some(news) = self.watch.judge(now, &from.node, &about, token, heard) {
+                    self.act(now, news);
+                }
+            }
+            Message::Yielding(ips) if ips.len() <= ADDRESSES_MAX => {
+                self.events.push_back(Event::Yielding(from.node.clone(), ips));
+            }
+            Message::Taken(ips) if ips.len() <= ADDRESSES_MAX => {
+                self.events.push_back(Event::Taken(from.node.clone(), ips));
+            }
+            Message::Yielding(_) | Message::Taken(_) => self.counters.refused += 1,
+        }
+    }
+
+    /// `None` when it is not believed.
+    fn welcome(&mut self, now: Instant, from: SocketAddr, session: u64, identity: &Identity) -> Option<()> {
+        if identity.address != from || identity.node == self.config.me.node {
+            self.events.push_back(Event::NameClash { node: identity.node.clone(), address: from });
+            return None;
+        }
+        match self.peers.greet(now, session, identity) {
+            Greeted::Known => {}
+            Greeted::Clash => {
+                self.events.push_back(Event::NameClash { node: identity.node.clone(), address: from });
+                return None;
+            }
+            Greeted::Outlived(life) => {
+                self.transmit(from, session, Message::Outlived(life));
+                return None;
+            }
+            Greeted::Full => return None,
+            Greeted::New => {
+                self.stale = true;
+                self.transmit(from, session, Message::Welcome(self.config.me.clone()));
+                // It lives, so it is a member; unless gossip holds it for dead, which only a new identity ends.
+                let alive = std::iter::once(foca::Member::alive(identity.clone()));
+                let _ = self.foca.apply_many(alive, true, &mut self.runtime);
+                let is_member = self.foca.iter_members().any(|member| member.id() == identity);
+                if !is_member || self.foca.num_members() <= FEEDS {
+                    self.announce_to(from);
+                }
+                for message in self.waiting.take(from) {
+                    self.transmit(from, session, message);
+                }
+            }
+        }
+        if let super::Entry::Entering(_) = self.entry
+            && self.contacts.iter().all(|contact| self.peers.get(*contact).is_some())
+        {
+            self.enter();
+        }
+        Some(())
+    }
+
+    /// We are taken for an earlier life of ours: we call ourselves a later one.
+    fn outlive(&mut self, life: u64) {
+        if (self.config.me.life..LIFE_MAX).contains(&life) {
+            self.config.me.life = life + 1;
+            let _ = self.foca.change_identity(self.config.me.clone(), &mut self.runtime);
+        }
+    }
+
+    fn handle_gossip(&mut self, now: Instant, from: &Identity, bytes: &[u8]) {
+        // A member speaks for itself only.
+        let mut header = bytes;
+        let source = foca::Codec::<Identity>::decode_header(&mut foca::PostcardCodec, &mut header).ok();
+        let Some(header) = source.filter(|header| header.src.node == from.node && header.src.address == from.address)
+        else {
+            self.counters.refused += 1;
+            return;
+        };
+        if let Some(peer) = self.peers.get_mut(from.address) {
+            peer.identity.life = header.src.life;
+        }
+        // What gossip cannot read it refuses whole; there is nobody to tell.
+        let _ = self.foca.handle_data(bytes, &mut self.runtime);
+        self.drain_foca(now);
+    }
+
+    /// Tries the node, twice, before it says that it does not answer.
+    fn inquire(&mut self, now: Instant, asker: SocketAddr, about: NodeName, token: u32) {
+        if about == self.config.me.node {
+            return self.send_to(now, asker, Message::Verdict { about, token, heard: true });
+        }
+        let Some(address) = self.address_of(&about) else {
+            // We never heard of it: no reason to contradict, and none to agree.
+            return;
+        };
+        self.inquiries.retain(|inquiry| inquiry.asker != asker || inquiry.about != about);
+        if self.inquiries.len() < INQUIRIES_MAX {
+            self.send_to(now, address, Message::Ping);
+            let inquiry =
+                Inquiry { about, asker, token, again: Some(now + VERDICT_AFTER / 2), until: now + VERDICT_AFTER };
+            self.inquiries.push(inquiry);
+        }
+    }
+
+    fn answer_inquiries(&mut self, heard: &NodeName) {
+        let answered: Vec<Inquiry> = self.inquiries.extract_if(.., |inquiry| inquiry.about == *heard).collect();
+        self.give_verdicts(answered, true);
+    }
+
+    pub(super) fn run_inquiries(&mut self, now: Instant) {
+        let ended: Vec<Inquiry> = self.inquiries.extract_if(.., |inquiry| inquiry.until <= now).collect();
+        self.give_verdicts(ended, false);
+        let mut again = Vec::new();
+        for inquiry in &mut self.inquiries {
+            if inquiry.again.is_some_and(|at| at <= now) {
+                inquiry.again = None;
+                again.push(inquiry.about.clone());
+            }
+        }
+        for node in again {
+            self.send(now, &node, Message::Ping);
+        }
+    }
+
+    fn give_verdicts(&mut self, inquiries: Vec<Inquiry>, heard: bool) {
+        for Inquiry { about, asker, token, .. } in inquiries {
+            if let Some(session) = self.peers.get(asker).map(|peer| peer.session) {
+                self.transmit(asker, session, Message::Verdict { about, token, heard });
+            }
+        }
+    }
+
+    /// What we say about ourselves.
+    #[must_use]
+    pub const fn standing(&self) -> Standing {
+        self.standing
+    }
+}
+
+/// Of how many members we ask for all they know when we come.
+const FEEDS: usize = 3;
+
+/// Numbers of lives are microseconds; higher ones than this are not learned from others, so that none can use them up.
+const LIFE_MAX: u64 = 1 << 62;
+
+/// How long we try a node on behalf of another member.
+const VERDICT_AFTER: Duration = Duration::from_millis(120);

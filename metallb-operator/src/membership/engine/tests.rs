@@ -1,0 +1,230 @@
+//! A few engines on a perfect or broken network; the simulator in `tests/sim_membership.rs` has the rest.
+
+use super::*;
+use crate::membership::seal::DATAGRAM_MAX;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Engines that hear each other after a millisecond.
+struct World {
+    now: Instant,
+    engines: Vec<Option<Engine>>,
+    flying: VecDeque<(Instant, SocketAddr, Transmit)>,
+    log: Vec<(usize, Event)>,
+    /// Whether a datagram may pass from one host to another.
+    passes: fn(SocketAddr, SocketAddr) -> bool,
+    lives: u64,
+}
+
+fn address(index: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, index as u8], 7946))
+}
+
+fn node(index: usize) -> NodeName {
+    format!("n{index}").into()
+}
+
+fn config(index: usize, life: u64) -> Config {
+    Config {
+        me: Identity { node: node(index), address: address(index), life },
+        session: life << 8 | index as u64,
+        keys: Keyring::new([&b"secret"[..]]),
+        timing: Timing::default(),
+        wan: false,
+    }
+}
+
+impl World {
+    fn new(size: usize) -> Self {
+        let now = Instant::now();
+        let mut world = Self {
+            now,
+            engines: (0..size).map(|_| None).collect(),
+            flying: VecDeque::new(),
+            log: Vec::new(),
+            passes: |_, _| true,
+            lives: 1000,
+        };
+        (0..size).for_each(|index| world.start(index));
+        world.run(500 * MS);
+        world
+    }
+
+    fn start(&mut self, index: usize) {
+        self.lives += 1000;
+        let mut engine = Engine::new(config(index, self.lives), self.lives, self.now);
+        engine.join(self.now, (0..self.engines.len()).map(address));
+        engine.watch(self.now, (0..self.engines.len()).map(node));
+        self.engines[index] = Some(engine);
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            for (index, engine) in self.engines.iter_mut().enumerate() {
+                let Some(engine) = engine else { continue };
+                while let Some(transmit) = engine.poll_transmit() {
+                    assert!(transmit.datagram.len() <= DATAGRAM_MAX);
+                    self.flying.push_back((self.now + MS, address(index), transmit));
+                }
+                self.log.extend(std::iter::from_fn(|| engine.poll_event()).map(|event| (index, event)));
+            }
+            let due = self.engines.iter().flatten().filter_map(Engine::poll_timeout);
+            let Some(next) = due.chain(self.flying.front().map(|(at, ..)| *at)).min().filter(|next| *next <= end)
+            else {
+                break;
+            };
+            self.now = self.now.max(next);
+            while let Some((_, from, transmit)) = self.flying.pop_front_if(|(at, ..)| *at <= self.now) {
+                let index = (0..self.engines.len()).find(|&index| address(index) == transmit.to);
+                if let Some(engine) = index.and_then(|index| self.engines[index].as_mut())
+                    && (self.passes)(from, transmit.to)
+                {
+                    engine.handle_datagram(self.now, from, &transmit.datagram);
+                }
+            }
+            for engine in self.engines.iter_mut().flatten() {
+                engine.handle_timeout(self.now);
+            }
+        }
+        self.now = end;
+    }
+
+    fn engine(&mut self, index: usize) -> &mut Engine {
+        self.engines[index].as_mut().unwrap()
+    }
+
+    fn live(&self, index: usize) -> Vec<&str> {
+        self.engines[index].as_ref().unwrap().live().iter().map(NodeName::as_str).collect()
+    }
+}
+
+#[test]
+fn members_find_each_other_within_milliseconds() {
+    let mut world = World::new(3);
+    for index in 0..3 {
+        assert_eq!(world.live(index), ["n0", "n1", "n2"]);
+        assert!(world.engine(index).has_joined());
+    }
+    let suspected = world.log.iter().any(|(_, event)| matches!(event, Event::Suspected(_)));
+    assert!(!suspected, "{:?}", world.log);
+}
+
+#[test]
+fn a_dead_member_is_gone_within_half_a_second_and_a_restarted_one_is_back_at_once() {
+    let mut world = World::new(3);
+    world.run(3000 * MS);
+    world.engines[2] = None;
+    world.run(450 * MS);
+    for index in 0..2 {
+        assert_eq!(world.live(index), ["n0", "n1"], "{:?}", world.log);
+    }
+    world.run(10_000 * MS);
+    assert_eq!(world.live(0), ["n0", "n1"], "gossip agrees");
+    world.start(2);
+    world.run(20 * MS);
+    for index in 0..3 {
+        assert_eq!(world.live(index), ["n0", "n1", "n2"]);
+    }
+}
+
+#[test]
+fn a_member_that_one_other_does_not_hear_is_not_gone() {
+    let mut world = World::new(3);
+    world.passes = |from, to| ![(address(0), address(2)), (address(2), address(0))].contains(&(from, to));
+    world.run(10_000 * MS);
+    assert_eq!(world.live(0), ["n0", "n1", "n2"], "{:?}", world.log);
+    assert_eq!(world.live(2), ["n0", "n1", "n2"]);
+}
+
+#[test]
+fn parts_go_on_alone_and_are_one_again_soon_after_the_partition_heals() {
+    for seconds in [1, 30, 200] {
+        let mut world = World::new(5);
+        world.passes = |from, to| (from.ip() < address(2).ip()) == (to.ip() < address(2).ip());
+        world.run(seconds * 1000 * MS + 500 * MS);
+        assert_eq!(world.live(0), ["n0", "n1"]);
+        assert_eq!(world.live(4), ["n2", "n3", "n4"]);
+        world.passes = |_, _| true;
+        world.run(2000 * MS);
+        for index in 0..5 {
+            assert_eq!(world.live(index), ["n0", "n1", "n2", "n3", "n4"], "after {seconds} s, node {index}");
+        }
+    }
+}
+
+#[test]
+fn who_leaves_is_believed_at_once() {
+    let mut world = World::new(3);
+    let now = world.now;
+    world.engine(1).set_standing(now, Standing::Leaving);
+    world.run(3 * MS);
+    assert_eq!(world.live(0), ["n0", "n2"]);
+    let now = world.now;
+    world.engine(1).leave(now);
+    world.run(10 * MS);
+    world.engines[1] = None;
+    world.run(10_000 * MS);
+    let suspected = world.log.iter().any(|(_, event)| matches!(event, Event::Gone { .. }));
+    assert!(!suspected, "{:?}", world.log);
+}
+
+#[test]
+fn a_clock_set_back_between_two_lives_does_not_keep_a_node_out() {
+    let mut world = World::new(3);
+    world.engines[2] = None;
+    world.run(100 * MS);
+    world.lives = 0;
+    world.start(2);
+    world.run(1500 * MS);
+    for index in 0..3 {
+        assert_eq!(world.live(index), ["n0", "n1", "n2"], "{:?}", world.log);
+    }
+}
+
+#[test]
+fn a_second_host_under_a_name_that_lives_is_not_believed() {
+    let mut world = World::new(3);
+    let mut impostor = config(1, 1_000_000);
+    impostor.me.address = address(3);
+    let mut impostor = Engine::new(impostor, 1, world.now);
+    impostor.join(world.now, [address(0)]);
+    world.engines.push(Some(impostor));
+    world.run(5000 * MS);
+    assert!(world.log.iter().any(|(index, event)| *index == 0 && matches!(event, Event::NameClash { .. })));
+    assert_eq!(world.engine(0).address_of(&node(1)), Some(address(1)));
+    assert_eq!(world.live(0), ["n0", "n1", "n2"]);
+    assert_eq!(world.live(2), ["n0", "n1", "n2"]);
+}
+
+#[test]
+fn replayed_datagrams_change_nothing() {
+    let mut world = World::new(2);
+    // Everything n1 sends is recorded.
+    let mut record = Vec::new();
+    for _ in 0..200 {
+        world.run(MS);
+        let flying = world.flying.iter();
+        record.extend(
+            flying.filter(|(_, from, _)| *from == address(1)).map(|(_, _, transmit)| transmit.datagram.clone()),
+        );
+    }
+    world.engines[1] = None;
+    world.run(30_000 * MS);
+    assert_eq!(world.live(0), ["n0"]);
+    for datagram in &record {
+        let now = world.now;
+        world.engine(0).handle_datagram(now, address(1), datagram);
+    }
+    world.run(100 * MS);
+    assert_eq!(world.live(0), ["n0"], "the dead do not come back to life from a record");
+    // Neither do they for a later life of ours.
+    world.start(0);
+    for datagram in &record {
+        let now = world.now;
+        world.engine(0).handle_datagram(now, address(1), datagram);
+    }
+    world.run(100 * MS);
+    assert_eq!(world.live(0), ["n0"]);
+    assert!(!record.is_empty());
+}

@@ -1,0 +1,315 @@
+//! Planned moves: the new owner announces before the old one falls silent.
+//!
+//! ```text
+//! old owner                                   new owner
+//! plan without the address
+//! yields: answers, announces no more ──Yielding──>  has it by its own plan: announces it, or announces it anew
+//! silent <──────────────────────────── Taken ─────  when the first round has left
+//! silent anyway after 200 ms
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use metallb_core::model::NodeName;
+use metallb_l2::interface::{Announcement, Scope, Stance};
+
+use super::message::{ADDRESSES_MAX, Message};
+
+/// What this node answers for, between one plan and the next.
+#[derive(Debug, Default)]
+pub struct Handover {
+    held: BTreeMap<IpAddr, Held>,
+    yielding: BTreeMap<IpAddr, Yielding>,
+    /// Who waits to hear that we announced an address.
+    waiting: BTreeMap<IpAddr, (NodeName, Instant)>,
+    changed: bool,
+    again: BTreeSet<IpAddr>,
+    outgoing: VecDeque<(NodeName, Message)>,
+    tally: Tally,
+}
+
+/// How planned moves ended.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Tally {
+    /// Addresses whose new owner said that it has announced them.
+    pub acknowledged: u64,
+    /// Addresses given up without hearing so.
+    pub timed_out: u64,
+}
+
+#[derive(Debug)]
+struct Held {
+    scope: Scope,
+    /// When the first round had left.
+    announced: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Yielding {
+    scope: Scope,
+    to: NodeName,
+    until: Instant,
+    tell_at: Instant,
+}
+
+impl Handover {
+    /// Replaces what is ours. `successors` says who has what is ours no more; what nobody has falls silent at once.
+    pub fn plan(&mut self, now: Instant, mine: BTreeMap<IpAddr, Scope>, successors: &BTreeMap<IpAddr, NodeName>) {
+        let old = std::mem::take(&mut self.held);
+        for (&ip, held) in &old {
+            if let (false, Some(to)) = (mine.contains_key(&ip), successors.get(&ip)) {
+                let scope = held.scope.clone();
+                self.yielding.insert(ip, Yielding { scope, to: to.clone(), until: now + PATIENCE, tell_at: now });
+            }
+        }
+        for (ip, scope) in mine {
+            let announced = match old.get(&ip) {
+                Some(held) if held.scope == scope => held.announced,
+                _ => None,
+            };
+            self.yielding.remove(&ip);
+            self.held.insert(ip, Held { scope, announced });
+        }
+        self.changed |= old.len() != self.held.len()
+            || old.iter().any(|(ip, old)| self.held.get(ip).is_none_or(|held| held.scope != old.scope));
+        self.tell(now);
+    }
+
+    /// Another member is about to give these up for us.
+    pub fn handle_yielding(&mut self, now: Instant, from: &NodeName, ips: &[IpAddr]) {
+        for &ip in ips.iter().take(ADDRESSES_MAX) {
+            match self.held.get(&ip) {
+                // It repeats itself: our answer was lost.
+                Some(Held { announced: Some(at), .. }) if now.saturating_duration_since(*at) < RECENT => {
+                    self.outgoing.push_back((from.clone(), Message::Taken(vec![ip])));
+                    continue;
+                }
+                Some(Held { announced: Some(_), .. }) if !self.waiting.contains_key(&ip) => {
+                    self.again.insert(ip);
+                }
+                _ => {}
+            }
+            // What is not ours yet becomes ours when we learn what the other one knows.
+            if self.waiting.len() < WAITING_MAX || self.waiting.contains_key(&ip) {
+                self.waiting.insert(ip, (from.clone(), now + WAIT));
+            }
+        }
+    }
+
+    /// The new owner has announced these.
+    pub fn handle_taken(&mut self, from: &NodeName, ips: &[IpAddr]) {
+        for ip in ips {
+            if self.yielding.get(ip).is_some_and(|yielding| yielding.to == *from) {
+                self.yielding.remove(ip);
+                self.tally.acknowledged += 1;
+                self.changed = true;
+            }
+        }
+    }
+
+    /// The first round for these has left.
+    pub fn handle_announced(&mut self, now: Instant, ips: &[IpAddr]) {
+        let mut taken: BTreeMap<NodeName, Vec<IpAddr>> = BTreeMap::new();
+        for ip in ips {
+            let Some(held) = self.held.get_mut(ip) else { continue };
+            held.announced = Some(now);
+            if let Some((to, _)) = self.waiting.remove(ip) {
+                taken.entry(to).or_default().push(*ip);
+            }
+        }
+        for (to, ips) in taken {
+            self.send(&to, &ips, Message::Taken);
+        }
+    }
+
+    /// Repeats what was not answered, and gives up what was not taken.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let before = self.yielding.len();
+        self.yielding.retain(|_, yielding| yielding.until > now);
+        let given_up = before - self.yielding.len();
+        self.tally.timed_out += given_up as u64;
+        self.changed |= given_up > 0;
+        self.waiting.retain(|_, (_, until)| *until > now);
+        self.tell(now);
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let yielding = self.yielding.values().map(|yielding| yielding.until.min(yielding.tell_at));
+        yielding.chain(self.waiting.values().map(|(_, until)| *until)).min()
+    }
+
+    /// Everything to answer for, if that changed.
+    pub fn poll_announcements(&mut self) -> Option<Vec<Announcement>> {
+        if !std::mem::take(&mut self.changed) {
+            return None;
+        }
+        let held = self.held.iter().map(|(&ip, held)| (ip, &held.scope, Stance::Hold));
+        let yielding = self.yielding.iter().map(|(&ip, yielding)| (ip, &yielding.scope, Stance::Yield));
+        Some(
+            held.chain(yielding).map(|(ip, scope, stance)| Announcement { ip, scope: scope.clone(), stance }).collect(),
+        )
+    }
+
+    /// Addresses to announce anew, if any.
+    pub fn poll_again(&mut self) -> Option<Vec<IpAddr>> {
+        let again = std::mem::take(&mut self.again);
+        (!again.is_empty()).then(|| again.into_iter().collect())
+    }
+
+    /// The next message to send.
+    pub fn poll_message(&mut self) -> Option<(NodeName, Message)> {
+        self.outgoing.pop_front()
+    }
+
+    /// Whether nothing is being given up.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.yielding.is_empty()
+    }
+
+    /// How planned moves ended so far.
+    #[must_use]
+    pub const fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    fn tell(&mut self, now: Instant) {
+        let mut due: BTreeMap<NodeName, Vec<IpAddr>> = BTreeMap::new();
+        for (&ip, yielding) in self.yielding.iter_mut().filter(|(_, yielding)| yielding.tell_at <= now) {
+            yielding.tell_at = now + REPEAT;
+            due.entry(yielding.to.clone()).or_default().push(ip);
+        }
+        for (to, ips) in due {
+            self.send(&to, &ips, Message::Yielding);
+        }
+    }
+
+    fn send(&mut self, to: &NodeName, ips: &[IpAddr], message: fn(Vec<IpAddr>) -> Message) {
+        self.outgoing.extend(ips.chunks(ADDRESSES_MAX).map(|ips| (to.clone(), message(ips.to_vec()))));
+    }
+}
+
+/// How long the old owner answers at most while the new one does not say that it has announced.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// How often it repeats that it gives up.
+const REPEAT: Duration = Duration::from_millis(40);
+
+/// An announcement is as good as new for so long.
+const RECENT: Duration = Duration::from_millis(150);
+
+/// How long the new owner remembers who waits, should it learn later that it is the new owner.
+const WAIT: Duration = Duration::from_millis(500);
+
+/// Addresses that are waited for at most, whatever is claimed.
+const WAITING_MAX: usize = 65_536;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn mine(ips: &[&str]) -> BTreeMap<IpAddr, Scope> {
+        ips.iter().map(|ip| (ip.parse().unwrap(), Scope::All)).collect()
+    }
+
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    fn stances(handover: &mut Handover) -> Vec<(String, Stance)> {
+        let changed = handover.poll_announcements().expect("a change");
+        changed.into_iter().map(|announcement| (announcement.ip.to_string(), announcement.stance)).collect()
+    }
+
+    #[test]
+    fn old_owner_answers_until_the_new_one_has_announced() {
+        let now = start();
+        let (mut old, mut new) = (Handover::default(), Handover::default());
+        let (a, b) = (NodeName::from("a"), NodeName::from("b"));
+        let ip: IpAddr = "10.0.0.1".parse().unwrap();
+        old.plan(now, mine(&["10.0.0.1"]), &BTreeMap::new());
+        old.handle_announced(now, &[ip]);
+        assert_eq!(stances(&mut old), [("10.0.0.1".to_owned(), Stance::Hold)]);
+
+        let later = now + 500 * MS;
+        old.plan(later, BTreeMap::new(), &BTreeMap::from([(ip, b.clone())]));
+        assert_eq!(stances(&mut old), [("10.0.0.1".to_owned(), Stance::Yield)]);
+        let (to, Message::Yielding(ips)) = old.poll_message().unwrap() else { panic!("no word to the new owner") };
+        assert_eq!(to, b);
+
+        // The new owner learns of it first, and only then that the address is its own.
+        new.handle_yielding(later, &a, &ips);
+        assert_eq!(new.poll_message(), None);
+        new.plan(later + 5 * MS, mine(&["10.0.0.1"]), &BTreeMap::new());
+        assert_eq!(stances(&mut new), [("10.0.0.1".to_owned(), Stance::Hold)]);
+        assert_eq!(new.poll_message(), None, "nothing was announced yet");
+        new.handle_announced(later + 6 * MS, &[ip]);
+        let (to, Message::Taken(ips)) = new.poll_message().unwrap() else { panic!("no answer") };
+        assert_eq!(to, a);
+
+        old.handle_taken(&b, &ips);
+        assert_eq!(stances(&mut old), []);
+        assert!(old.is_settled());
+        assert_eq!(old.tally(), Tally { acknowledged: 1, timed_out: 0 });
+    }
+
+    #[test]
+    fn an_owner_that_always_was_announces_anew_for_the_one_that_stood_in() {
+        let now = start();
+        let mut owner = Handover::default();
+        let ip: IpAddr = "fd00::1".parse().unwrap();
+        owner.plan(now, mine(&["fd00::1"]), &BTreeMap::new());
+        owner.handle_announced(now, &[ip]);
+        let later = now + 500 * MS;
+        owner.handle_yielding(later, &"b".into(), &[ip]);
+        assert_eq!(owner.poll_again(), Some(vec![ip]));
+        owner.handle_yielding(later + 40 * MS, &"b".into(), &[ip]);
+        assert_eq!(owner.poll_again(), None, "once is enough");
+        owner.handle_announced(later + 41 * MS, &[ip]);
+        assert_eq!(owner.poll_message(), Some(("b".into(), Message::Taken(vec![ip]))));
+        owner.handle_yielding(later + 80 * MS, &"b".into(), &[ip]);
+        assert_eq!(owner.poll_message(), Some(("b".into(), Message::Taken(vec![ip]))), "the answer was lost");
+        assert_eq!(owner.poll_again(), None);
+    }
+
+    #[test]
+    fn silence_of_the_new_owner_is_waited_for_200_ms_and_no_longer() {
+        let now = start();
+        let mut old = Handover::default();
+        let ip: IpAddr = "10.0.0.1".parse().unwrap();
+        old.plan(now, mine(&["10.0.0.1"]), &BTreeMap::new());
+        old.plan(now, BTreeMap::new(), &BTreeMap::from([(ip, "b".into())]));
+        let mut said = 0;
+        while let Some(next) = old.poll_timeout() {
+            said += std::iter::from_fn(|| old.poll_message()).count();
+            old.handle_timeout(next);
+            assert!(next <= now + 200 * MS);
+        }
+        assert!(old.is_settled());
+        assert_eq!(said, 5);
+        assert_eq!(stances(&mut old), []);
+        // A stranger's word changes nothing.
+        old.plan(now, mine(&["10.0.0.1"]), &BTreeMap::new());
+        old.plan(now, BTreeMap::new(), &BTreeMap::from([(ip, "b".into())]));
+        old.handle_taken(&"c".into(), &[ip]);
+        assert!(!old.is_settled());
+    }
+
+    #[test]
+    fn an_address_that_returns_while_it_is_yielded_is_held_again() {
+        let now = start();
+        let mut old = Handover::default();
+        let ip: IpAddr = "10.0.0.1".parse().unwrap();
+        old.plan(now, mine(&["10.0.0.1"]), &BTreeMap::new());
+        old.plan(now, BTreeMap::new(), &BTreeMap::from([(ip, "b".into())]));
+        old.plan(now, mine(&["10.0.0.1"]), &BTreeMap::new());
+        assert_eq!(stances(&mut old), [("10.0.0.1".to_owned(), Stance::Hold)]);
+        assert!(old.is_settled());
+    }
+}

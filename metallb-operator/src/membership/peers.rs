@@ -1,0 +1,222 @@
+//! Hosts we talk to: their sessions, and which of their datagrams were seen.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use metallb_core::model::NodeName;
+
+use super::identity::Identity;
+use super::message::{Message, Standing};
+
+/// All of them, by address.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    by_address: BTreeMap<SocketAddr, Peer>,
+    by_node: BTreeMap<NodeName, SocketAddr>,
+}
+
+/// One host.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// Who it says it is.
+    pub(super) identity: Identity,
+    /// Its session.
+    pub(super) session: u64,
+    /// When it was heard last.
+    pub(super) heard: Instant,
+    /// What it says about itself.
+    pub(super) standing: Standing,
+    /// The highest sequence number seen, and which of the 64 up to it were.
+    window: (u64, u64),
+}
+
+/// What came of a `Welcome`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Greeted {
+    /// It was known.
+    Known,
+    /// It is new, or in a new life.
+    New,
+    /// It is an earlier life of a node whose present one is this.
+    Outlived(u64),
+    /// Its name belongs to another host that lives.
+    Clash,
+    /// There are too many.
+    Full,
+}
+
+impl Peers {
+    pub(super) fn get(&self, address: SocketAddr) -> Option<&Peer> {
+        self.by_address.get(&address)
+    }
+
+    pub(super) fn get_mut(&mut self, address: SocketAddr) -> Option<&mut Peer> {
+        self.by_address.get_mut(&address)
+    }
+
+    pub(super) fn by_node(&self, node: &NodeName) -> Option<&Peer> {
+        self.by_address.get(self.by_node.get(node)?)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Peer> {
+        self.by_address.values()
+    }
+
+    /// Takes in who sits at an address, as proven by a datagram of this session.
+    pub(super) fn greet(&mut self, now: Instant, session: u64, identity: &Identity) -> Greeted {
+        let address = identity.address;
+        if let Some(known) = self.by_address.get_mut(&address)
+            && known.session == session
+            && known.identity.node == identity.node
+        {
+            known.identity.life = known.identity.life.max(identity.life);
+            return Greeted::Known;
+        }
+        if let Some(holder) = self.by_node(&identity.node)
+            && holder.identity.address != address
+            && now.saturating_duration_since(holder.heard) < CLASH_AFTER
+        {
+            return Greeted::Clash;
+        }
+        if let Some(known) = self.by_node(&identity.node)
+            && known.identity.life > identity.life
+        {
+            return Greeted::Outlived(known.identity.life);
+        }
+        if self.by_address.len() >= PEERS_MAX && !self.by_address.contains_key(&address) {
+            return Greeted::Full;
+        }
+        self.forget(address);
+        if let Some(elsewhere) = self.by_node.get(&identity.node).copied() {
+            self.forget(elsewhere);
+        }
+        self.by_node.insert(identity.node.clone(), address);
+        let peer = Peer { identity: identity.clone(), session, heard: now, standing: Standing::Able, window: (0, 0) };
+        self.by_address.insert(address, peer);
+        Greeted::New
+    }
+
+    /// Forgets those that were silent for long.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let silent: Vec<SocketAddr> = self
+            .by_address
+            .values()
+            .filter(|peer| now.saturating_duration_since(peer.heard) > FORGET_AFTER)
+            .map(|peer| peer.identity.address)
+            .collect();
+        silent.into_iter().for_each(|address| self.forget(address));
+    }
+
+    fn forget(&mut self, address: SocketAddr) {
+        if let Some(old) = self.by_address.remove(&address)
+            && self.by_node.get(&old.identity.node) == Some(&address)
+        {
+            self.by_node.remove(&old.identity.node);
+        }
+    }
+}
+
+impl Peer {
+    /// Whether this sequence number was not seen before. Those far behind count as seen.
+    pub(super) fn is_fresh(&mut self, sequence: u64) -> bool {
+        let (highest, seen) = &mut self.window;
+        if sequence > *highest {
+            let ahead = sequence - *highest;
+            *seen = if ahead < 64 { *seen << ahead } else { 0 } | 1;
+            *highest = sequence;
+            return true;
+        }
+        let behind = *highest - sequence;
+        let bit = if behind < 64 { 1 << behind } else { return false };
+        let fresh = *seen & bit == 0;
+        *seen |= bit;
+        fresh
+    }
+}
+
+/// Messages to hosts whose session is not known yet.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    by_address: BTreeMap<SocketAddr, (Instant, VecDeque<Message>)>,
+}
+
+impl Waiting {
+    /// Keeps a message; older ones make room. Whether the host should be greeted now.
+    pub(super) fn push(&mut self, now: Instant, to: SocketAddr, message: Message) -> bool {
+        if self.by_address.len() >= PEERS_MAX {
+            return false;
+        }
+        let (greeted, queue) = self.by_address.entry(to).or_insert_with(|| (now, VecDeque::new()));
+        let first = queue.is_empty();
+        if queue.len() >= WAITING_MAX {
+            queue.pop_front();
+        }
+        queue.push_back(message);
+        let again = now.saturating_duration_since(*greeted) >= GREET_AGAIN;
+        if again {
+            *greeted = now;
+        }
+        first || again
+    }
+
+    pub(super) fn take(&mut self, to: SocketAddr) -> VecDeque<Message> {
+        self.by_address.remove(&to).map(|(_, queue)| queue).unwrap_or_default()
+    }
+
+    /// Forgets what waits for hosts that do not answer.
+    pub(super) fn expire(&mut self, now: Instant) {
+        self.by_address.retain(|_, (since, _)| now.saturating_duration_since(*since) < WAIT_AT_MOST);
+    }
+}
+
+/// How many hosts are kept; twice the largest cluster that Kubernetes supports.
+const PEERS_MAX: usize = 10_000;
+
+/// For how long after it was heard a name is not given to another host.
+const CLASH_AFTER: Duration = Duration::from_secs(5);
+
+const FORGET_AFTER: Duration = Duration::from_secs(120);
+const GREET_AGAIN: Duration = Duration::from_millis(50);
+const WAIT_AT_MOST: Duration = Duration::from_secs(3);
+const WAITING_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sequence_number_is_fresh_once_and_only_within_the_window() {
+        let identity = Identity { node: "n".into(), address: "10.0.0.1:7946".parse().unwrap(), life: 1 };
+        let mut peers = Peers::default();
+        let now = Instant::now();
+        assert_eq!(peers.greet(now, 1, &identity), Greeted::New);
+        let peer = peers.get_mut(identity.address).unwrap();
+        for (sequence, fresh) in [
+            (5, true),
+            (5, false),
+            (4, true),
+            (4, false),
+            (100, true),
+            (36, false),
+            (37, true),
+            (37, false),
+            (99, true),
+        ] {
+            assert_eq!(peer.is_fresh(sequence), fresh, "{sequence}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_lives_is_not_given_to_another_host() {
+        let first = Identity { node: "n".into(), address: "10.0.0.1:7946".parse().unwrap(), life: 1 };
+        let second = Identity { address: "10.0.0.2:7946".parse().unwrap(), life: 9, ..first.clone() };
+        let mut peers = Peers::default();
+        let now = Instant::now();
+        assert_eq!(peers.greet(now, 1, &first), Greeted::New);
+        assert_eq!(peers.greet(now, 1, &first), Greeted::Known);
+        assert_eq!(peers.greet(now + Duration::from_secs(1), 2, &second), Greeted::Clash);
+        assert_eq!(peers.greet(now + CLASH_AFTER, 2, &second), Greeted::New);
+        assert!(peers.get(first.address).is_none());
+    }
+}

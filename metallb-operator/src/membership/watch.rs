@@ -1,0 +1,380 @@
+//! Watching those whose addresses we would inherit, directly and often.
+//!
+//! ```text
+//! heard ──100 ms── ping ──50── ping ──50── ping ──50── suspected: others are asked, pings go on
+//!   any sign of life from the node itself ends it; "it answers me" of another member delays the next question
+//!   "it does not answer me" of one member, contradicted by none ── gone
+//! ```
+//!
+//! Nobody is gone on our word alone, unless there is nobody else: in a cluster of two, or when nobody at all has answered for
+//! [`Timing::isolated`]. A stall of this process is no silence of others: what counts is pings that were sent and not answered.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use metallb_core::model::NodeName;
+
+/// How patient watching is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Timing {
+    /// How long after it was heard a node is pinged.
+    pub interval: Duration,
+    /// How long after a ping without an answer the next one follows.
+    pub retry: Duration,
+    /// After how many pings without an answer others are asked.
+    pub pings: u32,
+    /// How long others may take to say whether they hear it.
+    pub verdict: Duration,
+    /// After what silence our own word is enough, when nobody answered the question either.
+    pub isolated: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_millis(100),
+            retry: Duration::from_millis(50),
+            pings: 3,
+            verdict: Duration::from_millis(200),
+            isolated: Duration::from_secs(1),
+        }
+    }
+}
+
+/// The watched nodes.
+#[derive(Debug)]
+pub(super) struct Watch {
+    timing: Timing,
+    /// The interval for few.
+    interval: Duration,
+    nodes: BTreeMap<NodeName, Watched>,
+    /// What is still wanted; those that are gone stay watched beyond.
+    wanted: BTreeSet<NodeName>,
+    tokens: u32,
+}
+
+#[derive(Debug)]
+struct Watched {
+    heard: Instant,
+    /// Pings since then, and when the next one is due.
+    pings: u32,
+    next_ping: Instant,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Steady,
+    Suspected(Question),
+    Gone,
+}
+
+/// A question to others and what came of it.
+#[derive(Debug)]
+struct Question {
+    token: u32,
+    asked: BTreeSet<NodeName>,
+    /// Who did not hear it either.
+    deaf: BTreeSet<NodeName>,
+    deadline: Instant,
+    /// When anybody answered last.
+    answered: Option<Instant>,
+}
+
+/// What is to be done or told.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Action {
+    Ping(NodeName),
+    Ask {
+        witness: NodeName,
+        about: NodeName,
+        token: u32,
+    },
+    Suspected(NodeName),
+    /// It lives after all.
+    Refuted(NodeName),
+    Gone(NodeName, Instant),
+    /// It was gone and is heard again.
+    Back(NodeName),
+}
+
+impl Watch {
+    pub(super) fn new(timing: Timing) -> Self {
+        Self { interval: timing.interval, timing, nodes: BTreeMap::new(), wanted: BTreeSet::new(), tokens: 0 }
+    }
+
+    /// Replaces the nodes to watch.
+    pub(super) fn set(&mut self, now: Instant, wanted: BTreeSet<NodeName>) {
+        self.nodes.retain(|node, watched| wanted.contains(node) || !matches!(watched.state, State::Steady));
+        // Watching many must not cost more and more.
+        self.timing.interval = self.interval.max(PER_NODE * u32::try_from(wanted.len()).unwrap_or(u32::MAX));
+        for node in &wanted {
+            self.nodes.entry(node.clone()).or_insert_with(|| Watched {
+                heard: now,
+                pings: 0,
+                next_ping: now + self.timing.interval,
+                state: State::Steady,
+            });
+        }
+        self.wanted = wanted;
+    }
+
+    /// Leaves a node to gossip, which says that it is dead.
+    pub(super) fn dismiss(&mut self, node: &NodeName) {
+        self.nodes.remove(node);
+    }
+
+    pub(super) fn is_gone(&self, node: &NodeName) -> bool {
+        self.nodes.get(node).is_some_and(|watched| matches!(watched.state, State::Gone))
+    }
+
+    /// A sign of life from the node itself.
+    pub(super) fn hear(&mut self, now: Instant, node: &NodeName) -> Option<Action> {
+        let watched = self.nodes.get_mut(node)?;
+        watched.heard = now;
+        watched.pings = 0;
+        watched.next_ping = now + self.timing.interval;
+        let news = match std::mem::replace(&mut watched.state, State::Steady) {
+            State::Steady => None,
+            State::Suspected(_) => Some(Action::Refuted(node.clone())),
+            State::Gone => Some(Action::Back(node.clone())),
+        };
+        if !self.wanted.contains(node) {
+            self.nodes.remove(node);
+        }
+        news
+    }
+
+    /// What another member found.
+    pub(super) fn judge(
+        &mut self,
+        now: Instant,
+        witness: &NodeName,
+        about: &NodeName,
+        token: u32,
+        heard: bool,
+    ) -> Option<Action> {
+        let watched = self.nodes.get_mut(about)?;
+        let State::Suspected(question) = &mut watched.state else { return None };
+        if question.token != token || !question.asked.contains(witness) {
+            return None;
+        }
+        question.answered = Some(now);
+        if heard {
+            // It lives, though we do not hear it: we ask again, but not at once.
+            question.asked.clear();
+            question.deaf.clear();
+            question.deadline = now + ASK_AGAIN;
+            return None;
+        }
+        question.deaf.insert(witness.clone());
+        let all = question.deaf.len() == question.asked.len();
+        (all || question.deaf.len() >= ENOUGH).then(|| watched.end(about, now))
+    }
+
+    /// What is due. `others(node)` are the members that can be asked about a node, without it and us.
+    pub(super) fn run_due(&mut self, now: Instant, others: impl Fn(&NodeName) -> Vec<NodeName>) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let timing = self.timing;
+        for (node, watched) in &mut self.nodes {
+            // Those that are due soon go along, so that the process wakes up once for all.
+            let due =
+                watched.next_ping <= now + timing.interval * 3 / 10 && watched.pings == 0 || watched.next_ping <= now;
+            let unanswered = watched.pings >= timing.pings && watched.next_ping <= now;
+            match &mut watched.state {
+                State::Steady if unanswered => {
+                    self.tokens = self.tokens.wrapping_add(1);
+                    actions.push(Action::Suspected(node.clone()));
+                    watched.state = State::Suspected(Question::new(self.tokens, now));
+                }
+                _ => {}
+            }
+            if let State::Suspected(question) = &mut watched.state
+                && question.deadline <= now
+            {
+                let others = others(node);
+                let silent = now.saturating_duration_since(watched.heard);
+                let deaf = !question.deaf.is_empty();
+                let nobody = |at: Instant| now.saturating_duration_since(at) >= timing.isolated;
+                let alone = others.is_empty() || silent >= timing.isolated && question.answered.is_none_or(nobody);
+                if deaf || alone {
+                    actions.push(watched.end(node, now));
+                } else {
+                    self.tokens = self.tokens.wrapping_add(1);
+                    question.token = self.tokens;
+                    question.deadline = now + timing.verdict;
+                    question.deaf.clear();
+                    // Whoever was asked in vain makes room for others.
+                    let (old, fresh): (Vec<_>, Vec<_>) =
+                        others.into_iter().partition(|other| question.asked.contains(other));
+                    question.asked = fresh.into_iter().chain(old).take(WITNESSES).collect();
+                    let ask = |witness: &NodeName| Action::Ask {
+                        witness: witness.clone(),
+                        about: node.clone(),
+                        token: question.token,
+                    };
+                    actions.extend(question.asked.iter().map(ask));
+                }
+            }
+            if due {
+                actions.push(Action::Ping(node.clone()));
+                watched.pings = watched.pings.saturating_add(1);
+                watched.next_ping = match watched.state {
+                    State::Gone => now + GONE_PING,
+                    _ => now + timing.retry,
+                };
+            }
+        }
+        actions
+    }
+
+    pub(super) fn next(&self) -> Option<Instant> {
+        let next = |watched: &Watched| match &watched.state {
+            State::Suspected(question) => watched.next_ping.min(question.deadline),
+            State::Steady | State::Gone => watched.next_ping,
+        };
+        self.nodes.values().map(next).min()
+    }
+}
+
+impl Watched {
+    fn end(&mut self, node: &NodeName, now: Instant) -> Action {
+        self.state = State::Gone;
+        self.next_ping = now + GONE_PING;
+        Action::Gone(node.clone(), self.heard)
+    }
+}
+
+impl Question {
+    fn new(token: u32, now: Instant) -> Self {
+        Self { token, asked: BTreeSet::new(), deaf: BTreeSet::new(), deadline: now, answered: None }
+    }
+}
+
+/// What the interval is at least for each watched node: 200 pings per second are the most.
+const PER_NODE: Duration = Duration::from_millis(5);
+
+/// How many others are asked at once.
+const WITNESSES: usize = 3;
+
+/// How many that do not hear it either are enough, whatever the others might say.
+const ENOUGH: usize = 2;
+
+/// After another member heard it, how long until the next question.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// How often those that are gone are pinged, to see them return.
+const GONE_PING: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    fn names(names: &[&str]) -> Vec<NodeName> {
+        names.iter().map(|&name| name.into()).collect()
+    }
+
+    /// Runs every due action until `end`, and returns when each happened.
+    fn run(watch: &mut Watch, from: Instant, end: Duration, others: &[&str]) -> Vec<(u128, Action)> {
+        let mut log = Vec::new();
+        while let Some(next) = watch.next().filter(|next| *next <= from + end) {
+            for action in watch.run_due(next, |_| names(others)) {
+                log.push(((next - from).as_millis(), action));
+            }
+        }
+        log
+    }
+
+    fn gone_at(log: &[(u128, Action)]) -> Option<u128> {
+        log.iter().find(|(_, action)| matches!(action, Action::Gone(..))).map(|(at, _)| *at)
+    }
+
+    #[test]
+    fn in_a_cluster_of_two_silence_is_enough() {
+        let now = start();
+        let mut watch = Watch::new(Timing::default());
+        watch.set(now, names(&["x"]).into_iter().collect());
+        let log = run(&mut watch, now, 1000 * MS, &[]);
+        assert_eq!(gone_at(&log), Some(250), "{log:?}");
+    }
+
+    #[test]
+    fn one_other_member_must_agree() {
+        let now = start();
+        let mut watch = Watch::new(Timing::default());
+        watch.set(now, names(&["x"]).into_iter().collect());
+        let log = run(&mut watch, now, 300 * MS, &["w"]);
+        let Some(Action::Ask { token, .. }) =
+            log.iter().map(|(_, action)| action).find(|action| matches!(action, Action::Ask { .. }))
+        else {
+            panic!("nobody was asked: {log:?}")
+        };
+        assert_eq!(gone_at(&log), None);
+        let at = now + 370 * MS;
+        let judged = watch.judge(at, &"w".into(), &"x".into(), *token, false);
+        assert_eq!(judged, Some(Action::Gone("x".into(), now)));
+        assert!(watch.is_gone(&"x".into()));
+        assert_eq!(watch.hear(at + MS, &"x".into()), Some(Action::Back("x".into())));
+    }
+
+    #[test]
+    fn who_was_not_asked_has_no_say() {
+        let now = start();
+        let mut watch = Watch::new(Timing::default());
+        watch.set(now, names(&["x"]).into_iter().collect());
+        run(&mut watch, now, 300 * MS, &["w"]);
+        assert_eq!(watch.judge(now + 300 * MS, &"liar".into(), &"x".into(), 2, false), None);
+        assert_eq!(watch.judge(now + 300 * MS, &"w".into(), &"x".into(), 77, false), None);
+        assert!(!watch.is_gone(&"x".into()));
+    }
+
+    #[test]
+    fn a_member_that_hears_it_keeps_it_alive() {
+        let now = start();
+        let mut watch = Watch::new(Timing::default());
+        watch.set(now, names(&["x"]).into_iter().collect());
+        let mut at = Duration::ZERO;
+        for _ in 0..20 {
+            at += 200 * MS;
+            let asked: Vec<_> = run(&mut watch, now, at, &["w", "v"])
+                .into_iter()
+                .filter_map(|(_, action)| match action {
+                    Action::Ask { witness, token, .. } => Some((witness, token)),
+                    Action::Gone(..) => panic!("gone at {at:?}"),
+                    _ => None,
+                })
+                .collect();
+            for (witness, token) in asked {
+                watch.judge(now + at, &witness, &"x".into(), token, witness.as_str() == "w");
+            }
+        }
+        assert!(!watch.is_gone(&"x".into()));
+    }
+
+    #[test]
+    fn when_nobody_answers_at_all_we_are_on_our_own_after_a_second() {
+        let now = start();
+        let mut watch = Watch::new(Timing::default());
+        watch.set(now, names(&["x"]).into_iter().collect());
+        let log = run(&mut watch, now, 3000 * MS, &["w", "v"]);
+        let gone = gone_at(&log).unwrap();
+        assert!((1000..1300).contains(&gone), "{gone}");
+    }
+
+    #[test]
+    fn a_stall_of_ours_is_no_silence_of_theirs() {
+        let now = start();
+        let mut watch = Watch::new(Timing::default());
+        watch.set(now, names(&["x"]).into_iter().collect());
+        let awake = now + Duration::from_secs(30);
+        let actions = watch.run_due(awake, |_| Vec::new());
+        assert_eq!(actions, [Action::Ping("x".into())]);
+        assert_eq!(watch.hear(awake + MS, &"x".into()), None);
+    }
+}
