@@ -20,6 +20,7 @@ use metallb_l2::io::{Driver, InterfaceFilter, StartError};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use crate::conductor::{self, Conductor, ConductorError};
 use crate::metrics::Metrics;
 
 /// What this process is and may do.
@@ -36,10 +37,14 @@ pub struct Identity {
 /// Announces.
 pub struct Announcer {
     identity: Identity,
+    /// Keeps watch and hands over, where speakers gossip. It ends before the driver, which it commands.
+    conductor: Option<Conductor>,
     l2: Driver,
     bgp: Speaker,
     metrics: Metrics,
     announced: Announced,
+    /// What this node answers for on L2.
+    addresses: BTreeMap<IpAddr, Scope>,
 }
 
 /// What is announced, by Service.
@@ -112,28 +117,33 @@ impl Announcer {
     ) -> Result<Self, StartError> {
         let l2 = Driver::start(filter, seed)?;
         let bgp = Speaker::new(events, seed);
-        Ok(Self { identity, l2, bgp, metrics, announced: Announced::default() })
+        let (announced, addresses) = (Announced::default(), BTreeMap::new());
+        Ok(Self { identity, conductor: None, l2, bgp, metrics, announced, addresses })
+    }
+
+    /// Gossips from now on: who lives is what the speakers tell each other. Nothing is announced on L2 until it is known who is
+    /// there, see [`conductor::Handle::join`].
+    ///
+    /// # Errors
+    /// The socket cannot be opened, or the key cannot be read.
+    pub fn gossip(&mut self, settings: &conductor::Settings) -> Result<conductor::Handle, ConductorError> {
+        let conductor = Conductor::start(settings, self.l2.handle())?;
+        let handle = conductor.handle();
+        self.conductor = Some(conductor);
+        Ok(handle)
     }
 
     /// Brings the announcements in step. Returns what began, ended or failed; repeating what is known returns nothing and sends
     /// nothing.
-    pub fn apply(&mut self, config: &Config, cluster: &Cluster, live: LiveSpeakers) -> Vec<Transition> {
+    pub fn apply(&mut self, config: &Config, cluster: &Cluster) -> Vec<Transition> {
+        let live = self.live(cluster);
         let rules = ElectionRules { live, ignore_exclude_label: self.identity.ignore_exclude_label };
+        let holders = self.holders(cluster);
+        let elections = elections(config, cluster, &rules, &holders);
         let Some(me) = cluster.nodes.get(&self.identity.node) else {
-            return self.commit(Announced::default(), Vec::new(), &BTreeMap::new(), config, None);
+            self.answer_for(BTreeMap::new(), &elections, &holders);
+            return self.commit(Announced::default(), &BTreeMap::new(), config, None);
         };
-        let holders: BTreeMap<&ServiceKey, (&Service, Vec<IpAddr>)> = cluster
-            .services
-            .values()
-            .filter(|service| service.service_type == ServiceType::LoadBalancer)
-            .filter(|service| service.is_of_class(self.identity.class.as_deref()))
-            .filter_map(|service| Some((&service.key, (service, ips_of(service)?))))
-            .collect();
-        let elections = Elections::new(
-            cluster,
-            &rules,
-            holders.values().filter_map(|(service, ips)| Some(Holder { service, pool: config.pool_of(ips)?, ips })),
-        );
         let mine: BTreeSet<&ServiceKey> = elections.owned_by(&self.identity.node).collect();
         let known: BTreeSet<Arc<str>> =
             self.l2.handle().interfaces().into_iter().map(|interface| interface.name).collect();
@@ -172,7 +182,70 @@ impl Announcer {
             }
             announced.l2.insert(key.clone(), L2Announcement { ips: ips.clone(), interfaces: on, failed });
         }
-        self.commit(announced, addresses.into_iter().collect(), &offered, config, Some(me))
+        self.answer_for(addresses, &elections, &holders);
+        self.watch(&elections, &holders);
+        self.commit(announced, &offered, config, Some(me))
+    }
+
+    /// Who takes part in elections: members, where speakers gossip, and else nodes that are not known to be unready.
+    fn live(&self, cluster: &Cluster) -> LiveSpeakers {
+        match self.conductor.as_ref().map(|conductor| conductor.handle().snapshot()) {
+            None => live_by_readiness(cluster),
+            Some(known) if known.joined => LiveSpeakers::Only(known.live),
+            // Others may be there: claiming nothing is the only safe guess.
+            Some(_) => LiveSpeakers::Only(BTreeSet::new()),
+        }
+    }
+
+    /// The Services that hold addresses.
+    fn holders<'a>(&self, cluster: &'a Cluster) -> Holders<'a> {
+        cluster
+            .services
+            .values()
+            .filter(|service| service.service_type == ServiceType::LoadBalancer)
+            .filter(|service| service.is_of_class(self.identity.class.as_deref()))
+            .filter_map(|service| Some((&service.key, (service, ips_of(service)?))))
+            .collect()
+    }
+
+    /// Answers for these addresses on L2, and hands over what is among them no more.
+    fn answer_for(&mut self, addresses: BTreeMap<IpAddr, Scope>, elections: &Elections<'_>, holders: &Holders<'_>) {
+        match &self.conductor {
+            None => self.l2.handle().announce(addresses.clone().into_iter().collect::<Vec<_>>()),
+            Some(conductor) => {
+                let lost = |ip: &IpAddr| self.addresses.contains_key(ip) && !addresses.contains_key(ip);
+                let successors = successors(elections, holders, lost);
+                conductor.handle().plan(addresses.clone(), successors);
+            }
+        }
+        self.addresses = addresses;
+    }
+
+    /// Has those watched that come before this node in an election: it answers for their addresses when they are gone.
+    fn watch(&self, elections: &Elections<'_>, holders: &Holders<'_>) {
+        let Some(conductor) = &self.conductor else { return };
+        let mut before: BTreeSet<NodeName> = BTreeSet::new();
+        for election in holders.keys().filter_map(|key| elections.elect(key)) {
+            let order: Vec<NodeName> = election.owner.into_iter().chain(election.successors).collect();
+            if let Some(place) = order.iter().position(|node| *node == self.identity.node) {
+                before.extend(order.into_iter().take(place));
+            }
+        }
+        conductor.handle().watch(before);
+    }
+
+    /// Hands everything on L2 over to the speakers that come next, and leaves them. Returns when they have it, or after a fraction
+    /// of a second. Does nothing where speakers do not gossip.
+    pub fn hand_over(&mut self, config: &Config, cluster: &Cluster) {
+        let Some(conductor) = &self.conductor else { return };
+        let mut live = conductor.handle().snapshot().live;
+        live.remove(&self.identity.node);
+        let rules =
+            ElectionRules { live: LiveSpeakers::Only(live), ignore_exclude_label: self.identity.ignore_exclude_label };
+        let holders = self.holders(cluster);
+        let elections = elections(config, cluster, &rules, &holders);
+        let successors = successors(&elections, &holders, |ip| self.addresses.contains_key(ip));
+        conductor.handle().leave(successors);
     }
 
     /// What is announced now.
@@ -206,6 +279,34 @@ impl Announcer {
         ] {
             for (ip, value) in values {
                 raise(&metric.with_label_values(&[ip.to_string()]), *value);
+            }
+        }
+        if let Some(conductor) = &self.conductor {
+            let handle = conductor.handle();
+            let known = handle.snapshot();
+            let membership = &self.metrics.membership;
+            membership.members.set(i64::try_from(known.members).unwrap_or(i64::MAX));
+            membership.live.set(i64::try_from(known.live.len()).unwrap_or(i64::MAX));
+            for (label, value) in [
+                ("raised", known.counters.suspected),
+                ("refuted", known.counters.refuted),
+                ("confirmed", known.counters.gone),
+            ] {
+                raise(&membership.suspicions.with_label_values(&[label]), value);
+            }
+            for (label, value) in [
+                ("refused", known.counters.refused),
+                ("stranger", known.counters.strangers),
+                ("repeated", known.counters.repeated),
+            ] {
+                raise(&membership.dropped.with_label_values(&[label]), value);
+            }
+            raise(&membership.sent, known.counters.sent);
+            raise(&membership.bytes_sent, known.counters.bytes_sent);
+            raise(&membership.handovers.with_label_values(&["acknowledged"]), known.handovers.acknowledged);
+            raise(&membership.handovers.with_label_values(&["timed_out"]), known.handovers.timed_out);
+            for took in handle.take_takeovers() {
+                membership.takeover.observe(took.as_secs_f64());
             }
         }
         for (reason, value) in &counters.dropped {
@@ -242,7 +343,8 @@ impl Announcer {
 
     /// Ends everything: peers are told, unless they are to keep the routes until a restart is over.
     pub async fn shutdown(self, keep_routes: bool) {
-        let Self { l2, bgp, .. } = self;
+        let Self { conductor, l2, bgp, .. } = self;
+        drop(conductor);
         bgp.shutdown(keep_routes, SHUTDOWN).await;
         drop(l2);
     }
@@ -250,12 +352,10 @@ impl Announcer {
     fn commit(
         &mut self,
         announced: Announced,
-        addresses: Vec<(IpAddr, Scope)>,
         offered: &BTreeMap<PeerName, BTreeMap<ipnet::IpNet, Route>>,
         config: &Config,
         me: Option<&metallb_core::model::Node>,
     ) -> Vec<Transition> {
-        self.l2.handle().announce(addresses);
         let peers = me.map(|me| peers::configs(config, me)).unwrap_or_default();
         let names: Vec<Arc<str>> = peers.keys().cloned().collect();
         self.bgp.set_peers(peers);
@@ -281,6 +381,37 @@ impl Announcer {
         }
         transitions
     }
+}
+
+/// Services that hold addresses, with these.
+type Holders<'a> = BTreeMap<&'a ServiceKey, (&'a Service, Vec<IpAddr>)>;
+
+fn elections<'a>(
+    config: &'a Config,
+    cluster: &'a Cluster,
+    rules: &'a ElectionRules,
+    holders: &'a Holders<'a>,
+) -> Elections<'a> {
+    let of = |(service, ips): &'a (&'a Service, Vec<IpAddr>)| Some(Holder { service, pool: config.pool_of(ips)?, ips });
+    Elections::new(cluster, rules, holders.values().filter_map(of))
+}
+
+/// Who owns each address for which `wanted` holds.
+fn successors(
+    elections: &Elections<'_>,
+    holders: &Holders<'_>,
+    wanted: impl Fn(&IpAddr) -> bool,
+) -> BTreeMap<IpAddr, NodeName> {
+    let mut successors = BTreeMap::new();
+    for (key, (_, ips)) in holders {
+        let mut wanted = ips.iter().filter(|ip| wanted(ip)).peekable();
+        if wanted.peek().is_some()
+            && let Some(owner) = elections.elect(key).and_then(|election| election.owner)
+        {
+            successors.extend(wanted.map(|&ip| (ip, owner.clone())));
+        }
+    }
+    successors
 }
 
 fn transitions(old: &Announced, new: &Announced) -> Vec<Transition> {

@@ -1,5 +1,7 @@
 //! Gives addresses to Services of a cluster: follows the API, decides with `metallb-core`, writes status and Events.
 
+mod membership_key;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,6 +99,9 @@ pub fn run(args: &ControllerArgs) -> Result<(), ControllerError> {
         };
         let (mut leads, lease_task) = lease::spawn(client.clone(), claimant, stopped.clone());
         let (events, _writer) = events::spawn(client.clone(), "metallb-controller");
+        if !args.ml_secret_name.is_empty() {
+            tokio::spawn(membership_key::ensure(client.clone(), namespace.clone(), args.ml_secret_name.clone()));
+        }
         let (feed, mut updates) = Feed::start(&client, &namespace, Role::Controller);
         let (done, mut written) = mpsc::unbounded_channel();
         let mut controller = Controller {

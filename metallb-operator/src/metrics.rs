@@ -5,7 +5,10 @@
 
 use metallb_core::allocator::PoolCounters;
 use prometheus::core::Collector;
-use prometheus::{Encoder as _, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
 
 /// Every series the process exports, registered once.
 #[derive(Clone, Debug)]
@@ -17,6 +20,8 @@ pub struct Metrics {
     pub client: ClientMetrics,
     /// Series about announcing; written by the speaker.
     pub speaker: SpeakerMetrics,
+    /// Series about membership and failover; written where speakers gossip.
+    pub membership: MembershipMetrics,
 }
 
 /// Pool counters, labelled by `pool`.
@@ -36,6 +41,27 @@ pub struct AllocatorMetrics {
     pub in_use_v6: IntGaugeVec,
     /// Services that hold an address of the pool.
     pub services: IntGaugeVec,
+}
+
+/// Series about the other speakers.
+#[derive(Clone, Debug)]
+pub struct MembershipMetrics {
+    /// Members that gossip knows, this one included.
+    pub members: IntGauge,
+    /// Members that take part in elections.
+    pub live: IntGauge,
+    /// Suspicions; label `outcome`: raised, refuted, confirmed.
+    pub suspicions: IntCounterVec,
+    /// Datagrams that were not believed; label `reason`.
+    pub dropped: IntCounterVec,
+    /// Datagrams sent.
+    pub sent: IntCounter,
+    /// Bytes of these.
+    pub bytes_sent: IntCounter,
+    /// Addresses handed over to another speaker; label `result`.
+    pub handovers: IntCounterVec,
+    /// From the last sign of life of an owner to our announcement of its addresses.
+    pub takeover: Histogram,
 }
 
 /// Counters about configuration and reconciliation.
@@ -162,7 +188,45 @@ impl Metrics {
                 &["peer"],
             ),
         };
-        Self { registry, allocator, client, speaker }
+        let membership = MembershipMetrics {
+            members: gauge(&registry, "metallb_membership_members", "Speakers that gossip knows, this one included"),
+            live: gauge(&registry, "metallb_membership_live", "Speakers that take part in layer2 elections"),
+            suspicions: counter_vec(
+                &registry,
+                "metallb_membership_suspicions_total",
+                "Number of times a watched speaker did not answer, by outcome",
+                &["outcome"],
+            ),
+            dropped: counter_vec(
+                &registry,
+                "metallb_membership_dropped_datagrams_total",
+                "Number of membership datagrams that were not believed, by reason",
+                &["reason"],
+            ),
+            sent: counter(&registry, "metallb_membership_sent_datagrams_total", "Number of membership datagrams sent"),
+            bytes_sent: counter(
+                &registry,
+                "metallb_membership_sent_bytes_total",
+                "Number of bytes of membership datagrams sent",
+            ),
+            handovers: counter_vec(
+                &registry,
+                "metallb_layer2_handovers_total",
+                "Number of IPs handed over to another speaker, by whether it said that it announces them",
+                &["result"],
+            ),
+            takeover: registered(
+                &registry,
+                Histogram::with_opts(
+                    HistogramOpts::new(
+                        "metallb_layer2_takeover_seconds",
+                        "Time from the last sign of life of a dead speaker to the announcement of its IPs by this one",
+                    )
+                    .buckets(vec![0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0]),
+                ),
+            ),
+        };
+        Self { registry, allocator, client, speaker, membership }
     }
 
     /// Adds a collector whose values are computed when they are scraped.

@@ -1,5 +1,6 @@
 //! Announces from one node of a cluster: follows the API, decides with `metallb-core`, sends packets, writes statuses and Events.
 
+mod contacts;
 mod statuses;
 
 use std::collections::BTreeSet;
@@ -14,8 +15,9 @@ use tokio::sync::{mpsc, watch};
 
 use self::statuses::StatusWriter;
 use crate::admin::Admin;
-use crate::announcer::{Announcer, Identity, TransitionKind, live_by_readiness};
+use crate::announcer::{Announcer, Identity, TransitionKind};
 use crate::cli::speaker::SpeakerArgs;
+use crate::conductor::{self, ConductorError};
 use crate::controller::service_notice;
 use crate::exclusion::{self, ExclusionError};
 use crate::feed::{Feed, Role, Touched, Update};
@@ -36,6 +38,12 @@ pub enum SpeakerError {
     /// The host does not allow packet sockets.
     #[error(transparent)]
     Start(#[from] metallb_l2::io::StartError),
+    /// Membership does not start.
+    #[error(transparent)]
+    Membership(#[from] ConductorError),
+    /// The address to gossip on is none.
+    #[error("--ml-bindaddr is no IP address")]
+    BindAddress(#[from] std::net::AddrParseError),
     /// Something of the operating system failed.
     #[error("{what}")]
     Io {
@@ -95,8 +103,13 @@ pub fn run(args: &SpeakerArgs) -> Result<(), SpeakerError> {
             ignore_exclude_label: args.announce.ignore_exclude_lb,
         };
         let filter = exclusion::load(&args.announce.exclude_interfaces)?;
-        let announcer =
+        let mut announcer =
             Announcer::start(identity, filter, admin.metrics.clone(), peer_queue, crate::standalone::seed())?;
+        let settings = args.membership.settings(&node)?.filter(|_| !args.ml_labels.is_empty());
+        let members = match &settings {
+            Some(settings) => Some((announcer.gossip(settings)?, settings.bind.port())),
+            None => None,
+        };
         let (events, _writer) = events::spawn(client.clone(), "metallb-speaker");
         let statuses =
             StatusWriter::spawn(client.clone(), namespace.clone(), node.clone(), args.cluster.pod_name.clone());
@@ -115,6 +128,10 @@ pub fn run(args: &SpeakerArgs) -> Result<(), SpeakerError> {
         };
         let mut tick = tokio::time::interval(REFRESH);
         let mut batch = Vec::new();
+        let mut joining = members.as_ref().map(|(members, port)| {
+            contacts::Contacts::new(client.clone(), &namespace, &args.ml_labels, members.clone(), *port)
+        });
+        let members = members.map(|(members, _)| members);
         loop {
             tokio::select! {
                 _ = terminate.recv() => break,
@@ -122,12 +139,18 @@ pub fn run(args: &SpeakerArgs) -> Result<(), SpeakerError> {
                 count = updates.recv_many(&mut batch, BATCH) => {
                     if count == 0 { break }
                     speaker.take(batch.drain(..));
+                    // Only who knows what to announce is of use to the others.
+                    if speaker.loaded && let Some(joining) = joining.take() {
+                        tokio::spawn(joining.run());
+                    }
                 }
+                () = conductor::changed(members.as_ref()) => if speaker.loaded { speaker.announce() },
                 Some(_) = peer_events.recv() => speaker.publish(),
                 _ = tick.tick() => speaker.refresh(),
             }
         }
         tracing::info!("stopping: answers end, peers are told");
+        speaker.announcer.hand_over(&speaker.config, &speaker.feed.world.cluster);
         speaker.announcer.shutdown(true).await;
         stop.send_replace(true);
         Ok(())
@@ -159,7 +182,7 @@ impl Speaker {
 
     fn announce(&mut self) {
         let cluster = &self.feed.world.cluster;
-        let transitions = self.announcer.apply(&self.config, cluster, live_by_readiness(cluster));
+        let transitions = self.announcer.apply(&self.config, cluster);
         for transition in transitions {
             let (service, node) = (transition.service.to_string(), self.node.as_str());
             match transition.kind {

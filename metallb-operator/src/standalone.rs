@@ -15,8 +15,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::admin::Admin;
-use crate::announcer::{Announcer, Identity, PeerStatus, TransitionKind, live_by_readiness};
+use crate::announcer::{Announcer, Identity, PeerStatus, TransitionKind};
 use crate::cli::standalone::StandaloneArgs;
+use crate::conductor::{self, ConductorError};
 use crate::exclusion::{self, ExclusionError};
 use crate::manifests::{Manifests, ReadError};
 use crate::world::World;
@@ -33,6 +34,12 @@ pub enum StandaloneError {
     /// The host does not allow packet sockets.
     #[error(transparent)]
     Start(#[from] metallb_l2::io::StartError),
+    /// Membership does not start.
+    #[error(transparent)]
+    Membership(#[from] ConductorError),
+    /// The address to gossip on is none.
+    #[error("--ml-bindaddr is no IP address")]
+    BindAddress(#[from] std::net::AddrParseError),
     /// The directory cannot be watched.
     #[error("the manifests can't be watched")]
     Watch(#[from] notify::Error),
@@ -144,7 +151,11 @@ pub fn run(args: StandaloneArgs) -> Result<(), StandaloneError> {
             ignore_exclude_label: args.announce.ignore_exclude_lb,
         };
         let filter = exclusion::load(&args.announce.exclude_interfaces)?;
-        let announcer = Announcer::start(identity, filter, admin.metrics.clone(), events, seed())?;
+        let mut announcer = Announcer::start(identity, filter, admin.metrics.clone(), events, seed())?;
+        let membership = match args.membership.settings(&args.announce.node_name)? {
+            Some(settings) => Some((announcer.gossip(&settings)?, args.contacts(settings.bind.port()))),
+            None => None,
+        };
         let state = load_state(&args.state)?;
         let assigner = Assigner::new(args.lb_class());
         let mut standalone = Standalone {
@@ -159,6 +170,11 @@ pub fn run(args: StandaloneArgs) -> Result<(), StandaloneError> {
         };
         standalone.reload()?;
         standalone.admin.readiness.set("manifests read", true);
+        // Only who knows what to announce is of use to the others.
+        let members = membership.map(|(members, contacts)| {
+            members.join(contacts);
+            members
+        });
         let mut tick = tokio::time::interval(REFRESH);
         loop {
             tokio::select! {
@@ -172,11 +188,13 @@ pub fn run(args: StandaloneArgs) -> Result<(), StandaloneError> {
                         tracing::error!(%error, "manifests could not be read, the last ones stay in force");
                     }
                 }
+                () = conductor::changed(members.as_ref()) => standalone.announce(),
                 Some(_) = peer_events.recv() => standalone.publish(),
                 _ = tick.tick() => standalone.refresh(),
             }
         }
         tracing::info!("stopping: routes are withdrawn, answers end");
+        standalone.hand_over();
         standalone.announcer.shutdown(true).await;
         stop.send_replace(true);
         Ok(())
@@ -194,7 +212,16 @@ impl Standalone {
         self.report(&problems);
         self.assign(&config, &mut world);
         self.config = config;
-        let transitions = self.announcer.apply(&self.config, &world.cluster, live_by_readiness(&world.cluster));
+        self.last_world = Some(world);
+        self.state.problems = problems.iter().map(ToString::to_string).collect();
+        self.announce();
+        Ok(())
+    }
+
+    /// Brings the announcements in step with what is known.
+    fn announce(&mut self) {
+        let Some(world) = &self.last_world else { return };
+        let transitions = self.announcer.apply(&self.config, &world.cluster);
         for transition in transitions {
             let service = transition.service.to_string();
             let node = self.args.announce.node_name.as_str();
@@ -210,10 +237,14 @@ impl Standalone {
                 }
             }
         }
-        self.last_world = Some(world);
-        self.state.problems = problems.iter().map(ToString::to_string).collect();
         self.publish();
-        Ok(())
+    }
+
+    /// Gives what this node answers for to other speakers.
+    fn hand_over(&mut self) {
+        if let Some(world) = &self.last_world {
+            self.announcer.hand_over(&self.config, &world.cluster);
+        }
     }
 
     /// Manifests have no status: what a Service holds stands in our state.

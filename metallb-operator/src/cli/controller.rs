@@ -17,9 +17,9 @@ pub struct ControllerArgs {
     pub(crate) cluster: ClusterArgs,
     #[command(flatten)]
     pub(crate) admin: AdminArgs,
-    /// Accepted for compatibility, without effect: speakers do not gossip yet
-    #[arg(long, env = "METALLB_ML_SECRET_NAME", hide = true)]
-    ml_secret_name: Option<String>,
+    /// Secret to make for the speakers' gossip, unless it exists; empty makes none
+    #[arg(long, env = "METALLB_ML_SECRET_NAME", default_value = "", value_name = "NAME", hide_default_value = true)]
+    pub(crate) ml_secret_name: String,
     /// Accepted for compatibility, without effect
     #[arg(long, env = "METALLB_DEPLOYMENT", hide = true)]
     deployment: Option<String>,

@@ -1,11 +1,12 @@
 //! `metallb speaker`: arguments, and the process around [`crate::speaker`].
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::cli::LogArgs;
 use crate::cli::options::{AdminArgs, ClusterArgs};
+use crate::conductor;
 use crate::speaker::{self, SpeakerError};
 
 /// Arguments of `metallb speaker`.
@@ -20,10 +21,68 @@ pub struct SpeakerArgs {
     pub(crate) admin: AdminArgs,
     #[command(flatten)]
     pub(crate) announce: AnnounceArgs,
+    #[command(flatten)]
+    pub(crate) membership: MembershipArgs,
+    /// Labels of the speaker pods, as a label selector; membership is off without it
+    #[arg(
+        long,
+        env = "METALLB_ML_LABELS",
+        default_value = "",
+        value_name = "SELECTOR",
+        hide_default_value = true,
+        help_heading = "Membership"
+    )]
+    pub(crate) ml_labels: String,
     /// Accepted for compatibility, ignored
     #[arg(long, env = "METALLB_HOST", hide = true)]
     host: Option<String>,
 }
+
+/// How speakers find out who of them lives: by gossip, where an address to listen on is given.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Membership")]
+pub struct MembershipArgs {
+    /// Address to gossip on, where the other speakers reach this one; membership is off without it
+    #[arg(long, env = "METALLB_ML_BIND_ADDR", default_value = "", value_name = "IP", hide_default_value = true)]
+    ml_bindaddr: String,
+    /// UDP port to gossip on, the same on all nodes
+    #[arg(long, env = "METALLB_ML_BIND_PORT", default_value = "7946", value_name = "PORT", value_parser = port)]
+    ml_bindport: u16,
+    /// Directory with the file secretkey, the key of the cluster; without it members talk in plain text
+    #[arg(long, env = "METALLB_ML_SECRET_KEY_PATH", default_value = "", value_name = "DIR", hide_default_value = true)]
+    ml_secret_key_path: String,
+    /// Gossip for long distances between nodes: slower
+    #[arg(long)]
+    ml_wan_config: bool,
+}
+
+impl MembershipArgs {
+    /// What the conductor needs; `None` where membership is off.
+    ///
+    /// # Errors
+    /// The address is none.
+    pub(crate) fn settings(&self, node: &str) -> Result<Option<conductor::Settings>, std::net::AddrParseError> {
+        if self.ml_bindaddr.is_empty() {
+            return Ok(None);
+        }
+        let address: IpAddr = self.ml_bindaddr.parse()?;
+        let keys = Some(PathBuf::from(&self.ml_secret_key_path)).filter(|path| !path.as_os_str().is_empty());
+        Ok(Some(conductor::Settings {
+            node: node.into(),
+            bind: SocketAddr::new(address, self.ml_bindport),
+            keys,
+            wan: self.ml_wan_config,
+        }))
+    }
+}
+
+/// An empty variable counts as none, as upstream.
+fn port(text: &str) -> Result<u16, std::num::ParseIntError> {
+    if text.is_empty() { Ok(DEFAULT_PORT) } else { text.parse() }
+}
+
+/// The port of upstream.
+const DEFAULT_PORT: u16 = 7946;
 
 /// What `speaker` and `standalone` share: who we are and where we may announce.
 #[derive(Clone, Debug, clap::Args)]

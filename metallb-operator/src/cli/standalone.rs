@@ -1,12 +1,12 @@
 //! `metallb standalone`: arguments.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::cli::LogArgs;
 use crate::cli::options::AdminArgs;
-use crate::cli::speaker::AnnounceArgs;
+use crate::cli::speaker::{AnnounceArgs, MembershipArgs};
 use crate::standalone::{self, StandaloneError};
 
 /// Arguments of `metallb standalone`.
@@ -19,6 +19,11 @@ pub struct StandaloneArgs {
     pub(crate) admin: AdminArgs,
     #[command(flatten)]
     pub(crate) announce: AnnounceArgs,
+    #[command(flatten)]
+    pub(crate) membership: MembershipArgs,
+    /// Addresses of the other nodes, each with a port unless it is --ml-bindport
+    #[arg(long, value_name = "ADDR", value_delimiter = ',', value_parser = contact, help_heading = "Membership")]
+    pub(crate) join: Vec<(IpAddr, Option<u16>)>,
     /// Directory of manifests, watched for changes
     #[arg(long, value_name = "DIR")]
     pub(crate) manifests: PathBuf,
@@ -43,7 +48,20 @@ impl StandaloneArgs {
         standalone::run(self).map(|()| ExitCode::SUCCESS)
     }
 
+    /// Where other members may be.
+    pub(crate) fn contacts(&self, port: u16) -> Vec<SocketAddr> {
+        self.join.iter().map(|&(ip, own)| SocketAddr::new(ip, own.unwrap_or(port))).collect()
+    }
+
     pub(crate) fn lb_class(&self) -> Option<&str> {
         Some(self.lb_class.as_str()).filter(|class| !class.is_empty())
+    }
+}
+
+/// An address, with or without a port.
+fn contact(text: &str) -> Result<(IpAddr, Option<u16>), std::net::AddrParseError> {
+    match text.parse::<IpAddr>() {
+        Ok(ip) => Ok((ip, None)),
+        Err(_) => text.parse::<SocketAddr>().map(|address| (address.ip(), Some(address.port()))),
     }
 }

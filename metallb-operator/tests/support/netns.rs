@@ -125,6 +125,12 @@ impl Namespace {
         Process { child: command.spawn().expect("program starts"), log: log.to_owned() }
     }
 
+    /// Where it can be entered.
+    #[allow(dead_code, reason = "shared with labs that do not enter namespaces")]
+    pub(crate) fn path(&self) -> std::path::PathBuf {
+        Path::new("/run/netns").join(&self.name)
+    }
+
     /// The hardware address of an interface.
     pub(crate) fn mac(&self, interface: &str) -> String {
         self.must(&format!("cat /sys/class/net/{interface}/address")).trim().to_owned()

@@ -1,0 +1,506 @@
+//! The thread that keeps watch: it owns the gossip socket, finds out who lives, and hands addresses over to other speakers.
+//!
+//! It has a thread of its own, so that neither a large configuration nor a slow API server delays the detection of a dead owner.
+//! What it finds out it tells by a notification and a [`Snapshot`]; what this node is to answer for it is told by [`Handle::plan`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use metallb_core::model::NodeName;
+use metallb_l2::interface::Scope;
+use metallb_l2::io::{Handle as L2, News};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::time::TimeSpec;
+use thiserror::Error;
+use tokio::sync::Notify;
+
+use crate::membership::engine::{Config, Counters, Engine, Event, Timing};
+use crate::membership::handover::{Handover, Tally};
+use crate::membership::identity::Identity;
+use crate::membership::message::Standing;
+use crate::membership::seal::Keyring;
+
+/// What a conductor is told once.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Our node.
+    pub node: NodeName,
+    /// Where to listen, and where others reach us: a specific address.
+    pub bind: SocketAddr,
+    /// Directory with the file `secretkey`; without it datagrams travel in plain text.
+    pub keys: Option<PathBuf>,
+    /// Gossip for long distances.
+    pub wan: bool,
+}
+
+/// Why the conductor does not start.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConductorError {
+    /// Others could not reach us.
+    #[error("{0} is no address where other speakers can reach this one")]
+    Unspecified(SocketAddr),
+    /// The key is configured and cannot be read.
+    #[error("the membership key {} can't be read", path.display())]
+    Key {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The host does not allow it.
+    #[error("{what}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Owns the thread; dropping it ends the thread without a word to the others, see [`Handle::leave`].
+#[derive(Debug)]
+pub struct Conductor {
+    handle: Handle,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Talks to the thread. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+    wake: Arc<EventFd>,
+    shared: Arc<Mutex<Snapshot>>,
+    changed: Arc<Notify>,
+}
+
+/// What the thread knows.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Whether the picture can be acted on.
+    pub joined: bool,
+    /// The nodes whose speakers live and can announce.
+    pub live: BTreeSet<NodeName>,
+    /// Members, ourselves included.
+    pub members: usize,
+    /// What membership counted.
+    pub counters: Counters,
+    /// How planned moves ended.
+    pub handovers: Tally,
+    /// How long unplanned takeovers took, from the last sign of life of the old owner to our announcement, since they were taken.
+    pub takeovers: Vec<Duration>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Join(Vec<SocketAddr>),
+    Watch(BTreeSet<NodeName>),
+    Plan(BTreeMap<IpAddr, Scope>, BTreeMap<IpAddr, NodeName>),
+    Leave(BTreeMap<IpAddr, NodeName>, mpsc::SyncSender<()>),
+    Announced(Vec<IpAddr>),
+    Usable(bool),
+    Stop,
+}
+
+impl Conductor {
+    /// Opens the socket and starts the thread. It is silent until [`Handle::join`].
+    ///
+    /// # Errors
+    /// See [`ConductorError`].
+    pub fn start(settings: &Settings, l2: L2) -> Result<Self, ConductorError> {
+        let failed = |what: String| move |source| ConductorError::Io { what, source };
+        if settings.bind.ip().is_unspecified() || settings.bind.port() == 0 {
+            return Err(ConductorError::Unspecified(settings.bind));
+        }
+        let keys = match &settings.keys {
+            Some(directory) => read_keys(directory)?,
+            None => Keyring::default(),
+        };
+        if keys.is_plain() {
+            tracing::warn!(
+                event = "membershipPlain",
+                "there is no membership key: members talk in plain text and believe anybody"
+            );
+        }
+        let socket = UdpSocket::bind(settings.bind)
+            .map_err(failed(format!("{} can't be bound for membership", settings.bind)))?;
+        socket.set_nonblocking(true).map_err(failed("the membership socket can't be set up".to_owned()))?;
+        let random = |_| failed("there is no randomness".to_owned())(io::ErrorKind::Unsupported.into());
+        let (session, seed) = (getrandom::u64().map_err(random)?, getrandom::u64().map_err(random)?);
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(|error| failed("an event descriptor can't be opened".to_owned())(error.into()))?;
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let me = Identity {
+            node: settings.node.clone(),
+            address: settings.bind,
+            life: u64::try_from(since.as_micros()).unwrap_or(0),
+        };
+        let config = Config { me, session, keys, timing: Timing::default(), wan: settings.wan };
+        let (commands, queue) = mpsc::channel();
+        let handle = Handle { commands, wake: Arc::new(wake), shared: Arc::default(), changed: Arc::default() };
+        let news = handle.clone();
+        l2.listen(move |what| match what {
+            News::Interfaces(interfaces) => news.send(Command::Usable(!interfaces.is_empty())),
+            News::Announced(ips) => news.send(Command::Announced(ips.clone())),
+            _ => {}
+        });
+        let mut worker = Worker {
+            engine: Engine::new(config, seed, Instant::now()),
+            handover: Handover::default(),
+            l2,
+            socket,
+            queue,
+            wake: Arc::clone(&handle.wake),
+            shared: Arc::clone(&handle.shared),
+            changed: Arc::clone(&handle.changed),
+            keys: settings.keys.clone(),
+            keys_at: Instant::now() + KEYS_PERIOD,
+            lost: None,
+            leaving: None,
+        };
+        worker.publish();
+        let thread = std::thread::Builder::new()
+            .name("membership".to_owned())
+            .spawn(move || worker.run())
+            .map_err(failed("a thread can't be started".to_owned()))?;
+        Ok(Self { handle, thread: Some(thread) })
+    }
+
+    /// A handle to the thread.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+}
+
+impl Drop for Conductor {
+    fn drop(&mut self) {
+        self.handle.send(Command::Stop);
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was printed already.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Handle {
+    /// Says where other members may be; the first call enters the cluster.
+    pub fn join(&self, contacts: Vec<SocketAddr>) {
+        self.send(Command::Join(contacts));
+    }
+
+    /// Replaces the nodes that are watched directly.
+    pub fn watch(&self, nodes: BTreeSet<NodeName>) {
+        self.send(Command::Watch(nodes));
+    }
+
+    /// Replaces what this node answers for. `successors` says who has what is ours no more: it is handed over.
+    pub fn plan(&self, mine: BTreeMap<IpAddr, Scope>, successors: BTreeMap<IpAddr, NodeName>) {
+        self.send(Command::Plan(mine, successors));
+    }
+
+    /// Hands everything over, then ends the membership. Returns when that is done, at the latest after half a second.
+    pub fn leave(&self, successors: BTreeMap<IpAddr, NodeName>) {
+        let (done, left) = mpsc::sync_channel(1);
+        self.send(Command::Leave(successors, done));
+        // If it does not answer, there is nobody left to say goodbye.
+        let _ = left.recv_timeout(LEAVE_PATIENCE * 2);
+    }
+
+    /// Waits until the snapshot may tell something new about who lives.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// What is known.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.lock().clone()
+    }
+
+    /// Takeovers since the last call.
+    #[must_use]
+    pub fn take_takeovers(&self) -> Vec<Duration> {
+        std::mem::take(&mut self.lock().takeovers)
+    }
+
+    fn send(&self, command: Command) {
+        // Either fails only when the thread is gone; then there is nothing to command.
+        let _ = self.commands.send(command);
+        let _ = self.wake.write(1);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Snapshot> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits until `members` may know something new; for ever where speakers do not gossip.
+pub async fn changed(members: Option<&Handle>) {
+    match members {
+        Some(members) => members.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Worker {
+    engine: Engine,
+    handover: Handover,
+    l2: L2,
+    socket: UdpSocket,
+    queue: mpsc::Receiver<Command>,
+    wake: Arc<EventFd>,
+    shared: Arc<Mutex<Snapshot>>,
+    changed: Arc<Notify>,
+    keys: Option<PathBuf>,
+    keys_at: Instant,
+    /// When the last owner that died was heard, until we have announced what was its.
+    lost: Option<Instant>,
+    leaving: Option<Leaving>,
+}
+
+struct Leaving {
+    until: Instant,
+    repeat_at: Instant,
+    done: mpsc::SyncSender<()>,
+}
+
+/// Whether the thread goes on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Next {
+    Continue,
+    Stop,
+}
+
+impl Worker {
+    fn run(&mut self) {
+        loop {
+            self.drain();
+            self.publish();
+            if self.finish_leaving() == Next::Stop {
+                return;
+            }
+            self.wait();
+            if self.obey() == Next::Stop {
+                return;
+            }
+            // All that came in is heard before anybody is found silent.
+            self.receive();
+            let now = Instant::now();
+            self.engine.handle_timeout(now);
+            self.handover.handle_timeout(now);
+            if self.keys_at <= now {
+                self.keys_at = now + KEYS_PERIOD;
+                self.reload_keys();
+            }
+        }
+    }
+
+    fn wait(&self) {
+        let next = self.engine.poll_timeout().into_iter().chain(self.handover.poll_timeout()).chain([self.keys_at]);
+        let next = next.chain(self.leaving.iter().map(|leaving| leaving.repeat_at.min(leaving.until))).min();
+        let patience = next.map(|at| TimeSpec::from(at.saturating_duration_since(Instant::now())));
+        let mut descriptors = [self.wake.as_fd(), self.socket.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        // An interrupted wait is a short one.
+        let _ = ppoll(&mut descriptors, patience, None);
+    }
+
+    fn obey(&mut self) -> Next {
+        // It only counts wake-ups.
+        let _ = self.wake.read();
+        loop {
+            let command = match self.queue.try_recv() {
+                Ok(command) => command,
+                Err(mpsc::TryRecvError::Empty) => return Next::Continue,
+                Err(mpsc::TryRecvError::Disconnected) => return Next::Stop,
+            };
+            let now = Instant::now();
+            match command {
+                Command::Join(contacts) => self.engine.join(now, contacts),
+                Command::Watch(nodes) => self.engine.watch(now, nodes),
+                // Who leaves has nothing any more, whatever the election says meanwhile.
+                Command::Plan(..) if self.leaving.is_some() => {}
+                Command::Plan(mine, successors) => self.handover.plan(now, mine, &successors),
+                Command::Announced(ips) => self.announced(now, &ips),
+                Command::Usable(usable) if self.leaving.is_none() => {
+                    self.engine.set_standing(now, if usable { Standing::Able } else { Standing::Unable });
+                }
+                Command::Usable(_) => {}
+                Command::Leave(successors, done) => {
+                    self.engine.set_standing(now, Standing::Leaving);
+                    self.handover.plan(now, BTreeMap::new(), &successors);
+                    self.leaving = Some(Leaving { until: now + LEAVE_PATIENCE, repeat_at: now + LEAVE_REPEAT, done });
+                }
+                Command::Stop => return Next::Stop,
+            }
+            self.drain();
+        }
+    }
+
+    fn announced(&mut self, now: Instant, ips: &[IpAddr]) {
+        self.handover.handle_announced(now, ips);
+        if let Some(heard) = self.lost.take() {
+            let took = now.saturating_duration_since(heard);
+            tracing::info!(event = "takeover", addresses = ips.len(), ?took, "announced what a dead node had");
+            let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+            if shared.takeovers.len() < TAKEOVERS_KEPT {
+                shared.takeovers.push(took);
+            }
+        }
+    }
+
+    fn receive(&mut self) {
+        let mut buffer = [0; 2048];
+        // Bounded, so that a flood does not keep us from what is due.
+        for _ in 0..RECEIVE_BATCH {
+            match self.socket.recv_from(&mut buffer) {
+                Ok((length, from)) => {
+                    let datagram = buffer.get(..length).unwrap_or_default();
+                    self.engine.handle_datagram(Instant::now(), from, datagram);
+                    self.drain();
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // The kernel reports here that an earlier datagram found nobody.
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Does what the engines want done.
+    fn drain(&mut self) {
+        while let Some(event) = self.engine.poll_event() {
+            self.handle(event);
+        }
+        let now = Instant::now();
+        while let Some((to, message)) = self.handover.poll_message() {
+            self.engine.send(now, &to, message);
+        }
+        if let Some(announcements) = self.handover.poll_announcements() {
+            self.l2.announce(announcements);
+        }
+        if let Some(again) = self.handover.poll_again() {
+            self.l2.announce_again(again);
+        }
+        while let Some(transmit) = self.engine.poll_transmit() {
+            if let Err(error) = self.socket.send_to(&transmit.datagram, transmit.to) {
+                tracing::debug!(%error, to = %transmit.to, "a datagram could not be sent");
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Joined | Event::LiveChanged => {
+                let live: Vec<&str> = self.engine.live().iter().map(NodeName::as_str).collect();
+                tracing::info!(event = "membersChanged", live = live.len(), members = ?live.get(..20).unwrap_or(&live), "who lives");
+                self.publish();
+                self.changed.notify_one();
+            }
+            Event::Suspected(node) => {
+                tracing::info!(event = "memberSuspected", node = node.as_str(), "does not answer, others are asked");
+            }
+            Event::Refuted(node) => tracing::info!(event = "memberRefuted", node = node.as_str(), "answers after all"),
+            Event::Gone { node, heard } => {
+                self.lost = Some(heard);
+                let silent = heard.elapsed();
+                tracing::warn!(
+                    event = "memberGone",
+                    node = node.as_str(),
+                    ?silent,
+                    "counts as dead: others do not hear it either"
+                );
+            }
+            Event::Back(node) => tracing::info!(event = "memberBack", node = node.as_str(), "is back"),
+            Event::NameClash { node, address } => {
+                tracing::error!(event = "nameClash", node = node.as_str(), %address, "a second host uses this node name, it is not believed");
+            }
+            Event::Yielding(from, ips) => self.handover.handle_yielding(Instant::now(), &from, &ips),
+            Event::Taken(from, ips) => self.handover.handle_taken(&from, &ips),
+        }
+    }
+
+    fn finish_leaving(&mut self) -> Next {
+        let now = Instant::now();
+        let Some(leaving) = &mut self.leaving else { return Next::Continue };
+        if !self.handover.is_settled() && now < leaving.until {
+            if leaving.repeat_at <= now {
+                leaving.repeat_at = now + LEAVE_REPEAT;
+                self.engine.tell_standing(now);
+                self.drain();
+            }
+            return Next::Continue;
+        }
+        self.engine.leave(now);
+        self.drain();
+        if let Some(leaving) = self.leaving.take() {
+            // Nobody may be waiting any more.
+            let _ = leaving.done.try_send(());
+        }
+        Next::Stop
+    }
+
+    fn publish(&self) {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.joined = self.engine.has_joined();
+        if shared.live != *self.engine.live() {
+            shared.live.clone_from(self.engine.live());
+        }
+        shared.members = self.engine.members() + 1;
+        shared.counters = self.engine.counters();
+        shared.handovers = self.handover.tally();
+    }
+
+    fn reload_keys(&mut self) {
+        let Some(directory) = &self.keys else { return };
+        match read_keys(directory) {
+            Ok(keys) if !keys.is_plain() => self.engine.set_keys(keys),
+            // Whoever runs sealed does not fall back to plain text.
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the membership keys stay as they are"),
+        }
+    }
+}
+
+/// The keys in a directory: `secretkey` seals; files whose names begin with `secretkey-` are accepted too, while keys change.
+fn read_keys(directory: &Path) -> Result<Keyring, ConductorError> {
+    let read = |path: PathBuf| std::fs::read(&path).map_err(|source| ConductorError::Key { path, source });
+    let mut secrets = vec![read(directory.join(KEY_FILE))?];
+    let list = std::fs::read_dir(directory)
+        .map_err(|source| ConductorError::Key { path: directory.to_owned(), source })?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    let is_further = |path: &PathBuf| {
+        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("secretkey-"))
+    };
+    let mut further: Vec<PathBuf> = list.filter(is_further).collect();
+    further.sort();
+    for path in further {
+        secrets.push(read(path)?);
+    }
+    Ok(Keyring::new(secrets.iter().map(Vec::as_slice)))
+}
+
+/// The key of the Secret that upstream's controller makes, too.
+const KEY_FILE: &str = "secretkey";
+
+/// How often the keys are read again.
+const KEYS_PERIOD: Duration = Duration::from_secs(5);
+
+/// Datagrams that are taken in before the time is looked at.
+const RECEIVE_BATCH: usize = 256;
+
+/// How long a leaving node waits for its successors, and how often it repeats that it leaves.
+const LEAVE_PATIENCE: Duration = Duration::from_millis(250);
+const LEAVE_REPEAT: Duration = Duration::from_millis(30);
+
+/// Takeovers that wait to be counted.
+const TAKEOVERS_KEPT: usize = 1024;

@@ -1,0 +1,195 @@
+//! Owners that die, leave and return, on a real segment, seen by a client that asks every five milliseconds over IPv4 and IPv6.
+//!
+//! Every case asserts that traffic comes back and that one owner is left. How long it took is printed and, with
+//! `METALLB_FAILOVER_REPORT`, appended to a file; `scripts/failover-bench.sh` runs many trials (`METALLB_FAILOVER_TRIALS`) and makes
+//! a table of them. No API server is involved, so that none can help.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects")]
+#![expect(clippy::print_stdout, reason = "a lab prints what the client saw")]
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+#[path = "support/netns.rs"]
+#[allow(dead_code, reason = "shared with labs that need more of it")]
+mod netns;
+#[path = "support/segment.rs"]
+mod segment;
+
+use netns::{missing_part, skip};
+use nix::sys::signal::Signal;
+use segment::{Prober, Segment, VIPS};
+
+/// Runs `fail` on the owner, measures, and has `mend` bring it back.
+fn case(name: &str, segment: &mut Segment, fail: impl Fn(&mut Segment, usize), mend: impl Fn(&mut Segment, usize)) {
+    let probers = VIPS.map(|vip| Prober::start(&segment.client, vip));
+    for trial in 0..setting("METALLB_FAILOVER_TRIALS", 1) {
+        let owner = segment.settle();
+        // Not always at the same moment of the speakers' rounds.
+        std::thread::sleep(Duration::from_millis(u64::try_from(trial * 37 % 100).unwrap()));
+        probers.iter().for_each(Prober::begin);
+        let since = Instant::now();
+        fail(segment, owner);
+        std::thread::sleep(Duration::from_millis(1500));
+        probers.iter().for_each(Prober::flowing);
+        let failed = probers.each_ref().map(|prober| prober.seen(since));
+        let heir = segment.settle();
+        probers.iter().for_each(Prober::begin);
+        let since = Instant::now();
+        mend(segment, owner);
+        std::thread::sleep(Duration::from_millis(1000));
+        let back = segment.settle();
+        probers.iter().for_each(Prober::flowing);
+        let mended = probers.each_ref().map(|prober| prober.seen(since));
+        assert_eq!(back, owner, "the owner gets back what is its\n{}", segment.logs());
+        let mut line = format!("{name} trial {trial}: owner {owner}, heir {heir};");
+        for (what, seen) in [("fail", failed), ("back", mended)] {
+            for (family, seen) in ["IPv4", "IPv6"].into_iter().zip(seen) {
+                let _ = write!(line, " {what} {family} gap {} ms lost {};", seen.gap.as_millis(), seen.lost);
+                report(name, what, family, seen.gap, seen.lost);
+            }
+        }
+        println!("{line}");
+    }
+}
+
+fn setting(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn report(case: &str, what: &str, family: &str, gap: Duration, lost: usize) {
+    let Ok(path) = std::env::var("METALLB_FAILOVER_REPORT") else { return };
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+    writeln!(file, "{case}\t{what}\t{family}\t{}\t{lost}", gap.as_micros()).unwrap();
+}
+
+fn segment(test: &str) -> Option<Segment> {
+    if let Some(part) = missing_part(&["nft", "arping"]) {
+        skip(test, &part);
+        return None;
+    }
+    Some(Segment::start(setting("METALLB_FAILOVER_NODES", 3)))
+}
+
+fn signal(segment: &Segment, index: usize, signal: Signal) {
+    segment.nodes[index].process.as_ref().unwrap().signal(signal);
+}
+
+fn port(segment: &Segment, index: usize, state: &str) {
+    segment.switch.ip(&format!("link set port{} {state}", segment.nodes[index].number));
+}
+
+#[test]
+fn lab_failover_node_dies() {
+    let Some(mut segment) = segment("lab_failover_node_dies") else { return };
+    case(
+        "node dies",
+        &mut segment,
+        |segment, owner| {
+            port(segment, owner, "nomaster");
+            signal(segment, owner, Signal::SIGKILL);
+        },
+        |segment, owner| {
+            port(segment, owner, "master br0");
+            segment.start_speaker(owner);
+        },
+    );
+}
+
+#[test]
+fn lab_failover_speaker_is_killed() {
+    let Some(mut segment) = segment("lab_failover_speaker_is_killed") else { return };
+    case(
+        "speaker killed",
+        &mut segment,
+        // The node lives and would still take what neighbours send it: they must not, so it loses the address' traffic.
+        |segment, owner| {
+            signal(segment, owner, Signal::SIGKILL);
+            segment.nodes[owner]
+                .namespace
+                .must("nft add chain inet lab gone '{ type filter hook prerouting priority raw; }'");
+            segment.nodes[owner].namespace.must("nft add rule inet lab gone udp dport 9000 drop");
+        },
+        |segment, owner| {
+            segment.nodes[owner].namespace.must("nft delete chain inet lab gone");
+            segment.start_speaker(owner);
+        },
+    );
+}
+
+#[test]
+fn lab_failover_link_is_lost() {
+    let Some(mut segment) = segment("lab_failover_link_is_lost") else { return };
+    case(
+        "link lost",
+        &mut segment,
+        |segment, owner| port(segment, owner, "down"),
+        |segment, owner| port(segment, owner, "up"),
+    );
+}
+
+#[test]
+fn lab_failover_speaker_is_stopped_and_continues() {
+    let Some(mut segment) = segment("lab_failover_speaker_is_stopped_and_continues") else { return };
+    case(
+        "speaker stopped (SIGSTOP)",
+        &mut segment,
+        |segment, owner| signal(segment, owner, Signal::SIGSTOP),
+        |segment, owner| signal(segment, owner, Signal::SIGCONT),
+    );
+}
+
+#[test]
+fn lab_failover_planned_end_of_a_speaker() {
+    let Some(mut segment) = segment("lab_failover_planned_end_of_a_speaker") else { return };
+    case("SIGTERM", &mut segment, |segment, owner| signal(segment, owner, Signal::SIGTERM), Segment::start_speaker);
+}
+
+#[test]
+fn lab_failover_exclude_label() {
+    let Some(mut segment) = segment("lab_failover_exclude_label") else { return };
+    case(
+        "exclude label",
+        &mut segment,
+        |segment, owner| {
+            segment.write_node(owner, ", node.kubernetes.io/exclude-from-external-load-balancers: ''");
+        },
+        |segment, owner| segment.write_node(owner, ""),
+    );
+}
+
+#[test]
+fn lab_failover_rolling_restart() {
+    let Some(mut segment) = segment("lab_failover_rolling_restart") else { return };
+    case(
+        "rolling restart",
+        &mut segment,
+        |segment, _| {
+            for index in 0..segment.nodes.len() {
+                signal(segment, index, Signal::SIGTERM);
+                let ended = segment.nodes[index].process.as_mut().unwrap().wait(Duration::from_secs(10));
+                assert!(ended.is_some_and(|status| status.success()), "{}", segment.logs());
+                segment.start_speaker(index);
+                std::thread::sleep(Duration::from_millis(700));
+            }
+        },
+        |_, _| {},
+    );
+}
+
+#[test]
+fn lab_failover_partition_and_heal() {
+    let Some(mut segment) = segment("lab_failover_partition_and_heal") else { return };
+    let bridge = |segment: &Segment| {
+        segment.switch.ip("link add br1 type bridge");
+        segment.switch.ip("link set br1 up");
+    };
+    bridge(&segment);
+    case(
+        "partition",
+        &mut segment,
+        // The owner is alone on the other side, and so goes on answering there.
+        |segment, owner| port(segment, owner, "master br1"),
+        |segment, owner| port(segment, owner, "master br0"),
+    );
+}
