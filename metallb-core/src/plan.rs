@@ -4,8 +4,9 @@
 
 mod diff;
 mod explain;
+mod settle;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ pub use self::diff::{Change, ChangeKind, diff};
 pub use self::explain::{
     AddressExplanation, Explanation, Missing, MissingReason, NodeRouting, explain, explain_address,
 };
+pub use self::settle::settle;
 use crate::allocator::PoolVerdict;
 use crate::assignment::{AssignReason, Assigner, AssignmentState, Outcome};
 use crate::config::spec::Resources;
@@ -148,18 +150,7 @@ pub fn plan(resources: &Resources, cluster: &Cluster, order: &[ServiceKey], opti
     assigner.set_config(&config);
 
     let read: Vec<&Service> = order.iter().filter_map(|key| cluster.services.get(key)).collect();
-    let mut queue = read.clone();
-    // Stable: Services of equal age stay as read.
-    queue.sort_by_key(|service| (service.ingress.is_empty(), service.created.is_none(), service.created));
-    for service in &queue {
-        assigner.claim(service);
-    }
-    let mut outcomes: BTreeMap<&ServiceKey, _> =
-        queue.iter().map(|service| (&service.key, assigner.converge(service))).collect();
-    let again: BTreeSet<ServiceKey> = outcomes.values().flat_map(|outcome| outcome.retry.clone()).collect();
-    for service in queue.iter().filter(|service| again.contains(&service.key)) {
-        outcomes.insert(&service.key, assigner.converge(service));
-    }
+    let outcomes = settle(&mut assigner, &read);
 
     let pool_of = |outcome: &Outcome| outcome.pool.as_ref().and_then(|name| config.pools.get(name));
     let holders = read.iter().filter_map(|&service| {

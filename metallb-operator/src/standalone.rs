@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use metallb_core::assignment::{Assigner, AssignmentState, processing_order};
+use metallb_core::assignment::{Assigner, AssignmentState};
 use metallb_core::config::{Config, ConfigStore, Parsed, Problem, Severity};
-use metallb_core::model::{Ingress, ServiceKey};
+use metallb_core::model::{Ingress, Service, ServiceKey};
+use metallb_core::plan::settle;
 use notify::Watcher as _;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -265,39 +266,35 @@ impl Standalone {
         for key in known.iter().filter(|key| !world.cluster.services.contains_key(*key)) {
             self.assigner.forget(key);
         }
-        let mut queue: Vec<_> = world.cluster.services.values().cloned().collect();
-        queue.sort_by(processing_order);
-        for service in &queue {
-            self.assigner.claim(service);
-        }
+        let read: Vec<&Service> = world.order.iter().filter_map(|key| world.cluster.services.get(key)).collect();
+        let outcomes = settle(&mut self.assigner, &read);
         let mut states = BTreeMap::new();
-        for service in &queue {
-            let outcome = self.assigner.converge(service);
+        for (key, outcome) in outcomes {
             if outcome.state == AssignmentState::Ignored {
                 continue;
             }
             for event in &outcome.events {
-                let service = service.key.to_string();
+                let service = key.to_string();
                 if event.warning {
                     tracing::warn!(service, event = event.reason, "{}", event.message);
                 } else {
                     tracing::info!(service, event = event.reason, "{}", event.message);
                 }
             }
-            if let Some(stored) = world.cluster.services.get_mut(&service.key) {
+            if let Some(stored) = world.cluster.services.get_mut(&key) {
                 let ingress = |ip: &IpAddr| Ingress { ip: Some(ip.to_string()), hostname: None };
                 stored.ingress = outcome.ips.iter().map(ingress).collect();
             }
             let state = ServiceState {
-                namespace: service.key.namespace.to_string(),
-                name: service.key.name.to_string(),
+                namespace: key.namespace.to_string(),
+                name: key.name.to_string(),
                 state: if outcome.state == AssignmentState::Assigned { "assigned" } else { "pending" }.to_owned(),
                 pool: outcome.pool.map(|pool| pool.to_string()),
                 ips: outcome.ips,
                 reason: outcome.message,
                 ..ServiceState::default()
             };
-            states.insert(service.key.clone(), state);
+            states.insert(key, state);
         }
         self.state.services = states.into_values().collect();
         let metrics = &self.admin.metrics.allocator;

@@ -23,6 +23,7 @@ use serde_json::json;
 use support::api_server::{ApiServer, Identity, condition};
 
 mod support {
+    #[allow(dead_code, reason = "each test takes what it needs")]
     pub(crate) mod api_server;
 }
 

@@ -68,14 +68,25 @@ pub fn take(access: &Access, namespace: &str) -> Result<Manifests, SnapshotError
         let client =
             Client::try_from(access.config().await?).map_err(|error| SnapshotError::Client(Box::new(error)))?;
         let mut manifests = Manifests::new(namespace);
-        for kind in KINDS {
-            for page in pages(&client, kind).await? {
-                manifests.parse(&page, &format!("cluster, {}", kind.1));
+        for (group, resource, what) in KINDS {
+            let mut listed = pages(&client, format!("{group}/{resource}"), what).await;
+            // Who reads configuration in its own namespace only sees what counts.
+            if group.starts_with("/apis/metallb.io/") && listed.as_ref().is_err_and(SnapshotError::is_forbidden) {
+                listed = pages(&client, format!("{group}/namespaces/{namespace}/{resource}"), what).await;
+            }
+            for page in listed? {
+                manifests.parse(&page, &format!("cluster, {what}"));
             }
         }
         secrets(&client, namespace, &mut manifests).await?;
         Ok(manifests)
     })
+}
+
+impl SnapshotError {
+    fn is_forbidden(&self) -> bool {
+        matches!(self, Self::List { source, .. } if matches!(&**source, Error::Api(status) if status.code == 403))
+    }
 }
 
 impl Access {
@@ -90,7 +101,7 @@ impl Access {
 }
 
 /// All pages of one kind, as the server wrote them.
-async fn pages(client: &Client, (path, what): (&'static str, &'static str)) -> Result<Vec<String>, SnapshotError> {
+async fn pages(client: &Client, path: String, what: &'static str) -> Result<Vec<String>, SnapshotError> {
     #[derive(Deserialize)]
     struct Page {
         metadata: PageMetadata,
@@ -147,18 +158,18 @@ async fn secrets(client: &Client, namespace: &str, manifests: &mut Manifests) ->
     Ok(())
 }
 
-/// Where each kind is, in the order in which it is read.
-const KINDS: [(&str, &str); 10] = [
-    ("/apis/metallb.io/v1beta1/ipaddresspools", "IPAddressPools"),
-    ("/apis/metallb.io/v1beta1/l2advertisements", "L2Advertisements"),
-    ("/apis/metallb.io/v1beta1/bgpadvertisements", "BGPAdvertisements"),
-    ("/apis/metallb.io/v1beta2/bgppeers", "BGPPeers"),
-    ("/apis/metallb.io/v1beta1/bfdprofiles", "BFDProfiles"),
-    ("/apis/metallb.io/v1beta1/communities", "Communities"),
-    ("/api/v1/namespaces", "Namespaces"),
-    ("/api/v1/nodes", "Nodes"),
-    ("/api/v1/services", "Services"),
-    ("/apis/discovery.k8s.io/v1/endpointslices", "EndpointSlices"),
+/// Where each kind is, in the order in which it is read: group, resource, name.
+const KINDS: [(&str, &str, &str); 10] = [
+    ("/apis/metallb.io/v1beta1", "ipaddresspools", "IPAddressPools"),
+    ("/apis/metallb.io/v1beta1", "l2advertisements", "L2Advertisements"),
+    ("/apis/metallb.io/v1beta1", "bgpadvertisements", "BGPAdvertisements"),
+    ("/apis/metallb.io/v1beta2", "bgppeers", "BGPPeers"),
+    ("/apis/metallb.io/v1beta1", "bfdprofiles", "BFDProfiles"),
+    ("/apis/metallb.io/v1beta1", "communities", "Communities"),
+    ("/api/v1", "namespaces", "Namespaces"),
+    ("/api/v1", "nodes", "Nodes"),
+    ("/api/v1", "services", "Services"),
+    ("/apis/discovery.k8s.io/v1", "endpointslices", "EndpointSlices"),
 ];
 
 /// Objects per request, as kubectl asks for.

@@ -153,7 +153,20 @@ impl ApiServer {
 
     /// A client that speaks as an identity.
     pub(crate) async fn client(&self, identity: Identity) -> Client {
-        let kubeconfig = json!({
+        let kubeconfig: Kubeconfig = serde_json::from_value(self.kubeconfig(identity)).unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        Client::try_from(config).unwrap()
+    }
+
+    /// A file for `--kubeconfig`.
+    pub(crate) fn kubeconfig_file(&self, identity: Identity) -> PathBuf {
+        let path = self.directory.path().join(format!("{identity:?}.kubeconfig"));
+        fs::write(&path, self.kubeconfig(identity).to_string()).unwrap();
+        path
+    }
+
+    fn kubeconfig(&self, identity: Identity) -> Value {
+        json!({
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "test",
@@ -164,10 +177,7 @@ impl ApiServer {
             }}],
             "users": [{ "name": "test", "user": { "token": identity.token() } }],
             "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "test" } }],
-        });
-        let kubeconfig: Kubeconfig = serde_json::from_value(kubeconfig).unwrap();
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-        Client::try_from(config).unwrap()
+        })
     }
 
     /// Applies every document of a YAML text as the administrator, server-side, whatever its kind.
