@@ -99,7 +99,7 @@ impl Manifests {
             if path.as_os_str() == "-" {
                 let mut bytes = Vec::new();
                 std::io::stdin().read_to_end(&mut bytes).map_err(failed)?;
-                self.parse(&String::from_utf8_lossy(&bytes), "standard input");
+                self.parse(&lossy(bytes), "standard input");
             } else if path.is_dir() {
                 let mut files = Vec::new();
                 for entry in std::fs::read_dir(path).map_err(failed)? {
@@ -118,7 +118,7 @@ impl Manifests {
 
     fn read_file(&mut self, path: &Path) -> Result<(), ReadError> {
         let bytes = std::fs::read(path).map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
-        self.parse(&String::from_utf8_lossy(&bytes), &path.display().to_string());
+        self.parse(&lossy(bytes), &path.display().to_string());
         Ok(())
     }
 
@@ -399,6 +399,11 @@ impl std::fmt::Display for ObjectId {
 fn is_manifest(path: &Path) -> bool {
     path.is_file()
         && path.extension().is_some_and(|extension| matches!(extension.to_str(), Some("yaml" | "yml" | "json")))
+}
+
+/// A byte that is no text spoils the object it is in, and nothing else.
+fn lossy(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 /// Kinds that are read, for references to them.

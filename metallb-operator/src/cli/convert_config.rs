@@ -167,6 +167,101 @@ data:
         assert_eq!(expected.peers[0].password.expose(), "12");
     }
 
+    /// A cluster for every row below: a Service for each pool by name, and one that takes what comes.
+    fn plan_with(configuration: &str) -> metallb_core::plan::Plan {
+        let mut cluster = String::new();
+        for node in ["node-a", "node-b", "node-c"] {
+            cluster += &format!(
+                "---\napiVersion: v1\nkind: Node\nmetadata: {{name: {node}, labels: {{kubernetes.io/hostname: {node}, rack: r1}}}}\n"
+            );
+        }
+        for (name, annotations) in [
+            ("any", "{}"),
+            ("gold", "{metallb.io/address-pool: gold-pool}"),
+            ("lan", "{metallb.io/address-pool: lan}"),
+            ("dual", "{}"),
+        ] {
+            let families =
+                if name == "dual" { "ipFamilyPolicy: RequireDualStack, ipFamilies: [IPv4, IPv6], " } else { "" };
+            cluster += &format!(
+                "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, annotations: {annotations}}}\n\
+                 spec: {{type: LoadBalancer, {families}ports: [{{port: 80}}]}}\n\
+                 ---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n\
+                 metadata: {{name: {name}-1, labels: {{kubernetes.io/service-name: {name}}}}}\n\
+                 endpoints: [{{addresses: [10.244.0.1], nodeName: node-a}}]\n"
+            );
+        }
+        let mut manifests = Manifests::default();
+        manifests.parse(&format!("{configuration}{cluster}"), "test");
+        let (world, problems) = manifests.world();
+        assert_eq!(problems, [], "{configuration}");
+        let options = metallb_core::plan::PlanOptions::default();
+        metallb_core::plan::plan(&world.resources, &world.cluster, &world.order, &options)
+    }
+
+    #[test]
+    fn running_the_config_map_and_running_what_it_is_converted_to_gives_the_same_plan() {
+        let pool = |name: &str, protocol: &str, addresses: &str, more: &str| {
+            format!("- {{name: {name}, protocol: {protocol}, addresses: [{addresses}]{more}}}")
+        };
+        let peer = "peers:\n- {my-asn: 64500, peer-asn: 64501, peer-address: 10.0.0.1}";
+        let rows: &[(&str, String)] = &[
+            ("layer2", format!("address-pools:\n{}", pool("lan", "layer2", "192.168.9.0/28", ""))),
+            ("bgp", format!("{peer}\naddress-pools:\n{}", pool("gold-pool", "bgp", "192.168.10.0/24", ""))),
+            (
+                "advertisements with attributes",
+                format!(
+                    "{peer}\nbgp-communities: {{vip: \"64500:7\", no-export: \"65535:65281\"}}\naddress-pools:\n{}",
+                    pool(
+                        "Gold_Pool",
+                        "bgp",
+                        "192.168.10.0/24",
+                        ", bgp-advertisements: [{aggregation-length: 24, localpref: 200, communities: [vip]}, {communities: [no-export]}]"
+                    )
+                ),
+            ),
+            (
+                "peers with selectors",
+                "peers:\n- my-asn: 64500\n  peer-asn: 64501\n  peer-address: 10.0.0.1\n  node-selectors:\n  - match-labels: {kubernetes.io/hostname: node-a}\n\
+                 - my-asn: 64500\n  peer-asn: 64502\n  peer-address: 10.0.0.2\n  node-selectors:\n  - match-expressions: [{key: rack, operator: In, values: [r1]}]\n    match-labels: {kubernetes.io/hostname: node-b}\n"
+                    .to_owned()
+                    + &format!("address-pools:\n{}", pool("gold-pool", "bgp", "192.168.10.0/28", "")),
+            ),
+            (
+                "both protocols, families and flags",
+                format!(
+                    "peers:\n- {{my-asn: 64500, peer-asn: 64500, peer-address: 10.0.0.1, peer-port: 1179, hold-time: 30s, password: secret, bfd-profile: Fast_One}}\n\
+                     bfd-profiles: [{{name: Fast_One, receive-interval: 100, echo-mode: true}}]\naddress-pools:\n{}\n{}\n{}",
+                    pool("lan", "layer2", "192.168.9.1-192.168.9.5, 'fd00:9::/124'", ", avoid-buggy-ips: true"),
+                    pool("gold-pool", "bgp", "192.168.10.0/24", ", auto-assign: false"),
+                    pool("unused", "l2", "192.168.11.0/30", "")
+                ),
+            ),
+            (
+                "IPv6 aggregates",
+                format!(
+                    "peers:\n- {{my-asn: 64500, peer-asn: 64501, peer-address: 'fd00::1'}}\naddress-pools:\n{}",
+                    pool("gold-pool", "bgp", "192.168.10.0/24, 'fd00:10::/64'", ", bgp-advertisements: [{aggregation-length-v6: 64}]")
+                ),
+            ),
+        ];
+        for (name, config) in rows {
+            let indented = config.lines().map(|line| format!("    {line}\n")).collect::<String>();
+            let map = format!(
+                "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: config, namespace: metallb-system}}\ndata:\n  config: |\n{indented}"
+            );
+            let converted =
+                convert(&map, false, None).map(|done| done.yaml).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let before = plan_with(&map);
+            assert_eq!(before, plan_with(&converted), "{name}");
+            assert!(before.services.iter().any(|service| !service.ips.is_empty()), "{name} shows nothing");
+            let announced = |service: &metallb_core::plan::ServicePlan| {
+                !service.bgp.is_empty() || service.l2.iter().any(|l2| l2.node.is_some())
+            };
+            assert!(before.services.iter().any(announced), "{name} announces nothing: {before:?}");
+        }
+    }
+
     #[test]
     fn objects_live_where_the_config_map_does_unless_told_otherwise() {
         for (only, expected) in [(None, "namespace: lb\n"), (Some("other"), "namespace: other\n")] {

@@ -85,7 +85,8 @@ fn answering(l2: &L2Plan, text: &mut String) {
         let next = l2.successors.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", then ");
         let _ = writeln!(text, "  if it fails: {next}");
     }
-    let others = l2.candidates.iter().filter(|candidate| Some(&candidate.node) != l2.node.as_ref());
+    let told = |node: &NodeName| Some(node) == l2.node.as_ref() || l2.successors.contains(node);
+    let others = l2.candidates.iter().filter(|candidate| !told(&candidate.node));
     for (reason, nodes) in by_reason(others.map(|candidate| (candidate.reason, candidate.node.as_str()))) {
         let _ = writeln!(text, "  {nodes}: {}", candidate_text(reason));
     }

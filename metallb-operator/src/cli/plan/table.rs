@@ -118,33 +118,47 @@ fn pools(plan: &Plan) -> String {
     columns(&rows)
 }
 
-/// Services that wait, and Services with an address that nobody announces.
+/// Services that wait, and Services with an address that nobody announces; those of which the same is to be said together.
 fn attention(plan: &Plan, paint: Paint, text: &mut String) {
-    let mut lines = Vec::new();
+    let mut groups: Vec<(String, String, Vec<String>)> = Vec::new();
+    let mut known: BTreeMap<(String, String), usize> = BTreeMap::new();
     for service in &plan.services {
-        match service.state {
+        let (what, detail) = match service.state {
             AssignmentState::Pending => {
-                let mut line = format!("{} waits: {}", name(service), service.reason.message);
-                for verdict in &service.refused_pools {
-                    let _ = write!(line, "\n      pool {} {}", verdict.pool, verdict.refusal.explanation());
-                }
-                lines.push(line);
+                let refused = service.refused_pools.iter();
+                let lines =
+                    refused.map(|verdict| format!("\n      pool {} {}", verdict.pool, verdict.refusal.explanation()));
+                (format!("without an address: {}", service.reason.message), lines.collect())
             }
             AssignmentState::Assigned if service.bgp.is_empty() && service.l2.iter().all(|l2| l2.node.is_none()) => {
                 let why = service.l2.first().map_or("no advertisement reaches its pool", |l2| unanswered(l2.reason));
-                lines.push(format!("{} has an address that nobody announces: {why}", name(service)));
+                (format!("with an address that nobody announces: {why}"), String::new())
             }
-            _ => {}
-        }
+            _ => continue,
+        };
+        let index = *known.entry((what.clone(), detail.clone())).or_insert_with(|| {
+            groups.push((what, detail, Vec::new()));
+            groups.len() - 1
+        });
+        groups[index].2.push(name(service));
     }
-    section("NEEDS ATTENTION", lines.iter().map(|line| paint.odd("  - ") + line), paint, text);
+    let lines = groups.iter().map(|(what, detail, names)| match &names[..] {
+        [name] => format!("  {} {name} {what}{detail}", paint.odd("-")),
+        names => {
+            let shown = names.iter().take(NAMES_SHOWN).cloned().collect::<Vec<_>>().join(", ");
+            let rest = names.len().saturating_sub(NAMES_SHOWN);
+            let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+            format!("  {} {} {what}\n      {shown}{more}{detail}", paint.odd("-"), counted(names.len(), "Service"))
+        }
+    });
+    section("NEEDS ATTENTION", lines, paint, text);
 }
 
 const fn unanswered(reason: L2Reason) -> &'static str {
     match reason {
         L2Reason::NoEndpoints => "it has no usable endpoint",
         L2Reason::NoMatchingAdvertisement => {
-            "no advertisement reaches its pool and the Service, or none of its routes can be offered"
+            "no advertisement is for it, or no node may announce it (see metallb explain)"
         }
         L2Reason::SharedIpWithServiceSelector => {
             "it may share its address, which rules out advertisements with serviceSelectors"
@@ -183,7 +197,9 @@ fn what_changes(changes: &[Change], paint: Paint, text: &mut String) {
     let lines = hurt.iter().chain(&others).map(|(service, changes)| {
         let mut block = format!("  {service}");
         let mut told = BTreeMap::new();
-        for change in *changes {
+        let mut said = BTreeSet::new();
+        // Both addresses of a Service move together.
+        for change in changes.iter().filter(|change| said.insert(sentence(change))) {
             let seen: &mut usize = told.entry((change.kind, change.disruptive)).or_default();
             *seen += 1;
             if *seen <= LINES_PER_KIND {
@@ -267,6 +283,9 @@ fn count(value: i64) -> String {
 
 /// What does not fit on a screen is not read.
 const LINES_PER_SECTION: usize = 40;
+
+/// Beyond, Services are only counted.
+const NAMES_SHOWN: usize = 5;
 
 /// Many routes of one Service say the same.
 const LINES_PER_KIND: usize = 4;
