@@ -1,20 +1,25 @@
 //! What does one UPDATE cost to read and to write, with one prefix and with as many as fit, beside the quickest crates?
 //!
 //! Reading means that every prefix was checked, and in the second row also visited; the crates build their own objects. Writing starts
-//! from prefixes and attributes that have been encoded once, as the Adj-RIB-Out keeps them; the crates write their own objects.
+//! from prefixes and attributes that have been encoded once, as the Adj-RIB-Out keeps them, and in the second row goes through all of it,
+//! from a peer's refresh to the bytes; the crates write their own objects.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a benchmark that can't be set up must stop")]
 
 use std::hint::black_box;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
+use metallb_bgp::rib::{AdjRibOut, NextHops};
 use metallb_bgp::types::{Asn, Attributes, Family};
+use metallb_bgp::wire::nlri::wide_v4;
 use metallb_bgp::wire::template::{Encoding, Template};
-use metallb_bgp::wire::{DecodeContext, Message, decode};
+use metallb_bgp::wire::{DecodeContext, MESSAGE_MAX, Message, decode};
 use netgauze_bgp_pkt::BgpMessage;
 use netgauze_bgp_pkt::wire::deserializer::BgpParsingContext;
+use netgauze_parse_utils::WritablePdu;
 use netgauze_parse_utils::reader::SliceReader;
 use netgauze_parse_utils::traits::ParseFromWithOneInput;
 use zettabgp::prelude::{BgpMessage as _, BgpUpdateMessage};
@@ -59,14 +64,39 @@ fn codec(criterion: &mut Criterion) {
         group.finish();
 
         let mut group = criterion.benchmark_group(format!("bgp_codec/encode/{count}"));
+        let wide: Vec<_> = hosts.iter().copied().map(wide_v4).collect();
         group.bench_function("ours", |bencher| {
-            bencher.iter(|| template.fill(&mut buffer, black_box(&hosts).iter().copied()));
+            bencher.iter(|| {
+                let mut filling = template.begin(&mut buffer).expect("room");
+                filling.push_hosts(black_box(&wide));
+                filling.finish()
+            });
         });
+        let shared = Arc::new(attributes.clone());
+        let mut rib = AdjRibOut::default();
+        rib.set(hosts.iter().map(|net| (IpNet::V4(*net), Arc::clone(&shared))));
+        let hops = NextHops { v4: Some(Ipv4Addr::new(10, 0, 0, 1).into()), v6: None };
+        group.bench_function("ours, through the Adj-RIB-Out", |bencher| {
+            bencher.iter(|| {
+                rib.replay(Some(Family::Ipv4));
+                rib.poll_transmit(&mut buffer, &encoding, &hops, MESSAGE_MAX)
+            });
+        });
+        assert_eq!(buffer[..size], message[..]);
         let mut theirs = BgpUpdateMessage::new();
         theirs.decode_from(&params, &message[19..]).expect("a message of ours");
         let mut out = [0; 4096];
         group.bench_function("zettabgp", |bencher| {
             bencher.iter(|| black_box(&theirs).encode_to(&params, black_box(&mut out)).expect("it fits"));
+        });
+        let theirs = BgpMessage::parse(&mut SliceReader::new(&message), &mut BgpParsingContext::default());
+        let theirs = theirs.expect("a message of ours");
+        let mut out = Vec::with_capacity(4096);
+        group.bench_function("netgauze-bgp-pkt", |bencher| {
+            bencher.iter(|| {
+                out.clear();
+                black_box(&theirs).write(&mut out).expect("it fits");
+            });
         });
         group.finish();
     }

@@ -17,13 +17,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut next = || arguments.next().ok_or("usage: announce ROUTER:PORT OUR-ASN PREFIX");
     let (address, asn, prefix) = (next()?.parse()?, next()?.parse()?, next()?.parse()?);
     let session = SessionConfig {
-        asn: Asn(asn),
-        remote: RemoteAsn::External,
-        hold_time: Duration::from_secs(90),
-        keepalive_time: None,
-        connect_time: None,
         families: vec![Family::Ipv4, Family::Ipv6],
-        graceful_restart: false,
+        ..SessionConfig::new(Asn(asn), RemoteAsn::External)
     };
     let endpoint = Endpoint { address, source: None, ttl: None, password: None, device: None };
     let config = PeerConfig { session, endpoint, router_id: None, fallback_router_id: [192, 0, 2, 1].into() };

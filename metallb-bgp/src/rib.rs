@@ -11,20 +11,21 @@ mod table;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
 use self::attributes::AttributeSets;
 use self::table::Table;
 use crate::types::{Attributes, Family};
 use crate::wire::MESSAGE_MAX;
+use crate::wire::nlri::{wide_v4, wide_v6};
 use crate::wire::template::Encoding;
 
 /// The routes for one peer. Withdrawals and offers come out of the difference to what was said last, whatever happened between.
 #[derive(Clone, Debug, Default)]
 pub struct AdjRibOut {
     sets: AttributeSets,
-    v4: Table<Ipv4Net>,
-    v6: Table<Ipv6Net>,
+    v4: Table<5>,
+    v6: Table<17>,
 }
 
 /// Where traffic should be sent, by family.
@@ -64,8 +65,8 @@ impl AdjRibOut {
         for (prefix, attributes) in routes {
             let set = self.sets.intern(&attributes);
             match prefix {
-                IpNet::V4(net) => v4.push((net.trunc(), set)),
-                IpNet::V6(net) => v6.push((net.trunc(), set)),
+                IpNet::V4(net) => v4.push((wide_v4(net.trunc()), set)),
+                IpNet::V6(net) => v6.push((wide_v6(net.trunc()), set)),
             }
         }
         let changed = self.v4.replace(v4) | self.v6.replace(v6);
@@ -77,8 +78,8 @@ impl AdjRibOut {
     pub fn change(&mut self, prefix: IpNet, attributes: Option<&Arc<Attributes>>) -> bool {
         let set = attributes.map(|attributes| self.sets.intern(attributes));
         let changed = match prefix {
-            IpNet::V4(net) => self.v4.change(net.trunc(), set),
-            IpNet::V6(net) => self.v6.change(net.trunc(), set),
+            IpNet::V4(net) => self.v4.change(wide_v4(net.trunc()), set),
+            IpNet::V6(net) => self.v6.change(wide_v6(net.trunc()), set),
         };
         self.sweep();
         changed
@@ -98,6 +99,13 @@ impl AdjRibOut {
         }
         if family != Some(Family::Ipv4) {
             self.v6.replay();
+        }
+    }
+
+    /// From now on, or no longer, every route is told with [`Attributes::draining`], also those that the peer knows.
+    pub fn set_draining(&mut self, draining: bool) {
+        if self.sets.set_draining(draining) {
+            self.replay(None);
         }
     }
 

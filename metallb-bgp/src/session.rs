@@ -1,412 +1,349 @@
-//! One session with one peer: the state machine of RFC 4271 §8, sans-IO, for a speaker that connects and never listens.
+//! One connection with a peer, from the moment it is open: OpenSent, OpenConfirm and Established of RFC 4271 §8, sans-IO.
 //!
-//! ```text
-//!            connected            OPEN                KEEPALIVE
-//!   Idle ──> Connect ──> OpenSent ──> OpenConfirm ──> Established
-//!     ^         │           │             │               │
-//!     └─────────┴───────────┴─────────────┴───────────────┘  any failure: back-off, jittered, then again
-//! ```
-//!
-//! Both ends connect to port 179 in general, and RFC 4271 §6.8 tells which of two connections stays. Here there is never a second one:
-//! nothing of ours listens, so no collision can arise.
+//! What outlives a connection (routes, back-off, which of two connections stays) is [`Peer`](crate::peer::Peer)'s.
 
 mod backoff;
 mod config;
 mod event;
 mod negotiate;
+mod outbox;
 mod state;
 mod timer;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
-
-use self::backoff::Backoff;
-pub use self::config::{ConfigChange, RemoteAsn, SessionConfig};
-pub use self::event::{Action, BfdState, Counters, DownReason, Event, Stop};
+pub(crate) use self::backoff::Backoff;
+pub use self::config::{ConfigChange, Mode, RemoteAsn, SessionConfig};
+pub use self::event::{Action, BfdState, Counters, DownReason, Event, Role, Slot, Stop};
 pub use self::negotiate::Negotiated;
 use self::negotiate::negotiate;
+use self::outbox::Owed;
 pub use self::state::State;
-use self::timer::{Timer, Timers};
+pub(crate) use self::timer::{Timer, Timers};
 use crate::rib::{AdjRibOut, NextHops};
-use crate::types::{Attributes, Family, RouterId};
+use crate::types::{Family, RouterId};
 use crate::wire::notification::Notification;
 use crate::wire::open::{Capabilities, GracefulRestart, Open};
 use crate::wire::refresh::{RefreshKind, RouteRefresh};
-use crate::wire::update::Encoding;
-use crate::wire::{DecodeContext, DecodeError, Message, decode, keepalive, update};
+use crate::wire::{DecodeContext, DecodeError, Message, decode, keepalive};
 
-/// One session. After every input all outputs must be drained.
+/// One connection.
 #[derive(Debug)]
-pub struct Session {
-    config: SessionConfig,
+pub(crate) struct Session {
+    role: Role,
     state: State,
-    stopped: bool,
-    rib: AdjRibOut,
-    next_hops: NextHops,
     router_id: RouterId,
+    next_hops: NextHops,
     negotiated: Option<Negotiated>,
     input: Vec<u8>,
+    /// How much of `input` was read.
+    read: usize,
     output: Vec<u8>,
-    actions: VecDeque<Action>,
-    events: VecDeque<Event>,
-    backoff: Backoff,
     timers: Timers,
     established_at: Option<Instant>,
-    /// The process is new: peers may still hold routes of the one before.
-    restarting: bool,
-    /// `set_routes` was called at least once.
-    routes_known: bool,
     owed: Owed,
     /// The connection takes no more bytes for now.
     blocked: bool,
-    /// BFD was up and went down: it must come back first.
-    path_lost: bool,
-    bfd: Option<BfdState>,
-    last_down: Option<DownReason>,
-    counters: Counters,
 }
 
-/// What the peer is to be told as soon as the connection takes bytes. However often something changes before, it is told once: neither a
-/// slow peer nor one that asks for everything all the time makes the output grow.
-#[derive(Clone, Copy, Debug, Default)]
-struct Owed {
-    updates: bool,
-    end_of_rib: bool,
+/// What the connections of a peer share, and what outlives them.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: SessionConfig,
+    pub(crate) rib: AdjRibOut,
+    pub(crate) counters: Counters,
+    pub(crate) backoff: Backoff,
+    /// The process is new: peers may still hold routes of the one before.
+    pub(crate) restarting: bool,
+    /// The routes were given at least once.
+    pub(crate) routes_known: bool,
+}
+
+/// What became of an input.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// There is no whole message left.
+    Done,
+    /// A message was read.
+    Read,
+    /// The peer's OPEN was accepted: if there is another connection, one of the two must go.
+    Opened,
+    /// The session is up.
+    Established,
+    /// The session is over. What is left to send is in the output.
+    Over(DownReason),
 }
 
 impl Session {
-    /// A session that begins to connect at once. `seed` jitters its timers.
-    #[must_use]
-    pub fn new(config: SessionConfig, router_id: RouterId, seed: u64, now: Instant) -> Self {
+    /// A connection that has just been opened. `next_hops` are this end's addresses.
+    pub(crate) fn new(now: Instant, role: Role, router_id: RouterId, next_hops: NextHops, shared: &mut Shared) -> Self {
         let mut session = Self {
-            state: State::Idle,
-            stopped: false,
-            rib: AdjRibOut::default(),
-            next_hops: NextHops::default(),
+            role,
+            state: match role {
+                Role::Active => State::Connect,
+                Role::Passive => State::Active,
+            },
             router_id,
+            next_hops,
             negotiated: None,
             input: Vec::new(),
+            read: 0,
             output: Vec::new(),
-            actions: VecDeque::new(),
-            events: VecDeque::new(),
-            backoff: Backoff::new(seed, config.connect_time),
             timers: Timers::default(),
             established_at: None,
-            restarting: config.graceful_restart,
-            routes_known: false,
             owed: Owed::default(),
             blocked: false,
-            path_lost: false,
-            bfd: None,
-            last_down: None,
-            counters: Counters::default(),
-            config,
         };
-        session.connect(now);
+        if shared.config.delay_open.is_zero() {
+            session.send_open(now, shared);
+        } else {
+            let delay = shared.backoff.jitter(shared.config.delay_open);
+            session.timers.set(Timer::DelayOpen, Some(now + delay));
+        }
         session
     }
 
-    /// The connection is open. `next_hops` are this end's addresses.
-    pub fn handle_connected(&mut self, now: Instant, router_id: RouterId, next_hops: NextHops) {
-        if self.state != State::Connect {
-            return;
+    pub(crate) const fn role(&self) -> Role {
+        self.role
+    }
+
+    pub(crate) const fn state(&self) -> State {
+        self.state
+    }
+
+    pub(crate) const fn router_id(&self) -> RouterId {
+        self.router_id
+    }
+
+    pub(crate) const fn established_at(&self) -> Option<Instant> {
+        self.established_at
+    }
+
+    pub(crate) const fn negotiated(&self) -> Option<&Negotiated> {
+        self.negotiated.as_ref()
+    }
+
+    pub(crate) const fn timers(&self) -> &Timers {
+        &self.timers
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn timers_mut(&mut self) -> &mut Timers {
+        &mut self.timers
+    }
+
+    /// Takes the bytes to send.
+    pub(crate) fn take_output(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.output)
+    }
+
+    /// Keeps bytes from the peer for [`step`](Self::step).
+    pub(crate) fn receive(&mut self, bytes: &[u8]) {
+        self.input.drain(..std::mem::take(&mut self.read));
+        self.input.extend_from_slice(bytes);
+    }
+
+    /// Reads one message.
+    pub(crate) fn step(&mut self, now: Instant, shared: &mut Shared) -> Step {
+        let input = std::mem::take(&mut self.input);
+        let step = match decode(&input[self.read..], &self.decode_context(&shared.config)) {
+            Ok(Some((message, size))) => {
+                self.read += size;
+                self.handle_message(now, message, shared)
+            }
+            Ok(None) => Ok(Step::Done),
+            Err(DecodeError::Notify(notification)) => Err(self.out_of_place(&notification).unwrap_or(notification)),
+            Err(error @ DecodeError::BrokenNotification) => {
+                Ok(Step::Over(DownReason::ConnectionLost(error.to_string())))
+            }
+        };
+        self.input = input;
+        step.unwrap_or_else(|notification| Step::Over(self.refuse(notification, shared)))
+    }
+
+    /// One timer that is due.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, shared: &mut Shared) -> Step {
+        match self.timers.pop_due(now) {
+            Some(Timer::DelayOpen) => self.send_open(now, shared),
+            Some(Timer::Hold) => return Step::Over(self.refuse(Notification::hold_timer_expired(), shared)),
+            Some(Timer::SendHold) => return Step::Over(self.refuse(Notification::new(8, 0, &[]), shared)),
+            Some(Timer::Keepalive) => self.send_keepalive(now, shared),
+            Some(Timer::Refresh) => self.flush(now, shared),
+            Some(Timer::IdleHold | Timer::Connect) | None => return Step::Done,
         }
-        self.router_id = router_id;
-        self.next_hops = next_hops;
-        self.input.clear();
-        self.output.clear();
-        self.open().encode(&mut self.output);
-        self.counters.opens_sent += 1;
+        Step::Read
+    }
+
+    /// Tells that the bytes taken last could, or could not yet, be handed to the connection. While they could not, nothing but
+    /// keepalives is added to them; when that lasts too long the session ends (RFC 9687).
+    pub(crate) fn handle_send(&mut self, now: Instant, blocked: bool, shared: &mut Shared) {
+        self.blocked = blocked;
+        let hold = self.hold_time(&shared.config);
+        let at = match self.timers.at(Timer::SendHold) {
+            _ if !blocked || hold.is_zero() || self.negotiated.is_none() => None,
+            Some(at) => Some(at),
+            None => Some(now + SEND_HOLD.max(hold * 2)),
+        };
+        self.timers.set(Timer::SendHold, at);
+        self.flush(now, shared);
+    }
+
+    /// Sends a NOTIFICATION, if the peer has been spoken to at all (RFC 4271 §8.2.1.5), and tells why the session is over.
+    pub(crate) fn refuse(&mut self, notification: Notification, shared: &mut Shared) -> DownReason {
+        if matches!(self.state, State::Connect | State::Active) {
+            return DownReason::Unsaid(notification);
+        }
+        notification.encode(&mut self.output);
+        shared.counters.notifications_sent += 1;
+        DownReason::Sent(notification)
+    }
+
+    /// Ends the session so that the peer drops what it was told, also where it would keep that over a NOTIFICATION (RFC 8538 §4).
+    pub(crate) fn refuse_hard(&mut self, notification: Notification, shared: &mut Shared) -> DownReason {
+        let hard = self.negotiated.as_ref().is_some_and(|negotiated| negotiated.hard_reset);
+        self.refuse(if hard { notification.hard_reset() } else { notification }, shared)
+    }
+
+    /// The session of a restarted speaker may go on where this one stopped: it is told nothing (RFC 4724 §5).
+    pub(crate) fn keeps_routes(&self) -> bool {
+        self.negotiated.as_ref().is_some_and(|negotiated| negotiated.graceful_restart)
+    }
+
+    /// The peer may come back on a new connection before it is missed here (RFC 4724 §5).
+    pub(crate) fn peer_may_restart(&self) -> bool {
+        self.negotiated.as_ref().is_some_and(|negotiated| negotiated.peer_restarts)
+    }
+
+    fn send_open(&mut self, now: Instant, shared: &mut Shared) {
+        self.open(shared).encode(&mut self.output);
+        shared.counters.opens_sent += 1;
         self.state = State::OpenSent;
         self.timers.clear();
         // RFC 4271 §8.2.2: a large value until the peer's OPEN tells.
         self.timers.set(Timer::Hold, Some(now + OPEN_HOLD));
     }
 
-    /// The connection did not come about, or broke.
-    pub fn handle_failed(&mut self, now: Instant, error: &str) {
-        let reason = match self.state {
-            State::Idle => return,
-            State::Connect => DownReason::ConnectFailed(error.to_owned()),
-            _ => DownReason::ConnectionLost(error.to_owned()),
-        };
-        self.down(now, reason);
-    }
-
-    /// Bytes from the peer, in order.
-    pub fn handle_bytes(&mut self, now: Instant, bytes: &[u8]) {
-        if matches!(self.state, State::Idle | State::Connect) {
-            return;
-        }
-        self.input.extend_from_slice(bytes);
-        let input = std::mem::take(&mut self.input);
-        let mut rest = &input[..];
-        loop {
-            let outcome = match decode(rest, &self.decode_context()) {
-                Ok(Some((message, size))) => {
-                    rest = &rest[size..];
-                    self.handle_message(now, message)
-                }
-                Ok(None) => break,
-                Err(DecodeError::Notify(notification)) => Err(notification),
-                Err(error @ DecodeError::BrokenNotification) => {
-                    self.handle_failed(now, &error.to_string());
-                    Ok(())
-                }
-            };
-            if let Err(notification) = outcome {
-                self.refuse(now, notification);
-            }
-            if self.state == State::Idle {
-                return;
-            }
-        }
-        self.input = rest.to_vec();
-        self.flush(now);
-    }
-
-    /// Timers. Early calls are harmless.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(timer) = self.timers.pop_due(now) {
-            match timer {
-                Timer::IdleHold => self.connect(now),
-                Timer::Connect => self.handle_failed(now, "timed out"),
-                Timer::Hold => self.refuse(now, Notification::hold_timer_expired()),
-                Timer::SendHold => self.refuse(now, Notification::new(8, 0, &[])),
-                Timer::Keepalive => self.send_keepalive(now),
-            }
-        }
-    }
-
-    /// Tells that the bytes taken last could, or could not yet, be handed to the connection. While they could not, nothing but
-    /// keepalives is added to them; when that lasts too long the session ends (RFC 9687).
-    pub fn handle_send(&mut self, now: Instant, blocked: bool) {
-        self.blocked = blocked;
-        let hold = self.hold_time();
-        let at = match self.timers.at(Timer::SendHold) {
-            _ if !blocked || hold.is_zero() => None,
-            Some(at) => Some(at),
-            None => Some(now + SEND_HOLD.max(hold * 2)),
-        };
-        self.timers.set(Timer::SendHold, at);
-        self.flush(now);
-    }
-
-    /// What BFD says of the path (RFC 5882). When it fails, so does the session, which comes back when BFD does.
-    pub fn handle_bfd(&mut self, now: Instant, state: BfdState) {
-        let before = self.bfd.replace(state);
-        match state {
-            BfdState::Down => {
-                self.path_lost |= before == Some(BfdState::Up);
-                match self.state {
-                    _ if !self.path_lost => {}
-                    State::Idle | State::Connect => self.handle_failed(now, "BFD is down"),
-                    // RFC 9384
-                    _ => self.refuse(now, Notification::new(6, 10, &[])),
-                }
-            }
-            BfdState::Up | BfdState::AdminDown => {
-                let waited = std::mem::take(&mut self.path_lost);
-                if waited && self.state == State::Idle && !self.stopped {
-                    let pause = self.backoff.jitter(BFD_SETTLE);
-                    self.timers.set(Timer::IdleHold, Some(now + pause));
-                }
-            }
-        }
-    }
-
-    /// Changes what can be changed while the session goes on. False, and nothing is done, when the change needs a new session.
-    pub fn reconfigure(&mut self, config: SessionConfig) -> bool {
-        if self.config.change_to(&config) == ConfigChange::Restart {
-            return false;
-        }
-        self.backoff.set_fixed(config.connect_time);
-        self.config = config;
-        true
-    }
-
-    /// Replaces the routes that the peer should know.
-    pub fn set_routes(&mut self, now: Instant, routes: BTreeMap<IpNet, Arc<Attributes>>) {
-        self.routes_known = true;
-        self.owed.updates |= self.rib.set(routes);
-        self.flush(now);
-    }
-
-    /// Ends the session for good.
-    pub fn stop(&mut self, now: Instant, stop: Stop) {
-        self.stopped = true;
-        let kept = self.negotiated.as_ref().is_some_and(|negotiated| negotiated.graceful_restart);
-        let notification = match stop {
-            _ if matches!(self.state, State::Idle | State::Connect) => None,
-            // RFC 4724 §4: a connection that ends without a NOTIFICATION is what a restart looks like.
-            Stop::Restart(_) | Stop::Reconfigured if kept => None,
-            Stop::Restart(text) | Stop::Shutdown(text) => Some(Notification::shutdown(&text)),
-            Stop::Deconfigured => Some(Notification::new(6, 3, &[])),
-            Stop::Reconfigured => Some(Notification::new(6, 6, &[])),
-        };
-        match notification {
-            Some(notification) => self.refuse(now, notification),
-            None => self.down(now, DownReason::Stopped),
-        }
-    }
-
-    /// When to call [`handle_timeout`](Self::handle_timeout) next.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next()
-    }
-
-    /// Takes the bytes to send.
-    pub fn poll_transmit(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.output)
-    }
-
-    /// What the driver must do next.
-    pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
-    }
-
-    /// What happened.
-    pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
-    }
-
-    /// Where the session stands.
-    #[must_use]
-    pub const fn state(&self) -> State {
-        self.state
-    }
-
-    /// Since when it is established.
-    #[must_use]
-    pub const fn established_at(&self) -> Option<Instant> {
-        self.established_at
-    }
-
-    /// Why it ended last.
-    #[must_use]
-    pub const fn last_down(&self) -> Option<&DownReason> {
-        self.last_down.as_ref()
-    }
-
-    /// What is in force, from the peer's OPEN on.
-    #[must_use]
-    pub const fn negotiated(&self) -> Option<&Negotiated> {
-        self.negotiated.as_ref()
-    }
-
-    /// The routes.
-    #[must_use]
-    pub const fn rib(&self) -> &AdjRibOut {
-        &self.rib
-    }
-
-    /// What passed so far.
-    #[must_use]
-    pub const fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    fn connect(&mut self, now: Instant) {
-        self.state = State::Connect;
-        self.timers.set(Timer::Connect, Some(now + CONNECT_PATIENCE));
-        self.actions.push_back(Action::Connect);
-    }
-
-    fn open(&self) -> Open {
+    fn open(&self, shared: &Shared) -> Open {
+        let config = &shared.config;
         Open {
-            asn: self.config.asn,
+            asn: config.asn,
             // Whole seconds below 65536 by the configuration's own bounds.
-            hold_time: u16::try_from(self.config.hold_time.as_secs()).unwrap_or(u16::MAX),
+            hold_time: u16::try_from(config.hold_time.as_secs()).unwrap_or(u16::MAX),
             router_id: self.router_id,
             capabilities: Capabilities {
-                families: self.config.families.clone(),
+                families: config.families.clone(),
                 four_octet_asn: true,
                 route_refresh: true,
-                graceful_restart: self.config.graceful_restart.then(|| GracefulRestart {
-                    restarting: self.restarting,
+                enhanced_refresh: true,
+                extended_message: config.extended_messages,
+                graceful_restart: config.graceful_restart.then(|| GracefulRestart {
+                    restarting: shared.restarting,
+                    notification: true,
                     restart_time: RESTART_TIME,
-                    preserved: self.config.families.clone(),
-                    ..GracefulRestart::default()
+                    preserved: config.families.clone(),
                 }),
-                extended_next_hop: self.lacks_v4(),
-                ..Capabilities::default()
+                extended_next_hop: self.lacks_v4(config),
             },
         }
     }
 
-    fn handle_message(&mut self, now: Instant, message: Message<'_>) -> Result<(), Notification> {
+    fn handle_message(
+        &mut self,
+        now: Instant,
+        message: Message<'_>,
+        shared: &mut Shared,
+    ) -> Result<Step, Notification> {
+        let counters = &mut shared.counters;
         match (self.state, message) {
             (_, Message::Notification(notification)) => {
-                self.counters.notifications_received += 1;
-                self.down(now, DownReason::Received(notification));
+                counters.notifications_received += 1;
+                return Ok(Step::Over(DownReason::Received(notification)));
             }
-            (State::OpenSent, Message::Open(open)) => {
-                self.counters.opens_received += 1;
-                self.accept(now, &open)?;
+            (State::Connect | State::Active | State::OpenSent, Message::Open(open)) => {
+                counters.opens_received += 1;
+                if self.state != State::OpenSent {
+                    // RFC 4271 §8.2.2, event 20: the peer's OPEN ends the delay of ours.
+                    self.send_open(now, shared);
+                }
+                self.accept(now, &open, shared)?;
+                return Ok(Step::Opened);
             }
             (State::OpenConfirm, Message::Keepalive) => {
-                self.counters.keepalives_received += 1;
-                self.rearm_hold(now);
-                self.establish(now);
+                counters.keepalives_received += 1;
+                self.rearm_hold(now, &shared.config);
+                self.establish(now, shared);
+                return Ok(Step::Established);
             }
             (State::Established, Message::Keepalive) => {
-                self.counters.keepalives_received += 1;
-                self.rearm_hold(now);
+                counters.keepalives_received += 1;
+                self.rearm_hold(now, &shared.config);
             }
             (State::Established, Message::Update(update)) => {
-                self.counters.updates_received += 1;
-                self.rearm_hold(now);
-                self.counters.updates_malformed += u64::from(update.outcome().fault().is_some());
-                self.counters.prefixes_dropped += update.offered() as u64;
+                counters.updates_received += 1;
+                counters.updates_malformed += u64::from(update.outcome().fault().is_some());
+                counters.prefixes_dropped += update.offered() as u64;
+                self.rearm_hold(now, &shared.config);
             }
             (State::Established, Message::RouteRefresh(refresh)) => {
-                self.counters.route_refreshes_received += 1;
-                self.rearm_hold(now);
+                counters.route_refreshes_received += 1;
+                self.rearm_hold(now, &shared.config);
                 // Marks of a peer's own refresh and families that are not carried mean nothing here (RFC 7313 §5).
                 if let RouteRefresh { kind: RefreshKind::Request, family: Some(family) } = refresh {
-                    self.rib.replay(Some(family));
-                    self.owed.updates = true;
+                    self.owed.request(family);
                 }
             }
-            (state, message) => {
-                // RFC 6608: the subcode says in which state the message was unexpected, the data which one it was.
-                let subcode = match state {
-                    State::OpenSent => 1,
-                    State::OpenConfirm => 2,
-                    State::Established => 3,
-                    State::Idle | State::Connect => return Ok(()),
-                };
-                return Err(Notification::new(5, subcode, &[code(&message)]));
-            }
+            (_, message) => return Err(self.unexpected(code(&message))),
         }
-        Ok(())
+        Ok(Step::Read)
+    }
+
+    /// What a malformed message is answered with that would have been out of place anyway (RFC 4271 §8.2.2).
+    fn out_of_place(&self, error: &Notification) -> Option<Notification> {
+        match (error.code, self.state) {
+            (2, State::Established) => Some(self.unexpected(1)),
+            (3, state) if state != State::Established => Some(self.unexpected(2)),
+            (7, state) if state != State::Established => Some(self.unexpected(5)),
+            _ => None,
+        }
+    }
+
+    /// RFC 6608: the subcode says in which state the message was unexpected, the data which one it was.
+    fn unexpected(&self, code: u8) -> Notification {
+        let subcode = match self.state {
+            State::OpenSent => 1,
+            State::OpenConfirm => 2,
+            State::Established => 3,
+            State::Idle | State::Connect | State::Active => 0,
+        };
+        Notification::new(5, subcode, &[code])
     }
 
     /// Whether IPv4 prefixes need an IPv6 next hop (RFC 8950): this end has no IPv4 address to give.
-    fn lacks_v4(&self) -> bool {
-        self.config.families.contains(&Family::Ipv4) && self.next_hops.v4.is_none() && self.next_hops.v6.is_some()
+    fn lacks_v4(&self, config: &SessionConfig) -> bool {
+        config.families.contains(&Family::Ipv4) && self.next_hops.v4.is_none() && self.next_hops.v6.is_some()
     }
 
-    fn decode_context(&self) -> DecodeContext {
-        let Some(negotiated) = &self.negotiated else { return DecodeContext::default() };
+    fn decode_context(&self, config: &SessionConfig) -> DecodeContext {
+        // RFC 8654 §4: what we offered counts, whatever the peer can do.
+        let extended_messages = config.extended_messages;
+        let Some(negotiated) = &self.negotiated else {
+            return DecodeContext { extended_messages, ..DecodeContext::default() };
+        };
         DecodeContext {
-            local_asn: self.config.asn,
+            local_asn: config.asn,
             remote_asn: negotiated.remote_asn,
             four_octet_asn: negotiated.four_octet_asn,
+            extended_messages,
+            enhanced_refresh: negotiated.enhanced_refresh,
             extended_next_hop: negotiated.extended_next_hop,
             ipv4: negotiated.families.contains(&Family::Ipv4),
             ipv6: negotiated.families.contains(&Family::Ipv6),
-            ..DecodeContext::default()
         }
     }
 
-    fn accept(&mut self, now: Instant, open: &Open) -> Result<(), Notification> {
-        let mut negotiated = negotiate(&self.config, self.router_id, open)?;
-        negotiated.extended_next_hop &= self.lacks_v4();
+    fn accept(&mut self, now: Instant, open: &Open, shared: &mut Shared) -> Result<(), Notification> {
+        let mut negotiated = negotiate(&shared.config, self.router_id, open)?;
+        negotiated.extended_next_hop &= self.lacks_v4(&shared.config);
         if negotiated.extended_next_hop {
             self.next_hops.v4 = self.next_hops.v6;
         }
@@ -415,100 +352,43 @@ impl Session {
         self.next_hops.v6 = self.next_hops.v6.filter(|_| carried(Family::Ipv6));
         self.negotiated = Some(negotiated);
         self.state = State::OpenConfirm;
-        self.send_keepalive(now);
-        self.rearm_hold(now);
+        self.send_keepalive(now, shared);
+        self.rearm_hold(now, &shared.config);
         Ok(())
     }
 
-    fn establish(&mut self, now: Instant) {
-        let Some(negotiated) = &self.negotiated else { return };
-        self.events.push_back(Event::Established { asn: negotiated.remote_asn, hold_time: negotiated.hold_time });
+    fn establish(&mut self, now: Instant, shared: &mut Shared) {
         self.state = State::Established;
         self.established_at = Some(now);
-        self.counters.established += 1;
-        self.backoff.note_established(now);
-        self.restarting = false;
-        self.owed = Owed { updates: true, end_of_rib: true };
+        shared.counters.established += 1;
+        shared.backoff.note_established(now);
+        shared.restarting = false;
+        shared.rib.reset();
+        self.owed = Owed::everything();
     }
 
-    /// Tells the peer what it is owed.
-    fn flush(&mut self, now: Instant) {
-        let Some(negotiated) = self.negotiated.as_ref().filter(|_| self.state == State::Established && !self.blocked)
-        else {
-            return;
-        };
-        let mut messages = 0;
-        if std::mem::take(&mut self.owed.updates) {
-            let encoding = Encoding {
-                asn: self.config.asn,
-                internal: negotiated.internal,
-                four_octet_asn: negotiated.four_octet_asn,
-            };
-            messages += self.rib.update(&mut self.output, &encoding, &self.next_hops);
-        }
-        // The mark that ends the first exchange: the peer drops now what it kept over a restart and was not offered again. So it must wait
-        // until the routes are known.
-        if self.routes_known && std::mem::take(&mut self.owed.end_of_rib) {
-            for &family in &negotiated.families {
-                update::end_of_rib(&mut self.output, family);
-                messages += 1;
-            }
-        }
-        self.counters.updates_sent += messages;
-        // An update tells the peer that we live.
-        if messages > 0 && self.timers.at(Timer::Keepalive).is_some() {
-            self.arm_keepalive(now);
-        }
-    }
-
-    fn send_keepalive(&mut self, now: Instant) {
+    fn send_keepalive(&mut self, now: Instant, shared: &mut Shared) {
         keepalive(&mut self.output);
-        self.counters.keepalives_sent += 1;
-        self.arm_keepalive(now);
+        shared.counters.keepalives_sent += 1;
+        self.arm_keepalive(now, shared);
     }
 
-    fn arm_keepalive(&mut self, now: Instant) {
-        let third = self.hold_time() / 3;
-        let period = self.config.keepalive_time.filter(|time| !time.is_zero()).map_or(third, |time| time.min(third));
+    fn arm_keepalive(&mut self, now: Instant, shared: &mut Shared) {
+        let third = self.hold_time(&shared.config) / 3;
+        let chosen = shared.config.keepalive_time.filter(|time| !time.is_zero());
+        let period = chosen.map_or(third, |time| time.min(third));
         // RFC 4271 §10: 75 to 100 %.
-        let at = (!period.is_zero()).then(|| now + self.backoff.jitter(period));
+        let at = (!period.is_zero()).then(|| now + shared.backoff.jitter(period));
         self.timers.set(Timer::Keepalive, at);
     }
 
-    fn rearm_hold(&mut self, now: Instant) {
-        let hold = self.hold_time();
+    fn rearm_hold(&mut self, now: Instant, config: &SessionConfig) {
+        let hold = self.hold_time(config);
         self.timers.set(Timer::Hold, (!hold.is_zero()).then(|| now + hold));
     }
 
-    fn hold_time(&self) -> Duration {
-        self.negotiated.as_ref().map_or(self.config.hold_time, |negotiated| negotiated.hold_time)
-    }
-
-    fn refuse(&mut self, now: Instant, notification: Notification) {
-        if !matches!(self.state, State::Idle | State::Connect) {
-            notification.encode(&mut self.output);
-            self.counters.notifications_sent += 1;
-        }
-        self.down(now, DownReason::Sent(notification));
-    }
-
-    fn down(&mut self, now: Instant, reason: DownReason) {
-        let from = std::mem::replace(&mut self.state, State::Idle);
-        self.input.clear();
-        self.timers.clear();
-        self.established_at = None;
-        self.negotiated = None;
-        self.blocked = false;
-        self.owed = Owed::default();
-        self.rib.reset();
-        self.actions.push_back(Action::Close);
-        self.last_down = Some(reason.clone());
-        self.events.push_back(Event::Down { from, reason });
-        if !self.stopped {
-            let pause = self.backoff.next(now);
-            let pause = if self.path_lost { pause.max(BFD_PATIENCE) } else { pause };
-            self.timers.set(Timer::IdleHold, Some(now + pause));
-        }
+    fn hold_time(&self, config: &SessionConfig) -> Duration {
+        self.negotiated.as_ref().map_or(config.hold_time, |negotiated| negotiated.hold_time)
     }
 }
 
@@ -523,23 +403,11 @@ const fn code(message: &Message<'_>) -> u8 {
     }
 }
 
-/// How long one attempt to connect may take.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
-
 /// How long to wait for the peer's OPEN.
 const OPEN_HOLD: Duration = Duration::from_secs(240);
 
 /// The least send hold time (RFC 9687 §3.2).
-const SEND_HOLD: Duration = Duration::from_secs(480);
-
-/// How long to wait for BFD to come back before it is tried without: the peer may have been set up anew without BFD.
-const BFD_PATIENCE: Duration = Duration::from_secs(120);
-
-/// How long to wait once BFD came back.
-const BFD_SETTLE: Duration = Duration::from_secs(1);
+pub(crate) const SEND_HOLD: Duration = Duration::from_secs(480);
 
 /// How long the peer should keep the routes of a speaker that restarts, in seconds.
 const RESTART_TIME: u16 = 120;
-
-#[cfg(test)]
-mod tests;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use metallb_bgp::io::{Endpoint, PeerConfig, Speaker};
 use metallb_bgp::session::{RemoteAsn, SessionConfig, State};
-use metallb_bgp::types::{Asn, Attributes, Family};
+use metallb_bgp::types::{Asn, Attributes};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -22,15 +22,7 @@ const KEEPALIVE: u8 = 4;
 
 fn config(address: SocketAddr) -> PeerConfig {
     PeerConfig {
-        session: SessionConfig {
-            asn: Asn(7776),
-            remote: RemoteAsn::Number(Asn(65001)),
-            hold_time: Duration::from_secs(90),
-            keepalive_time: None,
-            connect_time: None,
-            families: vec![Family::Ipv4],
-            graceful_restart: false,
-        },
+        session: SessionConfig::new(Asn(7776), RemoteAsn::Number(Asn(65001))),
         endpoint: Endpoint { address, source: None, ttl: None, password: None, device: None },
         router_id: Some([172, 16, 1, 11].into()),
         fallback_router_id: [192, 0, 2, 1].into(),

@@ -62,15 +62,7 @@ mod tests {
 
     fn config() -> PeerConfig {
         PeerConfig {
-            session: SessionConfig {
-                asn: Asn(7776),
-                remote: RemoteAsn::Number(Asn(7675)),
-                hold_time: Duration::from_secs(90),
-                keepalive_time: None,
-                connect_time: None,
-                families: vec![Family::Ipv4],
-                graceful_restart: false,
-            },
+            session: SessionConfig::new(Asn(7776), RemoteAsn::Number(Asn(7675))),
             endpoint: Endpoint {
                 address: "172.16.1.254:179".parse().unwrap(),
                 source: None,

@@ -16,7 +16,8 @@ use tokio::time::{sleep_until, timeout};
 
 use super::PeerConfig;
 use super::connector::{connect, next_hops, own_v4};
-use crate::session::{Action, BfdState, Counters, Event, Negotiated, Session, SessionConfig, State, Stop};
+use crate::peer::Peer;
+use crate::session::{Action, BfdState, Counters, Event, Negotiated, SessionConfig, Slot, State, Stop};
 use crate::types::Attributes;
 
 /// An event of a named peer.
@@ -54,18 +55,20 @@ pub(super) enum Command {
     Routes(BTreeMap<IpNet, Arc<Attributes>>),
     Configure(SessionConfig),
     Bfd(BfdState),
+    Accepted(TcpStream),
     Stop(Stop),
 }
 
-/// A session, its connection and what is on the way between both.
+/// A peer, its connections and what is on the way between them. There is a second connection only while both ends connect, until the peer's
+/// engine has closed one.
 pub(super) struct Driver {
     name: Arc<str>,
     config: PeerConfig,
-    session: Session,
+    engine: Peer,
     events: mpsc::Sender<PeerEvent>,
     snapshot: Arc<Mutex<PeerSnapshot>>,
-    link: Link,
-    unsent: Vec<u8>,
+    links: [Link; 2],
+    unsent: [Vec<u8>; 2],
     stopping: bool,
 }
 
@@ -77,7 +80,7 @@ enum Link {
 
 enum LinkEvent {
     Connected(TcpStream),
-    Received(usize),
+    Readable,
     Writable,
 }
 
@@ -85,11 +88,12 @@ impl Driver {
     pub(super) fn new(
         name: Arc<str>,
         config: PeerConfig,
-        session: Session,
+        engine: Peer,
         events: mpsc::Sender<PeerEvent>,
         snapshot: Arc<Mutex<PeerSnapshot>>,
     ) -> Self {
-        Self { name, config, session, events, snapshot, link: Link::Closed, unsent: Vec::new(), stopping: false }
+        let links = [Link::Closed, Link::Closed];
+        Self { name, config, engine, events, snapshot, links, unsent: [Vec::new(), Vec::new()], stopping: false }
     }
 
     /// Runs until it is told to stop.
@@ -98,21 +102,22 @@ impl Driver {
         loop {
             self.drain().await;
             self.publish();
-            if self.stopping && matches!(self.link, Link::Closed) {
+            if self.stopping && self.links.iter().all(|link| matches!(link, Link::Closed)) {
                 return;
             }
-            let timer = self.session.poll_timeout();
+            let timer = self.engine.poll_timeout();
             let sleep = async {
                 match timer {
                     Some(at) => sleep_until(at.into()).await,
                     None => pending().await,
                 }
             };
+            let sending = [0, 1].map(|slot: usize| !self.unsent[slot].is_empty());
             tokio::select! {
                 command = commands.recv() => self.handle_command(command),
                 () = sleep => self.handle_timeout(&mut buffer),
-                event = self.link.next(&mut buffer, !self.unsent.is_empty()) => {
-                    self.handle_link(event, &buffer);
+                (slot, event) = next(&mut self.links, sending) => {
+                    self.handle_link(slot, event, &mut buffer);
                     // A peer that always has something to say must not keep this thread from the others.
                     yield_now().await;
                 }
@@ -120,112 +125,158 @@ impl Driver {
         }
     }
 
-    /// Does what the session asks for and sends what it says, until there is nothing more, or the connection takes no more.
+    /// Does what the engine asks for and sends what it says, until there is nothing more, or the connection takes no more.
     async fn drain(&mut self) {
         loop {
-            self.unsent.extend(self.session.poll_transmit());
-            while let Some(action) = self.session.poll_action() {
+            for slot in Slot::ALL {
+                self.unsent[slot as usize].extend(self.engine.poll_transmit(slot));
+            }
+            while let Some(action) = self.engine.poll_action() {
                 match action {
-                    Action::Connect => self.link = Link::Connecting(Box::pin(connect(self.config.endpoint.clone()))),
-                    Action::Close => {
+                    Action::Connect(slot) => {
+                        self.links[slot as usize] = Link::Connecting(Box::pin(connect(self.config.endpoint.clone())));
+                    }
+                    Action::Close(slot) => {
                         // The farewell may take a moment; that the session is over must be seen before.
                         self.publish();
-                        self.close().await;
+                        self.close(slot).await;
                     }
                 }
             }
-            let Link::Open(stream) = &self.link else { return };
-            if self.unsent.is_empty() {
+            let mut sent = false;
+            for slot in Slot::ALL {
+                sent |= self.send(slot);
+            }
+            if !sent {
                 return;
             }
-            let now = Instant::now();
-            match stream.try_write(&self.unsent) {
-                Ok(sent) => {
-                    self.unsent.drain(..sent);
-                    self.session.handle_send(now, !self.unsent.is_empty());
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.session.handle_send(now, true);
-                    return;
-                }
-                Err(error) => self.session.handle_failed(now, &error.to_string()),
-            }
         }
+    }
+
+    /// Hands what is unsent to the connection. True when the engine has heard of it and may have more to say.
+    fn send(&mut self, slot: Slot) -> bool {
+        let unsent = &mut self.unsent[slot as usize];
+        let Link::Open(stream) = &self.links[slot as usize] else { return false };
+        if unsent.is_empty() {
+            return false;
+        }
+        let now = Instant::now();
+        match stream.try_write(unsent) {
+            Ok(sent) => {
+                unsent.drain(..sent);
+                self.engine.handle_send(now, slot, !unsent.is_empty());
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.engine.handle_send(now, slot, true);
+                return false;
+            }
+            Err(error) => self.engine.handle_failed(now, slot, &error.to_string()),
+        }
+        true
     }
 
     fn handle_command(&mut self, command: Option<Command>) {
         let now = Instant::now();
         match command {
-            Some(Command::Routes(routes)) => self.session.set_routes(now, routes),
-            Some(Command::Bfd(state)) => self.session.handle_bfd(now, state),
+            Some(Command::Routes(routes)) => self.engine.set_routes(now, routes),
+            Some(Command::Bfd(state)) => self.engine.handle_bfd(now, state),
             Some(Command::Configure(config)) => {
                 // The speaker sends only what needs no new session.
-                self.session.reconfigure(config);
+                self.engine.reconfigure(config);
             }
+            Some(Command::Accepted(stream)) => self.handle_accepted(now, stream),
             Some(Command::Stop(stop)) => {
                 self.stopping = true;
-                self.session.stop(now, stop);
+                self.engine.stop(now, stop);
             }
             None => {
                 self.stopping = true;
-                self.session.stop(now, Stop::Restart(String::new()));
+                self.engine.stop(now, Stop::Restart(String::new()));
             }
+        }
+    }
+
+    /// A connection that the engine has no place for is dropped, which closes it.
+    fn handle_accepted(&mut self, now: Instant, stream: TcpStream) {
+        let Ok(next_hops) = next_hops(&stream) else { return };
+        let router_id = self.config.router_id(own_v4(&next_hops));
+        if let Some(slot) = self.engine.handle_accepted(now, router_id, next_hops) {
+            self.links[slot as usize] = Link::Open(stream);
+            self.unsent[slot as usize].clear();
         }
     }
 
     /// What has arrived already goes first: that this host was busy is no reason to say that the peer was silent.
     fn handle_timeout(&mut self, buffer: &mut [u8]) {
-        if let Link::Open(stream) = &self.link
-            && let Ok(length @ 1..) = stream.try_read(buffer)
-        {
-            self.session.handle_bytes(Instant::now(), &buffer[..length]);
+        for slot in Slot::ALL {
+            if let Link::Open(stream) = &self.links[slot as usize]
+                && let Ok(length @ 1..) = stream.try_read(buffer)
+            {
+                self.engine.handle_bytes(Instant::now(), slot, &buffer[..length]);
+            }
         }
-        self.session.handle_timeout(Instant::now());
+        self.engine.handle_timeout(Instant::now());
     }
 
-    fn handle_link(&mut self, event: io::Result<LinkEvent>, buffer: &[u8]) {
+    fn handle_link(&mut self, slot: Slot, event: io::Result<LinkEvent>, buffer: &mut [u8]) {
         let now = Instant::now();
-        match event {
+        let failed = match event {
             Ok(LinkEvent::Connected(stream)) => match next_hops(&stream) {
                 Ok(next_hops) => {
-                    self.link = Link::Open(stream);
-                    self.unsent.clear();
+                    self.links[slot as usize] = Link::Open(stream);
+                    self.unsent[slot as usize].clear();
                     let router_id = self.config.router_id(own_v4(&next_hops));
-                    self.session.handle_connected(now, router_id, next_hops);
+                    return self.engine.handle_connected(now, router_id, next_hops);
                 }
-                Err(error) => self.session.handle_failed(now, &error.to_string()),
+                Err(error) => error.to_string(),
             },
-            Ok(LinkEvent::Received(0)) => self.session.handle_failed(now, "closed by the peer"),
-            Ok(LinkEvent::Received(length)) => self.session.handle_bytes(now, &buffer[..length]),
+            Ok(LinkEvent::Readable) => {
+                let Link::Open(stream) = &self.links[slot as usize] else { return };
+                match stream.try_read(buffer) {
+                    Ok(0) => "closed by the peer".to_owned(),
+                    Ok(length) => return self.engine.handle_bytes(now, slot, &buffer[..length]),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                    Err(error) => error.to_string(),
+                }
+            }
             // The next drain writes.
-            Ok(LinkEvent::Writable) => {}
-            Err(error) => self.session.handle_failed(now, &error.to_string()),
-        }
+            Ok(LinkEvent::Writable) => return,
+            Err(error) => error.to_string(),
+        };
+        self.engine.handle_failed(now, slot, &failed);
     }
 
     /// Sends the last word, and gives the peer a moment to take it: closing with unread input would make the kernel reset the connection,
     /// and the word would be lost.
-    async fn close(&mut self) {
-        let unsent = std::mem::take(&mut self.unsent);
-        let Link::Open(mut stream) = std::mem::replace(&mut self.link, Link::Closed) else { return };
-        let farewell = async {
+    async fn close(&mut self, slot: Slot) {
+        let unsent = std::mem::take(&mut self.unsent[slot as usize]);
+        let link = std::mem::replace(&mut self.links[slot as usize], Link::Closed);
+        let Link::Open(mut stream) = link else { return };
+        let farewell = async move {
             stream.write_all(&unsent).await?;
             stream.shutdown().await?;
             let mut rest = [0; 4096];
             while stream.read(&mut rest).await? > 0 {}
             io::Result::Ok(())
         };
-        // Whether it worked makes no difference: the connection is over.
-        let _ = timeout(LAST_WORD, farewell).await;
+        let farewell = timeout(LAST_WORD, farewell);
+        // Whether it worked makes no difference: the connection is over. The one that stays does not wait for it.
+        match self.links[slot.other() as usize] {
+            Link::Closed => drop(farewell.await),
+            _ => drop(tokio::spawn(farewell)),
+        }
     }
 
     fn publish(&mut self) {
-        while let Some(event) = self.session.poll_event() {
+        while let Some(event) = self.engine.poll_event() {
             match &event {
                 Event::Established { asn, hold_time } => {
                     tracing::info!(peer = &*self.name, %asn, ?hold_time, "BGP session established");
                 }
-                Event::Down { from: State::Idle | State::Connect, reason } => {
+                Event::Dropped { role, reason } => {
+                    tracing::info!(peer = &*self.name, ?role, code = reason.code(), %reason, "BGP connection dropped");
+                }
+                Event::Down { from: State::Idle | State::Connect | State::Active, reason } => {
                     tracing::debug!(peer = &*self.name, code = reason.code(), %reason, "BGP session down");
                 }
                 Event::Down { from, reason } => {
@@ -235,28 +286,36 @@ impl Driver {
             // Events are for show: a listener that is too slow must not hold the session up.
             let _ = self.events.try_send(PeerEvent { peer: Arc::clone(&self.name), event });
         }
-        let snapshot = PeerSnapshot::of(&self.session);
+        let snapshot = PeerSnapshot::of(&self.engine);
         *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
     }
 }
 
 impl PeerSnapshot {
-    pub(super) fn of(session: &Session) -> Self {
+    pub(super) fn of(peer: &Peer) -> Self {
         Self {
-            state: session.state(),
-            uptime: session.established_at().map(|at| at.elapsed()),
-            last_down: session.last_down().map(ToString::to_string),
-            negotiated: session.negotiated().cloned(),
-            routes_told: session.rib().told(),
-            routes_wanted: session.rib().wanted(),
-            counters: *session.counters(),
+            state: peer.state(),
+            uptime: peer.established_at().map(|at| at.elapsed()),
+            last_down: peer.last_down().map(ToString::to_string),
+            negotiated: peer.negotiated().cloned(),
+            routes_told: peer.rib().told(),
+            routes_wanted: peer.rib().wanted(),
+            counters: *peer.counters(),
         }
     }
 }
 
+/// What happens next on any connection; cancelling it loses nothing.
+async fn next(links: &mut [Link; 2], sending: [bool; 2]) -> (Slot, io::Result<LinkEvent>) {
+    let [one, two] = links;
+    tokio::select! {
+        event = one.next(sending[0]) => (Slot::One, event),
+        event = two.next(sending[1]) => (Slot::Two, event),
+    }
+}
+
 impl Link {
-    /// What happens next on it; cancelling it loses nothing.
-    async fn next(&mut self, buffer: &mut [u8], sending: bool) -> io::Result<LinkEvent> {
+    async fn next(&mut self, sending: bool) -> io::Result<LinkEvent> {
         match self {
             Self::Closed => pending().await,
             Self::Connecting(attempt) => {
@@ -265,19 +324,11 @@ impl Link {
                 *self = Self::Closed;
                 result.map(LinkEvent::Connected)
             }
-            Self::Open(stream) => loop {
+            Self::Open(stream) => {
                 let interest = if sending { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
                 let ready = stream.ready(interest).await?;
-                if ready.is_readable() {
-                    match stream.try_read(buffer) {
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                        result => return result.map(LinkEvent::Received),
-                    }
-                }
-                if ready.is_writable() {
-                    return Ok(LinkEvent::Writable);
-                }
-            },
+                Ok(if ready.is_readable() { LinkEvent::Readable } else { LinkEvent::Writable })
+            }
         }
     }
 }

@@ -5,12 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::PeerConfig;
 use super::driver::{Command, Driver, PeerEvent, PeerSnapshot};
-use crate::session::{BfdState, ConfigChange, Session, Stop};
+use crate::peer::Peer;
+use crate::session::{BfdState, ConfigChange, Stop};
 use crate::types::Attributes;
 
 /// All sessions of this host. Must be used inside a tokio runtime; dropping it ends them without a word.
@@ -80,6 +82,16 @@ impl Speaker {
         }
     }
 
+    /// Hands a connection that a peer has opened to a peer; false, and it is closed, when there is no such peer. It is also closed when the
+    /// peer's [`Mode`](crate::session::Mode) does not wait for connections.
+    pub fn accept(&self, peer: &str, stream: TcpStream) -> bool {
+        let running = self.peers.get(peer);
+        running.is_some_and(|running| {
+            running.tell(Command::Accepted(stream));
+            true
+        })
+    }
+
     /// Where every peer stands.
     #[must_use]
     pub fn snapshot(&self) -> BTreeMap<Arc<str>, PeerSnapshot> {
@@ -109,9 +121,9 @@ impl Speaker {
         let (commands, queue) = mpsc::unbounded_channel();
         // The step of a well-known linear congruential generator: each peer's timers have their own jitter.
         self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let session = Session::new(config.session.clone(), config.router_id(None), self.seed, Instant::now());
-        let snapshot = Arc::new(Mutex::new(PeerSnapshot::of(&session)));
-        let driver = Driver::new(Arc::clone(name), config.clone(), session, self.events.clone(), Arc::clone(&snapshot));
+        let engine = Peer::new(config.session.clone(), self.seed, Instant::now());
+        let snapshot = Arc::new(Mutex::new(PeerSnapshot::of(&engine)));
+        let driver = Driver::new(Arc::clone(name), config.clone(), engine, self.events.clone(), Arc::clone(&snapshot));
         let task = tokio::spawn(async move {
             if let Some(predecessor) = predecessor {
                 // However it ended, its connection is closed.

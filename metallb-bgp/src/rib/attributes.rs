@@ -9,7 +9,7 @@ use crate::wire::template::{Encoding, Template};
 
 /// Stands for a set of attributes.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct SetId(u32);
+pub(super) struct SetId(pub(super) u32);
 
 /// All sets in use.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +22,8 @@ pub(super) struct AttributeSets {
     withdraw: [Option<Template>; 2],
     /// Sets in use after the last sweep.
     kept: usize,
+    /// Every set is told as one of a speaker that is about to leave.
+    draining: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -58,6 +60,16 @@ impl AttributeSets {
         for slot in self.slots.iter_mut().flatten() {
             slot.announce = [None, None];
         }
+    }
+
+    /// True when it changed, so that what the peer knows is no longer what it should.
+    pub(super) fn set_draining(&mut self, draining: bool) -> bool {
+        let changed = self.draining != draining;
+        self.draining = draining;
+        if changed {
+            self.forget_templates();
+        }
+        changed
     }
 
     pub(super) const fn templates<'a>(
@@ -117,8 +129,12 @@ impl Templates<'_> {
 
     /// `None` for a set that does not exist.
     pub(super) fn announce(&mut self, id: SetId) -> Option<&Template> {
+        let draining = self.sets.draining;
         let Slot { attributes, announce } = self.sets.slots.get_mut(id.0 as usize)?.as_mut()?;
-        let make = || Template::announce(self.encoding, attributes, self.next_hop, self.family);
+        let make = || match draining {
+            true => Template::announce(self.encoding, &attributes.draining(), self.next_hop, self.family),
+            false => Template::announce(self.encoding, attributes, self.next_hop, self.family),
+        };
         Some(announce[slot(self.family)].get_or_insert_with(make))
     }
 }

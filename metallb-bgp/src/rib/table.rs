@@ -1,75 +1,101 @@
-//! The routes of one family: a sorted array, 16 bytes for a route of IPv4 and 28 for one of IPv6.
+//! The routes of one family: sorted columns, 13 bytes for a route of IPv4 and 25 for one of IPv6.
+//!
+//! Prefixes are kept as they stand in a message, so that a run of host routes with the same attributes is one copy.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 
 use super::attributes::{SetId, Templates};
-use crate::wire::nlri::Nlri;
+use crate::wire::nlri::Wide;
 
 /// The routes of one family, in order.
 #[derive(Clone, Debug)]
-pub(super) struct Table<P> {
-    rows: Vec<Row<P>>,
+pub(super) struct Table<const N: usize> {
+    prefixes: Vec<Wide<N>>,
+    /// What the peer should know of each prefix.
+    wanted: Vec<Mark>,
+    /// What it knows.
+    told: Vec<Mark>,
+    /// Rows that are no host routes.
+    nets: usize,
+    /// All rows where both may differ.
+    dirty: Range<usize>,
     plan: Option<Plan>,
-    told: usize,
-    wanted: usize,
+    told_count: usize,
+    wanted_count: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Row<P> {
-    prefix: P,
-    wanted: Option<SetId>,
-    told: Told,
+/// What is known of a prefix: nothing, or with which attributes. Wherever the two marks of a row differ there is something to say.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Mark(u32);
+
+impl Mark {
+    const NOTHING: Self = Self(0);
+    /// The peer knows the route, and is to be told again.
+    const STALE: Self = Self(u32::MAX);
+
+    /// The set's index is far below [`STALE`](Self::STALE).
+    fn with(set: SetId) -> Self {
+        Self(set.0 + 1)
+    }
+
+    fn set(self) -> Option<SetId> {
+        (self != Self::STALE).then(|| self.0.checked_sub(1).map(SetId)).flatten()
+    }
 }
 
-/// What the peer knows of a prefix.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Told {
-    Nothing,
-    /// It knows the route, and is to be told again.
-    Stale,
-    With(SetId),
-}
-
-/// What to say, as indices of rows. Any change of the rows makes it void.
+/// What to say. Any change of the rows makes it void.
 #[derive(Clone, Debug)]
 struct Plan {
-    /// Withdrawals, then offers, those with the same attributes together.
-    rows: Vec<u32>,
-    withdrawals: usize,
+    /// Withdrawals first, then offers, those with the same attributes together.
+    runs: Vec<Run>,
     done: usize,
 }
 
-impl<P> Default for Table<P> {
+/// Rows in a row that get the same mark.
+#[derive(Clone, Debug)]
+struct Run {
+    mark: Mark,
+    // A table has fewer than 2³² rows: they would not fit in memory.
+    start: u32,
+    end: u32,
+}
+
+impl<const N: usize> Default for Table<N> {
     fn default() -> Self {
-        Self { rows: Vec::new(), plan: None, told: 0, wanted: 0 }
+        Self {
+            prefixes: Vec::new(),
+            wanted: Vec::new(),
+            told: Vec::new(),
+            nets: 0,
+            dirty: 0..0,
+            plan: None,
+            told_count: 0,
+            wanted_count: 0,
+        }
     }
 }
 
-impl<P: Nlri> Table<P> {
+impl<const N: usize> Table<N> {
     pub(super) const fn told(&self) -> usize {
-        self.told
+        self.told_count
     }
 
     pub(super) const fn wanted(&self) -> usize {
-        self.wanted
+        self.wanted_count
     }
 
     /// Every set in use, more than once.
     pub(super) fn sets(&self) -> impl Iterator<Item = SetId> {
-        self.rows.iter().flat_map(|row| {
-            let told = match row.told {
-                Told::With(set) => Some(set),
-                Told::Nothing | Told::Stale => None,
-            };
-            [row.wanted, told].into_iter().flatten()
-        })
+        self.wanted.iter().chain(&self.told).filter_map(|mark| mark.set())
     }
 
     /// Replaces what is wanted. True when it changed.
-    pub(super) fn replace(&mut self, mut routes: Vec<(P, SetId)>) -> bool {
-        if !routes.is_sorted_by(|left, right| left.0 < right.0) {
+    pub(super) fn replace(&mut self, mut routes: Vec<(Wide<N>, SetId)>) -> bool {
+        let order = |left: &(Wide<N>, SetId), right: &(Wide<N>, SetId)| compare(&left.0, &right.0);
+        if !routes.is_sorted_by(|left, right| order(left, right).is_lt()) {
             // Stable, so that of equal prefixes the last one stays.
-            routes.sort_by_key(|route| route.0);
+            routes.sort_by(order);
             routes.dedup_by(|later, earlier| {
                 let same = later.0 == earlier.0;
                 if same {
@@ -78,114 +104,207 @@ impl<P: Nlri> Table<P> {
                 same
             });
         }
-        let same = |(row, route): (&Row<P>, &(P, SetId))| row.prefix == route.0 && row.wanted == Some(route.1);
-        if self.wanted == routes.len() && self.rows.iter().filter(|row| row.wanted.is_some()).zip(&routes).all(same) {
+        if self.wants_exactly(&routes) {
             return false;
         }
-        self.wanted = routes.len();
-        let mut before = std::mem::take(&mut self.rows).into_iter().peekable();
-        self.rows.reserve_exact(routes.len());
+        let before = std::mem::take(self);
+        self.wanted_count = routes.len();
+        self.told_count = before.told_count;
+        self.reserve(routes.len());
+        let mut rows = before.rows().peekable();
         for (prefix, set) in routes {
-            while let Some(row) = before.next_if(|row| row.prefix < prefix) {
-                self.rows.extend(row.unwanted());
+            while let Some((earlier, told)) = rows.next_if(|row| compare(&row.0, &prefix).is_lt()) {
+                self.push_unwanted(earlier, told);
             }
-            let told =
-                before.next_if(|row| row.prefix.cmp(&prefix) == Ordering::Equal).map_or(Told::Nothing, |row| row.told);
-            self.rows.push(Row { prefix, wanted: Some(set), told });
+            let told = rows.next_if(|row| row.0 == prefix).map_or(Mark::NOTHING, |row| row.1);
+            self.push(prefix, Mark::with(set), told);
         }
-        self.rows.extend(before.filter_map(Row::unwanted));
-        self.plan = None;
+        rows.for_each(|(prefix, told)| self.push_unwanted(prefix, told));
+        self.dirty = 0..self.prefixes.len();
         true
     }
 
     /// Changes what is wanted of one prefix. True when it changed.
-    pub(super) fn change(&mut self, prefix: P, set: Option<SetId>) -> bool {
-        let before = match self.rows.binary_search_by(|row| row.prefix.cmp(&prefix)) {
-            Ok(index) => std::mem::replace(&mut self.rows[index].wanted, set),
+    pub(super) fn change(&mut self, prefix: Wide<N>, set: Option<SetId>) -> bool {
+        let mark = set.map_or(Mark::NOTHING, Mark::with);
+        let (at, before) = match self.prefixes.binary_search_by(|row| compare(row, &prefix)) {
+            Ok(at) => (at, std::mem::replace(&mut self.wanted[at], mark)),
             Err(_) if set.is_none() => return false,
-            Err(index) => {
-                self.rows.insert(index, Row { prefix, wanted: set, told: Told::Nothing });
-                None
+            Err(at) => {
+                self.insert(at, prefix, mark);
+                (at, Mark::NOTHING)
             }
         };
-        self.wanted = self.wanted + usize::from(set.is_some()) - usize::from(before.is_some());
-        if before != set {
-            self.plan = None;
+        self.wanted_count =
+            self.wanted_count + usize::from(mark != Mark::NOTHING) - usize::from(before != Mark::NOTHING);
+        if before != mark {
+            self.touch(at..at + 1);
+            if mark == Mark::NOTHING && self.told[at] == Mark::NOTHING {
+                // It came and went before the peer heard of it.
+                self.compact(at..at + 1);
+                self.dirty.end -= 1;
+            }
         }
-        before != set
+        before != mark
     }
 
     /// The peer knows nothing.
     pub(super) fn forget(&mut self) {
-        self.rows.retain_mut(|row| {
-            row.told = Told::Nothing;
-            row.wanted.is_some()
-        });
-        self.told = 0;
+        self.told.fill(Mark::NOTHING);
+        self.compact(0..self.prefixes.len());
+        self.told_count = 0;
+        self.dirty = 0..self.prefixes.len();
         self.plan = None;
     }
 
     /// The peer is to be told everything again.
     pub(super) fn replay(&mut self) {
-        for row in &mut self.rows {
-            if row.told != Told::Nothing {
-                row.told = Told::Stale;
-            }
+        for mark in self.told.iter_mut().filter(|mark| **mark != Mark::NOTHING) {
+            *mark = Mark::STALE;
         }
-        self.plan = None;
+        self.touch(0..self.prefixes.len());
     }
 
     /// Writes the next message to the beginning of `out`; 0 when there is nothing to say.
     pub(super) fn next_message(&mut self, out: &mut [u8], templates: &mut Templates<'_>) -> usize {
-        let rows = &mut self.rows;
-        let plan = self.plan.get_or_insert_with(|| Plan::new(rows));
-        let Some(&first) = plan.rows.get(plan.done) else { return 0 };
-        let set = rows[first as usize].wanted;
-        let template = match set {
-            None => Some(templates.withdraw()),
-            Some(set) => templates.announce(set),
-        };
-        let end = if set.is_none() { plan.withdrawals } else { plan.rows.len() };
-        let due = &plan.rows[plan.done..end];
-        let together = due.iter().map(|&index| rows[index as usize]).take_while(|row| row.wanted == set);
-        let (bytes, count) = template.map_or((0, 0), |template| template.fill(out, together.map(|row| row.prefix)));
-        for &index in &due[..count] {
-            let row = &mut rows[index as usize];
-            self.told = self.told + usize::from(set.is_some()) - usize::from(row.told != Told::Nothing);
-            row.told = set.map_or(Told::Nothing, Told::With);
+        if self.dirty.is_empty() {
+            return 0;
         }
-        plan.done += count;
-        if plan.done == plan.rows.len() {
-            if plan.withdrawals > 0 {
-                rows.retain(|row| row.wanted.is_some() || row.told != Told::Nothing);
+        let mut plan = self.plan.take().unwrap_or_else(|| self.plan());
+        let bytes = self.fill(&mut plan, out, templates);
+        if plan.done < plan.runs.len() {
+            self.plan = Some(plan);
+        } else {
+            // All is said; only now is it safe to drop rows, as runs count them.
+            let dirty = std::mem::take(&mut self.dirty);
+            if plan.runs.first().is_some_and(|run| run.mark == Mark::NOTHING) {
+                self.compact(dirty);
             }
-            // An empty plan takes no memory and says that all is said.
-            *plan = Plan { rows: Vec::new(), withdrawals: 0, done: 0 };
         }
         bytes
     }
-}
 
-impl<P> Row<P> {
-    /// The row once nobody wants it; `None` when the peer does not know it either.
-    fn unwanted(self) -> Option<Self> {
-        (self.told != Told::Nothing).then_some(Self { wanted: None, ..self })
-    }
-}
-
-impl Plan {
-    fn new<P>(rows: &[Row<P>]) -> Self {
-        // A table has fewer than 2³² rows: they would not fit in memory.
-        let indices =
-            |due: fn(&Row<P>) -> bool| (0_u32..).zip(rows).filter(move |(_, row)| due(row)).map(|(index, _)| index);
-        let mut plan: Vec<u32> = indices(|row| row.wanted.is_none() && row.told != Told::Nothing).collect();
-        let withdrawals = plan.len();
-        plan.extend(indices(|row| row.wanted.is_some_and(|set| row.told != Told::With(set))));
-        let set = |index: &u32| rows[*index as usize].wanted;
-        let offers = &mut plan[withdrawals..];
-        if !offers.is_sorted_by_key(set) {
-            offers.sort_by_key(set);
+    /// One message: the rest of one run, and of those behind it that get the same mark, as long as there is room.
+    fn fill(&mut self, plan: &mut Plan, out: &mut [u8], templates: &mut Templates<'_>) -> usize {
+        let Some(&Run { mark, .. }) = plan.runs.get(plan.done) else { return 0 };
+        let template = match mark.set() {
+            None => Some(templates.withdraw()),
+            Some(set) => templates.announce(set),
+        };
+        let Some(mut filling) = template.and_then(|template| template.begin(out)) else { return 0 };
+        while let Some(run) = plan.runs.get_mut(plan.done).filter(|run| run.mark == mark) {
+            let rows = run.start as usize..run.end as usize;
+            let prefixes = &self.prefixes[rows.clone()];
+            let taken = match self.nets {
+                0 => filling.push_hosts(prefixes),
+                _ => prefixes.iter().take_while(|prefix| filling.push(prefix)).count(),
+            };
+            let told = &mut self.told[rows.start..rows.start + taken];
+            let known = told.iter().filter(|mark| **mark != Mark::NOTHING).count();
+            self.told_count = self.told_count - known + if mark == Mark::NOTHING { 0 } else { taken };
+            told.fill(mark);
+            run.start += taken as u32;
+            if run.start < run.end {
+                break;
+            }
+            plan.done += 1;
         }
-        Self { rows: plan, withdrawals, done: 0 }
+        filling.finish()
     }
+
+    fn plan(&self) -> Plan {
+        let mut runs: Vec<Run> = Vec::new();
+        let Range { start, end } = self.dirty.clone();
+        let rows = (start as u32..end as u32).zip(&self.wanted[start..end]).zip(&self.told[start..end]);
+        for ((index, wanted), _) in rows.filter(|((_, wanted), told)| wanted != told) {
+            match runs.last_mut() {
+                Some(run) if run.end == index && run.mark == *wanted => run.end = index + 1,
+                _ => runs.push(Run { mark: *wanted, start: index, end: index + 1 }),
+            }
+        }
+        // Stable: within a set the prefixes stay in order.
+        runs.sort_by_key(|run| run.mark);
+        Plan { runs, done: 0 }
+    }
+
+    fn wants_exactly(&self, routes: &[(Wide<N>, SetId)]) -> bool {
+        let wanted = self.prefixes.iter().zip(&self.wanted).filter(|(_, mark)| **mark != Mark::NOTHING);
+        let same = |((prefix, mark), route): ((&Wide<N>, &Mark), &(Wide<N>, SetId))| {
+            *prefix == route.0 && *mark == Mark::with(route.1)
+        };
+        self.wanted_count == routes.len() && wanted.zip(routes).all(same)
+    }
+
+    /// Prefixes, and what the peer knows of them.
+    fn rows(self) -> impl Iterator<Item = (Wide<N>, Mark)> {
+        self.prefixes.into_iter().zip(self.told)
+    }
+
+    fn reserve(&mut self, rows: usize) {
+        self.prefixes.reserve_exact(rows);
+        self.wanted.reserve_exact(rows);
+        self.told.reserve_exact(rows);
+    }
+
+    fn push(&mut self, prefix: Wide<N>, wanted: Mark, told: Mark) {
+        self.nets += usize::from(is_net(&prefix));
+        self.prefixes.push(prefix);
+        self.wanted.push(wanted);
+        self.told.push(told);
+    }
+
+    /// A row that nobody wants any more stays until the peer knows.
+    fn push_unwanted(&mut self, prefix: Wide<N>, told: Mark) {
+        if told != Mark::NOTHING {
+            self.push(prefix, Mark::NOTHING, told);
+        }
+    }
+
+    fn insert(&mut self, at: usize, prefix: Wide<N>, wanted: Mark) {
+        self.nets += usize::from(is_net(&prefix));
+        self.prefixes.insert(at, prefix);
+        self.wanted.insert(at, wanted);
+        self.told.insert(at, Mark::NOTHING);
+        if at < self.dirty.end {
+            self.dirty.end += 1;
+        }
+    }
+
+    /// The rows in `range` have changed.
+    fn touch(&mut self, range: Range<usize>) {
+        self.dirty = match self.dirty.is_empty() {
+            true => range,
+            false => self.dirty.start.min(range.start)..self.dirty.end.max(range.end),
+        };
+        self.plan = None;
+    }
+
+    /// Drops the rows in `range` that are neither wanted nor told.
+    fn compact(&mut self, range: Range<usize>) {
+        let end = range.end;
+        let mut kept = range.start;
+        for index in range {
+            if self.wanted[index] == Mark::NOTHING && self.told[index] == Mark::NOTHING {
+                self.nets -= usize::from(is_net(&self.prefixes[index]));
+                continue;
+            }
+            self.prefixes[kept] = self.prefixes[index];
+            self.wanted[kept] = self.wanted[index];
+            self.told[kept] = self.told[index];
+            kept += 1;
+        }
+        self.prefixes.drain(kept..end);
+        self.wanted.drain(kept..end);
+        self.told.drain(kept..end);
+    }
+}
+
+/// By address, then by length.
+fn compare<const N: usize>(left: &Wide<N>, right: &Wide<N>) -> Ordering {
+    left[1..].cmp(&right[1..]).then(left[0].cmp(&right[0]))
+}
+
+/// Whether a prefix is shorter than an address.
+fn is_net<const N: usize>(prefix: &Wide<N>) -> bool {
+    usize::from(prefix[0]) < (N - 1) * 8
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// Doubles from one second to two minutes; a session that lasted starts over. The pause is never nothing, so that a peer which
 /// accepts and drops at once does not make a busy loop.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     attempts: u32,
     fixed: Option<Duration>,
     established: Option<Instant>,
@@ -13,21 +13,21 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    pub(super) fn new(seed: u64, fixed: Option<Duration>) -> Self {
+    pub(crate) fn new(seed: u64, fixed: Option<Duration>) -> Self {
         // The generator's only fixed point is zero.
         Self { attempts: 0, fixed, established: None, random: seed | 1 }
     }
 
-    pub(super) fn set_fixed(&mut self, fixed: Option<Duration>) {
+    pub(crate) fn set_fixed(&mut self, fixed: Option<Duration>) {
         self.fixed = fixed;
     }
 
-    pub(super) fn note_established(&mut self, now: Instant) {
+    pub(crate) fn note_established(&mut self, now: Instant) {
         self.established = Some(now);
     }
 
     /// The pause before the next attempt.
-    pub(super) fn next(&mut self, now: Instant) -> Duration {
+    pub(crate) fn next(&mut self, now: Instant) -> Duration {
         if self.established.take().is_some_and(|since| now.saturating_duration_since(since) >= STABLE) {
             self.attempts = 0;
         }
@@ -37,7 +37,7 @@ impl Backoff {
     }
 
     /// 75 to 100 % of a duration (RFC 4271 §10; xorshift64).
-    pub(super) fn jitter(&mut self, duration: Duration) -> Duration {
+    pub(crate) fn jitter(&mut self, duration: Duration) -> Duration {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;

@@ -21,6 +21,24 @@ pub struct SessionConfig {
     pub families: Vec<Family>,
     /// Ask the peer to keep the routes while this speaker restarts.
     pub graceful_restart: bool,
+    /// Which end opens the connection.
+    pub mode: Mode,
+    /// How long to wait for the peer's OPEN before ours is sent (DelayOpenTime); zero sends it at once.
+    pub delay_open: Duration,
+    /// Offer messages of up to 65,535 octets (RFC 8654).
+    pub extended_messages: bool,
+}
+
+/// Which end opens the connection.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Mode {
+    /// This one, and nothing of ours listens.
+    #[default]
+    Active,
+    /// The peer (PassiveTcpEstablishment).
+    Passive,
+    /// Either: of two connections one is closed (RFC 4271 §6.8).
+    Both,
 }
 
 /// The autonomous system number that is accepted.
@@ -46,11 +64,33 @@ pub enum ConfigChange {
 }
 
 impl SessionConfig {
+    /// What a speaker of `asn` needs to know of a peer at least: IPv4, a hold time of 90 seconds, and everything else left alone.
+    #[must_use]
+    pub fn new(asn: Asn, remote: RemoteAsn) -> Self {
+        Self {
+            asn,
+            remote,
+            hold_time: Duration::from_secs(90),
+            keepalive_time: None,
+            connect_time: None,
+            families: vec![Family::Ipv4],
+            graceful_restart: false,
+            mode: Mode::Active,
+            delay_open: Duration::ZERO,
+            extended_messages: false,
+        }
+    }
+
     /// What it costs to go from this configuration to `other`.
     #[must_use]
     pub fn change_to(&self, other: &Self) -> ConfigChange {
-        // Both timers are ours alone: the peer never learns their values.
-        let soft = Self { keepalive_time: other.keepalive_time, connect_time: other.connect_time, ..self.clone() };
+        // These are ours alone: the peer never learns their values.
+        let soft = Self {
+            keepalive_time: other.keepalive_time,
+            connect_time: other.connect_time,
+            delay_open: other.delay_open,
+            ..self.clone()
+        };
         if self == other {
             ConfigChange::None
         } else if soft == *other {

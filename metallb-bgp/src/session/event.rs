@@ -11,9 +11,41 @@ use crate::wire::notification::Notification;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Action {
     /// Open a connection, then call `handle_connected` or `handle_failed`. A `Close` that comes first gives the attempt up.
-    Connect,
+    Connect(Slot),
     /// Send what is left, then close the connection.
-    Close,
+    Close(Slot),
+}
+
+/// Tells connections of one peer apart: there are never more than two, and in the end only one.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Slot {
+    /// The first.
+    One,
+    /// The other.
+    Two,
+}
+
+/// Who opened a connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Role {
+    /// This end.
+    Active,
+    /// The peer.
+    Passive,
+}
+
+impl Slot {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::One, Self::Two];
+
+    /// The one that this is not.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::One => Self::Two,
+            Self::Two => Self::One,
+        }
+    }
 }
 
 /// Something worth telling.
@@ -26,6 +58,13 @@ pub enum Event {
         asn: Asn,
         /// The hold time in force; zero means none.
         hold_time: Duration,
+    },
+    /// One of two connections ended; the other goes on.
+    Dropped {
+        /// Who had opened it.
+        role: Role,
+        /// Why.
+        reason: DownReason,
     },
     /// The session, or the attempt at one, ended.
     Down {
@@ -48,6 +87,8 @@ pub enum DownReason {
     Received(Notification),
     /// We said so.
     Sent(Notification),
+    /// We closed a connection on which we had not yet said anything (DelayOpen), so that the reason stayed unsaid.
+    Unsaid(Notification),
     /// It was stopped without a word to the peer.
     Stopped,
 }
@@ -100,6 +141,8 @@ pub struct Counters {
     pub notifications_received: u64,
     /// ROUTE-REFRESH received.
     pub route_refreshes_received: u64,
+    /// Connections that were closed because another one stays.
+    pub collisions: u64,
     /// Prefixes that the peer offered and that were dropped.
     pub prefixes_dropped: u64,
     /// Times the session came up.
@@ -115,6 +158,7 @@ impl DownReason {
             Self::ConnectionLost(_) => "connection-lost",
             Self::Received(_) => "notification-received",
             Self::Sent(_) => "notification-sent",
+            Self::Unsaid(_) => "closed-unsaid",
             Self::Stopped => "stopped",
         }
     }
@@ -127,9 +171,14 @@ impl fmt::Display for DownReason {
             Self::ConnectionLost(error) => write!(f, "connection lost: {error}"),
             Self::Received(notification) => {
                 write!(f, "received {notification}")?;
-                communication(notification).map_or(Ok(()), |text| write!(f, ": \"{}\"", text.escape_debug()))
+                // RFC 8538 §3.1: a Hard Reset carries the reason. One level only: what is in there is shown as it is.
+                let inner = notification.inner();
+                inner.as_ref().map_or(Ok(()), |inner| write!(f, ": {inner}"))?;
+                let text = communication(inner.as_ref().unwrap_or(notification));
+                text.map_or(Ok(()), |text| write!(f, ": \"{}\"", text.escape_debug()))
             }
             Self::Sent(notification) => write!(f, "sent {notification}"),
+            Self::Unsaid(notification) => write!(f, "closed without saying {notification}"),
             Self::Stopped => f.write_str("stopped"),
         }
     }
@@ -149,6 +198,17 @@ fn communication(notification: &Notification) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hard_reset_of_cases_n07_and_n08_tells_the_reason_inside_one_level_deep() {
+        let text = |notification: Notification| DownReason::Received(notification).to_string();
+        assert_eq!(text(Notification::new(6, 9, &[])), "received Cease: Hard Reset (6/9)");
+        let shutdown = Notification::shutdown("bye");
+        let once = shutdown.clone().hard_reset();
+        let expected = "received Cease: Hard Reset (6/9): Cease: Administrative Shutdown (6/2): \"bye\"";
+        assert_eq!(text(once.clone()), expected);
+        assert_eq!(text(once.hard_reset()), "received Cease: Hard Reset (6/9): Cease: Hard Reset (6/9)");
+    }
 
     #[test]
     fn shutdown_communication_of_cases_n03_to_n06_is_read_escaped_or_left_alone() {

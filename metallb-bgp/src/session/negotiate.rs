@@ -27,8 +27,16 @@ pub struct Negotiated {
     pub route_refresh: bool,
     /// Whether IPv4 prefixes have an IPv6 next hop (RFC 8950).
     pub extended_next_hop: bool,
+    /// Whether both mark the beginning and end of a refresh (RFC 7313).
+    pub enhanced_refresh: bool,
+    /// Whether the peer takes messages of up to 65,535 octets (RFC 8654).
+    pub extended_messages: bool,
     /// Whether the peer keeps the routes while this speaker restarts (RFC 4724).
     pub graceful_restart: bool,
+    /// Whether it keeps them over a NOTIFICATION too, unless that is a Hard Reset (RFC 8538).
+    pub hard_reset: bool,
+    /// Whether the peer may itself restart gracefully.
+    pub peer_restarts: bool,
 }
 
 /// Checks the peer's OPEN and finds the common ground.
@@ -45,6 +53,7 @@ pub(super) fn negotiate(config: &SessionConfig, router_id: RouterId, open: &Open
         return Err(Notification::new(2, 3, &open.router_id.0.octets()));
     }
     let theirs = &open.capabilities;
+    let restart = theirs.graceful_restart.as_ref().filter(|_| config.graceful_restart);
     let carries = |family: Family| match theirs.families.is_empty() {
         // A peer that names no family carries IPv4 (RFC 4760 §8).
         true => family == Family::Ipv4,
@@ -59,6 +68,10 @@ pub(super) fn negotiate(config: &SessionConfig, router_id: RouterId, open: &Open
         four_octet_asn: theirs.four_octet_asn,
         route_refresh: theirs.route_refresh,
         extended_next_hop: theirs.extended_next_hop,
-        graceful_restart: config.graceful_restart && theirs.graceful_restart.is_some(),
+        enhanced_refresh: theirs.enhanced_refresh && theirs.route_refresh,
+        extended_messages: config.extended_messages && theirs.extended_message,
+        graceful_restart: restart.is_some(),
+        hard_reset: restart.is_some_and(|restart| restart.notification),
+        peer_restarts: restart.is_some_and(|restart| restart.restart_time > 0 || !restart.preserved.is_empty()),
     })
 }

@@ -2,13 +2,15 @@
 
 use std::fmt;
 
-/// The states of RFC 4271 §8.2.2. `Active` is not among them: it waits for the peer to connect, and this speaker does not listen.
+/// The states of RFC 4271 §8.2.2.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum State {
     /// Waiting before the next attempt, or stopped.
     Idle,
     /// Connecting.
     Connect,
+    /// Waiting for the peer to connect.
+    Active,
     /// OPEN sent.
     OpenSent,
     /// OPEN accepted.

@@ -16,6 +16,9 @@ pub trait Nlri: Copy + Ord {
     /// A prefix from its first octets; bits beyond `length`, which is at most [`BITS`](Self::BITS), are cleared.
     fn read(length: u8, octets: &[u8]) -> Option<Self>;
 
+    /// Splits a host route off; `None` when `bytes` do not begin with one.
+    fn split_host(bytes: &[u8]) -> Option<(Self, &[u8])>;
+
     /// Writes the prefix to the beginning of `out` and tells how many bytes it took, or `None` when it does not fit. Bytes behind it may
     /// be overwritten.
     fn write(self, out: &mut [u8]) -> Option<usize>;
@@ -25,20 +28,22 @@ impl Nlri for Ipv4Net {
     const BITS: u8 = 32;
 
     fn read(length: u8, octets: &[u8]) -> Option<Self> {
-        if let (32, Ok(octets)) = (length, <[u8; 4]>::try_from(octets)) {
-            return Some(Self::from(Ipv4Addr::from(octets)));
-        }
         let mut address = [0; 4];
         address.get_mut(..octets.len())?.copy_from_slice(octets);
         Self::new(address.into(), length).ok().map(|net| net.trunc())
     }
 
     #[inline]
+    fn split_host(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        match bytes.split_first_chunk()? {
+            (&[32, a, b, c, d], rest) => Some((Self::from(Ipv4Addr::new(a, b, c, d)), rest)),
+            _ => None,
+        }
+    }
+
+    #[inline]
     fn write(self, out: &mut [u8]) -> Option<usize> {
-        let size = 1 + usize::from(self.prefix_len()).div_ceil(8);
-        let [a, b, c, d] = self.addr().octets();
-        let bytes = [self.prefix_len(), a, b, c, d];
-        write(&bytes, size, out)
+        write(&wide_v4(self), out)
     }
 }
 
@@ -46,30 +51,52 @@ impl Nlri for Ipv6Net {
     const BITS: u8 = 128;
 
     fn read(length: u8, octets: &[u8]) -> Option<Self> {
-        if let (128, Ok(octets)) = (length, <[u8; 16]>::try_from(octets)) {
-            return Some(Self::from(Ipv6Addr::from(octets)));
-        }
         let mut address = [0; 16];
         address.get_mut(..octets.len())?.copy_from_slice(octets);
         Self::new(address.into(), length).ok().map(|net| net.trunc())
     }
 
     #[inline]
+    fn split_host(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (&[length, ref octets @ ..], rest) = bytes.split_first_chunk::<17>()?;
+        (length == 128).then(|| (Self::from(Ipv6Addr::from(*octets)), rest))
+    }
+
+    #[inline]
     fn write(self, out: &mut [u8]) -> Option<usize> {
-        let size = 1 + usize::from(self.prefix_len()).div_ceil(8);
-        let mut bytes = [0; 17];
-        bytes[0] = self.prefix_len();
-        bytes[1..].copy_from_slice(&self.addr().octets());
-        write(&bytes, size, out)
+        write(&wide_v6(self), out)
     }
 }
 
-/// Writes all of `bytes` where there is room, which needs no look at `size`; at the end of the buffer only the `size` that count.
+/// A prefix as in a message, but with all octets of its address: what a host route looks like. Of other prefixes the first octets that
+/// the length asks for are the wire form.
+pub type Wide<const N: usize> = [u8; N];
+
+/// The wide form of a prefix of IPv4.
+#[must_use]
 #[inline]
-fn write<const N: usize>(bytes: &[u8; N], size: usize, out: &mut [u8]) -> Option<usize> {
+pub const fn wide_v4(net: Ipv4Net) -> Wide<5> {
+    let [a, b, c, d] = net.addr().octets();
+    [net.prefix_len(), a, b, c, d]
+}
+
+/// The wide form of a prefix of IPv6.
+#[must_use]
+#[inline]
+pub fn wide_v6(net: Ipv6Net) -> Wide<17> {
+    let mut wide = [0; 17];
+    wide[0] = net.prefix_len();
+    wide[1..].copy_from_slice(&net.addr().octets());
+    wide
+}
+
+/// Writes all of a prefix where there is room, which needs no look at its length; at the end of the buffer only the octets that count.
+#[inline]
+pub(super) fn write<const N: usize>(wide: &Wide<N>, out: &mut [u8]) -> Option<usize> {
+    let size = 1 + usize::from(wide[0]).div_ceil(8);
     match out.first_chunk_mut::<N>() {
-        Some(room) => *room = *bytes,
-        None => out.get_mut(..size)?.copy_from_slice(&bytes[..size]),
+        Some(room) => *room = *wide,
+        None => out.get_mut(..size)?.copy_from_slice(wide.get(..size)?),
     }
     Some(size)
 }
@@ -79,19 +106,16 @@ fn write<const N: usize>(bytes: &[u8; N], size: usize, out: &mut [u8]) -> Option
 /// Host routes are what load balancers offer. Their stride is constant, so eight are checked at once without waiting for one length to
 /// find the next.
 #[must_use]
+#[inline]
 pub fn count<P: Nlri>(mut bytes: &[u8]) -> Option<usize> {
     let mut count = 0;
     while let Some((&length, after)) = bytes.split_first() {
         if length == P::BITS {
-            while let Some((eight, rest)) = bytes.split_at_checked(8 * P::WIDTH) {
-                if (0..8).fold(0, |others, index| others | (eight[index * P::WIDTH] ^ P::BITS)) != 0 {
-                    break;
-                }
+            while let Some((_, rest)) = eight_hosts::<P>(bytes) {
                 count += 8;
                 bytes = rest;
             }
-            while let Some((one, rest)) = bytes.split_at_checked(P::WIDTH).filter(|(one, _)| one[0] == P::BITS) {
-                debug_assert_eq!(one.len(), P::WIDTH);
+            while let Some((_, rest)) = P::split_host(bytes) {
                 count += 1;
                 bytes = rest;
             }
@@ -107,6 +131,14 @@ pub fn count<P: Nlri>(mut bytes: &[u8]) -> Option<usize> {
         count += 1;
     }
     Some(count)
+}
+
+/// Splits eight host routes off, if there are so many.
+#[inline]
+fn eight_hosts<P: Nlri>(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (eight, rest) = bytes.split_at_checked(8 * P::WIDTH)?;
+    let others = (0..8).fold(0, |others, index| others | (eight[index * P::WIDTH] ^ P::BITS));
+    (others == 0).then_some((eight, rest))
 }
 
 /// The prefixes of a part of a message. It ends at the first that is malformed; in a decoded message there is none.
@@ -129,15 +161,37 @@ impl<P: Nlri> Iterator for Prefixes<'_, P> {
 
     #[inline]
     fn next(&mut self) -> Option<P> {
+        // The stride of a host route is spelled out: the next prefix is found without waiting for the length of this one.
+        if let Some((host, rest)) = P::split_host(self.bytes) {
+            self.bytes = rest;
+            return Some(host);
+        }
         let (&length, after) = self.bytes.split_first()?;
         if length > P::BITS {
             return None;
         }
-        // The stride of a host route is spelled out: the next prefix is found without waiting for the length of this one.
-        let size = if length == P::BITS { P::WIDTH - 1 } else { usize::from(length).div_ceil(8) };
-        let (octets, rest) = after.split_at_checked(size)?;
+        let (octets, rest) = after.split_at_checked(usize::from(length).div_ceil(8))?;
         self.bytes = rest;
         P::read(length, octets)
+    }
+
+    /// Several times quicker than [`next`](Self::next) in a row: runs of host routes are taken eight at a time.
+    #[inline]
+    fn fold<B, F: FnMut(B, P) -> B>(mut self, init: B, mut each: F) -> B {
+        let mut folded = init;
+        loop {
+            while let Some((mut eight, rest)) = eight_hosts::<P>(self.bytes) {
+                while let Some((host, others)) = P::split_host(eight) {
+                    folded = each(folded, host);
+                    eight = others;
+                }
+                self.bytes = rest;
+            }
+            match self.next() {
+                Some(prefix) => folded = each(folded, prefix),
+                None => return folded,
+            }
+        }
     }
 }
 
@@ -190,6 +244,12 @@ mod tests {
             if let Some(counted) = count::<Ipv6Net>(&bytes) {
                 prop_assert_eq!(Prefixes::<Ipv6Net>::new(&bytes).count(), counted);
             }
+            let (mut one_by_one, mut folded) = (Vec::new(), Vec::new());
+            for net in Prefixes::<Ipv4Net>::new(&bytes) {
+                one_by_one.push(net);
+            }
+            Prefixes::<Ipv4Net>::new(&bytes).for_each(|net| folded.push(net));
+            prop_assert_eq!(one_by_one, folded);
         }
 
         #[test]

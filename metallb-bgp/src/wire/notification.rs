@@ -38,6 +38,19 @@ impl Notification {
         Self::new(4, 0, &[])
     }
 
+    /// The same as a Hard Reset, which carries the reason inside (RFC 8538 §3.1).
+    #[must_use]
+    pub fn hard_reset(self) -> Self {
+        Self::new(CEASE, HARD_RESET, &[&[self.code, self.subcode][..], &self.data].concat())
+    }
+
+    /// The reason inside a Hard Reset; `None` where this is none, or tells none.
+    #[must_use]
+    pub fn inner(&self) -> Option<Self> {
+        let hard = (self.code, self.subcode) == (CEASE, HARD_RESET);
+        hard.then(|| Self::decode(&self.data)).flatten()
+    }
+
     /// Reads the body of a message, which has at least code and subcode.
     #[must_use]
     pub fn decode(body: &[u8]) -> Option<Self> {
@@ -95,6 +108,9 @@ impl fmt::Display for Notification {
 pub(super) fn header_error(subcode: u8, data: &[u8]) -> Notification {
     Notification::new(1, subcode, data)
 }
+
+const CEASE: u8 = 6;
+const HARD_RESET: u8 = 9;
 
 /// Octets of text in a shutdown communication.
 const SHUTDOWN_MAX: usize = 128;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::iana::{self, AS_SEQUENCE, OPTIONAL, TRANSITIVE, attribute};
-use super::nlri::Nlri;
+use super::nlri::{self, Nlri, Wide};
 use super::{HEADER, MESSAGE_MAX};
 use crate::types::{Asn, Attributes, Family};
 
@@ -111,28 +111,23 @@ impl Template {
     /// Writes one message with as many of `prefixes` as fit to the beginning of `out`, which is as long as the message may be, at most
     /// 65,535 bytes. Returns how many bytes and prefixes it took; none, when not even one prefix fits.
     pub fn fill<P: Nlri>(&self, out: &mut [u8], prefixes: impl Iterator<Item = P>) -> (usize, usize) {
-        let tail = self.bytes.len() - self.head;
-        let Some((out, room)) = out.split_at_mut_checked(self.head) else { return (0, 0) };
-        let Some(space) = room.len().checked_sub(tail) else { return (0, 0) };
-        out.copy_from_slice(&self.bytes[..self.head]);
-        let (mut rest, mut count) = (&mut room[..space], 0);
+        let Some(mut filling) = self.begin(out) else { return (0, 0) };
+        let mut count = 0;
         for prefix in prefixes {
-            let Some(size) = prefix.write(rest) else { break };
-            // It has written so many bytes, so they are there.
-            rest = rest.split_at_mut_checked(size).map_or(&mut [], |(_, rest)| rest);
+            let Some(size) = filling.room().and_then(|room| prefix.write(room)) else { break };
+            filling.at += size;
             count += 1;
         }
-        if count == 0 {
-            return (0, 0);
-        }
-        let written = space - rest.len();
-        if tail > 0 {
-            room[written..written + tail].copy_from_slice(&self.bytes[self.head..]);
-        }
-        for length in &self.lengths[..self.used] {
-            put(out, length.at, length.base + written);
-        }
-        (self.bytes.len() + written, count)
+        (filling.finish(), count)
+    }
+
+    /// Begins a message in `out`, which is as long as the message may be, at most 65,535 bytes. `None` when it has no room.
+    #[inline]
+    pub fn begin<'a>(&'a self, out: &'a mut [u8]) -> Option<Filling<'a>> {
+        let end = out.len().checked_sub(self.bytes.len() - self.head)?;
+        let head = out.get_mut(..self.head).filter(|_| self.head <= end)?;
+        head.copy_from_slice(&self.bytes[..self.head]);
+        Some(Filling { template: self, out, at: self.head, end })
     }
 
     /// Appends messages with all of `prefixes`, as many in each as fit in 4096 bytes.
@@ -148,6 +143,61 @@ impl Template {
             }
             rest = &rest[count..];
         }
+    }
+}
+
+/// A message that takes prefixes.
+#[derive(Debug)]
+pub struct Filling<'a> {
+    template: &'a Template,
+    out: &'a mut [u8],
+    /// Where the next prefix goes.
+    at: usize,
+    /// Where the last one must end, so that what follows them fits.
+    end: usize,
+}
+
+impl Filling<'_> {
+    /// Adds a prefix; false when it does not fit.
+    #[inline]
+    pub fn push<const N: usize>(&mut self, prefix: &Wide<N>) -> bool {
+        let size = self.room().and_then(|room| nlri::write(prefix, room));
+        self.at += size.unwrap_or(0);
+        size.is_some()
+    }
+
+    /// Adds as many of `hosts`, all of them host routes, as fit, and tells how many: they are in wire form already.
+    #[inline]
+    pub fn push_hosts<const N: usize>(&mut self, hosts: &[Wide<N>]) -> usize {
+        let fitting = hosts.len().min((self.end - self.at) / N);
+        let bytes = hosts[..fitting].as_flattened();
+        self.out[self.at..self.at + bytes.len()].copy_from_slice(bytes);
+        self.at += bytes.len();
+        fitting
+    }
+
+    /// Ends the message and tells how long it is; 0 when it took no prefix.
+    #[inline]
+    #[must_use]
+    pub fn finish(self) -> usize {
+        let Self { template, out, at, .. } = self;
+        let written = at - template.head;
+        if written == 0 {
+            return 0;
+        }
+        let size = template.bytes.len() + written;
+        if size > at {
+            out[at..size].copy_from_slice(&template.bytes[template.head..]);
+        }
+        for length in &template.lengths[..template.used] {
+            put(out, length.at, length.base + written);
+        }
+        size
+    }
+
+    #[inline]
+    fn room(&mut self) -> Option<&mut [u8]> {
+        self.out.get_mut(self.at..self.end)
     }
 }
 

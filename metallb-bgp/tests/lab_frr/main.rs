@@ -24,13 +24,9 @@ fn peer(address: &str, asn: u32, remote: u32) -> PeerConfig {
     let address: IpAddr = address.parse().unwrap();
     PeerConfig {
         session: SessionConfig {
-            asn: Asn(asn),
-            remote: RemoteAsn::Number(Asn(remote)),
-            hold_time: Duration::from_secs(90),
-            keepalive_time: None,
             connect_time: Some(Duration::from_secs(1)),
             families: vec![Family::of(address)],
-            graceful_restart: false,
+            ..SessionConfig::new(Asn(asn), RemoteAsn::Number(Asn(remote)))
         },
         endpoint: Endpoint {
             address: SocketAddr::new(address, 179),

@@ -25,20 +25,16 @@ fn peer_config(peer: &Peer, node: &Node) -> Option<PeerConfig> {
     if peer.bfd_profile.is_some() {
         tracing::warn!(peer = peer.name.as_str(), "BFD is not supported yet, the session runs without it");
     }
-    let internal = match peer.remote_asn {
-        Remote::Number(number) => number == peer.local_asn.unwrap_or(peer.my_asn),
-        Remote::Internal => true,
-        Remote::External => false,
+    let asn = Asn(peer.local_asn.unwrap_or(peer.my_asn));
+    let remote = match peer.remote_asn {
+        Remote::Number(number) => RemoteAsn::Number(Asn(number)),
+        Remote::Internal => RemoteAsn::Internal,
+        Remote::External => RemoteAsn::External,
     };
+    let internal = remote == RemoteAsn::Internal || remote == RemoteAsn::Number(asn);
     let families = [(IpFamily::V4, Family::Ipv4), (IpFamily::V6, Family::Ipv6)];
     Some(PeerConfig {
         session: SessionConfig {
-            asn: Asn(peer.local_asn.unwrap_or(peer.my_asn)),
-            remote: match peer.remote_asn {
-                Remote::Number(number) => RemoteAsn::Number(Asn(number)),
-                Remote::Internal => RemoteAsn::Internal,
-                Remote::External => RemoteAsn::External,
-            },
             hold_time: peer.hold_time.unwrap_or(DEFAULT_HOLD_TIME),
             keepalive_time: peer.keepalive_time,
             connect_time: peer.connect_time,
@@ -48,6 +44,7 @@ fn peer_config(peer: &Peer, node: &Node) -> Option<PeerConfig> {
                 .map(|(_, family)| family)
                 .collect(),
             graceful_restart: peer.graceful_restart,
+            ..SessionConfig::new(asn, remote)
         },
         endpoint: Endpoint {
             address: SocketAddr::new(address, peer.port),

@@ -4,22 +4,16 @@ mod chaos;
 mod table;
 
 use super::*;
-use crate::types::Asn;
+use crate::session::{RemoteAsn, SEND_HOLD};
+use crate::types::{Asn, Family};
+use crate::wire::open::{Capabilities, GracefulRestart, Open};
 use crate::wire::update::withdraw;
 use crate::wire::{MessageType, split};
 
 const PEER: Asn = Asn(7675);
 
 fn config() -> SessionConfig {
-    SessionConfig {
-        asn: Asn(7776),
-        remote: RemoteAsn::Number(PEER),
-        hold_time: Duration::from_secs(90),
-        keepalive_time: None,
-        connect_time: None,
-        families: vec![Family::Ipv4],
-        graceful_restart: false,
-    }
+    SessionConfig::new(Asn(7776), RemoteAsn::Number(PEER))
 }
 
 fn graceful() -> SessionConfig {
@@ -84,17 +78,17 @@ fn kinds(bytes: &[u8]) -> Vec<MessageType> {
     kinds
 }
 
-fn bring_up(session: &mut Session, now: Instant, open: &[u8]) {
+fn bring_up(session: &mut Peer, now: Instant, open: &[u8]) {
     session.handle_connected(now, id(11), next_hops());
-    session.handle_bytes(now, open);
-    session.handle_bytes(now, &keepalive_bytes());
+    session.handle_bytes(now, Slot::One, open);
+    session.handle_bytes(now, Slot::One, &keepalive_bytes());
     assert_eq!(session.state(), State::Established);
 }
 
-fn established(now: Instant) -> Session {
-    let mut session = Session::new(config(), id(11), 1, now);
+fn established(now: Instant) -> Peer {
+    let mut session = Peer::new(config(), 1, now);
     session.set_routes(now, routes(&["10.254.254.1/32"]));
-    assert_eq!(session.poll_action(), Some(Action::Connect));
+    assert_eq!(session.poll_action(), Some(Action::Connect(Slot::One)));
     bring_up(&mut session, now, &peer_open(PEER, 90));
     session
 }
@@ -104,35 +98,35 @@ fn session_comes_up_offers_its_routes_and_marks_the_end() {
     let now = Instant::now();
     let mut session = established(now);
     let expected = [MessageType::Open, MessageType::Keepalive, MessageType::Update, MessageType::Update];
-    assert_eq!(kinds(&session.poll_transmit()), expected);
+    assert_eq!(kinds(&session.poll_transmit(Slot::One)), expected);
     assert!(matches!(session.poll_event(), Some(Event::Established { asn: PEER, .. })));
     session.set_routes(now, routes(&["10.254.254.1/32"]));
-    assert!(session.poll_transmit().is_empty(), "the same routes again say nothing");
+    assert!(session.poll_transmit(Slot::One).is_empty(), "the same routes again say nothing");
     session.set_routes(now, routes(&[]));
     let mut expected = Vec::new();
     withdraw(&mut expected, Family::Ipv4, &mut routes(&["10.254.254.1/32"]).into_keys());
-    assert_eq!(session.poll_transmit(), expected);
+    assert_eq!(session.poll_transmit(Slot::One), expected);
 }
 
 #[test]
 fn end_of_rib_waits_until_the_routes_are_known() {
     let now = Instant::now();
-    let mut session = Session::new(graceful(), id(11), 1, now);
+    let mut session = Peer::new(graceful(), 1, now);
     bring_up(&mut session, now, &helper_open());
     assert_eq!(
-        kinds(&session.poll_transmit()),
+        kinds(&session.poll_transmit(Slot::One)),
         [MessageType::Open, MessageType::Keepalive],
         "else the peer would drop what it kept"
     );
     session.set_routes(now, routes(&["10.254.254.1/32"]));
-    assert_eq!(kinds(&session.poll_transmit()), [MessageType::Update, MessageType::Update]);
+    assert_eq!(kinds(&session.poll_transmit(Slot::One)), [MessageType::Update, MessageType::Update]);
 }
 
 #[test]
 fn silence_ends_the_session_with_hold_timer_expired() {
     let start = Instant::now();
     let mut session = established(start);
-    session.poll_transmit();
+    session.poll_transmit(Slot::One);
     let mut now = start;
     while session.state() == State::Established {
         now = session.poll_timeout().unwrap();
@@ -140,7 +134,7 @@ fn silence_ends_the_session_with_hold_timer_expired() {
     }
     assert_eq!(now, start + Duration::from_secs(90));
     assert_eq!(session.last_down(), Some(&DownReason::Sent(Notification::hold_timer_expired())));
-    let sent = kinds(&session.poll_transmit());
+    let sent = kinds(&session.poll_transmit(Slot::One));
     assert_eq!(sent.last(), Some(&MessageType::Notification));
     assert!(sent.iter().filter(|kind| **kind == MessageType::Keepalive).count() >= 2);
 }
@@ -148,7 +142,7 @@ fn silence_ends_the_session_with_hold_timer_expired() {
 #[test]
 fn hold_time_of_zero_switches_both_timers_off() {
     let now = Instant::now();
-    let mut session = Session::new(config(), id(11), 1, now);
+    let mut session = Peer::new(config(), 1, now);
     bring_up(&mut session, now, &peer_open(PEER, 0));
     assert_eq!(session.poll_timeout(), None, "O10");
 }
@@ -157,16 +151,16 @@ fn hold_time_of_zero_switches_both_timers_off() {
 fn peer_that_takes_nothing_makes_the_output_wait_and_then_ends_the_session() {
     let start = Instant::now();
     let mut session = established(start);
-    session.poll_transmit();
-    session.handle_send(start, true);
+    session.poll_transmit(Slot::One);
+    session.handle_send(start, Slot::One, true);
     for last in 1..200_u8 {
         session.set_routes(start, routes(&[&format!("10.254.254.{last}/32")]));
-        session.handle_bytes(start, &refresh_bytes());
+        session.handle_bytes(start, Slot::One, &refresh_bytes());
     }
-    assert!(session.poll_transmit().is_empty(), "nothing is added to what cannot be sent");
+    assert!(session.poll_transmit(Slot::One).is_empty(), "nothing is added to what cannot be sent");
     let mut now = start;
     while session.state() == State::Established {
-        session.handle_bytes(now, &keepalive_bytes());
+        session.handle_bytes(now, Slot::One, &keepalive_bytes());
         now = session.poll_timeout().unwrap();
         session.handle_timeout(now);
     }
@@ -174,13 +168,13 @@ fn peer_that_takes_nothing_makes_the_output_wait_and_then_ends_the_session() {
     assert_eq!(session.last_down(), Some(&DownReason::Sent(Notification::new(8, 0, &[]))));
 
     let mut session = established(start);
-    session.poll_transmit();
-    session.handle_send(start, true);
+    session.poll_transmit(Slot::One);
+    session.handle_send(start, Slot::One, true);
     session.set_routes(start, routes(&["10.0.0.1/32"]));
     session.set_routes(start, routes(&["10.0.0.2/32"]));
-    session.handle_send(start, false);
+    session.handle_send(start, Slot::One, false);
     assert_eq!(
-        kinds(&session.poll_transmit()),
+        kinds(&session.poll_transmit(Slot::One)),
         [MessageType::Update; 2],
         "one withdrawal, one offer: what came between is not told"
     );
@@ -190,9 +184,9 @@ fn peer_that_takes_nothing_makes_the_output_wait_and_then_ends_the_session() {
 fn many_refresh_requests_at_once_are_answered_once() {
     let now = Instant::now();
     let mut session = established(now);
-    session.poll_transmit();
-    session.handle_bytes(now, &refresh_bytes().repeat(1000));
-    assert_eq!(kinds(&session.poll_transmit()), [MessageType::Update]);
+    session.poll_transmit(Slot::One);
+    session.handle_bytes(now, Slot::One, &refresh_bytes().repeat(1000));
+    assert_eq!(kinds(&session.poll_transmit(Slot::One)), [MessageType::Update]);
     assert_eq!(session.counters().route_refreshes_received, 1000);
 }
 
@@ -207,9 +201,9 @@ fn wrong_number_is_refused_with_bad_peer_as() {
         (RemoteAsn::External, PEER, true),
         (RemoteAsn::External, Asn(7776), false),
     ] {
-        let mut session = Session::new(SessionConfig { remote, ..config() }, id(11), 1, now);
+        let mut session = Peer::new(SessionConfig { remote, ..config() }, 1, now);
         session.handle_connected(now, id(11), next_hops());
-        session.handle_bytes(now, &peer_open(theirs, 90));
+        session.handle_bytes(now, Slot::One, &peer_open(theirs, 90));
         let refused = DownReason::Sent(Notification::new(2, 2, &[]));
         assert_eq!(session.last_down(), (!accepted).then_some(&refused), "{remote:?} {theirs}");
     }
@@ -219,25 +213,25 @@ fn wrong_number_is_refused_with_bad_peer_as() {
 fn family_that_the_peer_does_not_carry_is_neither_offered_nor_marked() {
     let now = Instant::now();
     let both = SessionConfig { families: vec![Family::Ipv4, Family::Ipv6], ..config() };
-    let mut session = Session::new(both, id(11), 1, now);
+    let mut session = Peer::new(both, 1, now);
     session.set_routes(now, routes(&["10.0.0.1/32", "fd00:1::1/128"]));
     bring_up(&mut session, now, &peer_open(PEER, 90));
     let expected = [MessageType::Open, MessageType::Keepalive, MessageType::Update, MessageType::Update];
-    assert_eq!(kinds(&session.poll_transmit()), expected);
+    assert_eq!(kinds(&session.poll_transmit(Slot::One)), expected);
     assert_eq!((session.rib().told(), session.rib().wanted()), (1, 2));
 }
 
 #[test]
 fn a_peer_that_drops_at_once_is_not_hammered() {
     let start = Instant::now();
-    let mut session = Session::new(config(), id(11), 1, start);
+    let mut session = Peer::new(config(), 1, start);
     let (mut now, mut attempts) = (start, 0);
     while now < start + Duration::from_secs(600) {
         while let Some(action) = session.poll_action() {
-            if action == Action::Connect {
+            if action == Action::Connect(Slot::One) {
                 attempts += 1;
                 bring_up(&mut session, now, &peer_open(PEER, 90));
-                session.handle_failed(now, "reset");
+                session.handle_failed(now, Slot::One, "reset");
             }
         }
         now = session.poll_timeout().unwrap();
@@ -249,10 +243,10 @@ fn a_peer_that_drops_at_once_is_not_hammered() {
 #[test]
 fn bytes_may_arrive_one_by_one() {
     let now = Instant::now();
-    let mut session = Session::new(config(), id(11), 1, now);
+    let mut session = Peer::new(config(), 1, now);
     session.handle_connected(now, id(11), next_hops());
     for byte in peer_open(PEER, 30).into_iter().chain(keepalive_bytes()) {
-        session.handle_bytes(now, &[byte]);
+        session.handle_bytes(now, Slot::One, &[byte]);
     }
     assert_eq!(session.state(), State::Established);
 }
@@ -271,13 +265,13 @@ fn planned_stop_tells_the_peer_unless_it_is_to_keep_the_routes() {
         (config(), helper_open(), restart(), shutdown),
         (config(), helper_open(), Stop::Reconfigured, Some(Notification::new(6, 6, &[]))),
     ] {
-        let mut session = Session::new(config, id(11), 1, now);
+        let mut session = Peer::new(config, 1, now);
         bring_up(&mut session, now, &open);
-        session.poll_transmit();
+        session.poll_transmit(Slot::One);
         session.stop(now, stop.clone());
         let mut expected = Vec::new();
         told.inspect(|notification| notification.encode(&mut expected));
-        assert_eq!(session.poll_transmit(), expected, "{stop:?}");
+        assert_eq!(session.poll_transmit(Slot::One), expected, "{stop:?}");
         assert_eq!(session.poll_timeout(), None, "a stopped session stays down");
     }
 }
@@ -308,7 +302,7 @@ fn soft_change_leaves_the_session_up_and_a_hard_one_is_not_made() {
     assert!(session.reconfigure(SessionConfig { connect_time: Some(Duration::from_secs(7)), ..config() }));
     assert!(!session.reconfigure(SessionConfig { hold_time: Duration::from_secs(9), ..config() }));
     assert_eq!(session.state(), State::Established);
-    session.handle_failed(now, "reset");
+    session.handle_failed(now, Slot::One, "reset");
     let pause = session.poll_timeout().unwrap() - now;
     assert!((Duration::from_millis(5250)..=Duration::from_secs(7)).contains(&pause), "{pause:?}");
 }
@@ -318,8 +312,7 @@ fn host_without_ipv4_offers_ipv4_prefixes_with_an_ipv6_next_hop_where_the_peer_c
     let now = Instant::now();
     let v6: std::net::IpAddr = "fd00::11".parse().unwrap();
     for able in [false, true] {
-        let mut session =
-            Session::new(SessionConfig { families: vec![Family::Ipv4, Family::Ipv6], ..config() }, id(11), 1, now);
+        let mut session = Peer::new(SessionConfig { families: vec![Family::Ipv4, Family::Ipv6], ..config() }, 1, now);
         session.set_routes(now, routes(&["10.0.0.1/32", "fd00:1::1/128"]));
         session.handle_connected(now, id(11), NextHops { v4: None, v6: Some(v6) });
         let capabilities = Capabilities {
@@ -327,8 +320,12 @@ fn host_without_ipv4_offers_ipv4_prefixes_with_an_ipv6_next_hop_where_the_peer_c
             extended_next_hop: able,
             ..Capabilities::default()
         };
-        session.handle_bytes(now, &open_bytes(&Open { asn: PEER, hold_time: 90, router_id: id(1), capabilities }));
-        session.handle_bytes(now, &keepalive_bytes());
+        session.handle_bytes(
+            now,
+            Slot::One,
+            &open_bytes(&Open { asn: PEER, hold_time: 90, router_id: id(1), capabilities }),
+        );
+        session.handle_bytes(now, Slot::One, &keepalive_bytes());
         assert_eq!(
             (session.negotiated().unwrap().extended_next_hop, session.rib().told()),
             (able, 1 + usize::from(able))

@@ -1,0 +1,411 @@
+//! Two peers wired back to back under virtual time, over connections that are refused, delay, stall, break and lie.
+
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use super::*;
+
+/// One direction of a connection.
+#[derive(Default)]
+struct Pipe {
+    /// What is on the way, and when it arrives.
+    segments: VecDeque<(Instant, Vec<u8>)>,
+    /// All that was sent since the connection was made.
+    sent: Vec<u8>,
+    /// All that arrived, lies included.
+    arrived: Vec<u8>,
+    /// What the receiver knows from it: the observer's own reading of the bytes.
+    table: BTreeSet<IpNet>,
+    /// How much of `sent` was read, and the types seen.
+    read: usize,
+    kinds: Vec<MessageType>,
+    blocked_until: Option<Instant>,
+}
+
+/// A connection: the slot that it has at either end, and what either end sent.
+struct Wire {
+    slots: [Slot; 2],
+    pipes: [Pipe; 2],
+    /// An end that has closed it hears nothing more.
+    open: [bool; 2],
+}
+
+/// How the two ends are set up.
+#[derive(Clone, Copy, Debug)]
+struct Setting {
+    modes: [Mode; 2],
+    delay_open: Duration,
+    graceful: bool,
+    /// Both ends have the same identifier (RFC 6286 §2.3).
+    same_id: bool,
+}
+
+struct World {
+    now: Instant,
+    random: u64,
+    same_id: bool,
+    ends: [Peer; 2],
+    wires: Vec<Wire>,
+    /// Attempts to connect, and when they come to an end.
+    attempts: Vec<(Instant, usize, Slot)>,
+    routes: [BTreeMap<IpNet, Arc<Attributes>>; 2],
+    faults: bool,
+    trace: DefaultHasher,
+    established: [u32; 2],
+}
+
+impl World {
+    fn new(seed: u64, setting: Setting, now: Instant) -> Self {
+        let end = |side: usize, asn, remote| {
+            let config = SessionConfig {
+                connect_time: Some(Duration::from_secs(5)),
+                mode: setting.modes[side],
+                delay_open: setting.delay_open,
+                graceful_restart: setting.graceful,
+                ..SessionConfig::new(asn, RemoteAsn::Number(remote))
+            };
+            Peer::new(config, seed.wrapping_add(side as u64), now)
+        };
+        let mut world = Self {
+            now,
+            random: seed | 1,
+            same_id: setting.same_id,
+            ends: [end(0, Asn(7776), PEER), end(1, PEER, Asn(7776))],
+            wires: Vec::new(),
+            attempts: Vec::new(),
+            routes: [BTreeMap::new(), BTreeMap::new()],
+            faults: true,
+            trace: DefaultHasher::new(),
+            established: [0; 2],
+        };
+        for side in 0..2 {
+            world.ends[side].set_routes(now, BTreeMap::new());
+        }
+        world
+    }
+
+    fn chance(&mut self, below: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random % below
+    }
+
+    fn router_id(&self, side: usize) -> RouterId {
+        id(if self.same_id { 7 } else { side as u8 + 1 })
+    }
+
+    /// Lets both ends act until neither has anything to say, then checks what must always hold.
+    fn settle(&mut self) {
+        loop {
+            let mut quiet = true;
+            for side in 0..2 {
+                quiet &= !self.transmit(side);
+                while let Some(action) = self.ends[side].poll_action() {
+                    quiet = false;
+                    match action {
+                        Action::Connect(slot) => {
+                            let at = self.now + Duration::from_millis(1 + self.chance(300));
+                            self.attempts.push((at, side, slot));
+                        }
+                        Action::Close(slot) => self.close(side, slot),
+                    }
+                }
+                while let Some(event) = self.ends[side].poll_event() {
+                    self.established[side] += u32::from(matches!(event, Event::Established { .. }));
+                }
+            }
+            if quiet {
+                break;
+            }
+        }
+        for side in 0..2 {
+            let end = &self.ends[side];
+            let expects = end.attempt == Attempt::Waiting;
+            assert!(end.poll_timeout().is_some() || expects, "I31: there is always something to wait for");
+            let up = end.sessions.iter().flatten().filter(|one| one.state() == State::Established).count();
+            assert!(up <= 1, "I30: two sessions with one peer");
+            let blocked = self.wires.iter().any(|wire| wire.pipes[side].blocked_until.is_some());
+            if up == 1 && !blocked {
+                assert_eq!(end.rib().told(), end.rib().wanted(), "I26: what is wanted was told");
+            }
+        }
+    }
+
+    /// Puts what an end says on its wires. True when it said something.
+    fn transmit(&mut self, side: usize) -> bool {
+        let mut said = false;
+        for slot in Slot::ALL {
+            let bytes = self.ends[side].poll_transmit(slot);
+            let Some(at) = self.wire(side, slot).filter(|_| !bytes.is_empty()) else { continue };
+            said = true;
+            (side, slot, &bytes).hash(&mut self.trace);
+            let delay = Duration::from_millis(1 + self.chance(200));
+            let pieces = 1 + self.chance(3) as usize;
+            let pipe = &mut self.wires[at].pipes[side];
+            // A stream keeps its order.
+            let last = pipe.segments.back().map_or(self.now, |(at, _)| *at);
+            let arrival = last.max(self.now + delay);
+            pipe.sent.extend_from_slice(&bytes);
+            for piece in bytes.chunks(bytes.len().div_ceil(pieces)) {
+                pipe.segments.push_back((arrival, piece.to_vec()));
+            }
+            let heard = self.wires[at].pipes[1 - side].arrived.clone();
+            observe(&mut self.wires[at].pipes[side], &heard);
+        }
+        said
+    }
+
+    fn wire(&self, side: usize, slot: Slot) -> Option<usize> {
+        self.wires.iter().position(|wire| wire.open[side] && wire.slots[side] == slot)
+    }
+
+    /// An end closes a connection, or gives an attempt up. The other end reads what was sent before, then sees the end.
+    fn close(&mut self, side: usize, slot: Slot) {
+        self.attempts.retain(|(_, whose, which)| (*whose, *which) != (side, slot));
+        let Some(at) = self.wire(side, slot) else { return };
+        self.transmit(side);
+        let mut wire = self.wires.remove(at);
+        let other = 1 - side;
+        if !wire.open[other] {
+            return;
+        }
+        for (_, bytes) in wire.pipes[side].segments.drain(..) {
+            self.ends[other].handle_bytes(self.now, wire.slots[other], &bytes);
+        }
+        self.ends[other].handle_failed(self.now, wire.slots[other], "closed");
+        // Nobody reads it any more.
+        self.ends[other].poll_transmit(wire.slots[other]);
+    }
+
+    /// An attempt to connect comes to an end, good or bad.
+    fn attempt(&mut self, side: usize, slot: Slot) {
+        let other = 1 - side;
+        let (mine, theirs) = (self.router_id(side), self.router_id(other));
+        if self.faults && self.chance(10) == 0 {
+            return self.ends[side].handle_failed(self.now, slot, "refused");
+        }
+        match self.ends[other].handle_accepted(self.now, theirs, next_hops()) {
+            None => self.ends[side].handle_failed(self.now, slot, "refused"),
+            Some(accepted) => {
+                let mut slots = [slot; 2];
+                slots[other] = accepted;
+                self.wires.push(Wire { slots, pipes: [Pipe::default(), Pipe::default()], open: [true; 2] });
+                self.ends[side].handle_connected(self.now, mine, next_hops());
+            }
+        }
+    }
+
+    /// Something happens.
+    fn step(&mut self) {
+        let pipes = || self.wires.iter().flat_map(|wire| &wire.pipes);
+        let arrivals = pipes().filter(|pipe| pipe.blocked_until.is_none()).filter_map(|pipe| pipe.segments.front());
+        let unblock = pipes().filter_map(|pipe| pipe.blocked_until);
+        let timers = self.ends.iter().filter_map(Peer::poll_timeout);
+        let attempts = self.attempts.iter().map(|(at, ..)| *at);
+        let next = arrivals.map(|(at, _)| *at).chain(unblock).chain(timers).chain(attempts).min();
+        self.now = self.now.max(next.expect("something is due"));
+        if let Some(due) = self.attempts.iter().position(|(at, ..)| *at <= self.now) {
+            let (_, side, slot) = self.attempts.remove(due);
+            self.attempt(side, slot);
+            self.settle();
+        }
+        while let Some((side, slot)) = self.unblock() {
+            self.ends[side].handle_send(self.now, slot, false);
+            self.settle();
+        }
+        while let Some((side, slot, bytes)) = self.arrive() {
+            self.ends[side].handle_bytes(self.now, slot, &bytes);
+            self.settle();
+        }
+        for side in 0..2 {
+            self.ends[side].handle_timeout(self.now);
+            self.settle();
+        }
+        if self.faults {
+            self.fault();
+            self.settle();
+        }
+    }
+
+    fn unblock(&mut self) -> Option<(usize, Slot)> {
+        let now = self.now;
+        self.wires.iter_mut().find_map(|wire| {
+            let side = wire.pipes.iter().position(|pipe| pipe.blocked_until.is_some_and(|at| at <= now))?;
+            wire.pipes[side].blocked_until = None;
+            Some((side, wire.slots[side]))
+        })
+    }
+
+    fn arrive(&mut self) -> Option<(usize, Slot, Vec<u8>)> {
+        let now = self.now;
+        self.wires.iter_mut().find_map(|wire| {
+            let due =
+                |pipe: &Pipe| pipe.blocked_until.is_none() && pipe.segments.front().is_some_and(|(at, _)| *at <= now);
+            let side = wire.pipes.iter().position(due)?;
+            let (_, bytes) = wire.pipes[side].segments.pop_front()?;
+            wire.pipes[side].arrived.extend_from_slice(&bytes);
+            Some((1 - side, wire.slots[1 - side], bytes))
+        })
+    }
+
+    fn fault(&mut self) {
+        let side = self.chance(2) as usize;
+        let wire = self.chance(2) as usize;
+        match (self.chance(100), wire < self.wires.len()) {
+            // The connection is gone, and both see it.
+            (0..3, true) => {
+                let slots = self.wires.remove(wire).slots;
+                for (end, slot) in self.ends.iter_mut().zip(slots) {
+                    end.handle_failed(self.now, slot, "reset");
+                    end.poll_transmit(slot);
+                }
+            }
+            (3..5, true) => {
+                let garbage: Vec<u8> = (0..self.chance(64)).map(|_| self.chance(256) as u8).collect();
+                let Wire { slots, pipes, .. } = &mut self.wires[wire];
+                pipes[1 - side].arrived.extend_from_slice(&garbage);
+                let slot = slots[side];
+                self.ends[side].handle_bytes(self.now, slot, &garbage);
+            }
+            (5..10, true) if self.wires[wire].pipes[side].blocked_until.is_none() => {
+                let pause = Duration::from_secs(self.chance(600));
+                self.wires[wire].pipes[side].blocked_until = Some(self.now + pause);
+                let slot = self.wires[wire].slots[side];
+                self.ends[side].handle_send(self.now, slot, true);
+            }
+            (10..40, _) => {
+                let count = self.chance(20) as u8;
+                let wanted: Vec<String> = (0..count).map(|_| format!("10.{side}.0.{}/32", self.chance(64))).collect();
+                let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+                self.routes[side] = routes(&wanted);
+                self.ends[side].set_routes(self.now, self.routes[side].clone());
+            }
+            (40..45, _) => {
+                let prefix: IpNet = format!("10.{side}.0.{}/32", self.chance(64)).parse().unwrap();
+                let route = (self.chance(2) == 0).then(Arc::default);
+                match &route {
+                    Some(route) => self.routes[side].insert(prefix, Arc::clone(route)),
+                    None => self.routes[side].remove(&prefix),
+                };
+                self.ends[side].change_routes(self.now, [(prefix, route)]);
+            }
+            (45..50, true) => {
+                let slot = self.wires[wire].slots[side];
+                self.wires[wire].pipes[1 - side].arrived.extend(refresh_bytes());
+                self.ends[side].handle_bytes(self.now, slot, &refresh_bytes());
+            }
+            (50..53, _) => self.ends[side].set_draining(self.now, wire == 0),
+            _ => {}
+        }
+    }
+}
+
+/// Reads what one end sent: the order of types is legal, what is offered minus what is withdrawn is what the peer knows, and errors quote
+/// only what was `heard`.
+fn observe(pipe: &mut Pipe, heard: &[u8]) {
+    while let Some((kind, body, size)) = split(&pipe.sent[pipe.read..]).expect("what we send is well formed") {
+        assert_ne!(pipe.kinds.last(), Some(&MessageType::Notification), "I32: nothing follows a NOTIFICATION");
+        let may = match kind {
+            MessageType::Open => pipe.kinds.is_empty(),
+            MessageType::Keepalive => pipe.kinds.first() == Some(&MessageType::Open),
+            MessageType::Update | MessageType::RouteRefresh => pipe.kinds.contains(&MessageType::Keepalive),
+            MessageType::Notification => !pipe.kinds.is_empty(),
+        };
+        assert!(may, "{kind:?} after {:?}", pipe.kinds);
+        if kind == MessageType::Update {
+            let (withdrawn, rest) = block(body);
+            let (attributes, offered) = block(rest);
+            prefixes(withdrawn)
+                .for_each(|prefix| assert!(pipe.table.remove(&prefix), "only what was offered is withdrawn"));
+            pipe.table.extend(prefixes(offered));
+            assert!(offered.is_empty() || !attributes.windows(3).any(|head| head == [0x40, 5, 4]), "I29");
+        }
+        if let (MessageType::Notification, [1..=5 | 7, _, data @ ..]) = (kind, body) {
+            let ours = body[..2] == [2, 1] || data.is_empty();
+            assert!(ours || heard.windows(data.len()).any(|window| window == data), "I33: {body:02x?}");
+        }
+        pipe.kinds.push(kind);
+        pipe.read += size;
+    }
+    assert_eq!(pipe.read, pipe.sent.len(), "messages are sent whole");
+}
+
+/// A block of bytes after its length in two octets, and what follows.
+fn block(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let (length, rest) = bytes.split_first_chunk::<2>().expect("a length");
+    rest.split_at(u16::from_be_bytes(*length).into())
+}
+
+/// IPv4 host routes.
+fn prefixes(bytes: &[u8]) -> impl Iterator<Item = IpNet> {
+    bytes.chunks(5).map(|chunk| {
+        let [32, a, b, c, d] = *chunk else { panic!("not a host route: {chunk:?}") };
+        IpNet::from(std::net::IpAddr::from([a, b, c, d]))
+    })
+}
+
+fn run(seed: u64, setting: Setting, start: Instant) -> (u64, [u32; 2], u64) {
+    let mut world = World::new(seed, setting, start);
+    world.settle();
+    for _ in 0..2000 {
+        world.step();
+    }
+    // The faults end: whatever state it is in, it must find its way back.
+    world.faults = false;
+    let quiet = world.now + Duration::from_secs(1800);
+    while world.now < quiet {
+        world.step();
+    }
+    for side in 0..2 {
+        assert_eq!(world.ends[side].state(), State::Established, "{setting:?} {seed} does not find its way back");
+        let [wire] = &world.wires[..] else { panic!("{setting:?} {seed}: {} connections", world.wires.len()) };
+        assert!(wire.pipes[side].table.iter().eq(world.routes[side].keys()), "I26: {setting:?} {seed}");
+    }
+    let collisions = world.ends[0].counters().collisions + world.ends[1].counters().collisions;
+    (world.trace.finish(), world.established, collisions)
+}
+
+#[test]
+fn two_peers_survive_faults_and_end_in_agreement() {
+    let start = Instant::now();
+    let (mut ups, mut collisions) = (0, 0);
+    let both = [Mode::Both; 2];
+    for (seed, modes) in (1..).zip([both, [Mode::Active, Mode::Passive], both, [Mode::Passive, Mode::Both]].repeat(4)) {
+        let setting = Setting {
+            modes,
+            delay_open: Duration::from_secs(if seed % 3 == 0 { 2 } else { 0 }),
+            graceful: seed % 2 == 0,
+            same_id: seed % 5 == 0,
+        };
+        let (trace, established, collided) = run(seed, setting, start);
+        assert_eq!(run(seed, setting, start).0, trace, "{setting:?} {seed}: the same seed gives the same bytes");
+        ups += established[0];
+        collisions += collided;
+    }
+    assert!(ups > 60, "the sessions came up only {ups} times: the faults leave nothing to see");
+    assert!(collisions > 20, "only {collisions} collisions");
+}
+
+/// Cases F06 and F07: both ends connect at the same moment, under fifty different delays.
+#[test]
+fn collision_leaves_exactly_one_connection_and_the_same_at_both_ends() {
+    let start = Instant::now();
+    let mut collisions = 0;
+    for seed in 1..=50 {
+        for same_id in [false, true] {
+            let modes = [Mode::Both; 2];
+            let setting = Setting { modes, delay_open: Duration::ZERO, graceful: false, same_id };
+            let mut world = World::new(seed, setting, start);
+            world.faults = false;
+            world.settle();
+            while world.now < start + Duration::from_secs(60) {
+                world.step();
+            }
+            let up = world.ends.iter().all(|end| end.state() == State::Established);
+            assert!(up && world.wires.len() == 1, "seed {seed}, {} connections", world.wires.len());
+            collisions += world.ends[0].counters().collisions + world.ends[1].counters().collisions;
+        }
+    }
+    assert!(collisions >= 50, "only {collisions} collisions");
+}
