@@ -4,3 +4,5 @@ pub mod bgp;
 pub mod bfd;
 pub mod core;
 pub mod l2;
+#[cfg(feature = "operator")]
+pub mod manifests;

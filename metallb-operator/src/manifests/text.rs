@@ -108,6 +108,7 @@ pub(super) fn yaml(text: &str, first: usize) -> Result<Value, Fault> {
     options.with_snippet = false;
     options.budget = serde_saphyr::budget! {
         max_depth: MAX_DEPTH,
+        flow_nesting_limit: MAX_DEPTH,
         max_events: usize::MAX,
         max_nodes: usize::MAX,
         max_total_scalar_bytes: usize::MAX,
@@ -303,5 +304,70 @@ impl Position<'_> {
     }
 }
 
-/// As deep as serde_json goes.
-const MAX_DEPTH: usize = 128;
+/// Deeper than any object of Kubernetes, and shallow enough for the stack of a thread.
+const MAX_DEPTH: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Vec<(String, Result<Value, Fault>)> {
+        pieces(text, &"f".into()).iter().map(|piece| (piece.origin.to_string(), piece.value())).collect()
+    }
+
+    #[test]
+    fn items_of_a_list_in_block_style_are_what_the_whole_document_says() {
+        let documents = [
+            "apiVersion: v1\nitems:\n- a: |\n    items:\n    - x\n  b: [1,\n    2]\n- \"q\n    - r\"\n-\n  c: d\nkind: List\n",
+            "kind: NodeList\nitems: # all\n  # first\n  - a: 1\n\n  # second\n  - b:\n    - c\n    - - d\nmetadata: {}\n",
+            "kind: List\nitems:\n  - a: >\n      text\n\n      - more\n  - {b: c}\n",
+        ];
+        for document in documents {
+            let whole = yaml(document, 1).unwrap();
+            let items = whole["items"].as_array().unwrap();
+            let found: Vec<Value> = read(document).into_iter().map(|(_, value)| value.unwrap()).collect();
+            // A comment behind `items:` is not how anything prints: then the document is one piece.
+            let expected = if document.contains("items: #") { vec![whole.clone()] } else { items.clone() };
+            assert_eq!(found, expected, "{document}");
+        }
+    }
+
+    #[test]
+    fn every_piece_knows_where_it_stands() {
+        let text = "---\n\n# head\nkind: A\n--- {kind: B}\n---\nkind: List\nitems:\n- kind: C\n- kind: [\n- kind: D\n";
+        let found = read(text);
+        let places: Vec<&str> = found.iter().map(|(place, _)| place.as_str()).collect();
+        assert_eq!(
+            places,
+            [
+                "f: document 1, line 3",
+                "f: document 2, line 5",
+                "f: document 3, item 1, line 9",
+                "f: document 3, item 2, line 10",
+                "f: document 3, item 3, line 11"
+            ]
+        );
+        let faults: Vec<usize> =
+            found.iter().filter_map(|(_, value)| value.as_ref().err()).map(|fault| fault.line).collect();
+        assert_eq!(faults, [10]);
+
+        let json = "\n{\"kind\": \"List\",\n \"items\": [\n  {\"a\": 1},\n  {\"b\": 2}]}\n{\"c\"";
+        let places: Vec<String> = read(json).into_iter().map(|(place, _)| place).collect();
+        assert_eq!(places, ["f: document 1, item 1, line 4", "f: document 1, item 2, line 5", "f: document 2, line 6"]);
+    }
+
+    #[test]
+    fn braces_begin_json_or_yaml_and_what_is_neither_is_told_about_as_json() {
+        assert_eq!(read("{kind: A, b: [c]}")[0].1.as_ref().unwrap()["b"][0], "c");
+        let fault = read("{\"kind\": \"A\", ]").remove(0).1.unwrap_err();
+        assert!(fault.message.contains("key must be a string"), "{}", fault.message);
+    }
+
+    #[test]
+    fn large_is_fine_and_deep_is_an_error() {
+        let wide = format!("a: [{}]", "1, ".repeat(300_000));
+        assert_eq!(yaml(&wide, 1).unwrap()["a"].as_array().unwrap().len(), 300_000);
+        assert!(yaml(&"[".repeat(100_000), 1).is_err());
+        assert!(read(&"{\"a\":".repeat(100_000))[0].1.is_err());
+    }
+}
