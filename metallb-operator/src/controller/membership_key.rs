@@ -28,7 +28,7 @@ pub(super) async fn ensure(client: Client, namespace: String, name: String) {
             }
             Err(kube::Error::Api(status)) if status.code == 409 => return,
             Err(error) => {
-                tracing::warn!(%error, event = "membershipKey", secret = name, "the Secret can't be made yet")
+                tracing::warn!(%error, event = "membershipKey", secret = name, "the Secret can't be made yet");
             }
         }
         tokio::time::sleep(RETRY).await;
