@@ -20,6 +20,8 @@ pub struct Counters {
     pub dropped: BTreeMap<DropReason, u64>,
     /// Frames in which another host claimed an address of ours.
     pub conflicts: BTreeMap<IpAddr, u64>,
+    /// Probes handed out to be sent.
+    pub probes: u64,
     /// Frames in which another speaker claimed an address that we hold.
     pub claims_of_friends: u64,
     /// ARP messages whose sender inside is not the sender of the frame.
@@ -32,6 +34,7 @@ pub struct Counters {
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     dropped: [u64; DropReason::ALL.len()],
+    pub(crate) probes: u64,
     pub(crate) claims_of_friends: u64,
     pub(crate) mismatched_senders: u64,
     pub(crate) lost_events: u64,
@@ -46,6 +49,7 @@ impl Tally {
     pub(crate) fn snapshot(&self, vips: &VipTable) -> Counters {
         let mut counters = Counters {
             dropped: DropReason::ALL.into_iter().zip(self.dropped).filter(|(_, count)| *count > 0).collect(),
+            probes: self.probes,
             claims_of_friends: self.claims_of_friends,
             mismatched_senders: self.mismatched_senders,
             lost_events: self.lost_events,

@@ -3,18 +3,18 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashSet;
 
-use crate::announce::{Round, Schedule};
+use crate::announce::{Rhythm, Schedule};
 use crate::conflict::Defence;
 use crate::counters::{Counters, Tally};
 use crate::group::{GroupChange, Groups};
-use crate::interface::{Announcement, Interface, MacAddr, Stance};
+use crate::interface::{Announcement, Interface, MacAddr};
 use crate::limit::{Limiter, Limits};
 use crate::responder::{Claim, DropReason, hear};
-use crate::vip::{VipId, VipTable};
+use crate::vip::{Phase, VipId, VipTable};
 use crate::wire::Frame;
 use crate::wire::arp::{Arp, Operation};
 use crate::wire::ndp::{self, Checksum};
@@ -32,6 +32,7 @@ pub struct Engine {
     friends: FxHashSet<MacAddr>,
     vips: VipTable,
     schedule: Schedule,
+    probes: Schedule,
     groups: Groups,
     limiter: Limiter,
     outgoing: VecDeque<Outgoing>,
@@ -83,6 +84,15 @@ pub enum Event {
         /// Where it was seen.
         interface: Arc<str>,
     },
+    /// Another host has an address that we were to take: it is left alone, and looked for again from time to time.
+    Occupied {
+        /// The address.
+        ip: IpAddr,
+        /// The other host.
+        mac: MacAddr,
+        /// Where it was seen.
+        interface: Arc<str>,
+    },
 }
 
 /// A gratuitous message that is due. It becomes a frame when it is taken, so that an address that is given up in between stays
@@ -100,6 +110,7 @@ struct Outgoing {
 enum Gratuitous {
     Arp(Operation),
     Advertisement,
+    Probe,
 }
 
 impl Engine {
@@ -112,7 +123,8 @@ impl Engine {
             own_macs: FxHashSet::default(),
             friends: FxHashSet::default(),
             vips: VipTable::default(),
-            schedule: Schedule::new(seed),
+            schedule: Schedule::new(Rhythm::ANNOUNCE, seed),
+            probes: Schedule::new(Rhythm::PROBE, seed.rotate_left(32)),
             groups: Groups::default(),
             limiter: Limiter::new(config.limits, seed, now),
             outgoing: VecDeque::new(),
@@ -136,7 +148,7 @@ impl Engine {
         let mut touched = Vec::new();
         for (id, vip) in self.vips.iter_mut() {
             vip.resolve(self.interfaces.values());
-            if vip.stance == Stance::Hold && fresh.iter().any(|&index| vip.is_on(index)) {
+            if vip.is_held() && fresh.iter().any(|&index| vip.is_on(index)) {
                 touched.push((id, vip.generation.advance()));
             }
         }
@@ -151,37 +163,31 @@ impl Engine {
     pub fn set_addresses<A: Into<Announcement>>(&mut self, now: Instant, addresses: impl IntoIterator<Item = A>) {
         let mut wanted: BTreeMap<IpAddr, Announcement> =
             addresses.into_iter().map(Into::into).map(|announcement| (announcement.ip, announcement)).collect();
-        let mut fresh = Vec::new();
-        let mut changed = false;
+        let (mut held, mut probing, mut changed) = (Vec::new(), Vec::new(), false);
+        for &ip in wanted.keys() {
+            self.vips.place(ip);
+        }
         for (id, vip) in self.vips.iter_mut() {
-            let (scope, stance) = match wanted.remove(&vip.ip) {
-                Some(Announcement { scope, stance, .. }) => (Some(scope), stance),
-                None => (None, Stance::Hold),
+            let (scope, phase) = match wanted.remove(&vip.ip) {
+                Some(Announcement { scope, stance, .. }) => (Some(scope), vip.phase_after(stance)),
+                None => (None, Phase::Held),
             };
-            if scope == vip.scope && stance == vip.stance {
+            if scope == vip.scope && phase == vip.phase {
                 continue;
             }
             changed = true;
-            (vip.scope, vip.stance) = (scope, stance);
+            (vip.scope, vip.phase) = (scope, phase);
             vip.resolve(self.interfaces.values());
             let generation = vip.generation.advance();
-            if vip.scope.is_some() && stance == Stance::Hold {
-                fresh.push((id, generation));
-            }
-        }
-        for (ip, Announcement { scope, stance, .. }) in wanted {
-            let id = self.vips.place(ip);
-            let vip = self.vips.vip_mut(id);
-            (vip.scope, vip.stance) = (Some(scope), stance);
-            vip.resolve(self.interfaces.values());
-            let generation = vip.generation.advance();
-            changed = true;
-            if stance == Stance::Hold {
-                fresh.push((id, generation));
+            match phase {
+                Phase::Held if vip.scope.is_some() => held.push((id, generation)),
+                Phase::Probing | Phase::Occupied => probing.push((id, generation)),
+                Phase::Held | Phase::Yielding => {}
             }
         }
         if changed {
-            self.schedule.start(now, fresh);
+            self.schedule.start(now, held);
+            self.probes.start(now, probing);
             self.groups.update(&self.vips, self.interfaces.values());
         }
         self.announce_due(now);
@@ -194,7 +200,7 @@ impl Engine {
         for ip in addresses {
             let Some(id) = self.vips.find(ip) else { continue };
             let vip = self.vips.vip_mut(id);
-            if vip.scope.is_some() && vip.stance == Stance::Hold {
+            if vip.is_held() {
                 members.push((id, vip.generation.advance()));
             }
         }
@@ -234,7 +240,7 @@ impl Engine {
     /// When to call [`handle_timeout`](Self::handle_timeout) next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.schedule.next()
+        self.schedule.next().into_iter().chain(self.probes.next()).min()
     }
 
     /// The next frame to send.
@@ -242,7 +248,10 @@ impl Engine {
         while let Some(next) = self.outgoing.pop_front() {
             if let Some(frame) = self.gratuitous(next) {
                 let vip = self.vips.vip_mut(next.vip);
-                vip.counts.gratuitous += 1;
+                match next.message {
+                    Gratuitous::Probe => self.tally.probes += 1,
+                    Gratuitous::Arp(_) | Gratuitous::Advertisement => vip.counts.gratuitous += 1,
+                }
                 if next.ends_first_round {
                     self.announced.push_back(vip.ip);
                 }
@@ -287,6 +296,9 @@ impl Engine {
         if let Some(claim) = heard.claim {
             self.handle_claim(now, claim, frame.interface);
         }
+        if let Some(rival) = heard.rival() {
+            self.handle_rival(now, rival, frame.interface);
+        }
         let question = heard.question?;
         let id = self.vips.find(question.ip()).ok_or(DropReason::AnnounceIp)?;
         let vip = self.vips.vip_mut(id);
@@ -295,6 +307,9 @@ impl Engine {
         }
         if !vip.is_on(frame.interface) {
             return Err(DropReason::NotMatchInterface);
+        }
+        if matches!(vip.phase, Phase::Probing | Phase::Occupied) {
+            return Err(DropReason::Probing);
         }
         vip.counts.requests += 1;
         if !self.limiter.allows(now, heard.sender) {
@@ -309,7 +324,7 @@ impl Engine {
     fn handle_claim(&mut self, now: Instant, claim: Claim, index: u32) {
         let Some(id) = self.vips.find(claim.ip) else { return };
         let vip = self.vips.vip_mut(id);
-        if !vip.is_on(index) || vip.stance == Stance::Yield {
+        if !vip.is_on(index) || vip.phase == Phase::Yielding {
             return;
         }
         if self.friends.contains(&claim.mac) {
@@ -317,33 +332,65 @@ impl Engine {
             return;
         }
         vip.counts.conflicts += 1;
+        let occupied = vip.phase != Phase::Held;
+        if vip.phase == Phase::Probing {
+            vip.phase = Phase::Occupied;
+            let again = vec![(id, vip.generation.advance())];
+            self.probes.start(now + PROBE_AGAIN, again);
+        }
+        let vip = self.vips.vip_mut(id);
         let response = vip.conflict.observe(now, claim.mac, self.config.defence);
         if let (true, Some(interface)) = (response.tell, self.interfaces.get(&index)) {
             if self.events.len() == EVENTS_KEPT {
                 self.events.pop_front();
                 self.tally.lost_events += 1;
             }
-            let interface = Arc::clone(&interface.name);
-            self.events.push_back(Event::Conflict { ip: claim.ip, mac: claim.mac, interface });
+            let (Claim { ip, mac }, interface) = (claim, Arc::clone(&interface.name));
+            self.events.push_back(match occupied {
+                true => Event::Occupied { ip, mac, interface },
+                false => Event::Conflict { ip, mac, interface },
+            });
         }
-        if response.defend {
-            enqueue(&mut self.outgoing, &self.interfaces, &self.vips, id, Round::Later);
+        if response.defend && !occupied {
+            enqueue(&mut self.outgoing, &self.interfaces, &self.vips, id, false);
+        }
+    }
+
+    /// Another host probes for an address. That is a question, unless we are about to take it too (RFC 5227 §2.1.1).
+    fn handle_rival(&mut self, now: Instant, rival: Claim, index: u32) {
+        let found = self.vips.find(rival.ip).map(|id| self.vips.vip(id));
+        if found.is_some_and(|vip| vip.scope.is_some() && vip.phase == Phase::Probing) {
+            self.handle_claim(now, rival, index);
         }
     }
 
     fn announce_due(&mut self, now: Instant) {
-        let Self { schedule, vips, interfaces, outgoing, .. } = self;
-        schedule.run_due(now, vips, |id, round| enqueue(outgoing, interfaces, vips, id, round));
+        let Self { schedule, probes, vips, interfaces, outgoing, .. } = self;
+        let (mut due, mut taken) = (Vec::new(), Vec::new());
+        probes.run_due(now, vips, |id, round| due.push((id, round)));
+        for (id, round) in due {
+            let vip = vips.vip_mut(id);
+            vip.phase = if round < PROBES { Phase::Probing } else { Phase::Held };
+            match vip.phase {
+                Phase::Held => taken.push((id, vip.generation.advance())),
+                _ => enqueue_probe(outgoing, interfaces, vips, id),
+            }
+        }
+        schedule.start(now, taken);
+        schedule.run_due(now, vips, |id, round| enqueue(outgoing, interfaces, vips, id, round == 0));
     }
 
     /// The frame of a message that is still true.
     fn gratuitous(&self, next: Outgoing) -> Option<Frame> {
         let interface = self.interfaces.get(&next.interface)?;
         let vip = self.vips.vip(next.vip);
-        if !vip.is_on(next.interface) || vip.stance == Stance::Yield {
+        let probes = matches!(next.message, Gratuitous::Probe);
+        if !vip.is_on(next.interface) || vip.phase != if probes { Phase::Probing } else { Phase::Held } {
             return None;
         }
         match (next.message, vip.ip) {
+            (Gratuitous::Probe, IpAddr::V4(v4)) => Some(Arp::probe(interface.mac, v4)),
+            (Gratuitous::Probe, IpAddr::V6(v6)) => Some(ndp::probe(interface.mac, v6)),
             (Gratuitous::Arp(operation), IpAddr::V4(v4)) => Some(Arp::gratuitous(operation, interface.mac, v4)),
             (Gratuitous::Advertisement, IpAddr::V6(v6)) => {
                 Some(ndp::unsolicited(interface.mac, interface.link_local?, v6))
@@ -359,7 +406,7 @@ fn enqueue(
     interfaces: &BTreeMap<u32, Interface>,
     vips: &VipTable,
     vip: VipId,
-    round: Round,
+    is_first_round: bool,
 ) {
     let (ours, is_ipv4) = (vips.vip(vip), vips.vip(vip).ip.is_ipv4());
     let before = outgoing.len();
@@ -375,9 +422,30 @@ fn enqueue(
         }
     }
     if let Some(last) = outgoing.range_mut(before..).next_back() {
-        last.ends_first_round = round == Round::First;
+        last.ends_first_round = is_first_round;
     }
 }
+
+/// One probe for an address on all its interfaces.
+fn enqueue_probe(
+    outgoing: &mut VecDeque<Outgoing>,
+    interfaces: &BTreeMap<u32, Interface>,
+    vips: &VipTable,
+    vip: VipId,
+) {
+    let (ours, is_ipv4) = (vips.vip(vip), vips.vip(vip).ip.is_ipv4());
+    let able = |interface: &&Interface| if is_ipv4 { interface.arp } else { interface.link_local.is_some() };
+    for interface in interfaces.values().filter(|interface| ours.is_on(interface.index)).filter(able) {
+        let message = Gratuitous::Probe;
+        outgoing.push_back(Outgoing { vip, interface: interface.index, message, ends_first_round: false });
+    }
+}
+
+/// Probes for an address before it is taken.
+const PROBES: u8 = Rhythm::PROBE.rounds - 1;
+
+/// How long an address that another host has is left alone before it is looked for again.
+const PROBE_AGAIN: Duration = Duration::from_secs(60);
 
 /// Events that wait to be taken; a hostile host must not fill the memory.
 const EVENTS_KEPT: usize = 256;

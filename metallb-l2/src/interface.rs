@@ -96,6 +96,9 @@ pub enum Stance {
     /// It is ours: it is announced, then questions are answered.
     #[default]
     Hold,
+    /// It becomes ours unless another host has it: it is probed for first (RFC 5227 §2.1, RFC 4862 §5.4), which takes less than a
+    /// second, and questions are not answered until then. Nothing is done to an address that is held already.
+    Claim,
     /// Another speaker is about to take it: questions are still answered, but it is not announced any more, and that the other
     /// announces it is no conflict. What comes next is its end, or `Hold`, which announces it anew.
     Yield,

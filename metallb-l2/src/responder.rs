@@ -21,6 +21,19 @@ pub struct Heard {
     pub mismatched: bool,
 }
 
+impl Heard {
+    /// The sender and the address it is about to take, if it probes for one by ARP. Neighbour discovery makes that a claim.
+    #[must_use]
+    pub fn rival(&self) -> Option<Claim> {
+        match self.question {
+            Ok(Question::Arp(arp)) if arp.sender_protocol.is_unspecified() => {
+                Some(Claim { ip: arp.target_protocol.into(), mac: arp.sender_hardware })
+            }
+            _ => None,
+        }
+    }
+}
+
 /// "This address is mine", said by another host.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Claim {
@@ -73,13 +86,15 @@ pub enum DropReason {
     NotMatchInterface,
     /// The interface is unknown, or does not do this family.
     Interface,
+    /// The address becomes ours once it is certain that nobody has it.
+    Probing,
     /// The sender, or all senders together, ask more often than the limit allows.
     RateLimited,
 }
 
 impl DropReason {
     /// All reasons, in their order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Malformed,
         Self::Vlan,
         Self::OtherMessage,
@@ -95,6 +110,7 @@ impl DropReason {
         Self::AnnounceIp,
         Self::NotMatchInterface,
         Self::Interface,
+        Self::Probing,
         Self::RateLimited,
     ];
 }

@@ -26,11 +26,24 @@ pub(crate) struct Vip {
     pub(crate) ip: IpAddr,
     /// Where it is answered for; `None` when it is not ours now.
     pub(crate) scope: Option<Scope>,
-    pub(crate) stance: Stance,
+    pub(crate) phase: Phase,
     on: Indices,
     pub(crate) generation: Generation,
     pub(crate) conflict: Conflict,
     pub(crate) counts: VipCounts,
+}
+
+/// Where an address with a scope stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Phase {
+    /// Answered for and announced.
+    Held,
+    /// Answered for.
+    Yielding,
+    /// Probed for.
+    Probing,
+    /// Another host has it.
+    Occupied,
 }
 
 /// What happened about one address.
@@ -69,7 +82,7 @@ impl VipTable {
             self.vips.push(Vip {
                 ip,
                 scope: None,
-                stance: Stance::Hold,
+                phase: Phase::Held,
                 on: Indices::Only(Vec::new()),
                 generation: Generation::default(),
                 conflict: Conflict::default(),
@@ -97,14 +110,30 @@ impl VipTable {
         self.vips.iter_mut().enumerate().map(|(place, vip)| (VipId(place as u32), vip))
     }
 
-    /// Whether a burst that began under `generation` still goes on.
+    /// Whether what began under `generation` still goes on.
     pub(crate) fn is_current(&self, id: VipId, generation: Generation) -> bool {
         let vip = self.vip(id);
-        vip.scope.is_some() && vip.stance == Stance::Hold && vip.generation == generation
+        vip.scope.is_some() && vip.generation == generation
     }
 }
 
 impl Vip {
+    /// Whether it is ours and nobody else's.
+    pub(crate) fn is_held(&self) -> bool {
+        self.scope.is_some() && self.phase == Phase::Held
+    }
+
+    /// Where it stands once it is to be treated so.
+    pub(crate) fn phase_after(&self, stance: Stance) -> Phase {
+        match stance {
+            Stance::Hold => Phase::Held,
+            Stance::Yield => Phase::Yielding,
+            Stance::Claim if self.scope.is_none() => Phase::Probing,
+            Stance::Claim if self.phase == Phase::Yielding => Phase::Held,
+            Stance::Claim => self.phase,
+        }
+    }
+
     /// Whether it is ours on an interface.
     pub(crate) fn is_on(&self, interface: u32) -> bool {
         match &self.on {

@@ -1,8 +1,6 @@
-use std::time::Duration;
-
 use super::*;
 use crate::group::Membership;
-use crate::interface::Scope;
+use crate::interface::{Scope, Stance};
 use crate::wire::ndp::solicitation;
 
 const US: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
@@ -344,6 +342,77 @@ fn interface_that_must_be_named_is_left_alone_by_addresses_for_all_interfaces() 
     assert_eq!(std::iter::from_fn(|| engine.poll_transmit()).map(|t| t.interface).collect::<Vec<_>>(), [1, 1]);
     engine.set_addresses(now, [(v4(), Scope::Only(["blue0".into()].into()))]);
     assert_eq!(std::iter::from_fn(|| engine.poll_transmit()).map(|t| t.interface).collect::<Vec<_>>(), [2, 2]);
+}
+
+fn claim() -> [Announcement; 2] {
+    [v4(), v6()].map(|ip| Announcement { ip, scope: Scope::All, stance: Stance::Claim })
+}
+
+/// Runs the engine's clock until `end`; returns what was sent.
+fn run_until(engine: &mut Engine, end: Instant) -> Vec<Frame> {
+    let mut sent = Vec::new();
+    loop {
+        sent.extend(std::iter::from_fn(|| engine.poll_transmit()).map(|transmit| transmit.frame));
+        match engine.poll_timeout() {
+            Some(next) if next <= end => engine.handle_timeout(next),
+            _ => return sent,
+        }
+    }
+}
+
+#[test]
+fn claimed_address_is_probed_for_three_times_and_then_announced() {
+    let start = Instant::now();
+    let mut engine = Engine::new(Config::default(), 7, start);
+    engine.set_interfaces(start, [eth0()]);
+    engine.set_addresses(start, claim());
+    let ask = request([192, 168, 10, 9], v4(), MacAddr::BROADCAST);
+    assert_eq!(hear(&mut engine, start, 1, &ask), Err(DropReason::Probing));
+    let probes = run_until(&mut engine, start + Duration::from_millis(550));
+    let expected = [Arp::probe(US, [192, 168, 10, 0].into()), ndp::probe(US, "fc00:f853:ccd:e799::".parse().unwrap())];
+    assert_eq!(probes, [expected, expected, expected].concat());
+    let mut other = Engine::new(Config::default(), 8, start);
+    other.set_interfaces(start, [Interface::new(1, "eth0", ASKER, Some("fe80::9".parse().unwrap()))]);
+    other.set_addresses(start, [(v4(), Scope::All), (v6(), Scope::All)]);
+    for probe in expected {
+        assert!(hear(&mut other, start, 1, probe.as_bytes()).is_ok(), "its holder answers");
+    }
+    engine.set_addresses(start, claim());
+    let end = start + Duration::from_millis(900);
+    assert_eq!(run_until(&mut engine, end).len(), 3, "repeating the wish does not begin anew");
+    assert_eq!(std::iter::from_fn(|| engine.poll_announced()).count(), 2);
+    assert!(hear(&mut engine, end, 1, &ask).is_ok());
+    engine.set_addresses(end, claim());
+    engine.set_addresses(end, [(v4(), Scope::All), (v6(), Scope::All)]);
+    assert_eq!(drain(&mut engine), 0, "what is held stays as it is");
+    assert_eq!(engine.counters().probes, 6);
+}
+
+#[test]
+fn claimed_address_that_another_host_has_is_left_to_it_and_looked_for_again() {
+    let start = Instant::now();
+    for answer in [
+        Arp::gratuitous(Operation::Reply, ASKER, [192, 168, 10, 0].into()),
+        Arp::probe(ASKER, [192, 168, 10, 0].into()),
+        ndp::unsolicited(ASKER, "fe80::9".parse().unwrap(), "fc00:f853:ccd:e799::".parse().unwrap()),
+        ndp::probe(ASKER, "fc00:f853:ccd:e799::".parse().unwrap()),
+    ] {
+        let mut engine = Engine::new(Config::default(), 7, start);
+        engine.set_interfaces(start, [eth0()]);
+        engine.set_addresses(start, claim());
+        drain(&mut engine);
+        for _ in 0..1000 {
+            assert!(hear(&mut engine, start, 1, answer.as_bytes()).is_err());
+        }
+        let Some(Event::Occupied { ip, mac: ASKER, .. }) = engine.poll_event() else { panic!("no event") };
+        assert_eq!(engine.poll_event(), None, "told once");
+        let sent = run_until(&mut engine, start + Duration::from_secs(59));
+        assert_eq!(sent.len(), if ip.is_ipv4() { 2 + 5 } else { 2 + 10 }, "only the other address is taken");
+        assert!(engine.poll_timeout().is_some_and(|next| next <= start + Duration::from_secs(61)));
+        // The other host is gone by then.
+        run_until(&mut engine, start + Duration::from_secs(62));
+        assert_eq!(std::iter::from_fn(|| engine.poll_announced()).filter(|&announced| announced == ip).count(), 1);
+    }
 }
 
 #[test]

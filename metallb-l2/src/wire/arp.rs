@@ -102,6 +102,19 @@ impl Arp {
         reply.encode(self.sender_hardware)
     }
 
+    /// A frame that asks whether anybody has an address, without saying that it is the sender's (RFC 5227 §2.1.1).
+    #[must_use]
+    pub fn probe(mac: MacAddr, ip: Ipv4Addr) -> Frame {
+        let message = Self {
+            operation: Operation::Request,
+            sender_hardware: mac,
+            sender_protocol: Ipv4Addr::UNSPECIFIED,
+            target_hardware: MacAddr([0; 6]),
+            target_protocol: ip,
+        };
+        message.encode(MacAddr::BROADCAST)
+    }
+
     /// A frame that announces an address: a message about itself, to everybody (contract speaker §2.4). An announcement is a
     /// request and a reply, as some hosts take notice of only one of them.
     #[must_use]

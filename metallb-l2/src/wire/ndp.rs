@@ -169,6 +169,16 @@ pub fn solicitation(mac: MacAddr, source: Ipv6Addr, target: Ipv6Addr) -> Frame {
     packet(mac, MacAddr::of_multicast(group), source, group, &mut body)
 }
 
+/// A solicitation that asks whether anybody has an address, as duplicate address detection does (RFC 4862 §5.4.2).
+#[must_use]
+pub fn probe(mac: MacAddr, target: Ipv6Addr) -> Frame {
+    let group = solicited_node(target);
+    let mut body = [0; BODY];
+    body[0] = SOLICITATION;
+    body[8..].copy_from_slice(&target.octets());
+    packet(mac, MacAddr::of_multicast(group), Ipv6Addr::UNSPECIFIED, group, &mut body)
+}
+
 /// The group that an address is solicited in: `ff02::1:ffXX:XXXX` (RFC 4291 §2.7.1).
 #[must_use]
 pub const fn solicited_node(ip: Ipv6Addr) -> Ipv6Addr {
@@ -198,18 +208,20 @@ fn advertisement(
     packet(mac, to, source, destination, &mut body)
 }
 
-fn packet(from: MacAddr, to: MacAddr, source: Ipv6Addr, destination: Ipv6Addr, body: &mut [u8; BODY + 8]) -> Frame {
+/// `body` is at most a message with one option.
+fn packet(from: MacAddr, to: MacAddr, source: Ipv6Addr, destination: Ipv6Addr, body: &mut [u8]) -> Frame {
     let sum = checksum::icmpv6(source, destination, body);
     body[2..4].copy_from_slice(&sum.to_be_bytes());
     let mut packet = [0; IPV6_HEADER + BODY + 8];
     packet[0] = 0x60;
-    packet[4..6].copy_from_slice(&((BODY + 8) as u16).to_be_bytes());
+    packet[4..6].copy_from_slice(&(body.len() as u16).to_be_bytes());
     packet[6] = ICMPV6;
     packet[7] = HOP_LIMIT;
     packet[8..24].copy_from_slice(&source.octets());
     packet[24..40].copy_from_slice(&destination.octets());
-    packet[IPV6_HEADER..].copy_from_slice(body);
-    Frame::new(to, from, ETHERTYPE_IPV6, &packet)
+    let length = IPV6_HEADER + body.len();
+    packet[IPV6_HEADER..length].copy_from_slice(body);
+    Frame::new(to, from, ETHERTYPE_IPV6, &packet[..length])
 }
 
 fn address<const N: usize>(bytes: &[u8; N], at: usize) -> Ipv6Addr {

@@ -7,11 +7,12 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use metallb_l2::engine::Event;
 use metallb_l2::interface::{Announcement, Interface, MacAddr, Scope, Stance};
 use metallb_l2::io::{Driver, Handle, InterfaceFilter, News, RawSocket, ReceiveBatch};
 use metallb_l2::wire::ndp::Checksum;
 
-use crate::frames::{US, VIP4, VIP4_SENTINEL, VIP6, who_has};
+use crate::frames::{ASKER, US, VIP4, VIP4_SENTINEL, VIP6, who_has};
 use crate::{owned, table};
 
 /// A driver on one end, a client on the other.
@@ -208,6 +209,24 @@ fn lab_listener_is_told_of_announcements_that_left_and_of_links_that_are_lost() 
         wait_for("the answer for a yielded address", || lab.receive().iter().any(|frame| is_answer(frame)));
         ip("link set cli0 down");
         assert_eq!(next(), News::Interfaces(Vec::new()), "nothing was announced in between");
+    });
+}
+
+#[test]
+fn lab_claimed_address_is_taken_only_when_no_other_host_has_it() {
+    in_namespace(|| {
+        let claim = |ip| Announcement { ip, scope: Scope::All, stance: Stance::Claim };
+        let taken: IpAddr = [192, 168, 10, 77].into();
+        let mut lab = Lab::new(Vec::new());
+        // The kernel at the other end has one of the three, and answers for it.
+        ip(&format!("addr add {taken}/24 dev cli0"));
+        let handle = lab.driver.handle();
+        handle.announce(vec![claim(taken), claim(VIP4.into()), claim(VIP6.into())]);
+        lab.wait_for_announcements(US, [VIP4.into(), VIP6.into()]);
+        let events = handle.take_events();
+        let told = |event: &Event| matches!(event, Event::Occupied { ip, mac, .. } if *ip == taken && *mac == ASKER);
+        assert!(matches!(events.as_slice(), [event] if told(event)), "{events:?}");
+        assert_eq!(handle.counters().gratuitous.get(&taken), None);
     });
 }
 

@@ -1,0 +1,183 @@
+//! Asks, and waits for answers without sleeping.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use metallb_l2::interface::MacAddr;
+use metallb_l2::io::{RawSocket, ReceiveBatch};
+use metallb_l2::wire::Frame;
+use metallb_l2::wire::arp::{Arp, Operation};
+use metallb_l2::wire::ndp;
+
+use crate::{ASKED, Error, vips};
+
+/// The other end of the link.
+pub(crate) struct Client {
+    socket: RawSocket,
+    batch: ReceiveBatch,
+    requests: Vec<Frame>,
+}
+
+/// How long answers took, in order.
+#[derive(Default)]
+pub(crate) struct Latency(Vec<Duration>);
+
+/// What came of a flood.
+pub(crate) struct Flood {
+    pub(crate) junk: usize,
+    pub(crate) asked: usize,
+    pub(crate) answered: usize,
+    pub(crate) time: Duration,
+    pub(crate) latency: Latency,
+}
+
+impl Client {
+    pub(crate) fn open() -> Result<Self, Error> {
+        let socket = RawSocket::open(nix::net::if_::if_nametoindex("cli0")?)?;
+        let requests = vips(ASKED).map(|ip| question(ip).encode(MacAddr::BROADCAST)).collect();
+        Ok(Self { socket, batch: ReceiveBatch::new(), requests })
+    }
+
+    /// One question at a time, with pauses.
+    pub(crate) fn latency(&mut self, gap: Duration, times: usize) -> Result<Latency, Error> {
+        let mut latency = Latency::default();
+        for number in 0..times {
+            let pause = Instant::now();
+            while pause.elapsed() < gap {
+                std::hint::spin_loop();
+            }
+            let start = Instant::now();
+            let at = number % 16;
+            if self.ask(at..at + 1)? == 1 {
+                latency.0.push(start.elapsed());
+            }
+        }
+        latency.0.sort_unstable();
+        Ok(latency)
+    }
+
+    /// `window` questions at a time; returns the answers, those that did not come, and the time.
+    pub(crate) fn throughput(&mut self, window: usize, time: Duration) -> Result<(usize, usize, Duration), Error> {
+        let (mut asked, mut answered, start) = (0, 0, Instant::now());
+        while start.elapsed() < time {
+            asked += window;
+            answered += self.ask(0..window)?;
+        }
+        Ok((answered, asked - answered, start.elapsed()))
+    }
+
+    /// `rate` frames a second that deserve no answer, and a question every `gap`.
+    pub(crate) fn flood(&mut self, rate: usize, time: Duration, gap: Duration) -> Result<Flood, Error> {
+        const TURN: Duration = Duration::from_micros(200);
+        let junk = junk();
+        let per_turn = rate * TURN.as_micros() as usize / 1_000_000;
+        let mut flood = Flood { junk: 0, asked: 0, answered: 0, time, latency: Latency::default() };
+        let start = Instant::now();
+        let (mut turn, mut next_question, mut waiting) = (start, start, None::<Instant>);
+        while start.elapsed() < time {
+            let now = Instant::now();
+            if now >= turn {
+                turn += TURN;
+                let from = flood.junk % (junk.len() - per_turn);
+                flood.junk += self.socket.send(&junk[from..from + per_turn])?;
+            }
+            if now >= next_question {
+                next_question += gap;
+                self.socket.send(&self.requests[..1])?;
+                flood.asked += 1;
+                waiting = Some(now);
+            }
+            // Nothing but questions is answered.
+            let count = self.socket.receive(&mut self.batch)?;
+            flood.answered += count;
+            if let (true, Some(since)) = (count > 0, waiting) {
+                flood.latency.0.push(since.elapsed());
+                waiting = None;
+            }
+        }
+        flood.answered += self.receive(flood.asked - flood.answered, Duration::from_millis(200))?;
+        flood.time = start.elapsed();
+        flood.latency.0.sort_unstable();
+        Ok(flood)
+    }
+
+    /// Takes everything off the socket until it has been quiet for a while.
+    pub(crate) fn drain(&mut self, quiet: Duration) -> Result<(), Error> {
+        std::thread::sleep(quiet);
+        while self.socket.receive(&mut self.batch)? > 0 {}
+        Ok(())
+    }
+
+    fn ask(&mut self, which: std::ops::Range<usize>) -> Result<usize, Error> {
+        let wanted = which.len();
+        let mut rest = &self.requests[which];
+        while !rest.is_empty() {
+            rest = &rest[self.socket.send(rest)?..];
+        }
+        self.receive(wanted, Duration::from_millis(200))
+    }
+
+    /// Receives until `wanted` frames are there or nothing comes for as long as `patience`.
+    fn receive(&mut self, wanted: usize, patience: Duration) -> Result<usize, Error> {
+        let (mut count, mut last) = (0, Instant::now());
+        while count < wanted && last.elapsed() < patience {
+            let received = self.socket.receive(&mut self.batch)?;
+            if received > 0 {
+                (count, last) = (count + received, Instant::now());
+            }
+        }
+        Ok(count)
+    }
+}
+
+impl fmt::Display for Latency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = |part: usize| self.0.get(self.0.len().saturating_sub(1) * part / 100).map_or(0.0, micros);
+        write!(f, "{:.1} / {:.1}", at(50), at(99))
+    }
+}
+
+fn micros(time: &Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+fn question(ip: std::net::Ipv4Addr) -> Arp {
+    Arp {
+        operation: Operation::Request,
+        sender_hardware: CLIENT,
+        sender_protocol: [172, 16, 0, 9].into(),
+        target_hardware: MacAddr([0; 6]),
+        target_protocol: ip,
+    }
+}
+
+/// Of all kinds: addresses of nobody, replies, announcements, damaged messages, other traffic.
+fn junk() -> Vec<Vec<u8>> {
+    let kind = |number: u32| -> Vec<u8> {
+        let nobody = std::net::Ipv4Addr::from_bits(0x0b00_0000 + number);
+        let asks = |target| question(target).encode(MacAddr::BROADCAST).as_bytes().to_vec();
+        match number % 5 {
+            0 => asks(nobody),
+            1 => Arp::gratuitous(Operation::Reply, CLIENT, nobody).as_bytes().to_vec(),
+            2 => {
+                let mut damaged = asks(nobody);
+                damaged[18] = 7;
+                damaged
+            }
+            3 => {
+                let target = std::net::Ipv6Addr::from_bits(0xfd00 << 112 | u128::from(number));
+                let mut damaged = ndp::solicitation(CLIENT, target, target).as_bytes().to_vec();
+                damaged[60] ^= 1;
+                damaged
+            }
+            _ => {
+                let mut other = asks(nobody);
+                other[12..14].copy_from_slice(&[0x08, 0x00]);
+                other
+            }
+        }
+    };
+    (0..5000).map(kind).collect()
+}
+
+const CLIENT: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
