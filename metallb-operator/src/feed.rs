@@ -132,16 +132,14 @@ impl Feed {
             }
             Update::Nodes(change) => {
                 // Heartbeats change nothing that matters.
-                let before = cluster.nodes.clone();
-                keyed(&mut cluster.nodes, change, translate::node, |node| node.name.clone());
-                touched.nodes |= before != cluster.nodes;
-                touched.config |= before != cluster.nodes;
+                let changed = keyed(&mut cluster.nodes, change, translate::node, |node| node.name.clone());
+                touched.nodes |= changed;
+                touched.config |= changed;
                 "Node"
             }
             Update::Namespaces(change) => {
-                let before = cluster.namespaces.clone();
-                keyed(&mut cluster.namespaces, change, translate::namespace, |namespace| namespace.name.clone());
-                touched.config |= before != cluster.namespaces;
+                touched.config |=
+                    keyed(&mut cluster.namespaces, change, translate::namespace, |namespace| namespace.name.clone());
                 "Namespace"
             }
             Update::Secrets(change) => listed(&mut resources.secrets, change, translate::secret, touched),
@@ -233,24 +231,30 @@ fn local<K>(
     watches::spawn(api, queue.clone(), wrap);
 }
 
-/// Applies a change to a map of facts.
-fn keyed<K, V, N: Ord>(
+/// Applies a change to a map of facts. True when it says something new.
+fn keyed<K, V: PartialEq, N: Ord>(
     map: &mut BTreeMap<N, V>,
     change: Change<K>,
     translate: impl Fn(&K) -> V,
     name: impl Fn(&V) -> N,
-) {
+) -> bool {
     match change {
         Change::Reset(objects) => {
-            *map = objects.iter().map(&translate).map(|value| (name(&value), value)).collect();
+            let new = objects.iter().map(&translate).map(|value| (name(&value), value)).collect();
+            let changed = *map != new;
+            *map = new;
+            changed
         }
         Change::Apply(object) => {
             let value = translate(&object);
-            map.insert(name(&value), value);
+            let key = name(&value);
+            let changed = map.get(&key) != Some(&value);
+            if changed {
+                map.insert(key, value);
+            }
+            changed
         }
-        Change::Delete(object) => {
-            map.remove(&name(&translate(&object)));
-        }
+        Change::Delete(object) => map.remove(&name(&translate(&object))).is_some(),
     }
 }
 
