@@ -21,6 +21,7 @@ use crate::admin::Admin;
 use crate::api::{IpAddressPool, IpAddressPoolStatus};
 use crate::cli::controller::ControllerArgs;
 use crate::feed::{Feed, Role, Touched, Update};
+use crate::kubernetes::configuration_state::{Component, ConfigurationReporter};
 use crate::kubernetes::events::{self, EventSender, Notice, Regarding, Severity as NoticeSeverity};
 use crate::kubernetes::lease::{self, Claimant};
 
@@ -58,6 +59,7 @@ struct Controller {
     done: mpsc::UnboundedSender<Written>,
     permits: Arc<Semaphore>,
     problems: BTreeSet<Problem>,
+    reporter: ConfigurationReporter,
     pool_status: BTreeMap<PoolName, IpAddressPoolStatus>,
     loaded: bool,
     namespace: String,
@@ -102,6 +104,8 @@ pub fn run(args: &ControllerArgs) -> Result<(), ControllerError> {
         if !args.ml_secret_name.is_empty() {
             tokio::spawn(membership_key::ensure(client.clone(), namespace.clone(), args.ml_secret_name.clone()));
         }
+        let reporter =
+            ConfigurationReporter::spawn(client.clone(), &namespace, &args.cluster.pod_name, Component::Controller);
         let (feed, mut updates) = Feed::start(&client, &namespace, Role::Controller);
         let (done, mut written) = mpsc::unbounded_channel();
         let mut controller = Controller {
@@ -117,6 +121,7 @@ pub fn run(args: &ControllerArgs) -> Result<(), ControllerError> {
             done,
             permits: Arc::new(Semaphore::new(WRITERS)),
             problems: BTreeSet::new(),
+            reporter,
             pool_status: BTreeMap::new(),
             loaded: false,
             namespace,
@@ -262,6 +267,7 @@ impl Controller {
                 self.events.send(problem_notice(problem));
             }
         }
+        self.reporter.report(&problems);
         self.problems = problems;
     }
 

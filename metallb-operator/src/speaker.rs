@@ -21,6 +21,7 @@ use crate::conductor::{self, ConductorError};
 use crate::controller::service_notice;
 use crate::exclusion::{self, ExclusionError};
 use crate::feed::{Feed, Role, Touched, Update};
+use crate::kubernetes::configuration_state::{Component, ConfigurationReporter};
 use crate::kubernetes::events::{self, EventSender, Severity as NoticeSeverity};
 
 /// Why the speaker does not run.
@@ -66,6 +67,7 @@ struct Speaker {
     events: EventSender,
     statuses: StatusWriter,
     problems: BTreeSet<Problem>,
+    reporter: ConfigurationReporter,
 }
 
 /// Runs until SIGINT or SIGTERM.
@@ -113,6 +115,8 @@ pub fn run(args: &SpeakerArgs) -> Result<(), SpeakerError> {
         let (events, _writer) = events::spawn(client.clone(), "metallb-speaker");
         let statuses =
             StatusWriter::spawn(client.clone(), namespace.clone(), node.clone(), args.cluster.pod_name.clone());
+        let component = Component::Speaker { node: node.clone() };
+        let reporter = ConfigurationReporter::spawn(client.clone(), &namespace, &args.cluster.pod_name, component);
         let (feed, mut updates) = Feed::start(&client, &namespace, Role::Speaker);
         let mut speaker = Speaker {
             node,
@@ -125,6 +129,7 @@ pub fn run(args: &SpeakerArgs) -> Result<(), SpeakerError> {
             events,
             statuses,
             problems: BTreeSet::new(),
+            reporter,
         };
         let mut tick = tokio::time::interval(REFRESH);
         let mut batch = Vec::new();
@@ -220,6 +225,7 @@ impl Speaker {
         for problem in problems.difference(&self.problems) {
             tracing::error!(object = %problem.object, field = problem.field, code = problem.code.as_str(), "{}", problem.message);
         }
+        self.reporter.report(&problems);
         self.problems = problems;
     }
 

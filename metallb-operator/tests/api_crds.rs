@@ -22,6 +22,7 @@ use serde_json::json;
 
 use support::api_server::{ApiServer, Identity, condition};
 
+#[allow(dead_code, reason = "no processes are started here")]
 mod support {
     #[allow(dead_code, reason = "each test takes what it needs")]
     pub(crate) mod api_server;
@@ -234,7 +235,10 @@ async fn api_roles_allow_what_is_needed_and_nothing_else() {
         ("get list watch", "", "secrets", "", "", system, false, true),
         ("get list watch", "", "secrets", "", "", "elsewhere", false, false),
         ("create delete patch update", "", "secrets", "", "", system, false, false),
-        ("get", "", "pods", "", "", system, false, true),
+        ("get list watch create", "metallb.io", "configurationstates", "", "", system, true, true),
+        ("patch", "metallb.io", "configurationstates", "status", "", system, true, true),
+        ("delete", "metallb.io", "configurationstates", "", "", system, false, false),
+        ("get", "", "pods", "", "", system, true, true),
         ("create delete list", "", "pods", "", "", system, false, false),
         ("create", "", "pods", "exec", "", system, false, false),
         ("get update", "coordination.k8s.io", "leases", "", "metallb-controller", system, true, false),
@@ -270,9 +274,7 @@ async fn api_roles_allow_what_is_needed_and_nothing_else() {
 }
 
 async fn start(test: &str) -> Option<ApiServer> {
-    let test = test.to_owned();
-    // Starting waits for processes, which must not hold up the runtime.
-    let api = tokio::task::spawn_blocking(move || ApiServer::start(&test)).await.unwrap()?;
+    let api = ApiServer::start(test).await?;
     api.install().await;
     Some(api)
 }

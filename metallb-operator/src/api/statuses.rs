@@ -3,8 +3,9 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::{CustomResource, CustomResourceExt as _};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use kube::core::TypeMeta;
+use kube::{CustomResource, CustomResourceExt as _, Resource};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -95,12 +96,35 @@ pub struct ServiceBgpStatusStatus {
     pub peers: Option<Vec<String>>,
 }
 
-/// Whether the configuration makes sense to a controller or a speaker. It has no specification.
+/// Whether the configuration makes sense to a controller or a speaker. It has no specification, so the derived type cannot read it.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Resource, Serialize)]
+#[resource(inherit = ConfigurationStateDefinition)]
+pub struct ConfigurationState {
+    /// Version and kind.
+    #[serde(flatten)]
+    pub types: TypeMeta,
+    /// Name, labels, owner.
+    pub metadata: ObjectMeta,
+    /// The verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<ConfigurationStateStatus>,
+}
+
+impl ConfigurationState {
+    /// An object without a verdict.
+    #[must_use]
+    pub fn new(metadata: ObjectMeta) -> Self {
+        Self { types: TypeMeta::resource::<Self>(), metadata, status: None }
+    }
+}
+
+/// The definition of [`ConfigurationState`].
 #[derive(Clone, CustomResource, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[kube(
     group = "metallb.io",
     version = "v1beta1",
     kind = "ConfigurationState",
+    root = "ConfigurationStateDefinition",
     plural = "configurationstates",
     singular = "configurationstate",
     namespaced,
@@ -114,7 +138,7 @@ pub struct ConfigurationStateSpec {}
 
 /// The definition without `spec`, which the derived one cannot leave out, and with the limits of a standard condition.
 pub(super) fn configuration_state_crd() -> CustomResourceDefinition {
-    let mut definition = ConfigurationState::crd();
+    let mut definition = ConfigurationStateDefinition::crd();
     for root in schema::roots(&mut definition) {
         root.description = Some("Whether the configuration makes sense to a controller or a speaker.".to_owned());
         root.required = None;
