@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # The main job in a minute, without Kubernetes: builds `metallb`, makes three hosts out of network namespaces (a client and two
 # nodes on a bridge), runs `metallb standalone` on both nodes with the manifests of examples/first-look, and shows what the
-# client sees. Needs Linux, root, iproute2 and nftables; removes everything it made.
+# client sees. Needs Linux, root and Rust; installs Debian's iproute2, nftables, curl and python3 where they are missing; removes
+# everything else that it made.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-for program in ip nft curl python3 cargo; do
-  command -v "$program" >/dev/null || { echo "first-look: $program is missing (Debian: apt-get install iproute2 nftables curl python3)"; exit 1; }
-done
 [ "$(id -u)" = 0 ] || { echo "first-look: network namespaces need root: sudo scripts/first-look.sh"; exit 1; }
+scripts/packages.sh iproute2 nftables curl python3
+for program in ip nft curl python3 cargo; do
+  command -v "$program" >/dev/null || { echo "first-look: $program is missing"; exit 1; }
+done
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 [ -t 1 ] || say() { printf '\n%s\n' "$*"; }

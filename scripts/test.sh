@@ -11,23 +11,8 @@ cd "$(dirname "$0")/.."
 install=1
 [ "${1:-}" = --no-install ] && install=0
 
-packages=(frr bird2 gobgpd openbgpd exabgp nftables iproute2 iputils-arping ndisc6 conntrack curl python3)
-missing=()
-for package in "${packages[@]}"; do
-  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
-done
-if [ "$install" = 1 ] && [ "${#missing[@]}" -gt 0 ]; then
-  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    # A daemon that the package starts by itself would hold port 179 of this host: policy-rc.d says no.
-    policy=/usr/sbin/policy-rc.d
-    [ -e "$policy" ] || { printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy" && made_policy=1; }
-    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
-      echo "some packages could not be installed; the tests that need them will be skipped: ${missing[*]}"
-    [ -z "${made_policy:-}" ] || rm -f "$policy"
-  else
-    echo "not root or no apt-get: tests that need ${missing[*]} will be skipped"
-  fi
-fi
+[ "$install" = 0 ] || scripts/packages.sh frr bird2 gobgpd openbgpd exabgp nftables iproute2 iputils-arping ndisc6 conntrack \
+  curl python3 openssl
 
 if assets=$(scripts/kube-assets.sh); then
   export KUBEBUILDER_ASSETS=$assets
