@@ -17,7 +17,8 @@ use kube::KubeApi;
 use netns::{Lab, Namespace, Process, eventually, missing_part, skip};
 use nix::sys::signal::Signal;
 
-const PATIENCE: Duration = Duration::from_secs(40);
+/// kube-proxy tries again after half a minute when something of its first round failed.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The YAML blocks of the customer's document, as they stand there, BGP beside L2.
 const SEED: [&str; 6] = [
@@ -111,6 +112,13 @@ spec:
 ",
 ];
 
+/// Name and last byte of the addresses of each node.
+const NODES: [(&str, u8); 3] = [("kind-control-plane", 11), ("kind-worker", 21), ("kind-worker2", 31)];
+
+fn node_v6(last: u8) -> String {
+    format!("fc00:f853:ccd:e799::{last:x}:{last:x}")
+}
+
 struct Cluster {
     api: KubeApi,
     control: Namespace,
@@ -131,25 +139,30 @@ fn cluster(assets: std::path::PathBuf) -> Cluster {
         switch.ip(&format!("link set port{last} master br0"));
         namespace.ip(&format!("address add 172.16.1.{last}/24 dev eth0"));
         namespace.ip(&format!("address add 192.168.10.{last}/24 dev eth0"));
-        namespace.ip(&format!("address add fc00:f853:ccd:e799::{last:x}:{last:x}/64 dev eth0 nodad"));
+        namespace.ip(&format!("address add {}/64 dev eth0 nodad", node_v6(last)));
         namespace
     };
     let control = host("control", 250);
     let api = KubeApi::start(&control, "172.16.1.250", assets);
     let client = host("client", 200);
     let router = host("router", 1);
-    let nodes =
-        [("kind-control-plane", 11), ("kind-worker", 21)].map(|(name, last)| (name.to_owned(), host(name, last)));
+    let nodes = NODES.map(|(name, last)| (name.to_owned(), host(name, last)));
     let crds = std::process::Command::new(env!("CARGO_BIN_EXE_metallb")).arg("crds").output().expect("crds");
     api.apply(include_str!("../../deploy/namespace.yaml"));
     api.apply(include_str!("../../deploy/rbac/controller.yaml"));
     api.apply(include_str!("../../deploy/rbac/speaker.yaml"));
     api.apply(&String::from_utf8(crds.stdout).expect("text"));
     api.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"], None).expect("established");
-    for (name, _) in &nodes {
+    for (name, last) in NODES {
         api.apply(&format!(
             "apiVersion: v1\nkind: Node\nmetadata: {{name: {name}, labels: {{kubernetes.io/hostname: {name}}}}}\n"
         ));
+        // kube-proxy waits half a minute for them.
+        let addresses = format!(
+            "{{\"status\":{{\"addresses\":[{{\"type\":\"InternalIP\",\"address\":\"172.16.1.{last}\"}},{{\"type\":\"InternalIP\",\"address\":\"{}\"}}]}}}}",
+            node_v6(last)
+        );
+        api.kubectl(&["patch", "node", name, "--subresource=status", "--type=merge", "-p", &addresses], None).unwrap();
     }
     Cluster { api, control, client, nodes: nodes.into(), router, _lab: lab }
 }
@@ -186,15 +199,129 @@ fn start_kube_proxy(directory: &Path, cluster: &Cluster, assets: &Path, namespac
     )
 }
 
+/// A backend and kube-proxy on every node, and an EndpointSlice per family that names them all.
+fn serve(directory: &Path, cluster: &Cluster, assets: &Path, service: &str) -> Vec<Process> {
+    let script = directory.join("backend.py");
+    std::fs::write(&script, include_str!("support/backend.py")).unwrap();
+    let mut processes = Vec::new();
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for ((name, namespace), (_, last)) in cluster.nodes.iter().zip(NODES) {
+        let log = directory.join(format!("backend-{name}.log"));
+        processes.push(namespace.spawn(&log, "python3", &[script.to_str().unwrap(), name]));
+        processes.push(start_kube_proxy(directory, cluster, assets, namespace, name));
+        v4.push(endpoint(&format!("172.16.1.{last}"), name));
+        v6.push(endpoint(&node_v6(last), name));
+    }
+    for (family, endpoints) in [("IPv4", v4), ("IPv6", v6)] {
+        cluster.api.apply(&format!(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {service}-{}, namespace: default, labels: {{kubernetes.io/service-name: {service}}}}}\naddressType: {family}\nports: [{{port: 8080, protocol: TCP}}]\nendpoints: [{}]\n",
+            family.to_lowercase(),
+            endpoints.join(", ")
+        ));
+    }
+    processes
+}
+
+fn endpoint(address: &str, node: &str) -> String {
+    format!("{{addresses: ['{address}'], nodeName: {node}, conditions: {{ready: true}}}}")
+}
+
+fn start_speakers(directory: &Path, cluster: &Cluster) -> Vec<Process> {
+    cluster.nodes.iter().map(|(name, namespace)| start(directory, cluster, namespace, "speaker", name)).collect()
+}
+
+/// The kube assets and programs of a lab, or the line that says what is missing.
+fn parts(test: &str, programs: &[&str]) -> Option<std::path::PathBuf> {
+    let Some(assets) = kube::assets() else {
+        skip(test, "KUBEBUILDER_ASSETS with kube-apiserver, etcd, kube-proxy, kubectl");
+        return None;
+    };
+    if let Some(part) = missing_part(&[programs, &["nft", "curl", "python3", "openssl"]].concat()) {
+        skip(test, &part);
+        return None;
+    }
+    Some(assets)
+}
+
+/// The three steps of the document: one node answers for the address, by ARP and by NDP, kube-proxy serves what arrives there, and
+/// when the node dies the next one answers.
+#[test]
+fn lab_kubernetes_l2_address_of_both_families_is_served_by_the_elected_node_and_moves() {
+    const TEST: &str = "lab_kubernetes_l2_address_of_both_families_is_served_by_the_elected_node_and_moves";
+    let Some(assets) = parts(TEST, &[]) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = cluster(assets.clone());
+    let api = &cluster.api;
+    api.apply(SEED[0]);
+    // Any node may answer.
+    api.apply(SEED[1].split("  nodeSelectors:").next().unwrap());
+    let dual = "spec:\n  ipFamilyPolicy: RequireDualStack\n  ipFamilies: [IPv4, IPv6]";
+    api.apply(&SEED[2].replace("spec:", dual));
+    let serving = serve(directory.path(), &cluster, &assets, "metallb1-cluster");
+    let controller = start(directory.path(), &cluster, &cluster.control, "controller", "first");
+    let speakers = start_speakers(directory.path(), &cluster);
+
+    let vips = ["192.168.10.0", "fc00:f853:ccd:e799::"];
+    eventually("the Service gets an address of each family", PATIENCE, || {
+        let ips = "jsonpath={.status.loadBalancer.ingress[*].ip}";
+        match api.kubectl(&["get", "service", "metallb1-cluster", "-o", ips], None) {
+            Ok(ips) if ips == vips.join(" ") => Ok(()),
+            other => Err(format!("{other:?}\n{}", controller.output())),
+        }
+    });
+    let answered_by = |expected: &str| {
+        let (_, node) = cluster.nodes.iter().find(|(name, _)| name == expected).unwrap();
+        let mac = node.mac("eth0");
+        for (vip, url) in vips.into_iter().zip(["http://192.168.10.0:18081/", "http://[fc00:f853:ccd:e799::]:18081/"]) {
+            eventually(&format!("{url} is served by way of {expected}"), PATIENCE, || {
+                let output = cluster.client.shell(&format!("curl --silent --show-error --max-time 2 '{url}'"));
+                let neighbour = cluster.client.ip(&format!("neighbour show {vip} dev eth0"));
+                let answer = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+                if output.status.success() && neighbour.contains(&mac) {
+                    println!("client$ curl {url}\n{answer}\nclient$ ip neighbour\n{}", neighbour.trim());
+                    return Ok(());
+                }
+                let logs: String = serving.iter().map(Process::output).collect();
+                Err(format!("{neighbour}{answer}{}\n{logs}", String::from_utf8_lossy(&output.stderr)))
+            });
+        }
+    };
+    let order = election_order("192.168.10.0");
+    answered_by(&order[0]);
+
+    let dead = cluster.nodes.iter().position(|(name, _)| *name == order[0]).unwrap();
+    speakers[dead].signal(Signal::SIGKILL);
+    cluster.nodes[dead].1.ip("link set eth0 down");
+    // What the node controller says after its grace period; nothing gossips here.
+    let patch = "{\"status\":{\"conditions\":[{\"type\":\"Ready\",\"status\":\"Unknown\"}]}}";
+    api.kubectl(&["patch", "node", &order[0], "--subresource=status", "--type=merge", "-p", patch], None).unwrap();
+    // Its pods count as gone as well.
+    for family in ["ipv4", "ipv6"] {
+        let slice = format!("metallb1-cluster-{family}");
+        let patch = format!("[{{\"op\":\"remove\",\"path\":\"/endpoints/{dead}\"}}]");
+        api.kubectl(&["patch", "endpointslice", &slice, "--type=json", "-p", &patch], None).unwrap();
+    }
+    answered_by(&order[1]);
+}
+
+/// The nodes by sha256(`node#ip`), as `sha256sum` says.
+fn election_order(ip: &str) -> Vec<String> {
+    let mut ranked: Vec<(String, String)> = NODES
+        .iter()
+        .map(|(name, _)| {
+            let line = format!("printf %s '{name}#{ip}' | sha256sum");
+            let output = std::process::Command::new("sh").args(["-c", &line]).output().expect("sha256sum");
+            (String::from_utf8(output.stdout).expect("text"), (*name).to_owned())
+        })
+        .collect();
+    ranked.sort();
+    ranked.into_iter().map(|(_, name)| name).collect()
+}
+
 #[test]
 fn lab_kubernetes_both_modes_serve_one_service_under_the_shipped_roles() {
     const TEST: &str = "lab_kubernetes_both_modes_serve_one_service_under_the_shipped_roles";
-    let Some(assets) = kube::assets() else {
-        return skip(TEST, "KUBEBUILDER_ASSETS with kube-apiserver, etcd, kube-proxy, kubectl");
-    };
-    if let Some(part) = missing_part(&[&frr::PROGRAMS[..], &["nft", "curl", "python3", "openssl"]].concat()) {
-        return skip(TEST, &part);
-    }
+    let Some(assets) = parts(TEST, &frr::PROGRAMS) else { return };
     let directory = tempfile::tempdir().unwrap();
     let cluster = cluster(assets.clone());
     let api = &cluster.api;
@@ -207,31 +334,14 @@ fn lab_kubernetes_both_modes_serve_one_service_under_the_shipped_roles() {
     api.apply(&SEED[4].replace("bgp-pool", "demo-pool"));
     // One identifier per node: the document's peer is that of node 1.
     api.apply(&SEED[5].replace("  routerID: 172.16.1.11\n", ""));
-    let mut backends = Vec::new();
-    let script = directory.path().join("backend.py");
-    std::fs::write(&script, include_str!("support/backend.py")).unwrap();
-    for ((name, namespace), last) in cluster.nodes.iter().zip([11, 21]) {
-        backends.push(namespace.spawn(
-            &directory.path().join("backend.log"),
-            "python3",
-            &[script.to_str().unwrap(), name],
-        ));
-        backends.push(start_kube_proxy(directory.path(), &cluster, &assets, namespace, name));
-        api.apply(&format!(
-            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: metallb1-cluster-{last}, namespace: default, labels: {{kubernetes.io/service-name: metallb1-cluster}}}}\naddressType: IPv4\nports: [{{port: 8080, protocol: TCP}}]\nendpoints: [{{addresses: [172.16.1.{last}], nodeName: {name}, conditions: {{ready: true}}}}]\n"
-        ));
-    }
+    let backends = serve(directory.path(), &cluster, &assets, "metallb1-cluster");
     let frr = Frr::start(
         &cluster.router,
         "router bgp 7675\n bgp router-id 172.16.1.1\n no bgp ebgp-requires-policy\n neighbor 172.16.1.11 remote-as 7776\n neighbor 172.16.1.21 remote-as 7776\n",
         &[],
     );
     let mut controller = start(directory.path(), &cluster, &cluster.control, "controller", "first");
-    let mut speakers: Vec<Process> = cluster
-        .nodes
-        .iter()
-        .map(|(name, namespace)| start(directory.path(), &cluster, namespace, "speaker", name))
-        .collect();
+    let mut speakers = start_speakers(directory.path(), &cluster);
 
     let ip = |name: &str| {
         api.kubectl(&["get", "service", name, "-o", "jsonpath={.status.loadBalancer.ingress[*].ip}"], None)
@@ -285,7 +395,7 @@ fn lab_kubernetes_both_modes_serve_one_service_under_the_shipped_roles() {
             .kubectl(&["get", "events", "-o", "jsonpath={range .items[*]}{.reason} {.message}{\"\\n\"}{end}"], None)?;
         let said = |text: &str| events.lines().any(|line| line.contains(text));
         let complete = l2 == "kind-control-plane"
-            && bgp.split(' ').count() == 2
+            && bgp.split(' ').count() == 3
             && pool == "1"
             && said("IPAllocated Assigned IP [\"192.168.10.0\"]")
             && said("nodeAssigned announcing from node \"kind-control-plane\" with protocol \"layer2\"")

@@ -54,7 +54,7 @@ impl Drop for Process {
 
 impl ApiServer {
     /// Starts; `None`, with a line that says why, where the binaries are absent.
-    pub(crate) fn start(test: &str) -> Option<Self> {
+    pub(crate) async fn start(test: &str) -> Option<Self> {
         let Some(assets) = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from) else {
             println!(
                 "SKIPPED {test}: KUBEBUILDER_ASSETS is not set (export KUBEBUILDER_ASSETS=$(scripts/kube-assets.sh))"
@@ -66,7 +66,9 @@ impl ApiServer {
             return None;
         }
         // Between choosing a free port and listening on it another process may take it: then all starts anew.
-        (0..3).find_map(|_| Self::try_start(&assets)).or_else(|| panic!("kube-apiserver does not start"))
+        // Starting waits for processes, which must not hold up the runtime.
+        let starting = move || (0..3).find_map(|_| Self::try_start(&assets));
+        tokio::task::spawn_blocking(starting).await.unwrap().or_else(|| panic!("kube-apiserver does not start"))
     }
 
     fn try_start(assets: &Path) -> Option<Self> {
@@ -158,9 +160,9 @@ impl ApiServer {
         Client::try_from(config).unwrap()
     }
 
-    /// A file for `--kubeconfig`.
+    /// Writes the configuration that a process needs to speak as an identity; JSON is YAML.
     pub(crate) fn kubeconfig_file(&self, identity: Identity) -> PathBuf {
-        let path = self.directory.path().join(format!("{identity:?}.kubeconfig"));
+        let path = self.directory.path().join(format!("{}.kubeconfig", identity.token()));
         fs::write(&path, self.kubeconfig(identity).to_string()).unwrap();
         path
     }

@@ -1,0 +1,348 @@
+//! The controller as a process, under the shipped roles, against a real API server: what it writes, and that restarts, rivals and bad
+//! objects change nothing that works.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
+#![expect(clippy::print_stderr, clippy::print_stdout, reason = "the harness says why it skips")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{Event, Service};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use kube::{Client, ResourceExt as _};
+use metallb_operator::api::{ConfigurationState, IpAddressPool};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+
+use support::api_server::{ApiServer, Identity};
+
+#[allow(dead_code, reason = "nodes and endpoints do not matter here")]
+mod support {
+    pub(crate) mod api_server;
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A cluster without nodes, and controllers that run in it.
+struct Scene {
+    api: ApiServer,
+    client: Client,
+    directory: tempfile::TempDir,
+}
+
+/// One controller process, ended when dropped.
+struct Controller {
+    child: Child,
+    log: PathBuf,
+}
+
+// === impl Scene ===
+
+impl Scene {
+    async fn start(test: &str) -> Option<Self> {
+        let api = ApiServer::start(test).await?;
+        api.install().await;
+        let client = api.client(Identity::Admin).await;
+        Some(Self { api, client, directory: tempfile::tempdir().unwrap() })
+    }
+
+    fn controller(&self, name: &str) -> Controller {
+        let log = self.directory.path().join(format!("{name}.log"));
+        let output = File::create(&log).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_metallb"))
+            .args(["controller", "--namespace", "metallb-system", "--port", "0", "--health-probe-port", "0"])
+            .env("KUBECONFIG", self.api.kubeconfig_file(Identity::Controller))
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap();
+        Controller { child, log }
+    }
+
+    async fn pool(&self, name: &str, addresses: &str, more: &str) {
+        self.api
+            .apply(&format!(
+                "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {{name: {name}, namespace: metallb-system}}\nspec: {{addresses: [{addresses}]{more}}}\n"
+            ))
+            .await
+            .unwrap();
+    }
+
+    async fn service(&self, name: &str, annotations: &str, spec: &str) {
+        self.api
+            .apply(&format!(
+                "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default, annotations: {{{annotations}}}}}\nspec: {{type: LoadBalancer, allocateLoadBalancerNodePorts: false, ports: [{{port: 80}}]{spec}}}\n"
+            ))
+            .await
+            .unwrap();
+    }
+
+    fn services(&self) -> Api<Service> {
+        Api::namespaced(self.client.clone(), "default")
+    }
+
+    /// The addresses of every Service, by name.
+    async fn addresses(&self) -> BTreeMap<String, Vec<String>> {
+        let listed = self.services().list(&ListParams::default()).await.unwrap();
+        let of = |service: &Service| ips(service).map(str::to_owned).collect();
+        listed
+            .iter()
+            .filter(|service| service.name_any() != "kubernetes")
+            .map(|service| (service.name_any(), of(service)))
+            .collect()
+    }
+
+    /// `reason message` of every Event about an object.
+    async fn events(&self, namespace: &str, name: &str) -> Vec<String> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        let about = ListParams::default().fields(&format!("involvedObject.name={name}"));
+        let listed = events.list(&about).await.unwrap();
+        let text = |event: Event| format!("{} {}", event.reason.unwrap_or_default(), event.message.unwrap_or_default());
+        listed.into_iter().map(text).collect()
+    }
+
+    /// Waits until the addresses of the named Services are the given ones.
+    async fn settles(&self, expected: &[(&str, &[&str])], controller: &Controller) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let found = self.addresses().await;
+            let wrong: Vec<_> =
+                expected.iter().filter(|(name, ips)| found.get(*name).is_none_or(|found| found != ips)).collect();
+            if wrong.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{wrong:?} are not as expected in {found:?}\n{}", controller.output());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn is_told(&self, namespace: &str, name: &str, text: &str, controller: &Controller) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let events = self.events(namespace, name).await;
+            if events.iter().any(|event| event.contains(text)) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{name}: no {text:?} in {events:?}\n{}", controller.output());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+// === impl Controller ===
+
+impl Controller {
+    fn output(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Ends it, and waits for the end.
+    fn end(&mut self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+        let status = self.child.wait().unwrap();
+        assert!(signal == Signal::SIGKILL || status.success(), "{status}\n{}", self.output());
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn ips(service: &Service) -> impl Iterator<Item = &str> {
+    let ingress = service.status.iter().filter_map(|status| status.load_balancer.as_ref()?.ingress.as_ref()).flatten();
+    ingress.filter_map(|ingress| ingress.ip.as_deref())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn api_controller_writes_what_the_contract_says_and_tells_why() {
+    let Some(scene) = Scene::start("api_controller_writes_what_the_contract_says_and_tells_why").await else { return };
+    scene.pool("edge", "10.0.0.0/30, 'fd00::/126'", "").await;
+    scene.pool("manual", "10.1.0.0/32", ", autoAssign: false").await;
+    // Each row: name, annotations, the rest of the spec, the addresses, and a part of an Event (numbers: contract control-plane §11).
+    let rows: [(&str, &str, &str, &[&str], &str); 11] = [
+        ("plain-40", "", "", &["10.0.0.0"], "IPAllocated Assigned IP [\"10.0.0.0\"]"),
+        ("asks-41", "metallb.io/loadBalancerIPs: 10.0.0.2", "", &["10.0.0.2"], "IPAllocated"),
+        ("old-key", "metallb.universe.tf/address-pool: manual", "", &["10.1.0.0"], "deprecatedAnnotation"),
+        ("both-42", "metallb.io/loadBalancerIPs: 10.0.0.1", ", loadBalancerIP: 10.0.0.1", &[], "AllocationFailed"),
+        (
+            "words-43",
+            "metallb.io/loadBalancerIPs: nonsense",
+            "",
+            &[],
+            "invalid metallb.io/loadBalancerIPs: \"nonsense\"",
+        ),
+        (
+            "elsewhere-44",
+            "'metallb.io/loadBalancerIPs': 10.0.0.3, 'metallb.io/address-pool': manual",
+            "",
+            &[],
+            "is not compatible with requested address pool",
+        ),
+        ("unknown-48", "metallb.io/address-pool: nope", "", &[], "unknown pool \"nope\""),
+        ("outside", "", ", loadBalancerIP: 9.9.9.9", &[], "[\"9.9.9.9\"] is not allowed in config"),
+        ("class", "", ", loadBalancerClass: other.example/lb", &[], ""),
+        (
+            "dual-55",
+            "",
+            ", ipFamilyPolicy: RequireDualStack",
+            &["10.0.0.1", "fd00::"],
+            "IPAllocated Assigned IP [\"10.0.0.1\" \"fd00::\"]",
+        ),
+        ("six", "", ", ipFamilies: [IPv6]", &["fd00::1"], "IPAllocated"),
+    ];
+    let controller = scene.controller("first");
+    for (name, annotations, spec, expected, event) in rows {
+        scene.service(name, annotations, spec).await;
+        scene.settles(&[(name, expected)], &controller).await;
+        if !event.is_empty() {
+            scene.is_told("default", name, event, &controller).await;
+        }
+    }
+    // What was refused or is somebody else's is untouched in the end too.
+    let expected: Vec<(&str, &[&str])> = rows.iter().map(|row| (row.0, row.3)).collect();
+    scene.settles(&expected, &controller).await;
+    let annotation =
+        scene.services().get("dual-55").await.unwrap().annotations()["metallb.io/ip-allocated-from-pool"].clone();
+    assert_eq!(annotation, "edge");
+    assert!(scene.events("default", "class").await.is_empty());
+
+    // 51: what is no LoadBalancer any more gives its address back, and who waits for one gets it.
+    scene.service("waits", "metallb.io/loadBalancerIPs: 10.0.0.0", "").await;
+    scene.is_told("default", "waits", "AllocationFailed", &controller).await;
+    let plain = Patch::Merge(json!({ "spec": { "type": "ClusterIP" } }));
+    scene.services().patch("plain-40", &PatchParams::default(), &plain).await.unwrap();
+    scene.settles(&[("plain-40", &[]), ("waits", &["10.0.0.0"])], &controller).await;
+
+    // A freed address goes to the next in line; the pool's counters follow.
+    scene.services().delete("waits", &DeleteParams::default()).await.unwrap();
+    scene.service("next", "", "").await;
+    scene.settles(&[("next", &["10.0.0.0"])], &controller).await;
+    let pools: Api<IpAddressPool> = Api::namespaced(scene.client.clone(), "metallb-system");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let status = pools.get("edge").await.unwrap().status.unwrap_or_default();
+        let counted = (status.assigned_ipv4, status.available_ipv4, status.assigned_ipv6, status.available_ipv6);
+        if counted == (3, 1, 2, 2) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{counted:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn api_bad_objects_are_told_and_take_nothing_away_not_even_after_a_restart() {
+    let Some(scene) = Scene::start("api_bad_objects_are_told_and_take_nothing_away_not_even_after_a_restart").await
+    else {
+        return;
+    };
+    scene.pool("good", "10.0.0.0/30", "").await;
+    let mut controller = scene.controller("first");
+    scene.service("web", "", "").await;
+    scene.settles(&[("web", &["10.0.0.0"])], &controller).await;
+
+    scene.pool("overlaps", "10.0.0.2-10.0.0.9", "").await;
+    scene.is_told("metallb-system", "overlaps", "OverlappingAddresses spec.addresses", &controller).await;
+    scene.pool("typo", "10.0.9.0/33", "").await;
+    scene.is_told("metallb-system", "typo", "InvalidAddress spec.addresses[0]", &controller).await;
+    // A good pool that is edited into a bad one stays as it was.
+    scene.pool("good", "10.0.0.0/30, 10.0.0.300", "").await;
+    scene.is_told("metallb-system", "good", "InvalidAddress spec.addresses[1]", &controller).await;
+    scene.service("later", "", "").await;
+    scene.settles(&[("web", &["10.0.0.0"]), ("later", &["10.0.0.1"])], &controller).await;
+    let states: Api<ConfigurationState> = Api::namespaced(scene.client.clone(), "metallb-system");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let state = states.get_opt("controller").await.unwrap().and_then(|state| state.status).unwrap_or_default();
+        let summary = state.error_summary.unwrap_or_default();
+        let named = ["overlaps", "typo", "good"]
+            .iter()
+            .all(|name| summary.contains(&format!("IPAddressPool/metallb-system/{name}")));
+        if named && state.result.as_deref() == Some("Invalid") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{summary}\n{}", controller.output());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    scene.pool("good", "10.0.0.0/30", "").await;
+
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        controller.end(signal);
+        controller = scene.controller("again");
+        let name = format!("after-{}", signal.as_str().to_lowercase());
+        scene.service(&name, "", "").await;
+        let ip = if signal == Signal::SIGTERM { "10.0.0.2" } else { "10.0.0.3" };
+        scene.settles(&[("web", &["10.0.0.0"]), ("later", &["10.0.0.1"]), (&name, &[ip])], &controller).await;
+    }
+}
+
+/// Facts 73 and 75 at once: more Services than addresses, restarts in the middle of the work, a rival that starts early.
+#[tokio::test(flavor = "multi_thread")]
+async fn api_restarts_and_rivals_never_change_an_address_or_give_one_twice() {
+    let Some(scene) = Scene::start("api_restarts_and_rivals_never_change_an_address_or_give_one_twice").await else {
+        return;
+    };
+    scene.pool("small", "10.0.0.0-10.0.0.79", "").await;
+    let mut controllers = vec![scene.controller("0")];
+    let mut seen: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for round in 0..4 {
+        for number in 0..25 {
+            scene.service(&format!("s{round}-{number}"), "", "").await;
+        }
+        // The old one ends in the middle of its work, one way or the other; the new one may have started before.
+        let rival = scene.controller(&format!("{}", round + 1));
+        controllers.last_mut().unwrap().end(if round % 2 == 0 { Signal::SIGTERM } else { Signal::SIGKILL });
+        controllers.push(rival);
+        seen = unchanged(&seen, scene.addresses().await, controllers.last().unwrap());
+    }
+    let controller = controllers.last().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        seen = unchanged(&seen, scene.addresses().await, controller);
+        if seen.values().filter(|ips| !ips.is_empty()).count() == 80 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{seen:?}\n{}", controller.output());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // Who waits gets what is freed, and nobody else moves.
+    let holder = seen.iter().find(|(_, ips)| !ips.is_empty()).map(|(name, _)| name.clone()).unwrap();
+    let freed = seen.remove(&holder).unwrap();
+    scene.services().delete(&holder, &DeleteParams::default()).await.unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        seen = unchanged(&seen, scene.addresses().await, controller);
+        if seen.values().any(|ips| *ips == freed) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "nobody got {freed:?}\n{}", controller.output());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Asserts that no address of `before` changed and none is held twice.
+fn unchanged(
+    before: &BTreeMap<String, Vec<String>>,
+    now: BTreeMap<String, Vec<String>>,
+    controller: &Controller,
+) -> BTreeMap<String, Vec<String>> {
+    for (name, ips) in before.iter().filter(|(_, ips)| !ips.is_empty()) {
+        assert!(
+            now.get(name).is_none_or(|now| now == ips),
+            "{name} had {ips:?}, has {:?}\n{}",
+            now.get(name),
+            controller.output()
+        );
+    }
+    let held: Vec<&String> = now.values().flatten().collect();
+    assert_eq!(held.iter().collect::<BTreeSet<_>>().len(), held.len(), "an address is held twice: {now:?}");
+    now
+}
