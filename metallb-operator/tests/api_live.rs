@@ -21,8 +21,7 @@ mod support {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn api_plan_and_explain_look_at_the_cluster_as_it_is() {
-    let started = tokio::task::spawn_blocking(|| ApiServer::start("api_plan_and_explain_look_at_the_cluster_as_it_is"));
-    let Some(api) = started.await.unwrap() else { return };
+    let Some(api) = ApiServer::start("api_plan_and_explain_look_at_the_cluster_as_it_is").await else { return };
     api.install().await;
     api.apply(OBJECTS).await.unwrap();
     for name in ["node-a", "node-b"] {
