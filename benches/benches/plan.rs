@@ -1,4 +1,4 @@
-//! What does a whole plan cost: 10,000 Services on 1,000 nodes, with all reasons, and the difference to the plan without one node?
+//! What does a whole plan cost: 10,000 Services on 5,000 nodes, with all reasons, and the difference to the plan without one node?
 //!
 //! Run: `cargo bench -p metallb-benches --bench plan`.
 
@@ -41,11 +41,11 @@ fn plans(criterion: &mut Criterion) {
     }
     let mut smaller = cluster.clone();
     smaller.nodes.remove(&NodeName::from("worker-0007"));
-    let options = PlanOptions::default();
+    let options = PlanOptions { threads: std::thread::available_parallelism().ok(), ..PlanOptions::default() };
 
     let mut group = criterion.benchmark_group("plan");
     group.sample_size(10);
-    group.bench_function("10,000 Services on 1,000 nodes", |bencher| {
+    group.bench_function("10,000 Services on 5,000 nodes", |bencher| {
         bencher.iter(|| plan(&resources, &cluster, &order, &options));
     });
     let (before, after) = (plan(&resources, &cluster, &order, &options), plan(&resources, &smaller, &order, &options));
@@ -53,7 +53,7 @@ fn plans(criterion: &mut Criterion) {
     group.finish();
 }
 
-const NODES: u32 = 1_000;
+const NODES: u32 = 5_000;
 const SERVICES: u32 = 10_000;
 
 criterion_group!(benches, plans);

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::process::ExitCode;
 
 use crate::cli::LogArgs;
-use crate::cli::options::{AdminArgs, ClusterArgs};
+use crate::cli::options::{AdminArgs, ClusterArgs, UpstreamArgs, UpstreamWebhookArgs};
 use crate::controller::{self, ControllerError};
 
 /// Arguments of `metallb controller`.
@@ -23,6 +23,10 @@ pub struct ControllerArgs {
     /// Accepted for compatibility, without effect
     #[arg(long, env = "METALLB_DEPLOYMENT", hide = true)]
     deployment: Option<String>,
+    #[command(flatten)]
+    upstream: UpstreamArgs,
+    #[command(flatten)]
+    webhooks: UpstreamWebhookArgs,
 }
 
 impl ControllerArgs {
@@ -32,6 +36,8 @@ impl ControllerArgs {
     /// What cannot work from the start: no API server configuration, an address in use.
     pub fn run(self) -> Result<ExitCode, ControllerError> {
         self.log.init();
+        self.upstream.warn();
+        self.webhooks.warn();
         controller::run(&self).map(|()| ExitCode::SUCCESS)
     }
 

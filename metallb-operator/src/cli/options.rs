@@ -60,5 +60,164 @@ impl AdminArgs {
     }
 }
 
+/// Flags of upstream's binaries that change nothing here. They are taken, so that its manifests and chart work unchanged, and
+/// named in the log where they are set.
+#[derive(Clone, Debug, clap::Args)]
+pub struct UpstreamArgs {
+    #[arg(long, value_name = "ADDRESS", hide = true)]
+    pprof_bind_address: Option<String>,
+    #[arg(long, value_name = "VERSION", hide = true)]
+    tls_min_version: Option<String>,
+    #[arg(long, value_name = "NAMES", hide = true)]
+    tls_cipher_suites: Option<String>,
+    #[arg(long, value_name = "IDS", hide = true)]
+    tls_curve_preferences: Option<String>,
+    #[arg(long, value_name = "DIR", hide = true)]
+    metrics_cert_dir: Option<String>,
+    /// Upstream knows it as a variable only
+    #[arg(long = "bgp-type", env = "METALLB_BGP_TYPE", value_parser = ["native", "frr", "frr-k8s"], hide = true)]
+    bgp_type: Option<String>,
+}
+
+impl UpstreamArgs {
+    /// Names in the log what was set in vain.
+    pub fn warn(&self) {
+        warn_unused("--pprof-bind-address", self.pprof_bind_address.as_deref());
+        warn_unused("--tls-min-version", self.tls_min_version.as_deref());
+        warn_unused("--tls-cipher-suites", self.tls_cipher_suites.as_deref());
+        warn_unused("--tls-curve-preferences", self.tls_curve_preferences.as_deref());
+        warn_unused("--metrics-cert-dir", self.metrics_cert_dir.as_deref());
+        warn_unused("METALLB_BGP_TYPE", self.bgp_type.as_deref().filter(|kind| *kind != "native"));
+    }
+}
+
+/// The same for the controller only: webhooks and their certificates.
+#[derive(Clone, Debug, clap::Args)]
+pub struct UpstreamWebhookArgs {
+    #[arg(long, value_name = "DIR", hide = true)]
+    cert_dir: Option<String>,
+    #[arg(long, value_name = "NAME", hide = true)]
+    cert_service_name: Option<String>,
+    #[arg(long, value_name = "SECRET", hide = true)]
+    webhook_secret: Option<String>,
+    #[arg(long, value_parser = ["enabled", "disabled", "onlywebhook"], hide = true)]
+    webhook_mode: Option<String>,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
+    webhook_http2: Option<bool>,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
+    disable_cert_rotation: Option<bool>,
+}
+
+impl UpstreamWebhookArgs {
+    /// Names in the log what was set in vain.
+    pub fn warn(&self) {
+        warn_unused("--cert-dir", self.cert_dir.as_deref());
+        warn_unused("--cert-service-name", self.cert_service_name.as_deref());
+        warn_unused("--webhook-secret", self.webhook_secret.as_deref());
+        warn_unused("--webhook-mode", self.webhook_mode.as_deref().filter(|mode| *mode != "disabled"));
+        warn_unused("--webhook-http2", self.webhook_http2.filter(|on| *on).map(|_| "true"));
+        warn_unused("--disable-cert-rotation", self.disable_cert_rotation.filter(|on| *on).map(|_| "true"));
+    }
+}
+
+/// The same for the speaker only: its FRR back ends.
+#[derive(Clone, Debug, clap::Args)]
+pub struct UpstreamFrrArgs {
+    #[arg(long, env = "METALLB_HOST", hide = true)]
+    host: Option<String>,
+    #[arg(long, env = "METALLB_BGP_DEBOUNCE_TIMEOUT", value_name = "MILLISECONDS", hide = true)]
+    bgp_debounce_timeout: Option<String>,
+    #[arg(long, env = "FRRK8S_NAMESPACE", value_name = "NAMESPACE", hide = true)]
+    frrk8s_namespace: Option<String>,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
+    frrk8s_secret_passthrough: Option<bool>,
+}
+
+impl UpstreamFrrArgs {
+    /// Names in the log what was set in vain; `--host` is ignored by upstream too.
+    pub fn warn(&self) {
+        warn_unused("--bgp-debounce-timeout", self.bgp_debounce_timeout.as_deref());
+        warn_unused("--frrk8s-namespace", self.frrk8s_namespace.as_deref());
+        warn_unused("--frrk8s-secret-passthrough", self.frrk8s_secret_passthrough.filter(|on| *on).map(|_| "true"));
+    }
+}
+
+fn warn_unused(flag: &str, value: Option<&str>) {
+    if let Some(value) = value.filter(|value| !value.is_empty()) {
+        tracing::warn!(flag, value, "set, but without effect here");
+    }
+}
+
 const SERVICE_ACCOUNT_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 const DEFAULT_NAMESPACE: &str = "metallb-system";
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use crate::cli::Cli;
+
+    /// Every flag of the contract (control-plane §8.1, §8.2; speaker §0.1), spelled as upstream's manifests and chart do.
+    #[test]
+    fn flags_of_upstream_are_taken_in_every_spelling() {
+        let both = [
+            "--port=9120",
+            "--namespace=lb",
+            "--pod-name=p",
+            "--log-level=all",
+            "--log-level=none",
+            "--health-probe-port=17472",
+            "--lb-class=example.org/a",
+            "--pprof-bind-address=127.0.0.1:6060",
+            "--tls-min-version=VersionTLS13",
+            "--tls-cipher-suites=TLS_AES_128_GCM_SHA256",
+            "--tls-curve-preferences=29,23",
+            "--metrics-cert-dir=/certs",
+        ];
+        let controller = [
+            "--ml-secret-name=memberlist",
+            "--deployment=controller",
+            "--disable-cert-rotation",
+            "--disable-cert-rotation=false",
+            "--cert-dir=/certs",
+            "--cert-service-name=metallb-webhook-service",
+            "--webhook-mode=onlywebhook",
+            "--webhook-secret=metallb-webhook-cert",
+            "--webhook-http2=true",
+        ];
+        let speaker = [
+            "--node-name=n",
+            "--host=h",
+            "--ml-bindaddr=10.0.0.1",
+            "--ml-bindport=7946",
+            "--ml-labels=app=metallb,component=speaker",
+            "--ml-secret-key-path=/etc/ml_secret_key",
+            "--ml-wan-config",
+            "--ml-wan-config=true",
+            "--ignore-exclude-lb",
+            "--ignore-exclude-lb=false",
+            "--frrk8s-namespace=frr",
+            "--frrk8s-secret-passthrough",
+            "--bgp-debounce-timeout=3000",
+        ];
+        for (command, flags) in [("controller", &controller[..]), ("speaker", &speaker[..])] {
+            for flag in both.iter().chain(flags) {
+                let named = ["metallb", command, "--node-name=n", flag];
+                let arguments = named.iter().filter(|argument| command == "speaker" || !argument.contains("node-name"));
+                let mut seen = std::collections::BTreeSet::new();
+                let arguments = arguments.filter(|argument| seen.insert(**argument));
+                let parsed = Cli::try_parse_from(arguments);
+                assert!(parsed.is_ok(), "{command} {flag}: {}", parsed.map(|_| ()).unwrap_err());
+            }
+        }
+        for (command, flag) in [
+            ("controller", "--webhook-mode=perhaps"),
+            ("controller", "--log-level=loud"),
+            ("controller", "--node-name=n"),
+            ("speaker", "--deployment=d"),
+            ("speaker", "--port=many"),
+        ] {
+            assert!(Cli::try_parse_from(["metallb", command, flag]).is_err(), "{command} {flag}");
+        }
+    }
+}

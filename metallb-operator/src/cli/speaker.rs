@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::cli::LogArgs;
-use crate::cli::options::{AdminArgs, ClusterArgs};
+use crate::cli::options::{AdminArgs, ClusterArgs, UpstreamArgs, UpstreamFrrArgs};
 use crate::conductor;
 use crate::speaker::{self, SpeakerError};
 
@@ -33,9 +33,10 @@ pub struct SpeakerArgs {
         help_heading = "Membership"
     )]
     pub(crate) ml_labels: String,
-    /// Accepted for compatibility, ignored
-    #[arg(long, env = "METALLB_HOST", hide = true)]
-    host: Option<String>,
+    #[command(flatten)]
+    upstream: UpstreamArgs,
+    #[command(flatten)]
+    frr: UpstreamFrrArgs,
 }
 
 /// How speakers find out who of them lives: by gossip, where an address to listen on is given.
@@ -52,7 +53,7 @@ pub struct MembershipArgs {
     #[arg(long, env = "METALLB_ML_SECRET_KEY_PATH", default_value = "", value_name = "DIR", hide_default_value = true)]
     ml_secret_key_path: String,
     /// Gossip for long distances between nodes: slower
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", hide_default_value = true, action = clap::ArgAction::Set)]
     ml_wan_config: bool,
 }
 
@@ -91,7 +92,7 @@ pub struct AnnounceArgs {
     #[arg(long, env = "METALLB_NODE_NAME", value_name = "NODE")]
     pub node_name: String,
     /// Announce from nodes labelled node.kubernetes.io/exclude-from-external-load-balancers too
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", hide_default_value = true, action = clap::ArgAction::Set)]
     pub ignore_exclude_lb: bool,
     /// File with the key announcedInterfacesToExclude, a list of regular expressions
     #[arg(long, default_value = "/etc/metallb/excludel2.yaml", value_name = "FILE")]
@@ -105,6 +106,8 @@ impl SpeakerArgs {
     /// What cannot work from the start: no API server configuration, no right to open sockets, an address in use.
     pub fn run(self) -> Result<ExitCode, SpeakerError> {
         self.log.init();
+        self.upstream.warn();
+        self.frr.warn();
         speaker::run(&self).map(|()| ExitCode::SUCCESS)
     }
 
