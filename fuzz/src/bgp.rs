@@ -54,7 +54,8 @@ fn again(message: &Message<'_>, context: &DecodeContext) {
             if v4.is_empty() {
                 return;
             }
-            let encoding = Encoding { asn: context.remote_asn, internal: false, four_octet_asn: context.four_octet_asn };
+            let encoding =
+                Encoding { asn: context.remote_asn, internal: false, four_octet_asn: context.four_octet_asn };
             let external = DecodeContext { local_asn: Asn(1), ..*context };
             let next_hop = "10.0.0.1".parse().expect("an address");
             let template = Template::announce(&encoding, &Attributes::default(), next_hop, Family::Ipv4);
@@ -68,7 +69,9 @@ fn again(message: &Message<'_>, context: &DecodeContext) {
         }
         Message::Notification(notification) => {
             notification.encode(&mut out);
-            assert!(matches!(decode(&out, context), Ok(Some((Message::Notification(read), _))) if read == *notification));
+            assert!(
+                matches!(decode(&out, context), Ok(Some((Message::Notification(read), _))) if read == *notification)
+            );
         }
         _ => {}
     }

@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use metallb_l2::engine::{Config, Engine, Received};
-use metallb_l2::interface::{Interface, MacAddr, Scope};
+use metallb_l2::interface::{Announcement, Interface, MacAddr, Scope, Stance};
 use metallb_l2::wire::Ethernet;
-use metallb_l2::wire::arp::Arp;
-use metallb_l2::wire::ndp::{Checksum, Message};
+use metallb_l2::wire::arp::{Arp, Operation};
+use metallb_l2::wire::ndp::{self, Checksum, Message};
 
 /// An ARP frame: what is read is written and read back as the same.
 pub fn arp_frame(data: &[u8]) {
@@ -64,6 +64,113 @@ fn run(start: Instant, mut data: &[u8]) -> Vec<Vec<u8>> {
     sent
 }
 
+/// A whole life of an engine, each step one byte and what it takes: addresses are held, claimed, yielded and given up, interfaces and
+/// friends change, time passes, frames come in. Whatever happens, only what is ours and not probed for is answered and announced,
+/// nothing is left to do once time has passed, and the same steps give the same frames.
+pub fn l2_operations(data: &[u8]) {
+    let start = Instant::now();
+    assert_eq!(live(start, data), live(start, data));
+}
+
+fn live(start: Instant, data: &[u8]) -> Vec<Vec<u8>> {
+    let mut engine = Engine::new(Config::default(), 1, start);
+    let mut steps = data.iter().copied();
+    let (mut sent, mut now) = (Vec::new(), start);
+    while let Some(step) = steps.next() {
+        let chosen = steps.next().unwrap_or(0);
+        match step % 7 {
+            0 => engine.set_addresses(now, addresses(chosen)),
+            1 => engine.set_interfaces(now, interfaces(chosen)),
+            2 => engine.set_friends([MacAddr([2, 0, 0, 0, 0, chosen])]),
+            3 => engine.announce_again(now, [VIPS[usize::from(chosen) % VIPS.len()]]),
+            4 => now += Duration::from_millis(u64::from(chosen) * 10),
+            5 => {
+                let ip = VIPS[usize::from(chosen) % VIPS.len()];
+                let frame = question(ip, chosen);
+                let received =
+                    Received { interface: 1 + u32::from(chosen >> 7), bytes: &frame, checksum: Checksum::Present };
+                if engine.handle_frame(now, &received).is_ok() {
+                    assert!(engine.announces(ip), "{ip} is answered for");
+                }
+            }
+            _ => {
+                let frame: Vec<u8> = steps.by_ref().take(chosen.into()).collect();
+                let received = Received { interface: 1, bytes: &frame, checksum: Checksum::Offloaded };
+                let _ = engine.handle_frame(now, &received);
+            }
+        }
+        engine.handle_timeout(now);
+        drain(&mut engine, &mut sent);
+    }
+    // Left alone, an engine settles: a burst takes five seconds, an address that another host has a minute and a probe.
+    let mut rounds = 0;
+    while let Some(next) = engine.poll_timeout() {
+        assert!(next <= now + Duration::from_secs(90), "something is planned for ever");
+        engine.handle_timeout(next);
+        drain(&mut engine, &mut sent);
+        rounds += 1;
+        assert!(rounds < 100 * (1 + data.len()), "an engine that is left alone does not settle");
+    }
+    engine.set_addresses(now, addresses(0));
+    assert!(engine.poll_transmit().is_none(), "what was given up is announced");
+    sent
+}
+
+fn drain(engine: &mut Engine, sent: &mut Vec<Vec<u8>>) {
+    while let Some(transmit) = engine.poll_transmit() {
+        sent.push(transmit.frame.as_bytes().to_vec());
+    }
+    while engine.poll_announced().is_some() || engine.poll_group().is_some() || engine.poll_event().is_some() {}
+}
+
+/// Two bits for each address: not ours, held, claimed, yielded.
+fn addresses(chosen: u8) -> Vec<Announcement> {
+    let stance = |place: usize| match chosen >> (2 * place) & 3 {
+        0 => None,
+        1 => Some(Stance::Hold),
+        2 => Some(Stance::Claim),
+        _ => Some(Stance::Yield),
+    };
+    let scope = |place: usize| if place == 2 { Scope::Only(["eth1".into()].into()) } else { Scope::All };
+    let announce = |(place, &ip)| Some(Announcement { ip, scope: scope(place), stance: stance(place)? });
+    VIPS.iter().enumerate().filter_map(announce).collect()
+}
+
+/// A bit for each: there, another hardware address, no IPv6, only by name.
+fn interfaces(chosen: u8) -> Vec<Interface> {
+    let interface = |place: u8| {
+        let bits = chosen >> (4 * place) & 0xf;
+        let mac = MacAddr([2, 0, 0, 0, bits & 2, 1 + place]);
+        let link_local = (bits & 4 == 0).then_some(US_LINK_LOCAL);
+        let mut interface = Interface::new(1 + u32::from(place), ["eth0", "eth1"][usize::from(place)], mac, link_local);
+        interface.only_by_name = bits & 8 != 0;
+        (bits & 1 == 1).then_some(interface)
+    };
+    (0..2).filter_map(interface).collect()
+}
+
+/// A question, an announcement or a probe of another host's.
+fn question(ip: IpAddr, chosen: u8) -> Vec<u8> {
+    let mac = MacAddr([2, 0, 0, 0, 0, 0x40 | chosen & 3]);
+    let frame = match (ip, chosen >> 4 & 3) {
+        (IpAddr::V4(ip), 0) => Arp::probe(mac, ip),
+        (IpAddr::V4(ip), 1) => Arp::gratuitous(Operation::Reply, mac, ip),
+        (IpAddr::V4(ip), _) => {
+            let sender_protocol = Ipv4Addr::new(192, 168, 10, 200);
+            let target_hardware = MacAddr([0; 6]);
+            let operation = Operation::Request;
+            Arp { operation, sender_hardware: mac, sender_protocol, target_hardware, target_protocol: ip }
+                .encode(MacAddr::BROADCAST)
+        }
+        (IpAddr::V6(ip), 0) => ndp::probe(mac, ip),
+        (IpAddr::V6(ip), 1) => ndp::unsolicited(mac, US_LINK_LOCAL, ip),
+        (IpAddr::V6(ip), _) => ndp::solicitation(mac, Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9), ip),
+    };
+    frame.as_bytes().to_vec()
+}
+
+const VIPS: [IpAddr; 4] =
+    [IpAddr::V4(VIP4), IpAddr::V6(VIP6), IpAddr::V4(Ipv4Addr::new(192, 168, 10, 7)), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 const US: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const US_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 const VIP4: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 0);

@@ -1,7 +1,7 @@
 //! What must hold for any input, one module per crate. The targets call these, and so do unit tests over `corpus/`.
 
-pub mod bgp;
 pub mod bfd;
+pub mod bgp;
 pub mod core;
 pub mod l2;
 #[cfg(feature = "operator")]

@@ -217,7 +217,11 @@ impl Engine {
     /// Whether an address is answered for.
     #[must_use]
     pub fn announces(&self, ip: IpAddr) -> bool {
-        self.vips.find(ip).is_some_and(|id| self.vips.vip(id).scope.is_some())
+        let answered = |id| {
+            let vip = self.vips.vip(id);
+            vip.scope.is_some() && matches!(vip.phase, Phase::Held | Phase::Yielding)
+        };
+        self.vips.find(ip).is_some_and(answered)
     }
 
     /// Looks at a received frame. The answer goes back on the same interface.
@@ -352,7 +356,9 @@ impl Engine {
             });
         }
         if response.defend && !occupied {
-            enqueue(&mut self.outgoing, &self.interfaces, &self.vips, id, false);
+            for wave in [Wave::First, Wave::Second] {
+                enqueue(&mut self.outgoing, &self.interfaces, &self.vips, id, wave, false);
+            }
         }
     }
 
@@ -377,7 +383,14 @@ impl Engine {
             }
         }
         schedule.start(now, taken);
-        schedule.run_due(now, vips, |id, round| enqueue(outgoing, interfaces, vips, id, round == 0));
+        let mut due = Vec::new();
+        schedule.run_due(now, vips, |id, round| due.push((id, round == 0)));
+        // Each address is said once before any is said twice: most neighbours need no more, so a large burst takes half the time.
+        for wave in [Wave::First, Wave::Second] {
+            for &(id, is_first_round) in &due {
+                enqueue(outgoing, interfaces, vips, id, wave, is_first_round);
+            }
+        }
     }
 
     /// The frame of a message that is still true.
@@ -400,12 +413,20 @@ impl Engine {
     }
 }
 
-/// One round for an address on all its interfaces.
+/// Half of a round: an ARP request or a neighbour advertisement, and then an ARP reply, which some hosts want instead.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Wave {
+    First,
+    Second,
+}
+
+/// One wave for an address on all its interfaces.
 fn enqueue(
     outgoing: &mut VecDeque<Outgoing>,
     interfaces: &BTreeMap<u32, Interface>,
     vips: &VipTable,
     vip: VipId,
+    wave: Wave,
     is_first_round: bool,
 ) {
     let (ours, is_ipv4) = (vips.vip(vip), vips.vip(vip).ip.is_ipv4());
@@ -414,15 +435,15 @@ fn enqueue(
         let mut push = |message| {
             outgoing.push_back(Outgoing { vip, interface: interface.index, message, ends_first_round: false });
         };
-        if is_ipv4 && interface.arp {
-            push(Gratuitous::Arp(Operation::Request));
-            push(Gratuitous::Arp(Operation::Reply));
-        } else if !is_ipv4 && interface.link_local.is_some() {
-            push(Gratuitous::Advertisement);
+        match wave {
+            Wave::First if is_ipv4 && interface.arp => push(Gratuitous::Arp(Operation::Request)),
+            Wave::Second if is_ipv4 && interface.arp => push(Gratuitous::Arp(Operation::Reply)),
+            Wave::First if !is_ipv4 && interface.link_local.is_some() => push(Gratuitous::Advertisement),
+            _ => {}
         }
     }
     if let Some(last) = outgoing.range_mut(before..).next_back() {
-        last.ends_first_round = is_first_round;
+        last.ends_first_round = is_first_round && (wave == Wave::Second || !is_ipv4);
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! `speaker` and `standalone` feed it; it calls the same functions of `metallb-core` as `plan`.
 
+mod assigned;
 mod peers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,7 @@ use metallb_l2::io::{Driver, InterfaceFilter, StartError};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use self::assigned::Assigned;
 use crate::conductor::{self, Conductor, ConductorError};
 use crate::metrics::Metrics;
 
@@ -32,6 +34,8 @@ pub struct Identity {
     pub class: Option<String>,
     /// Nodes with the exclude label take part.
     pub ignore_exclude_label: bool,
+    /// Addresses that the cluster did not have are probed for before they are announced.
+    pub probe: bool,
 }
 
 /// Announces.
@@ -45,6 +49,7 @@ pub struct Announcer {
     announced: Announced,
     /// What this node answers for on L2.
     addresses: BTreeMap<IpAddr, Scope>,
+    assigned: Assigned,
 }
 
 /// What is announced, by Service.
@@ -117,8 +122,8 @@ impl Announcer {
     ) -> Result<Self, StartError> {
         let l2 = Driver::start(filter, seed)?;
         let bgp = Speaker::new(events, seed);
-        let (announced, addresses) = (Announced::default(), BTreeMap::new());
-        Ok(Self { identity, conductor: None, l2, bgp, metrics, announced, addresses })
+        let (announced, addresses, assigned) = (Announced::default(), BTreeMap::new(), Assigned::default());
+        Ok(Self { identity, conductor: None, l2, bgp, metrics, announced, addresses, assigned })
     }
 
     /// Gossips from now on: who lives is what the speakers tell each other. Nothing is announced on L2 until it is known who is
@@ -181,6 +186,11 @@ impl Announcer {
                 addresses.insert(ip, merged);
             }
             announced.l2.insert(key.clone(), L2Announcement { ips: ips.clone(), interfaces: on, failed });
+        }
+        let fresh = self.assigned.see(holders.values().flat_map(|(_, ips)| ips.iter().copied()));
+        if self.identity.probe {
+            let mine = fresh.into_iter().filter(|ip| addresses.contains_key(ip));
+            self.l2.handle().probe_first(mine.collect());
         }
         self.answer_for(addresses, &elections, &holders);
         self.watch(&elections, &holders);
@@ -335,6 +345,9 @@ impl Announcer {
         let text = |event| match event {
             metallb_l2::engine::Event::Conflict { ip, mac, interface } => {
                 Some((ip, format!("another host, {mac}, uses {ip} on {interface}")))
+            }
+            metallb_l2::engine::Event::Occupied { ip, mac, interface } => {
+                Some((ip, format!("another host, {mac}, has {ip} on {interface}: it is not announced")))
             }
             _ => None,
         };

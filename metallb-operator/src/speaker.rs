@@ -103,6 +103,7 @@ pub fn run(args: &SpeakerArgs) -> Result<(), SpeakerError> {
             node: node.as_str().into(),
             class: args.cluster.lb_class().map(str::to_owned),
             ignore_exclude_label: args.announce.ignore_exclude_lb,
+            probe: args.announce.probe_before_announce,
         };
         let filter = exclusion::load(&args.announce.exclude_interfaces)?;
         let mut announcer =

@@ -150,6 +150,7 @@ pub fn run(args: StandaloneArgs) -> Result<(), StandaloneError> {
             node: args.announce.node_name.as_str().into(),
             class: args.lb_class().map(str::to_owned),
             ignore_exclude_label: args.announce.ignore_exclude_lb,
+            probe: args.announce.probe_before_announce,
         };
         let filter = exclusion::load(&args.announce.exclude_interfaces)?;
         let mut announcer = Announcer::start(identity, filter, admin.metrics.clone(), events, seed())?;

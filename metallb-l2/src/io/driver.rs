@@ -65,6 +65,7 @@ pub(super) type Listener = Box<dyn FnMut(&News) + Send>;
 pub(super) enum Command {
     Announce(Vec<Announcement>),
     AnnounceAgain(Vec<IpAddr>),
+    ProbeFor(Vec<IpAddr>),
     Befriend(Vec<MacAddr>),
     Listen(Listener),
     Count(mpsc::SyncSender<Counters>),
@@ -134,6 +135,12 @@ impl Handle {
     /// Announces addresses that are held anew, as the winner does when two speakers held them.
     pub fn announce_again(&self, addresses: Vec<IpAddr>) {
         self.send(Command::AnnounceAgain(addresses));
+    }
+
+    /// Has these addresses probed for when they are next announced: [`Stance::Hold`](crate::interface::Stance::Hold) counts as
+    /// `Claim` for them until they are announced no more.
+    pub fn probe_first(&self, addresses: Vec<IpAddr>) {
+        self.send(Command::ProbeFor(addresses));
     }
 
     /// Replaces the hardware addresses of the other speakers, whose claims are no conflict.

@@ -29,6 +29,15 @@ impl Port {
         self.outbox.push_back(frame);
     }
 
+    /// As [`queue`](Self::queue), and sends whenever a batch is whole: the first frames of a large burst leave while the last ones are
+    /// made.
+    pub(super) fn queue_and_flush(&mut self, frame: Frame, interface: u32) {
+        self.queue(frame);
+        if self.outbox.len().is_multiple_of(RawSocket::BATCH) {
+            self.flush(interface);
+        }
+    }
+
     pub(super) fn has_frames_waiting(&self) -> bool {
         !self.outbox.is_empty()
     }

@@ -17,7 +17,7 @@ use super::routing::{self, Heard, RoutingNews};
 use super::sys;
 use crate::engine::{Config, Engine};
 use crate::group::{GroupChange, Membership};
-use crate::interface::{Interface, MacAddr};
+use crate::interface::{Announcement, Interface, MacAddr, Stance};
 use crate::links::{InterfaceFilter, Links};
 
 pub(super) struct Worker {
@@ -28,6 +28,8 @@ pub(super) struct Worker {
     members: OwnedFd,
     queue: mpsc::Receiver<Command>,
     listeners: Vec<Listener>,
+    /// Addresses to be claimed and not just held, and whether they were.
+    probe_first: BTreeMap<IpAddr, bool>,
     /// Whose announcements were handed to the ports and may still wait there.
     announced: Vec<IpAddr>,
     /// Interfaces that could not be read, until they are tried again.
@@ -78,6 +80,7 @@ impl Worker {
             members,
             queue,
             listeners: Vec::new(),
+            probe_first: BTreeMap::new(),
             announced: Vec::new(),
             broken: BTreeSet::new(),
             retry_at: None,
@@ -135,7 +138,10 @@ impl Worker {
         let _ = self.wake.read();
         loop {
             match self.queue.try_recv() {
-                Ok(Command::Announce(addresses)) => self.engine.set_addresses(now(), addresses),
+                Ok(Command::Announce(addresses)) => self.announce(addresses),
+                Ok(Command::ProbeFor(addresses)) => {
+                    self.probe_first.extend(addresses.into_iter().map(|ip| (ip, false)));
+                }
                 Ok(Command::AnnounceAgain(addresses)) => self.engine.announce_again(now(), addresses),
                 Ok(Command::Befriend(friends)) => self.engine.set_friends(friends),
                 Ok(Command::Listen(mut listener)) => {
@@ -183,6 +189,23 @@ impl Worker {
         self.failed_at = Some(now);
         self.retry_at = Some(now + self.pause);
         self.pause = (self.pause * 2).min(RETRY_MAX);
+    }
+
+    fn announce(&mut self, mut addresses: Vec<Announcement>) {
+        if !self.probe_first.is_empty() {
+            let wanted: BTreeSet<IpAddr> = addresses.iter().map(|announcement| announcement.ip).collect();
+            // What was announced and is gone has been settled.
+            self.probe_first.retain(|ip, announced| wanted.contains(ip) || !*announced);
+            for Announcement { ip, stance, .. } in &mut addresses {
+                if let Some(announced) = self.probe_first.get_mut(ip) {
+                    *announced = true;
+                    if *stance == Stance::Hold {
+                        *stance = Stance::Claim;
+                    }
+                }
+            }
+        }
+        self.engine.set_addresses(now(), addresses);
     }
 
     /// Takes in what the kernel tells of devices, one change after the other: a link that is lost and comes back between two looks
@@ -270,7 +293,7 @@ impl Worker {
         }
         while let Some(transmit) = self.engine.poll_transmit() {
             if let Some(port) = self.ports.get_mut(&transmit.interface) {
-                port.queue(transmit.frame);
+                port.queue_and_flush(transmit.frame, transmit.interface);
             }
         }
         for (&index, port) in &mut self.ports {

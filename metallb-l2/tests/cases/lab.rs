@@ -215,13 +215,13 @@ fn lab_listener_is_told_of_announcements_that_left_and_of_links_that_are_lost() 
 #[test]
 fn lab_claimed_address_is_taken_only_when_no_other_host_has_it() {
     in_namespace(|| {
-        let claim = |ip| Announcement { ip, scope: Scope::All, stance: Stance::Claim };
         let taken: IpAddr = [192, 168, 10, 77].into();
         let mut lab = Lab::new(Vec::new());
         // The kernel at the other end has one of the three, and answers for it.
         ip(&format!("addr add {taken}/24 dev cli0"));
         let handle = lab.driver.handle();
-        handle.announce(vec![claim(taken), claim(VIP4.into()), claim(VIP6.into())]);
+        handle.probe_first(vec![taken, VIP4.into(), VIP6.into()]);
+        handle.announce([taken, VIP4.into(), VIP6.into()].map(|ip| (ip, Scope::All)).to_vec());
         lab.wait_for_announcements(US, [VIP4.into(), VIP6.into()]);
         let events = handle.take_events();
         let told = |event: &Event| matches!(event, Event::Occupied { ip, mac, .. } if *ip == taken && *mac == ASKER);

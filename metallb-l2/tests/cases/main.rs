@@ -4,10 +4,12 @@
 #![allow(clippy::print_stdout, reason = "helpers of tests may fail as tests do, and say what they skip")]
 
 mod arp;
+mod catalogue;
 mod events;
 mod frames;
 mod lab;
 mod ndp;
+mod neighbours;
 
 use std::time::Instant;
 

@@ -94,6 +94,9 @@ pub struct AnnounceArgs {
     /// Announce from nodes labelled node.kubernetes.io/exclude-from-external-load-balancers too
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", hide_default_value = true, action = clap::ArgAction::Set)]
     pub ignore_exclude_lb: bool,
+    /// Before an address that is new to the cluster is announced on L2, find out whether another host has it; takes up to 0.7 s
+    #[arg(long)]
+    pub probe_before_announce: bool,
     /// File with the key announcedInterfacesToExclude, a list of regular expressions
     #[arg(long, default_value = "/etc/metallb/excludel2.yaml", value_name = "FILE")]
     pub exclude_interfaces: PathBuf,
