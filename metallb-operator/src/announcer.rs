@@ -50,6 +50,8 @@ pub struct Announcer {
     /// What this node answers for on L2.
     addresses: BTreeMap<IpAddr, Scope>,
     assigned: Assigned,
+    /// What it answered for earlier: whoever has that now may have to hear of it.
+    given_up: BTreeSet<IpAddr>,
 }
 
 /// What is announced, by Service.
@@ -123,7 +125,8 @@ impl Announcer {
         let l2 = Driver::start(filter, seed)?;
         let bgp = Speaker::new(events, seed);
         let (announced, addresses, assigned) = (Announced::default(), BTreeMap::new(), Assigned::default());
-        Ok(Self { identity, conductor: None, l2, bgp, metrics, announced, addresses, assigned })
+        let given_up = BTreeSet::new();
+        Ok(Self { identity, conductor: None, l2, bgp, metrics, announced, addresses, assigned, given_up })
     }
 
     /// Gossips from now on: who lives is what the speakers tell each other. Nothing is announced on L2 until it is known who is
@@ -223,8 +226,10 @@ impl Announcer {
         match &self.conductor {
             None => self.l2.handle().announce(addresses.clone().into_iter().collect::<Vec<_>>()),
             Some(conductor) => {
-                let lost = |ip: &IpAddr| self.addresses.contains_key(ip) && !addresses.contains_key(ip);
-                let successors = successors(elections, holders, lost);
+                self.given_up.extend(self.addresses.keys().filter(|ip| !addresses.contains_key(*ip)));
+                let known: BTreeSet<&IpAddr> = holders.values().flat_map(|(_, ips)| ips).collect();
+                self.given_up.retain(|ip| !addresses.contains_key(ip) && known.contains(ip));
+                let successors = successors(elections, holders, |ip| self.given_up.contains(ip));
                 conductor.handle().plan(addresses.clone(), successors);
             }
         }

@@ -99,6 +99,10 @@ pub enum Event {
     },
     /// It was gone and is back.
     Back(NodeName),
+    /// A member ended without a word: what it did last is not known.
+    Lost(NodeName),
+    /// A member came, or began a new life: what it did before is not known.
+    Met(NodeName),
     /// Two hosts use the same node name; the second one is not believed.
     NameClash {
         /// The name.
@@ -368,6 +372,7 @@ impl Engine {
             Action::Gone(node, heard) => {
                 self.stale = true;
                 self.counters.gone += 1;
+                self.lose(&node);
                 self.events.push_back(Event::Gone { node, heard });
             }
             Action::Back(node) => {
@@ -478,6 +483,13 @@ impl Engine {
         }
     }
 
+    /// Tells that a member ended, unless it said so itself.
+    fn lose(&mut self, node: &NodeName) {
+        if self.peers.by_node(node).is_none_or(|peer| peer.standing != Standing::Leaving) {
+            self.events.push_back(Event::Lost(node.clone()));
+        }
+    }
+
     fn drain_foca(&mut self, now: Instant) {
         while self.runtime.backlog() > 0 {
             while let Some((to, bytes)) = self.runtime.to_send() {
@@ -490,7 +502,10 @@ impl Engine {
             while let Some(note) = self.runtime.to_notify() {
                 self.stale = true;
                 match note {
-                    OwnedNotification::MemberDown(member) => self.watch.dismiss(&member.node),
+                    OwnedNotification::MemberDown(member) => {
+                        self.watch.dismiss(&member.node);
+                        self.lose(&member.node);
+                    }
                     OwnedNotification::Rejoin(identity) => {
                         // Declared dead, and alive: all that we hear must learn of the new identity at once.
                         self.config.me.life = identity.life;

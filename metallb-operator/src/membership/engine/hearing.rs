@@ -109,6 +109,7 @@ impl Engine {
             Greeted::Full => return None,
             Greeted::New => {
                 self.stale = true;
+                self.events.push_back(Event::Met(identity.node.clone()));
                 self.transmit(from, session, Message::Welcome(self.config.me.clone()));
                 // It lives, so it is a member; unless gossip holds it for dead, which only a new identity ends.
                 let alive = std::iter::once(foca::Member::alive(identity.clone()));

@@ -1,0 +1,217 @@
+//! Membership, election, handover and responder in virtual time, on a network that fails in every way it can.
+//!
+//! `METALLB_SIM_SEEDS` says how many seeds, `METALLB_SIM_SEED` names a single one, and prints what its speakers noticed.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects")]
+#![expect(clippy::print_stdout, reason = "a simulation says how to replay it")]
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+#[path = "support/sim.rs"]
+mod sim;
+
+use metallb_operator::membership::engine::Event;
+use sim::{MS, SECOND, Weather, World};
+
+/// Longer than gossip and watching need to agree, and than neighbours may believe the past (5 s).
+const QUIET: u64 = 8 * SECOND;
+
+#[test]
+fn sim_one_owner_per_part_of_the_segment_whatever_fails() {
+    if let Ok(seed) = std::env::var("METALLB_SIM_SEED") {
+        let world = run(seed.parse().unwrap());
+        for (at, index, event) in &world.log {
+            println!("{:>10.3} ms  n{index}  {event:?}", *at as f64 / MS as f64);
+        }
+        assert!(world.violations.is_empty(), "{:#?}", world.violations);
+        return;
+    }
+    let seeds: u64 = std::env::var("METALLB_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1000);
+    let (next, failed) = (AtomicU64::new(0), Mutex::new(Vec::new()));
+    let worker = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds {
+                return;
+            }
+            let world = run(seed);
+            if !world.violations.is_empty() {
+                failed.lock().unwrap().push((seed, world.violations));
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(worker))));
+    let mut failed = failed.into_inner().unwrap();
+    failed.sort();
+    if let Some((seed, violations)) = failed.first() {
+        println!("{} of {seeds} seeds failed; replay the first one with", failed.len());
+        println!(
+            "METALLB_SIM_SEED={seed} cargo test --profile lab -p metallb-operator --test sim_failover -- --nocapture sim_one"
+        );
+        panic!("seed {seed}: {violations:#?}");
+    }
+}
+
+/// One life of a segment.
+fn run(seed: u64) -> World {
+    let mut world = World::new(seed, 2 + (seed % 4) as usize);
+    for index in 0..world.hosts.len() {
+        world.start(index);
+        let pause = world.random.below(100 * MS);
+        world.run(pause);
+    }
+    world.run(3 * SECOND);
+    world.check_quiet("at the start");
+    for _ in 0..2 + world.random.below(3) {
+        break_something(&mut world);
+        if world.random.chance(40) {
+            break_something(&mut world);
+        }
+        let pause = 50 * MS + world.random.below(4 * SECOND);
+        world.run(pause);
+        if world.random.chance(50) {
+            heal(&mut world);
+        }
+    }
+    // Faults of the hosts stay; faults of the network end.
+    world.weather = Weather { api_away: world.weather.api_away, ..Weather::default() };
+    world.hosts.iter_mut().for_each(|host| host.deaf_to.clear());
+    if world.weather.api_away {
+        world.api_returns();
+    }
+    world.run(QUIET);
+    world.check_quiet("with dead hosts and parts");
+    heal(&mut world);
+    world.run(QUIET);
+    world.check_quiet("at the end");
+    world
+}
+
+fn break_something(world: &mut World) {
+    let index = world.random.below(world.hosts.len() as u64) as usize;
+    match world.random.below(12) {
+        0 | 1 => world.kill(index),
+        2 => {
+            world.kill(index);
+            world.set_link(index, false);
+        }
+        3 => world.set_link(index, false),
+        4 => world.hosts[index].stopped = true,
+        5 => {
+            for place in 0..world.hosts.len() {
+                world.hosts[place].side = world.random.below(2) as u8;
+            }
+        }
+        6 => {
+            let other = world.random.below(world.hosts.len() as u64) as usize;
+            world.hosts[index].deaf_to.insert(other);
+        }
+        7 => world.weather.loss = 1 + world.random.below(40),
+        8 => world.weather.delay = world.random.below(300 * MS),
+        9 => {
+            let excluded = !world.hosts[index].excluded;
+            world.set_excluded(index, excluded);
+        }
+        10 => world.terminate(index),
+        _ => world.weather.api_away = true,
+    }
+}
+
+fn heal(world: &mut World) {
+    world.weather = Weather { api_away: world.weather.api_away, ..Weather::default() };
+    if world.weather.api_away {
+        world.api_returns();
+    }
+    for index in 0..world.hosts.len() {
+        world.hosts[index].side = 0;
+        world.hosts[index].deaf_to.clear();
+        if !world.hosts[index].link {
+            world.set_link(index, true);
+        }
+        if world.hosts[index].stopped {
+            world.resume(index);
+        }
+        if world.hosts[index].speaker.is_none() {
+            world.start(index);
+        }
+        let pause = world.random.below(50 * MS);
+        world.run(pause);
+    }
+}
+
+#[test]
+fn sim_planned_moves_leave_no_gap_and_overlap_for_at_most_20_ms() {
+    for seed in 0..50 {
+        let mut world = World::new(seed, 3 + (seed % 3) as usize);
+        (0..world.hosts.len()).for_each(|index| world.start(index));
+        world.run(3 * SECOND);
+        for _ in 0..6 {
+            let index = world.random.below(world.hosts.len() as u64) as usize;
+            match (&world.hosts[index].speaker, world.hosts[index].excluded) {
+                (None, _) => world.start(index),
+                (Some(_), true) => world.set_excluded(index, false),
+                (Some(_), false) if world.random.chance(50) && others_can(&world, index) => {
+                    world.set_excluded(index, true);
+                }
+                (Some(_), false) if others_can(&world, index) => world.terminate(index),
+                _ => {}
+            }
+            let mut overlap = vec![0_u64; world.vips.len()];
+            for _ in 0..4000 {
+                world.run(MS / 4);
+                for (place, vip) in world.vips.clone().into_iter().enumerate() {
+                    let answering = world.answerers(vip).len();
+                    assert!(answering >= 1, "seed {seed}: nobody answers for {vip}");
+                    overlap[place] += u64::from(answering > 1);
+                }
+            }
+            // The API servers tell the label up to 20 ms apart, which is no doing of the speakers'.
+            let most = overlap.iter().max().unwrap() / 4;
+            assert!(most <= 20 + 20, "seed {seed}: two owners for {most} ms");
+        }
+        assert!(world.violations.is_empty(), "seed {seed}: {:#?}", world.violations);
+    }
+}
+
+/// Whether somebody else is there to take over.
+fn others_can(world: &World, index: usize) -> bool {
+    let able = |(place, host): (usize, &sim::Host)| place != index && host.speaker.is_some() && !host.excluded;
+    world.hosts.iter().enumerate().filter(|(place, host)| able((*place, host))).count() > 1
+}
+
+#[test]
+fn sim_dead_nodes_are_found_within_half_a_second_and_lossy_networks_kill_nobody() {
+    let mut detection = Vec::new();
+    for seed in 0..100 {
+        let mut world = World::new(seed, 3 + (seed % 3) as usize);
+        (0..world.hosts.len()).for_each(|index| world.start(index));
+        let pause = world.random.below(SECOND);
+        world.run(3 * SECOND + pause);
+        let vip = world.vips[0];
+        let owner = world.answerers(vip)[0];
+        world.kill(owner);
+        let died = world.now;
+        while world.answerers(vip).is_empty() {
+            world.run(MS);
+            assert!(world.now < died + SECOND, "seed {seed}: nobody took over");
+        }
+        detection.push((world.now - died) / MS);
+    }
+    detection.sort_unstable();
+    println!("takeover in virtual time: p50 {} ms, p99 {} ms, max {} ms", detection[50], detection[98], detection[99]);
+    for loss in [1, 5] {
+        let (mut suspected, mut gone) = (0, 0);
+        for seed in 0..10 {
+            let mut world = World::new(seed, 5);
+            (0..world.hosts.len()).for_each(|index| world.start(index));
+            world.run(3 * SECOND);
+            world.weather.loss = loss;
+            world.run(60 * SECOND);
+            suspected += world.log.iter().filter(|(.., event)| matches!(event, Event::Suspected(_))).count();
+            gone += world.log.iter().filter(|(.., event)| matches!(event, Event::Gone { .. })).count();
+        }
+        println!("{loss} % loss, 5 nodes, 10 minutes: {suspected} suspicions, {gone} false deaths");
+        assert_eq!(gone, 0);
+    }
+}

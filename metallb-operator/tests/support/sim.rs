@@ -1,0 +1,668 @@
+//! A segment in virtual time: speakers made of the real engines, neighbours with caches, and a network that can fail.
+//!
+//! Membership, handover, election and responder are those of the product; only sockets, clocks and the API are modelled. The same
+//! seed gives the same run.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use metallb_core::election::{Electorate, SUCCESSORS};
+use metallb_core::model::NodeName;
+use metallb_l2::engine::{Engine as L2, Received};
+use metallb_l2::interface::{Interface, MacAddr, Scope, Stance};
+use metallb_l2::wire::ndp::Checksum;
+use metallb_operator::membership::engine::{Config, Engine, Event, Timing};
+use metallb_operator::membership::handover::Handover;
+use metallb_operator::membership::identity::Identity;
+use metallb_operator::membership::message::Standing;
+use metallb_operator::membership::seal::Keyring;
+
+pub(crate) const MS: u64 = 1_000_000;
+pub(crate) const SECOND: u64 = 1000 * MS;
+
+/// A small random generator (splitmix64); the product's are not disturbed by it.
+#[derive(Clone, Debug)]
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    pub(crate) fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+}
+
+/// One host of the segment with its speaker.
+pub(crate) struct Host {
+    pub(crate) speaker: Option<Speaker>,
+    /// Stopped by a signal: it hears later what comes now.
+    pub(crate) stopped: bool,
+    backlog: VecDeque<(SocketAddr, Vec<u8>)>,
+    pub(crate) link: bool,
+    /// Which part of a partition it is in.
+    pub(crate) side: u8,
+    /// Hosts that it does not hear.
+    pub(crate) deaf_to: BTreeSet<usize>,
+    pub(crate) excluded: bool,
+    /// How fast its clock runs, in thousandths.
+    rate: u64,
+    lives: u64,
+    timer: Option<u64>,
+    replanning: bool,
+}
+
+/// The engines of one life.
+pub(crate) struct Speaker {
+    pub(crate) engine: Engine,
+    handover: Handover,
+    pub(crate) l2: L2,
+    joined: bool,
+    leaving: bool,
+    /// Exclude labels as far as its API server told it.
+    labels: BTreeSet<usize>,
+    eligible: BTreeSet<NodeName>,
+    pub(crate) holds: BTreeSet<IpAddr>,
+    /// Held, and not announced yet; since when.
+    unannounced: BTreeMap<IpAddr, u64>,
+    /// Given up after the new owner said that it has announced.
+    revoked: BTreeSet<IpAddr>,
+}
+
+enum Happening {
+    Timer(usize),
+    Datagram(usize, usize, Vec<u8>),
+    Frame(usize, Vec<u8>),
+    Replan(usize),
+    Label(usize, usize),
+    Ask,
+    End(usize, u64),
+}
+
+/// How bad the network is now.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Weather {
+    pub(crate) loss: u64,
+    pub(crate) delay: u64,
+    /// API servers that are away say nothing of labels until they are back.
+    pub(crate) api_away: bool,
+}
+
+pub(crate) struct World {
+    pub(crate) now: u64,
+    base: Instant,
+    queue: BTreeMap<(u64, u64), Happening>,
+    serial: u64,
+    pub(crate) random: Random,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) vips: Vec<IpAddr>,
+    pub(crate) weather: Weather,
+    /// A neighbour on each side, and what it believes.
+    pub(crate) caches: [BTreeMap<IpAddr, MacAddr>; 2],
+    pub(crate) violations: Vec<String>,
+    waiting_labels: Vec<(usize, usize)>,
+    pub(crate) log: Vec<(u64, usize, Event)>,
+}
+
+pub(crate) fn node(index: usize) -> NodeName {
+    format!("n{index}").into()
+}
+
+fn index_of(node: &NodeName) -> Option<usize> {
+    node.as_str().strip_prefix('n')?.parse().ok()
+}
+
+fn address(index: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, (index >> 8) as u8, index as u8], 7946))
+}
+
+pub(crate) fn mac(index: usize) -> MacAddr {
+    MacAddr([2, 0, 0, 0, (index >> 8) as u8, index as u8])
+}
+
+/// Neighbours that only ask have numbers from here.
+const NEIGHBOUR: usize = 60_000;
+
+impl World {
+    pub(crate) fn new(seed: u64, size: usize) -> Self {
+        let mut random = Random(seed);
+        let vips = ["10.1.0.1", "10.1.0.2", "10.1.0.3", "fd00::1", "fd00::2"].map(|ip| ip.parse().unwrap()).to_vec();
+        let skewed = random.chance(20);
+        let mut hosts = Vec::new();
+        for _ in 0..size {
+            hosts.push(Host {
+                speaker: None,
+                stopped: false,
+                backlog: VecDeque::new(),
+                link: true,
+                side: 0,
+                deaf_to: BTreeSet::new(),
+                excluded: false,
+                rate: if skewed { 950 + random.below(100) } else { 1000 },
+                // Wall clocks are an hour apart at most, and a life is longer than a second.
+                lives: 10_000_000_000 + random.below(3_600_000_000),
+                timer: None,
+                replanning: false,
+            });
+        }
+        let mut world = Self {
+            now: 0,
+            base: Instant::now(),
+            queue: BTreeMap::new(),
+            serial: 0,
+            random,
+            hosts,
+            vips,
+            weather: Weather::default(),
+            caches: Default::default(),
+            violations: Vec::new(),
+            waiting_labels: Vec::new(),
+            log: Vec::new(),
+        };
+        world.schedule(SECOND, Happening::Ask);
+        world
+    }
+
+    fn schedule(&mut self, after: u64, what: Happening) {
+        self.serial += 1;
+        self.queue.insert((self.now + after, self.serial), what);
+    }
+
+    /// The time on a host's own clock.
+    fn clock(&self, index: usize) -> Instant {
+        self.base + Duration::from_nanos(self.now / 1000 * self.hosts[index].rate)
+    }
+
+    /// Starts a speaker, in a new life.
+    pub(crate) fn start(&mut self, index: usize) {
+        let session = self.random.next();
+        let seed = self.random.next();
+        let now = self.clock(index);
+        let size = self.hosts.len();
+        let excluded = (0..size).filter(|&other| self.hosts[other].excluded).collect();
+        let host = &mut self.hosts[index];
+        host.lives += 1_000_000;
+        host.stopped = false;
+        host.backlog.clear();
+        let me = Identity { node: node(index), address: address(index), life: host.lives };
+        let config = Config { me, session, keys: Keyring::default(), timing: Timing::default(), wan: false };
+        let mut engine = Engine::new(config, seed, now);
+        engine.join(now, (0..size).map(address));
+        let mut speaker = Speaker {
+            engine,
+            handover: Handover::default(),
+            l2: L2::new(metallb_l2::engine::Config::default(), seed, now),
+            joined: false,
+            leaving: false,
+            labels: excluded,
+            eligible: BTreeSet::new(),
+            holds: BTreeSet::new(),
+            unannounced: BTreeMap::new(),
+            revoked: BTreeSet::new(),
+        };
+        let interfaces = host.link.then(|| interfaces(index)).into_iter().flatten();
+        speaker.l2.set_interfaces(now, interfaces);
+        host.speaker = Some(speaker);
+        self.drain(index);
+    }
+
+    pub(crate) fn kill(&mut self, index: usize) {
+        self.hosts[index].speaker = None;
+    }
+
+    pub(crate) fn set_link(&mut self, index: usize, up: bool) {
+        let now = self.clock(index);
+        let host = &mut self.hosts[index];
+        host.link = up;
+        if let Some(speaker) = &mut host.speaker {
+            speaker.l2.set_interfaces(now, up.then(|| interfaces(index)).into_iter().flatten());
+            if !speaker.leaving {
+                speaker.engine.set_standing(now, if up { Standing::Able } else { Standing::Unable });
+            }
+            self.drain(index);
+        }
+    }
+
+    pub(crate) fn resume(&mut self, index: usize) {
+        self.hosts[index].stopped = false;
+        let backlog = std::mem::take(&mut self.hosts[index].backlog);
+        let now = self.clock(index);
+        if let Some(speaker) = &mut self.hosts[index].speaker {
+            for (from, datagram) in backlog {
+                speaker.engine.handle_datagram(now, from, &datagram);
+            }
+            self.drain(index);
+        }
+    }
+
+    /// The label that excludes a node; every speaker's API server tells it in its own time.
+    pub(crate) fn set_excluded(&mut self, index: usize, excluded: bool) {
+        self.hosts[index].excluded = excluded;
+        for to in 0..self.hosts.len() {
+            if self.weather.api_away {
+                self.waiting_labels.push((to, index));
+            } else {
+                let after = self.random.below(20 * MS);
+                self.schedule(after, Happening::Label(to, index));
+            }
+        }
+    }
+
+    pub(crate) fn api_returns(&mut self) {
+        self.weather.api_away = false;
+        for (to, index) in std::mem::take(&mut self.waiting_labels) {
+            let after = self.random.below(100 * MS);
+            self.schedule(after, Happening::Label(to, index));
+        }
+    }
+
+    /// SIGTERM: hands over, then ends.
+    pub(crate) fn terminate(&mut self, index: usize) {
+        let now = self.clock(index);
+        let vips = self.vips.clone();
+        let Some(speaker) = self.hosts[index].speaker.as_mut().filter(|speaker| !speaker.leaving) else { return };
+        speaker.leaving = true;
+        let others = speaker.eligible.iter().filter(|other| **other != node(index));
+        let electorate = Electorate::new(others.map(|other| (other.clone(), 0)));
+        let successors = vips.iter().filter_map(|&vip| Some((vip, electorate.owner(vip)?.clone()))).collect();
+        speaker.engine.set_standing(now, Standing::Leaving);
+        speaker.handover.plan(now, BTreeMap::new(), &successors);
+        speaker.holds.clear();
+        let deadline = self.now + 250 * MS;
+        self.schedule(10 * MS, Happening::End(index, deadline));
+        self.drain(index);
+    }
+
+    pub(crate) fn run(&mut self, time: u64) {
+        let end = self.now + time;
+        while let Some((&key, _)) = self.queue.first_key_value()
+            && key.0 <= end
+            && let Some(what) = self.queue.remove(&key)
+        {
+            self.now = key.0;
+            self.happen(what);
+        }
+        self.now = end;
+    }
+
+    fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::Timer(index) => {
+                self.hosts[index].timer = None;
+                let now = self.clock(index);
+                let host = &mut self.hosts[index];
+                if let Some(speaker) = host.speaker.as_mut().filter(|_| !host.stopped) {
+                    speaker.engine.handle_timeout(now);
+                    speaker.handover.handle_timeout(now);
+                    speaker.l2.handle_timeout(now);
+                    self.drain(index);
+                }
+            }
+            Happening::Datagram(from, to, datagram) => {
+                let now = self.clock(to);
+                let host = &mut self.hosts[to];
+                if host.stopped {
+                    // A socket holds so much.
+                    if host.backlog.len() < 200 {
+                        host.backlog.push_back((address(from), datagram));
+                    }
+                } else if let Some(speaker) = &mut host.speaker {
+                    speaker.engine.handle_datagram(now, address(from), &datagram);
+                    self.drain(to);
+                }
+            }
+            Happening::Frame(from, frame) => self.frame(from, &frame),
+            Happening::Replan(index) => {
+                self.hosts[index].replanning = false;
+                self.replan(index);
+            }
+            Happening::Label(to, index) => {
+                // Watches may skip states, and end with the last one.
+                let excluded = self.hosts[index].excluded;
+                if let Some(speaker) = &mut self.hosts[to].speaker {
+                    if excluded {
+                        speaker.labels.insert(index);
+                    } else {
+                        speaker.labels.remove(&index);
+                    }
+                    self.replan_soon(to);
+                }
+            }
+            Happening::Ask => {
+                // A neighbour asks once, and again only until it is answered.
+                for side in 0..2_usize {
+                    let source = mac(NEIGHBOUR + side);
+                    for vip in self.vips.clone() {
+                        if !self.caches[side].contains_key(&vip) {
+                            let frame = question(source, vip);
+                            self.schedule(MS / 10, Happening::Frame(NEIGHBOUR + side, frame));
+                        }
+                    }
+                }
+                self.schedule(SECOND / 2, Happening::Ask);
+            }
+            Happening::End(index, deadline) => {
+                let now = self.clock(index);
+                let due = self.now >= deadline;
+                let Some(speaker) = &mut self.hosts[index].speaker else { return };
+                if speaker.leaving && (due || speaker.handover.is_settled()) {
+                    speaker.engine.leave(now);
+                    self.drain(index);
+                    self.hosts[index].speaker = None;
+                } else if speaker.leaving {
+                    speaker.engine.tell_standing(now);
+                    self.drain(index);
+                    self.schedule(10 * MS, Happening::End(index, deadline));
+                }
+            }
+        }
+    }
+
+    fn replan_soon(&mut self, index: usize) {
+        if !std::mem::replace(&mut self.hosts[index].replanning, true) {
+            let after = self.random.below(3 * MS);
+            self.schedule(after, Happening::Replan(index));
+        }
+    }
+
+    /// What the announcer does: elect, hand over, watch.
+    fn replan(&mut self, index: usize) {
+        let now = self.clock(index);
+        let (time, vips, me) = (self.now, self.vips.clone(), node(index));
+        let Some(speaker) = self.hosts[index].speaker.as_mut().filter(|speaker| !speaker.leaving && speaker.joined)
+        else {
+            return;
+        };
+        let labels = &speaker.labels;
+        let allowed = |name: &&NodeName| index_of(name).is_some_and(|place| !labels.contains(&place));
+        let eligible: BTreeSet<NodeName> = speaker.engine.live().iter().filter(allowed).cloned().collect();
+        let electorate = |nodes: &BTreeSet<NodeName>| Electorate::new(nodes.iter().map(|name| (name.clone(), 0)));
+        let (before, after) = (electorate(&speaker.eligible), electorate(&eligible));
+        let mut mine = BTreeMap::new();
+        let mut successors = BTreeMap::new();
+        let mut watched = BTreeSet::new();
+        for &vip in &vips {
+            let order: Vec<NodeName> = after.podium(vip, 1 + SUCCESSORS).into_iter().cloned().collect();
+            // I24: an address moves only away from who left, or to who came.
+            if let (Some(old), Some(new)) = (before.owner(vip), order.first())
+                && old != new
+                && eligible.contains(old)
+                && speaker.eligible.contains(new)
+            {
+                self.violations.push(format!("I24: {vip} moved from {old} to {new} for no reason"));
+            }
+            match order.first() {
+                Some(owner) if *owner == me => {
+                    mine.insert(vip, Scope::Only(BTreeSet::from(["eth0".into()])));
+                }
+                Some(owner) => {
+                    successors.insert(vip, owner.clone());
+                }
+                None => {}
+            }
+            if let Some(place) = order.iter().position(|name| *name == me) {
+                watched.extend(order.into_iter().take(place));
+            }
+        }
+        speaker.eligible = eligible;
+        let holds: BTreeSet<IpAddr> = mine.keys().copied().collect();
+        for &vip in holds.difference(&speaker.holds) {
+            speaker.unannounced.insert(vip, time);
+        }
+        speaker.unannounced.retain(|vip, _| holds.contains(vip));
+        speaker.revoked.retain(|vip| !holds.contains(vip));
+        speaker.holds = holds;
+        speaker.handover.plan(now, mine, &successors);
+        speaker.engine.watch(now, watched);
+        self.drain(index);
+    }
+
+    /// Does what a speaker's engines want done, and sets its timer.
+    fn drain(&mut self, index: usize) {
+        let now = self.clock(index);
+        let Some(mut speaker) = self.hosts[index].speaker.take() else { return };
+        loop {
+            let mut quiet = true;
+            while let Some(event) = speaker.engine.poll_event() {
+                quiet = false;
+                match &event {
+                    Event::Joined => {
+                        speaker.joined = true;
+                        self.replan_soon(index);
+                    }
+                    Event::Lost(_) | Event::Met(_) => speaker.handover.announce_again(),
+                    Event::LiveChanged => self.replan_soon(index),
+                    Event::Yielding(from, ips) => speaker.handover.handle_yielding(now, from, ips),
+                    Event::Taken(from, ips) => {
+                        speaker.handover.handle_taken(from, ips);
+                        speaker.revoked.extend(ips.iter().filter(|ip| !speaker.holds.contains(ip)));
+                    }
+                    _ => {}
+                }
+                self.log.push((self.now, index, event));
+            }
+            while let Some((to, message)) = speaker.handover.poll_message() {
+                quiet = false;
+                speaker.engine.send(now, &to, message);
+            }
+            if let Some(announcements) = speaker.handover.poll_announcements() {
+                quiet = false;
+                let answered: BTreeSet<IpAddr> = announcements.iter().map(|announcement| announcement.ip).collect();
+                let held = announcements.iter().filter(|announcement| announcement.stance == Stance::Hold);
+                if !held.map(|announcement| announcement.ip).all(|ip| speaker.holds.contains(&ip)) {
+                    self.violations.push(format!("n{index} holds what is not its"));
+                }
+                speaker.revoked.retain(|ip| !answered.contains(ip));
+                speaker.l2.set_addresses(now, announcements);
+            }
+            if let Some(again) = speaker.handover.poll_again() {
+                quiet = false;
+                speaker.l2.announce_again(now, again);
+            }
+            while speaker.l2.poll_group().is_some() {}
+            while let Some(transmit) = speaker.l2.poll_transmit() {
+                quiet = false;
+                self.send_frame(index, &mut speaker, transmit.interface, transmit.frame.as_bytes());
+            }
+            let announced: Vec<IpAddr> = std::iter::from_fn(|| speaker.l2.poll_announced()).collect();
+            if !announced.is_empty() {
+                quiet = false;
+                speaker.handover.handle_announced(now, &announced);
+            }
+            while let Some(transmit) = speaker.engine.poll_transmit() {
+                quiet = false;
+                self.send_datagram(index, transmit.to, transmit.datagram);
+            }
+            if quiet {
+                break;
+            }
+        }
+        if self.hosts[index].link
+            && let Some((vip, since)) = speaker.unannounced.iter().find(|(_, since)| self.now > **since + 20 * MS)
+        {
+            self.violations.push(format!("I21: n{index} holds {vip} since {since} and announced nothing"));
+        }
+        let due = [speaker.engine.poll_timeout(), speaker.handover.poll_timeout(), speaker.l2.poll_timeout()];
+        if let Some(due) = due.into_iter().flatten().min() {
+            let nanos = u64::try_from(due.saturating_duration_since(self.base).as_nanos()).unwrap();
+            let at = (nanos.div_ceil(self.hosts[index].rate) * 1000).max(self.now);
+            // An earlier timer finds nothing to do and sets this one.
+            if self.hosts[index].timer.is_none_or(|timer| timer > at) {
+                self.hosts[index].timer = Some(at);
+                self.schedule(at - self.now, Happening::Timer(index));
+            }
+        }
+        self.hosts[index].speaker = Some(speaker);
+    }
+
+    fn send_datagram(&mut self, from: usize, to: SocketAddr, datagram: Vec<u8>) {
+        let Some(to) = (0..self.hosts.len()).find(|&index| address(index) == to) else { return };
+        if self.reaches(from, to) && !self.random.chance(self.weather.loss) {
+            let after = self.latency();
+            self.schedule(after, Happening::Datagram(from, to, datagram));
+        }
+    }
+
+    fn latency(&mut self) -> u64 {
+        MS / 10 + self.random.below(MS / 2) + self.random.below(self.weather.delay.max(1))
+    }
+
+    /// Whether what one host sends comes to another, neighbours included.
+    pub(crate) fn reaches(&self, from: usize, to: usize) -> bool {
+        let side = |index: usize| match self.hosts.get(index) {
+            Some(host) => host.link.then_some(host.side),
+            None => Some((index - NEIGHBOUR) as u8),
+        };
+        let deaf = self.hosts.get(to).is_some_and(|host| host.deaf_to.contains(&from));
+        side(from).is_some() && side(from) == side(to) && !deaf
+    }
+
+    fn send_frame(&mut self, index: usize, speaker: &mut Speaker, interface: u32, bytes: &[u8]) {
+        if interface != 1 {
+            self.violations.push(format!("I20: n{index} sent on an interface that the advertisement leaves out"));
+        }
+        if let Some(ip) = subject(bytes) {
+            speaker.unannounced.remove(&ip);
+            if speaker.revoked.contains(&ip) {
+                self.violations.push(format!("I19: n{index} sent for {ip} after it was taken"));
+            }
+        }
+        if !self.random.chance(self.weather.loss) {
+            let after = MS / 20 + self.random.below(MS / 10);
+            self.schedule(after, Happening::Frame(index, bytes.to_vec()));
+        }
+    }
+
+    /// A frame arrives wherever it can.
+    fn frame(&mut self, from: usize, bytes: &[u8]) {
+        let destination = MacAddr(bytes[..6].try_into().unwrap());
+        for side in 0..2_usize {
+            let neighbour = NEIGHBOUR + side;
+            if from != neighbour
+                && self.reaches(from, neighbour)
+                && (destination.is_multicast() || destination == mac(neighbour))
+                && let Some((ip, at)) = claim(bytes)
+                // A gratuitous message moves an entry, and an answer makes one.
+                && (destination == mac(neighbour) || self.caches[side].contains_key(&ip))
+            {
+                self.caches[side].insert(ip, at);
+            }
+        }
+        for to in 0..self.hosts.len() {
+            if from == to || !self.reaches(from, to) || !(destination.is_multicast() || destination == mac(to)) {
+                continue;
+            }
+            let now = self.clock(to);
+            let host = &mut self.hosts[to];
+            let Some(mut speaker) = host.speaker.take_if(|_| !host.stopped) else { continue };
+            let received = Received { interface: 1, bytes, checksum: Checksum::Present };
+            let answer = speaker.l2.handle_frame(now, &received);
+            if let Ok(answer) = answer {
+                if claim(bytes).is_some() && from < NEIGHBOUR {
+                    self.violations.push(format!("S44: n{to} answered a speaker's announcement"));
+                }
+                self.send_frame(to, &mut speaker, 1, answer.as_bytes());
+            }
+            self.hosts[to].speaker = Some(speaker);
+        }
+    }
+
+    /// Who answers for an address.
+    pub(crate) fn answerers(&self, vip: IpAddr) -> Vec<usize> {
+        let answers = |host: &Host| {
+            host.link && !host.stopped && host.speaker.as_ref().is_some_and(|speaker| speaker.l2.announces(vip))
+        };
+        (0..self.hosts.len()).filter(|&index| answers(&self.hosts[index])).collect()
+    }
+
+    /// Checks what must hold when nothing has happened for a while.
+    pub(crate) fn check_quiet(&mut self, when: &str) {
+        for side in 0..2_u8 {
+            let here: Vec<usize> = (0..self.hosts.len())
+                .filter(|&index| {
+                    let host = &self.hosts[index];
+                    host.link && host.side == side && !host.stopped && host.speaker.is_some()
+                })
+                .collect();
+            let eligible: Vec<usize> = here.iter().copied().filter(|&index| !self.hosts[index].excluded).collect();
+            let expected = Electorate::new(eligible.iter().map(|&index| (node(index), 0)));
+            for vip in self.vips.clone() {
+                let answering: Vec<usize> =
+                    self.answerers(vip).into_iter().filter(|index| here.contains(index)).collect();
+                let owner = expected.owner(vip).and_then(index_of);
+                // I16, I17, I18, I23: exactly the one that all who know the same must choose.
+                if answering != owner.into_iter().collect::<Vec<_>>() {
+                    self.violations.push(format!(
+                        "I16/I17/I18/I23 {when}: {vip} on side {side} is answered by {answering:?}, not {owner:?}; here {here:?}"
+                    ));
+                }
+                // I22: neighbours know it.
+                if let (Some(owner), Some(&at)) = (owner, self.caches[usize::from(side)].get(&vip))
+                    && at != mac(owner)
+                {
+                    self.violations
+                        .push(format!("I22 {when}: the neighbour on side {side} has {vip} at {at}, not at n{owner}"));
+                }
+            }
+        }
+    }
+}
+
+/// One that may be used, and one that no advertisement names.
+fn interfaces(index: usize) -> [Interface; 2] {
+    let interface = |number: u32, name: &str| {
+        Interface::new(number, name, mac(index), Some(format!("fe80::{:x}", index + 1).parse().unwrap()))
+    };
+    [interface(1, "eth0"), interface(2, "eth1")]
+}
+
+/// A question of a neighbour.
+fn question(source: MacAddr, vip: IpAddr) -> Vec<u8> {
+    match vip {
+        IpAddr::V6(vip) => {
+            metallb_l2::wire::ndp::solicitation(source, "fe80::ffff".parse().unwrap(), vip).as_bytes().to_vec()
+        }
+        IpAddr::V4(vip) => {
+            let mut frame = [MacAddr::BROADCAST.0, source.0].concat();
+            frame.extend([0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1]);
+            frame.extend(source.0);
+            frame.extend([10, 1, 0, 200, 0, 0, 0, 0, 0, 0]);
+            frame.extend(vip.octets());
+            frame.resize(60, 0);
+            frame
+        }
+    }
+}
+
+/// Which address a frame says something about, as its sender.
+fn subject(bytes: &[u8]) -> Option<IpAddr> {
+    claim(bytes).map(|(ip, _)| ip)
+}
+
+/// Which address a frame puts where.
+fn claim(bytes: &[u8]) -> Option<(IpAddr, MacAddr)> {
+    match bytes.get(12..14)? {
+        [0x08, 0x06] => {
+            let (mac, ip): ([u8; 6], [u8; 4]) =
+                (bytes.get(22..28)?.try_into().ok()?, bytes.get(28..32)?.try_into().ok()?);
+            // The neighbours' own questions say nothing of interest.
+            (ip[3] != 200).then_some((IpAddr::from(ip), MacAddr(mac)))
+        }
+        [0x86, 0xdd] if bytes.get(54) == Some(&136) => {
+            let (ip, mac): ([u8; 16], [u8; 6]) =
+                (bytes.get(62..78)?.try_into().ok()?, bytes.get(80..86)?.try_into().ok()?);
+            Some((IpAddr::from(ip), MacAddr(mac)))
+        }
+        _ => None,
+    }
+}
