@@ -2,7 +2,6 @@
 //!
 //! `METALLB_SIM_SEEDS` says how many seeds, `METALLB_SIM_SEED` names a single one, and prints what its speakers noticed.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects")]
-#![expect(clippy::print_stdout, reason = "a simulation says how to replay it")]
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -116,11 +116,11 @@ impl Handover {
     /// The new owner has announced these.
     pub fn handle_taken(&mut self, from: &NodeName, ips: &[IpAddr]) {
         for ip in ips {
-            if self.yielding.get(ip).is_some_and(|yielding| yielding.to == *from) {
-                if self.yielding.remove(ip).is_some_and(|yielding| yielding.answers) {
-                    self.tally.acknowledged += 1;
-                    self.changed = true;
-                }
+            if self.yielding.get(ip).is_some_and(|yielding| yielding.to == *from)
+                && self.yielding.remove(ip).is_some_and(|yielding| yielding.answers)
+            {
+                self.tally.acknowledged += 1;
+                self.changed = true;
             }
         }
     }
