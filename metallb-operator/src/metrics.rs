@@ -302,11 +302,19 @@ mod tests {
     fn encode_keeps_upstream_names_exactly() {
         let metrics = Metrics::new();
         metrics.speaker.l2_requests.with_label_values(&["192.0.2.1"]).inc();
+        metrics.speaker.l2_responses.with_label_values(&["192.0.2.1"]).inc();
+        metrics.speaker.l2_gratuitous.with_label_values(&["192.0.2.1"]).inc();
+        metrics.speaker.l2_dropped.with_label_values(&["AnnounceIp"]).inc();
+        metrics.speaker.l2_conflicts.with_label_values(&["192.0.2.1"]).inc();
         metrics.allocator.in_use.with_label_values(&["demo"]).set(3);
         metrics.client.updates.inc();
         let text = String::from_utf8(metrics.encode()).unwrap();
         assert!(text.contains("# TYPE metallb_layer2_requests_received counter\n"), "{text}");
         assert!(text.contains("metallb_layer2_requests_received{ip=\"192.0.2.1\"} 1\n"), "{text}");
+        assert!(text.contains("metallb_layer2_responses_sent{ip=\"192.0.2.1\"} 1\n"), "{text}");
+        assert!(text.contains("metallb_layer2_gratuitous_sent{ip=\"192.0.2.1\"} 1\n"), "{text}");
+        assert!(text.contains("metallb_layer2_dropped_frames_total{reason=\"AnnounceIp\"} 1\n"), "{text}");
+        assert!(text.contains("metallb_layer2_conflicts_total{ip=\"192.0.2.1\"} 1\n"), "{text}");
         assert!(text.contains("metallb_allocator_addresses_in_use_total{pool=\"demo\"} 3\n"), "{text}");
         assert!(text.contains("metallb_k8s_client_updates_total 1\n"), "{text}");
         assert!(text.contains("metallb_k8s_client_config_loaded_bool 0\n"), "{text}");

@@ -29,9 +29,8 @@ impl StatusWriter {
                 l2: Api::namespaced(client.clone(), &namespace),
                 bgp: Api::namespaced(client.clone(), &namespace),
                 pods: Api::namespaced(client, &namespace),
-                node,
                 pod,
-                owner: None,
+                author: Author { node, owner: None },
             };
             // What an earlier run of this speaker left behind is looked at once, even if nothing is announced.
             wishes.mark_changed();
@@ -60,18 +59,23 @@ struct Writer {
     l2: Api<ServiceL2Status>,
     bgp: Api<ServiceBgpStatus>,
     pods: Api<Pod>,
-    node: String,
     pod: String,
+    author: Author,
+}
+
+/// Who writes: what it says is the same whatever the API server does.
+struct Author {
+    node: String,
     owner: Option<OwnerReference>,
 }
 
 impl Writer {
     async fn converge(&mut self, wanted: &Announced) -> Result<(), Error> {
-        if self.owner.is_none() && !self.pod.is_empty() {
+        if self.author.owner.is_none() && !self.pod.is_empty() {
             let pod = self.pods.get(&self.pod).await?;
-            self.owner = pod.owner_ref(&());
+            self.author.owner = pod.owner_ref(&());
         }
-        let mine = ListParams::default().labels(&format!("{NODE_LABEL}={}", self.node));
+        let mine = ListParams::default().labels(&format!("{NODE_LABEL}={}", self.author.node));
         self.converge_l2(wanted, &mine).await?;
         self.converge_bgp(wanted, &mine).await
     }
@@ -84,7 +88,7 @@ impl Writer {
                 self.l2.delete(&object.name_any(), &DeleteParams::default()).await.map(|_| ()).or_else(gone)?;
                 continue;
             };
-            let status = self.l2_status(&key, &announcement.interfaces);
+            let status = self.author.l2_status(&key, &announcement.interfaces);
             if object.status.as_ref() != Some(&status) {
                 let patch = Patch::Merge(json!({ "status": status }));
                 self.l2.patch_status(&object.name_any(), &PatchParams::default(), &patch).await?;
@@ -94,15 +98,15 @@ impl Writer {
             // The new owner removes what the old one, which may be dead, left behind.
             let others = ListParams::default().labels(&format!(
                 "{SERVICE_LABEL}={},{NAMESPACE_LABEL}={},{NODE_LABEL}!={}",
-                key.name, key.namespace, self.node
+                key.name, key.namespace, self.author.node
             ));
             for object in self.l2.list(&others).await? {
                 self.l2.delete(&object.name_any(), &DeleteParams::default()).await.map(|_| ()).or_else(gone)?;
             }
             let mut object = ServiceL2Status::new("", ServiceL2StatusSpec {});
-            object.metadata = self.metadata("l2-", &key);
+            object.metadata = self.author.metadata("l2-", &key);
             let created = self.l2.create(&PostParams::default(), &object).await?;
-            let patch = Patch::Merge(json!({ "status": self.l2_status(&key, &announcement.interfaces) }));
+            let patch = Patch::Merge(json!({ "status": self.author.l2_status(&key, &announcement.interfaces) }));
             self.l2.patch_status(&created.name_any(), &PatchParams::default(), &patch).await?;
         }
         Ok(())
@@ -116,7 +120,7 @@ impl Writer {
                 self.bgp.delete(&object.name_any(), &DeleteParams::default()).await.map(|_| ()).or_else(gone)?;
                 continue;
             };
-            let status = self.bgp_status(&key, peers.iter().map(ToString::to_string).collect());
+            let status = self.author.bgp_status(&key, peers.iter().map(ToString::to_string).collect());
             if object.status.as_ref() != Some(&status) {
                 let patch = Patch::Merge(json!({ "status": status }));
                 self.bgp.patch_status(&object.name_any(), &PatchParams::default(), &patch).await?;
@@ -124,15 +128,17 @@ impl Writer {
         }
         for (key, (_, peers)) in missing {
             let mut object = ServiceBgpStatus::new("", ServiceBgpStatusSpec {});
-            object.metadata = self.metadata("bgp-", &key);
+            object.metadata = self.author.metadata("bgp-", &key);
             let created = self.bgp.create(&PostParams::default(), &object).await?;
-            let status = self.bgp_status(&key, peers.iter().map(ToString::to_string).collect());
+            let status = self.author.bgp_status(&key, peers.iter().map(ToString::to_string).collect());
             let patch = Patch::Merge(json!({ "status": status }));
             self.bgp.patch_status(&created.name_any(), &PatchParams::default(), &patch).await?;
         }
         Ok(())
     }
+}
 
+impl Author {
     fn metadata(&self, prefix: &str, key: &ServiceKey) -> ObjectMeta {
         let labels = BTreeMap::from([
             (NODE_LABEL.to_owned(), self.node.clone()),
@@ -183,3 +189,43 @@ const NODE_LABEL: &str = "metallb.io/node";
 const SERVICE_LABEL: &str = "metallb.io/service-name";
 const NAMESPACE_LABEL: &str = "metallb.io/service-namespace";
 const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn author() -> Author {
+        let owner =
+            OwnerReference { kind: "Pod".to_owned(), name: "speaker-x".to_owned(), ..OwnerReference::default() };
+        Author { node: "node-1".to_owned(), owner: Some(owner) }
+    }
+
+    #[test]
+    fn status_objects_are_named_labelled_and_owned_as_upstream_does() {
+        let key = ServiceKey::new("shop", "web");
+        for prefix in ["l2-", "bgp-"] {
+            let metadata = author().metadata(prefix, &key);
+            assert_eq!((metadata.generate_name.as_deref(), metadata.name), (Some(prefix), None));
+            let labels = metadata.labels.unwrap();
+            let expected = [
+                ("metallb.io/node", "node-1"),
+                ("metallb.io/service-name", "web"),
+                ("metallb.io/service-namespace", "shop"),
+            ];
+            assert_eq!(labels, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+            assert_eq!(key_of(&labels), Some(key.clone()), "and are found again by them");
+            let owners: Vec<String> = metadata.owner_references.unwrap().into_iter().map(|owner| owner.name).collect();
+            assert_eq!(owners, ["speaker-x"]);
+        }
+        assert_eq!(Author { owner: None, ..author() }.metadata("l2-", &key).owner_references, None);
+    }
+
+    #[test]
+    fn l2_status_names_interfaces_only_where_the_advertisement_does() {
+        let key = ServiceKey::new("shop", "web");
+        let all = serde_json::to_value(author().l2_status(&key, &[])).unwrap();
+        assert_eq!(all, json!({ "node": "node-1", "serviceName": "web", "serviceNamespace": "shop" }));
+        let some = serde_json::to_value(author().l2_status(&key, &["eth0".to_owned(), "eth1".to_owned()])).unwrap();
+        assert_eq!(some["interfaces"], json!([{ "name": "eth0" }, { "name": "eth1" }]));
+    }
+}
