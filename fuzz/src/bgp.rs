@@ -1,8 +1,13 @@
 //! Checks on the reader of BGP messages: it never panics, quotes only what it received, and reads again what it wrote.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use metallb_bgp::types::{Asn, Attributes, Family};
+use metallb_bgp::peer::Peer;
+use metallb_bgp::rib::NextHops;
+use metallb_bgp::session::{Action, BfdState, Mode, RemoteAsn, SessionConfig, Slot, State, Stop};
+use metallb_bgp::types::{Asn, Attributes, Family, RouterId};
 use metallb_bgp::wire::template::{Encoding, Template};
 use metallb_bgp::wire::{DecodeContext, DecodeError, Message, decode};
 
@@ -77,6 +82,119 @@ fn again(message: &Message<'_>, context: &DecodeContext) {
     }
 }
 
+/// Operations on a peer: one octet says which, the next one for what. Whatever the order, it never panics, speaks only in whole messages,
+/// says nothing after a NOTIFICATION, and what is to be sent stays bounded.
+pub fn bgp_session(data: &[u8]) {
+    let Some(([setting, seed], mut rest)) = data.split_first_chunk::<2>() else { return };
+    let start = Instant::now();
+    let mut now = start;
+    let config = SessionConfig {
+        mode: [Mode::Active, Mode::Passive, Mode::Both][usize::from(setting % 3)],
+        graceful_restart: setting & 4 != 0,
+        extended_messages: setting & 8 != 0,
+        delay_open: Duration::from_secs(u64::from(setting >> 4 & 1) * 3),
+        families: vec![Family::Ipv4, Family::Ipv6],
+        ..SessionConfig::new(Asn(64512), RemoteAsn::Number(Asn(65001)))
+    };
+    let mut peer = Peer::new(config, u64::from(*seed), now);
+    let id = RouterId([10, 0, 0, seed | 1].into());
+    let hops = NextHops {
+        v4: Some([10, 0, 0, 1].into()),
+        v6: (setting & 32 != 0).then(|| [0xfd00, 0, 0, 0, 0, 0, 0, 1].into()),
+    };
+    let mut streams: [Vec<u8>; 2] = [Vec::new(), Vec::new()];
+    while let Some(([operation, what], tail)) = rest.split_first_chunk::<2>() {
+        rest = tail;
+        let slot = Slot::ALL[usize::from(operation >> 7)];
+        match operation & 15 {
+            0 => peer.handle_connected(now, id, hops),
+            1 => drop(peer.handle_accepted(now, id, hops).map(|slot| streams[slot as usize].clear())),
+            2 => peer.handle_failed(now, slot, "fuzz"),
+            3 => peer.handle_bytes(now, slot, &open(*what)),
+            4 => peer.handle_bytes(now, slot, &framed(4, &[])),
+            5 => peer.handle_bytes(now, slot, &framed(5, &[0, 1 + (what & 1), what >> 1 & 3, 1])),
+            6 => peer.handle_bytes(now, slot, &framed(3, &[6, *what])),
+            7 => {
+                let (body, next) = rest.split_at(usize::from(*what).min(rest.len()));
+                rest = next;
+                peer.handle_bytes(now, slot, &framed(2, body));
+            }
+            8 => {
+                let (bytes, next) = rest.split_at(usize::from(*what).min(rest.len()));
+                rest = next;
+                peer.handle_bytes(now, slot, bytes);
+            }
+            9 => now += Duration::from_secs(u64::from(*what)),
+            10 => now = peer.poll_timeout().map_or(now, |at| now.max(at)),
+            11 => {
+                let route = |n: u8| (std::net::IpAddr::from([10, 1, 0, n]).into(), Arc::default());
+                peer.set_routes(now, (0..*what).map(route).collect());
+            }
+            12 => peer.handle_send(now, slot, what & 1 == 0),
+            13 => peer.handle_bfd(now, [BfdState::Up, BfdState::Down, BfdState::AdminDown][usize::from(what % 3)]),
+            14 => peer.set_draining(now, what & 1 == 0),
+            _ if *what < 8 => peer.stop(now, Stop::Restart("fuzz".to_owned())),
+            _ => {}
+        }
+        peer.handle_timeout(now);
+        for slot in Slot::ALL {
+            let bytes = peer.poll_transmit(slot);
+            assert!(bytes.len() < 1 << 20, "{} bytes wait", bytes.len());
+            streams[slot as usize].extend(bytes);
+        }
+        while let Some(action) = peer.poll_action() {
+            if let Action::Close(slot) | Action::Connect(slot) = action {
+                whole(&std::mem::take(&mut streams[slot as usize]));
+            }
+        }
+        while peer.poll_event().is_some() {}
+        assert!(peer.rib().told() == 0 || peer.state() == State::Established);
+    }
+}
+
+fn framed(kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    metallb_bgp::wire::message(&mut out, kind, |out| out.extend_from_slice(body));
+    out
+}
+
+/// An OPEN that is right but for what `what` makes wrong, with capabilities by its bits.
+fn open(what: u8) -> Vec<u8> {
+    let mut capabilities = vec![1, 4, 0, 1, 0, 1, 65, 4, 0, 0, 0xfd, 0xe9];
+    if what & 1 != 0 {
+        capabilities.extend([2, 0, 70, 0]);
+    }
+    if what & 2 != 0 {
+        capabilities.extend([64, 2, 0x40, 120]);
+    }
+    if what & 4 != 0 {
+        capabilities.extend([6, 0]);
+    }
+    let length = capabilities.len() as u8;
+    let hold = if what & 8 != 0 { 0 } else { 90 };
+    let version = if what > 240 { 3 } else { 4 };
+    framed(
+        1,
+        &[&[version, 0xfd, 0xe9, 0, hold, 10, 0, 0, what >> 4 | 1, length + 2, 2, length][..], &capabilities].concat(),
+    )
+}
+
+/// All that was said on one connection is whole messages, and nothing follows a NOTIFICATION.
+fn whole(mut stream: &[u8]) {
+    let context = DecodeContext { extended_messages: true, ..DecodeContext::default() };
+    let mut last = false;
+    while !stream.is_empty() {
+        assert!(!last, "something follows a NOTIFICATION");
+        match decode(stream, &context) {
+            Ok(Some((message, size))) => {
+                last = matches!(message, Message::Notification(_));
+                stream = &stream[size..];
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,5 +208,31 @@ mod tests {
             count += 1;
         }
         assert!(count > 200);
+    }
+
+    #[test]
+    fn corpus_of_sessions_holds() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/bgp_session");
+        let mut count = 0;
+        for entry in std::fs::read_dir(folder).expect("a corpus") {
+            bgp_session(&std::fs::read(entry.expect("an entry").path()).expect("a file"));
+            count += 1;
+        }
+        assert!(count >= 40);
+    }
+
+    #[test]
+    fn random_operations_hold() {
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        for _ in 0..3000 {
+            let mut data = Vec::new();
+            for _ in 0..200 {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                data.extend_from_slice(&random.to_le_bytes()[..2]);
+            }
+            bgp_session(&data);
+        }
     }
 }

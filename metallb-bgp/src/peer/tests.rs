@@ -1,6 +1,7 @@
 #![expect(clippy::disallowed_methods, reason = "virtual time has to begin somewhere")]
 
 mod chaos;
+mod features;
 mod table;
 
 use super::*;

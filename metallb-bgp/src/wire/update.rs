@@ -39,6 +39,7 @@ impl<'a> Update<'a> {
     ///
     /// # Errors
     /// The NOTIFICATION that ends the session, where RFC 7606 leaves no milder way.
+    #[inline(always)]
     pub fn decode(body: &'a [u8], context: &DecodeContext) -> Result<Self, Notification> {
         let malformed = || Notification::new(3, 1, &[]);
         let mut reader = Reader(body);
@@ -48,7 +49,9 @@ impl<'a> Update<'a> {
         let network = || Notification::new(3, 10, &[]);
         nlri::count::<Ipv4Net>(withdrawn).ok_or_else(network)?;
         let counted = nlri::count::<Ipv4Net>(announced).ok_or_else(network)?;
-        let found = attributes::Walk::new(context, !announced.is_empty()).run(attributes)?;
+        let mut walk = attributes::Walk::new(context, !announced.is_empty());
+        walk.run(attributes)?;
+        let found = &walk.found;
         let reached = found.reach.map_or(0, |(_, count)| count);
         let only_unreach = withdrawn.is_empty() && announced.is_empty() && found.attributes == 1;
         let end_of_rib = match found.unreach {

@@ -17,10 +17,10 @@ pub(super) struct Walk<'a, 'c> {
     seen: [u64; 4],
     /// The first error from treat-as-withdraw on, with the attribute that had it.
     grave: Option<(Fault, &'a [u8])>,
-    found: Found<'a>,
+    pub(super) found: Found<'a>,
 }
 
-/// What a pass found.
+/// What a pass found. It is read where it is: a copy right after small fields were written would wait for them.
 pub(super) struct Found<'a> {
     pub(super) reach: Option<(Multiprotocol<'a>, usize)>,
     pub(super) unreach: Option<(Multiprotocol<'a>, usize)>,
@@ -40,12 +40,14 @@ enum Severity {
 }
 
 impl<'a, 'c> Walk<'a, 'c> {
+    #[inline(always)]
     pub(super) const fn new(context: &'c DecodeContext, announces: bool) -> Self {
         let found = Found { reach: None, unreach: None, attributes: 0, outcome: Outcome::Accept };
         Self { context, announces, seen: [0; 4], grave: None, found }
     }
 
-    pub(super) fn run(mut self, attributes: &'a [u8]) -> Result<Found<'a>, Notification> {
+    #[inline(always)]
+    pub(super) fn run(&mut self, attributes: &'a [u8]) -> Result<(), Notification> {
         let mut rest = attributes;
         while !rest.is_empty() {
             let Some((flags, code, value, after)) = next(rest) else {
@@ -81,7 +83,7 @@ impl<'a, 'c> Walk<'a, 'c> {
         {
             return Err(Notification::new(3, fault.subcode(), whole));
         }
-        Ok(self.found)
+        Ok(())
     }
 
     /// `None` for an unknown attribute that claims to be well-known.

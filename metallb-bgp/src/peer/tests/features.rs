@@ -1,0 +1,277 @@
+//! What is negotiated, and what follows from it.
+
+use super::*;
+use crate::types::Attributes;
+use crate::wire::refresh::{RefreshKind, RouteRefresh};
+use crate::wire::{DecodeContext, EXTENDED_MESSAGE_MAX, Message, decode};
+
+fn open_with(capabilities: Capabilities) -> Vec<u8> {
+    let capabilities = Capabilities { families: vec![Family::Ipv4], four_octet_asn: true, ..capabilities };
+    open_bytes(&Open { asn: PEER, hold_time: 90, router_id: id(1), capabilities })
+}
+
+fn restarts(notification: bool) -> Vec<u8> {
+    let restart = GracefulRestart { restart_time: 120, notification, ..GracefulRestart::default() };
+    open_with(Capabilities { graceful_restart: Some(restart), ..Capabilities::default() })
+}
+
+/// The kinds of ROUTE-REFRESH in a stream, and how many UPDATEs stand before each.
+fn marks(mut bytes: &[u8]) -> Vec<(RefreshKind, usize)> {
+    let (mut updates, mut marks) = (0, Vec::new());
+    while let Some((message, size)) = decode(bytes, &DecodeContext::default()).unwrap() {
+        match message {
+            Message::Update(_) => updates += 1,
+            Message::RouteRefresh(RouteRefresh { kind, family: Some(Family::Ipv4) }) => marks.push((kind, updates)),
+            _ => {}
+        }
+        bytes = &bytes[size..];
+    }
+    marks
+}
+
+fn both_ways(config: SessionConfig) -> SessionConfig {
+    SessionConfig { mode: Mode::Both, ..config }
+}
+
+#[test]
+fn refresh_is_marked_at_its_beginning_and_end_where_both_can_and_never_before_end_of_rib() {
+    let now = Instant::now();
+    for enhanced in [false, true] {
+        let mut peer = Peer::new(config(), 1, now);
+        let able = Capabilities { route_refresh: true, enhanced_refresh: enhanced, ..Capabilities::default() };
+        bring_up(&mut peer, now, &open_with(able));
+        peer.handle_bytes(now, Slot::One, &refresh_bytes());
+        assert_eq!(
+            marks(&peer.poll_transmit(Slot::One)),
+            [],
+            "the routes are not known, so End-of-RIB is still to come"
+        );
+        peer.set_routes(now, routes(&["10.0.0.1/32"]));
+        // The route, End-of-RIB, the beginning, the route again, the end.
+        let expected: &[_] = if enhanced { &[(RefreshKind::Begin, 2), (RefreshKind::End, 3)] } else { &[] };
+        let sent = peer.poll_transmit(Slot::One);
+        assert_eq!(marks(&sent), expected);
+        assert_eq!(kinds(&sent).iter().filter(|kind| **kind == MessageType::Update).count(), 3);
+    }
+}
+
+#[test]
+fn refresh_requests_of_case_f16_are_answered_once_a_second() {
+    let start = Instant::now();
+    let mut peer = established(start);
+    peer.poll_transmit(Slot::One);
+    let mut answers = 0;
+    for tick in 0..10_000_u32 {
+        let now = start + Duration::from_micros(400) * tick;
+        peer.handle_timeout(now);
+        peer.handle_bytes(now, Slot::One, &refresh_bytes());
+        answers += kinds(&peer.poll_transmit(Slot::One)).len();
+    }
+    assert!((4..=5).contains(&answers), "{answers} answers in four seconds");
+}
+
+#[test]
+fn marks_without_meaning_of_case_f17_and_unknown_subtypes_are_ignored() {
+    let now = Instant::now();
+    let mut peer = established(now);
+    peer.poll_transmit(Slot::One);
+    for subtype in [1, 2, 3, 255] {
+        peer.handle_bytes(now, Slot::One, &message_bytes(5, &[0, 1, subtype, 1]));
+        peer.handle_bytes(now, Slot::One, &message_bytes(5, &[0x40, 4, 0, 71]));
+    }
+    assert_eq!((peer.state(), peer.poll_transmit(Slot::One)), (State::Established, Vec::new()));
+}
+
+#[test]
+fn long_messages_are_sent_where_both_agreed_and_only_there() {
+    let now = Instant::now();
+    let many: Vec<String> = (0..5000_u32).map(|n| format!("10.0.{}.{}/32", n >> 8, n & 255)).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    for (ours, theirs, updates) in [(false, true, 7), (true, false, 7), (true, true, 1)] {
+        let mut peer = Peer::new(SessionConfig { extended_messages: ours, ..config() }, 1, now);
+        peer.set_routes(now, routes(&many));
+        bring_up(&mut peer, now, &open_with(Capabilities { extended_message: theirs, ..Capabilities::default() }));
+        let sent = peer.poll_transmit(Slot::One);
+        let context = DecodeContext { extended_messages: true, ..DecodeContext::default() };
+        let (mut rest, mut sizes) = (&sent[..], Vec::new());
+        while let Some((message, size)) = decode(rest, &context).unwrap() {
+            sizes.extend(matches!(message, Message::Update(_)).then_some(size));
+            rest = &rest[size..];
+        }
+        assert_eq!(sizes.len(), updates + 1, "{ours} {theirs}: and End-of-RIB");
+        assert!(sizes.iter().all(|size| *size <= if updates == 1 { EXTENDED_MESSAGE_MAX } else { 4096 }));
+    }
+}
+
+#[test]
+fn output_that_nobody_takes_is_bounded_and_goes_on_when_it_is_taken() {
+    let now = Instant::now();
+    let mut peer = Peer::new(config(), 1, now);
+    let attributes: Arc<Attributes> = Arc::default();
+    let prefix = |n: u32| IpNet::from(std::net::IpAddr::from((0x0a00_0000 + n).to_be_bytes()));
+    peer.set_routes(now, (0..200_000).map(|n| (prefix(n), Arc::clone(&attributes))).collect());
+    bring_up(&mut peer, now, &peer_open(PEER, 90));
+    let mut writes = 0;
+    while peer.rib().told() < 200_000 {
+        let bytes = peer.poll_transmit(Slot::One);
+        assert!(!bytes.is_empty() && bytes.len() < 300_000, "{}", bytes.len());
+        peer.handle_send(now, Slot::One, false);
+        writes += 1;
+    }
+    assert!(writes >= 3);
+    peer.handle_send(now, Slot::One, false);
+    assert_eq!(kinds(&peer.poll_transmit(Slot::One)).last(), Some(&MessageType::Update), "End-of-RIB");
+}
+
+#[test]
+fn draining_tells_every_route_again_with_graceful_shutdown() {
+    let now = Instant::now();
+    let mut peer = established(now);
+    peer.poll_transmit(Slot::One);
+    for (draining, expected) in [(true, true), (false, false)] {
+        peer.set_draining(now, draining);
+        let sent = peer.poll_transmit(Slot::One);
+        assert_eq!(kinds(&sent), [MessageType::Update]);
+        assert_eq!(sent.windows(7).any(|part| part == [0xc0, 8, 4, 0xff, 0xff, 0, 0]), expected);
+        peer.set_draining(now, draining);
+        assert!(peer.poll_transmit(Slot::One).is_empty(), "once is enough");
+    }
+}
+
+#[test]
+fn peer_that_would_keep_routes_over_a_notification_gets_a_hard_reset() {
+    let now = Instant::now();
+    for hard in [false, true] {
+        let mut peer = Peer::new(graceful(), 1, now);
+        bring_up(&mut peer, now, &restarts(hard));
+        peer.stop(now, Stop::Deconfigured);
+        let plain = Notification::new(6, 3, &[]);
+        let expected = if hard { plain.hard_reset() } else { plain };
+        assert_eq!(peer.last_down(), Some(&DownReason::Sent(expected)));
+    }
+}
+
+#[test]
+fn second_connection_of_case_f05_is_refused_while_the_session_is_up() {
+    let now = Instant::now();
+    let mut peer = Peer::new(both_ways(config()), 1, now);
+    bring_up(&mut peer, now, &peer_open(PEER, 90));
+    peer.poll_transmit(Slot::One);
+    assert_eq!(peer.handle_accepted(now, id(11), next_hops()), Some(Slot::Two));
+    let mut expected = Vec::new();
+    Notification::new(6, 7, &[]).encode(&mut expected);
+    assert!(peer.poll_transmit(Slot::Two).ends_with(&expected));
+    assert_eq!(peer.poll_action(), Some(Action::Connect(Slot::One)));
+    assert_eq!((peer.poll_action(), peer.state()), (Some(Action::Close(Slot::Two)), State::Established));
+}
+
+#[test]
+fn restarted_peer_of_case_f04_replaces_its_old_session_without_a_notification() {
+    let now = Instant::now();
+    let mut peer = Peer::new(both_ways(graceful()), 1, now);
+    peer.set_routes(now, routes(&["10.0.0.1/32"]));
+    bring_up(&mut peer, now, &restarts(false));
+    peer.poll_transmit(Slot::One);
+    assert_eq!(peer.handle_accepted(now, id(11), next_hops()), Some(Slot::Two));
+    assert_eq!(peer.state(), State::Established, "an open port alone takes nothing down");
+    peer.handle_bytes(now, Slot::Two, &restarts(false));
+    assert!(peer.poll_transmit(Slot::One).is_empty(), "nothing is said on the old connection");
+    peer.handle_bytes(now, Slot::Two, &keepalive_bytes());
+    assert_eq!((peer.state(), peer.rib().told()), (State::Established, 1));
+    assert_eq!(kinds(&peer.poll_transmit(Slot::Two)).last(), Some(&MessageType::Update));
+}
+
+#[test]
+fn speaker_that_only_connects_has_no_place_for_a_connection_of_the_peer() {
+    let now = Instant::now();
+    let mut peer = Peer::new(config(), 1, now);
+    assert_eq!(peer.handle_accepted(now, id(11), next_hops()), None);
+    let mut passive = Peer::new(SessionConfig { mode: Mode::Passive, ..config() }, 1, now);
+    assert_eq!((passive.poll_action(), passive.poll_timeout(), passive.state()), (None, None, State::Active));
+    assert_eq!(passive.handle_accepted(now, id(11), next_hops()), Some(Slot::One));
+}
+
+#[test]
+fn single_changes_are_told_without_the_other_routes() {
+    let now = Instant::now();
+    let mut peer = established(now);
+    peer.poll_transmit(Slot::One);
+    let prefix: IpNet = "10.0.0.9/32".parse().unwrap();
+    peer.change_routes(now, [(prefix, Some(Arc::default()))]);
+    assert_eq!((kinds(&peer.poll_transmit(Slot::One)), peer.rib().told()), (vec![MessageType::Update], 2));
+    peer.change_routes(now, [(prefix, None)]);
+    assert_eq!((kinds(&peer.poll_transmit(Slot::One)), peer.rib().told()), (vec![MessageType::Update], 1));
+    peer.change_routes(now, [(prefix, None)]);
+    assert!(peer.poll_transmit(Slot::One).is_empty());
+}
+
+#[test]
+fn peer_of_two_octets_is_shown_23456_and_its_own_number_is_believed() {
+    let now = Instant::now();
+    let asn = Asn(4_200_000_000);
+    let mut peer = Peer::new(SessionConfig { asn, ..config() }, 1, now);
+    peer.set_routes(now, routes(&["10.0.0.1/32"]));
+    peer.handle_connected(now, id(11), next_hops());
+    let open = peer.poll_transmit(Slot::One);
+    assert_eq!(open[20..22], Asn::TRANS.to_be_bytes());
+    let capabilities = Capabilities { families: vec![Family::Ipv4], ..Capabilities::default() };
+    peer.handle_bytes(now, Slot::One, &open_bytes(&Open { asn: PEER, hold_time: 90, router_id: id(1), capabilities }));
+    peer.handle_bytes(now, Slot::One, &keepalive_bytes());
+    let sent = peer.poll_transmit(Slot::One);
+    let has = |part: &[u8]| sent.windows(part.len()).any(|window| window == part);
+    assert!(has(&[0x40, 2, 4, 2, 1, 0x5b, 0xa0]), "AS_PATH");
+    assert!(has(&[0xc0, 17, 6, 2, 1, 0xfa, 0x56, 0xea, 0x00]), "AS4_PATH");
+}
+
+#[test]
+fn own_identifier_of_cases_o13_and_o14_is_refused_only_inside_an_autonomous_system() {
+    let now = Instant::now();
+    for (remote, theirs, refused) in [(RemoteAsn::Internal, Asn(7776), true), (RemoteAsn::External, PEER, false)] {
+        let mut peer = Peer::new(SessionConfig { remote, ..config() }, 1, now);
+        peer.handle_connected(now, id(1), next_hops());
+        peer.handle_bytes(now, Slot::One, &peer_open(theirs, 90));
+        let reason = DownReason::Sent(Notification::new(2, 3, &[172, 16, 1, 1]));
+        assert_eq!(peer.last_down(), refused.then_some(&reason));
+    }
+}
+
+#[test]
+fn smaller_proposal_is_the_hold_time_in_force() {
+    let now = Instant::now();
+    for (theirs, expected) in [(30, 30), (90, 90), (u16::MAX, 90)] {
+        let mut peer = Peer::new(config(), 1, now);
+        bring_up(&mut peer, now, &peer_open(PEER, theirs));
+        assert_eq!(peer.negotiated().unwrap().hold_time, Duration::from_secs(expected));
+        assert_eq!(
+            peer.sessions[0].as_ref().unwrap().timers().at(Timer::Hold),
+            Some(now + Duration::from_secs(expected))
+        );
+    }
+}
+
+#[test]
+fn open_offers_both_kinds_of_refresh_and_restart_bits_only_where_they_are_true() {
+    let now = Instant::now();
+    let mut peer = Peer::new(graceful(), 1, now);
+    for restarting in [true, false] {
+        peer.handle_connected(now, id(11), next_hops());
+        let sent = peer.poll_transmit(Slot::One);
+        let Ok(Some((Message::Open(open), _))) = decode(&sent, &DecodeContext::default()) else {
+            panic!("{sent:02x?}")
+        };
+        let restart = open.capabilities.graceful_restart.unwrap();
+        assert_eq!((restart.restarting, restart.notification, restart.preserved.len()), (restarting, true, 1));
+        assert!(open.capabilities.route_refresh && open.capabilities.enhanced_refresh);
+        peer.handle_bytes(now, Slot::One, &[restarts(true), keepalive_bytes()].concat());
+        peer.handle_failed(now, Slot::One, "reset");
+        peer.handle_timeout(peer.poll_timeout().unwrap());
+    }
+}
+
+#[test]
+fn text_of_a_shutdown_is_cut_to_128_octets_and_never_within_a_character() {
+    let Notification { data, .. } = Notification::shutdown(&"é".repeat(100));
+    assert_eq!((data[0], data.len()), (128, 129));
+    let Notification { data, .. } = Notification::shutdown(&format!("a{}", "é".repeat(100)));
+    assert_eq!((data[0], std::str::from_utf8(&data[1..]).map(str::len)), (127, Ok(127)));
+}

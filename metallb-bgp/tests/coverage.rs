@@ -1,0 +1,63 @@
+//! What pages and tables say is shown by a test, is.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects")]
+
+use std::collections::BTreeSet;
+use std::fs::read_to_string;
+use std::path::{Path, PathBuf};
+
+/// Names of all functions in the sources of this repository that could be tests.
+fn functions() -> BTreeSet<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut names = BTreeSet::new();
+    for part in ["metallb-bgp/src", "metallb-bgp/tests", "metallb-operator/tests", "fuzz/src"] {
+        let mut folders: Vec<PathBuf> = vec![root.join(part)];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    let text = read_to_string(path).unwrap();
+                    let heads = text.split("fn ").skip(1).filter_map(|rest| rest.split_once('('));
+                    names.extend(heads.map(|(name, _)| name.to_owned()));
+                }
+            }
+        }
+    }
+    names
+}
+
+#[test]
+fn tests_named_in_the_page_on_rfc_coverage_exist() {
+    let page = read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/rfc-coverage.md")).unwrap();
+    let known = functions();
+    // Code spans with an underscore and nothing but lower case are names of tests.
+    let is_name =
+        |span: &&str| span.contains('_') && span.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+    let named: BTreeSet<&str> = page.split('`').skip(1).step_by(2).filter(is_name).collect();
+    assert!(named.len() >= 50, "only {} tests are named", named.len());
+    let missing: Vec<&&str> = named.iter().filter(|name| !known.contains(**name)).collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+    let rows = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| RFC")).count();
+    assert!(rows >= 100, "only {rows} rows");
+    for row in page.lines().filter(|line| line.starts_with("| ")) {
+        let last = row.trim_end_matches('|').rsplit('|').next().unwrap().trim();
+        assert!(!last.is_empty(), "neither a test nor a reason: {row}");
+    }
+}
+
+#[test]
+fn tests_named_in_the_table_of_cases_exist() {
+    let known = functions();
+    let rows = include_str!("cases/bgp.txt").lines().filter(|line| line.contains(" | session | "));
+    let mut count = 0;
+    for row in rows {
+        let why = row.rsplit(" | ").next().unwrap();
+        match why.strip_prefix("test: ") {
+            Some(name) => assert!(known.contains(name), "{row}"),
+            None => assert!(why.starts_with("not ours: "), "{row}"),
+        }
+        count += 1;
+    }
+    assert!(count >= 25, "{count}");
+}
