@@ -13,11 +13,11 @@ use crate::counters::{Counters, Tally};
 use crate::group::{GroupChange, Groups};
 use crate::interface::{Announcement, Interface, MacAddr};
 use crate::limit::{Limiter, Limits};
+use crate::outgoing::{Gratuitous, Outgoing, Wave, enqueue, enqueue_probe};
 use crate::responder::{Claim, DropReason, hear};
-use crate::vip::{Phase, VipId, VipTable};
+use crate::vip::{Phase, VipTable};
 use crate::wire::Frame;
-use crate::wire::arp::{Arp, Operation};
-use crate::wire::ndp::{self, Checksum};
+use crate::wire::ndp::Checksum;
 
 /// Answers for a set of addresses on a set of interfaces.
 ///
@@ -93,24 +93,6 @@ pub enum Event {
         /// Where it was seen.
         interface: Arc<str>,
     },
-}
-
-/// A gratuitous message that is due. It becomes a frame when it is taken, so that an address that is given up in between stays
-/// silent, and so that ten thousand of them are small.
-#[derive(Clone, Copy, Debug)]
-struct Outgoing {
-    vip: VipId,
-    interface: u32,
-    message: Gratuitous,
-    /// Nothing of the first round of its burst comes behind it.
-    ends_first_round: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Gratuitous {
-    Arp(Operation),
-    Advertisement,
-    Probe,
 }
 
 impl Engine {
@@ -250,7 +232,7 @@ impl Engine {
     /// The next frame to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         while let Some(next) = self.outgoing.pop_front() {
-            if let Some(frame) = self.gratuitous(next) {
+            if let Some(frame) = next.frame(&self.vips, &self.interfaces) {
                 let vip = self.vips.vip_mut(next.vip);
                 match next.message {
                     Gratuitous::Probe => self.tally.probes += 1,
@@ -391,74 +373,6 @@ impl Engine {
                 enqueue(outgoing, interfaces, vips, id, wave, is_first_round);
             }
         }
-    }
-
-    /// The frame of a message that is still true.
-    fn gratuitous(&self, next: Outgoing) -> Option<Frame> {
-        let interface = self.interfaces.get(&next.interface)?;
-        let vip = self.vips.vip(next.vip);
-        let probes = matches!(next.message, Gratuitous::Probe);
-        if !vip.is_on(next.interface) || vip.phase != if probes { Phase::Probing } else { Phase::Held } {
-            return None;
-        }
-        match (next.message, vip.ip) {
-            (Gratuitous::Probe, IpAddr::V4(v4)) => Some(Arp::probe(interface.mac, v4)),
-            (Gratuitous::Probe, IpAddr::V6(v6)) => Some(ndp::probe(interface.mac, v6)),
-            (Gratuitous::Arp(operation), IpAddr::V4(v4)) => Some(Arp::gratuitous(operation, interface.mac, v4)),
-            (Gratuitous::Advertisement, IpAddr::V6(v6)) => {
-                Some(ndp::unsolicited(interface.mac, interface.link_local?, v6))
-            }
-            _ => None,
-        }
-    }
-}
-
-/// Half of a round: an ARP request or a neighbour advertisement, and then an ARP reply, which some hosts want instead.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Wave {
-    First,
-    Second,
-}
-
-/// One wave for an address on all its interfaces.
-fn enqueue(
-    outgoing: &mut VecDeque<Outgoing>,
-    interfaces: &BTreeMap<u32, Interface>,
-    vips: &VipTable,
-    vip: VipId,
-    wave: Wave,
-    is_first_round: bool,
-) {
-    let (ours, is_ipv4) = (vips.vip(vip), vips.vip(vip).ip.is_ipv4());
-    let before = outgoing.len();
-    for interface in interfaces.values().filter(|interface| ours.is_on(interface.index)) {
-        let mut push = |message| {
-            outgoing.push_back(Outgoing { vip, interface: interface.index, message, ends_first_round: false });
-        };
-        match wave {
-            Wave::First if is_ipv4 && interface.arp => push(Gratuitous::Arp(Operation::Request)),
-            Wave::Second if is_ipv4 && interface.arp => push(Gratuitous::Arp(Operation::Reply)),
-            Wave::First if !is_ipv4 && interface.link_local.is_some() => push(Gratuitous::Advertisement),
-            _ => {}
-        }
-    }
-    if let Some(last) = outgoing.range_mut(before..).next_back() {
-        last.ends_first_round = is_first_round && (wave == Wave::Second || !is_ipv4);
-    }
-}
-
-/// One probe for an address on all its interfaces.
-fn enqueue_probe(
-    outgoing: &mut VecDeque<Outgoing>,
-    interfaces: &BTreeMap<u32, Interface>,
-    vips: &VipTable,
-    vip: VipId,
-) {
-    let (ours, is_ipv4) = (vips.vip(vip), vips.vip(vip).ip.is_ipv4());
-    let able = |interface: &&Interface| if is_ipv4 { interface.arp } else { interface.link_local.is_some() };
-    for interface in interfaces.values().filter(|interface| ours.is_on(interface.index)).filter(able) {
-        let message = Gratuitous::Probe;
-        outgoing.push_back(Outgoing { vip, interface: interface.index, message, ends_first_round: false });
     }
 }
 

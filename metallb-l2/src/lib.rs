@@ -1,8 +1,8 @@
 //! Answers ARP (RFC 826, RFC 5227) and NDP (RFC 4861) for addresses that the host does not have, and announces them.
 //!
 //! ```text
-//!   wire  <──  responder, announce, conflict, limit, group  <──  engine  <──  io (feature `io`)
-//!   bytes      one question each, no IO                          decisions    AF_PACKET, netlink, one thread
+//!   wire  <──  responder, announce, outgoing, conflict, limit, group, links  <──  engine  <──  io (feature `io`)
+//!   bytes      one question each, no IO                                           decisions    AF_PACKET, netlink, one thread
 //! ```
 //!
 //! The [`engine::Engine`] is sans-IO: frames and time go in, frames come out. It needs no more than `CAP_NET_RAW` when it is
@@ -21,6 +21,7 @@ pub mod interface;
 pub mod io;
 pub mod limit;
 pub mod links;
+mod outgoing;
 pub mod responder;
 mod vip;
 pub mod wire;

@@ -1,7 +1,8 @@
 use super::*;
 use crate::group::Membership;
 use crate::interface::{Scope, Stance};
-use crate::wire::ndp::solicitation;
+use crate::wire::arp::{Arp, Operation};
+use crate::wire::ndp::{self, solicitation};
 
 const US: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const ASKER: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);

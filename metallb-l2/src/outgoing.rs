@@ -1,0 +1,98 @@
+//! What is to be said unasked, in line until it is taken.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+
+use crate::interface::Interface;
+use crate::vip::{Phase, VipId, VipTable};
+use crate::wire::Frame;
+use crate::wire::arp::{Arp, Operation};
+use crate::wire::ndp;
+
+/// A gratuitous message that is due. It becomes a frame when it is taken, so that an address that is given up in between stays
+/// silent, and so that ten thousand of them are small.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) vip: VipId,
+    pub(crate) interface: u32,
+    pub(crate) message: Gratuitous,
+    /// Nothing of the first round of its burst comes behind it.
+    pub(crate) ends_first_round: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Gratuitous {
+    Arp(Operation),
+    Advertisement,
+    Probe,
+}
+
+impl Outgoing {
+    /// The frame of a message that is still true.
+    pub(crate) fn frame(&self, vips: &VipTable, interfaces: &BTreeMap<u32, Interface>) -> Option<Frame> {
+        let interface = interfaces.get(&self.interface)?;
+        let vip = vips.vip(self.vip);
+        let probes = matches!(self.message, Gratuitous::Probe);
+        if !vip.is_on(self.interface) || vip.phase != if probes { Phase::Probing } else { Phase::Held } {
+            return None;
+        }
+        match (self.message, vip.ip) {
+            (Gratuitous::Probe, IpAddr::V4(v4)) => Some(Arp::probe(interface.mac, v4)),
+            (Gratuitous::Probe, IpAddr::V6(v6)) => Some(ndp::probe(interface.mac, v6)),
+            (Gratuitous::Arp(operation), IpAddr::V4(v4)) => Some(Arp::gratuitous(operation, interface.mac, v4)),
+            (Gratuitous::Advertisement, IpAddr::V6(v6)) => {
+                Some(ndp::unsolicited(interface.mac, interface.link_local?, v6))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Half of a round: an ARP request or a neighbour advertisement, and then an ARP reply, which some hosts want instead.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Wave {
+    First,
+    Second,
+}
+
+/// One wave for an address on all its interfaces.
+pub(crate) fn enqueue(
+    outgoing: &mut VecDeque<Outgoing>,
+    interfaces: &BTreeMap<u32, Interface>,
+    vips: &VipTable,
+    vip: VipId,
+    wave: Wave,
+    is_first_round: bool,
+) {
+    let (ours, is_ipv4) = (vips.vip(vip), vips.vip(vip).ip.is_ipv4());
+    let before = outgoing.len();
+    for interface in interfaces.values().filter(|interface| ours.is_on(interface.index)) {
+        let mut push = |message| {
+            outgoing.push_back(Outgoing { vip, interface: interface.index, message, ends_first_round: false });
+        };
+        match wave {
+            Wave::First if is_ipv4 && interface.arp => push(Gratuitous::Arp(Operation::Request)),
+            Wave::Second if is_ipv4 && interface.arp => push(Gratuitous::Arp(Operation::Reply)),
+            Wave::First if !is_ipv4 && interface.link_local.is_some() => push(Gratuitous::Advertisement),
+            _ => {}
+        }
+    }
+    if let Some(last) = outgoing.range_mut(before..).next_back() {
+        last.ends_first_round = is_first_round && (wave == Wave::Second || !is_ipv4);
+    }
+}
+
+/// One probe for an address on all its interfaces.
+pub(crate) fn enqueue_probe(
+    outgoing: &mut VecDeque<Outgoing>,
+    interfaces: &BTreeMap<u32, Interface>,
+    vips: &VipTable,
+    vip: VipId,
+) {
+    let (ours, is_ipv4) = (vips.vip(vip), vips.vip(vip).ip.is_ipv4());
+    let able = |interface: &&Interface| if is_ipv4 { interface.arp } else { interface.link_local.is_some() };
+    for interface in interfaces.values().filter(|interface| ours.is_on(interface.index)).filter(able) {
+        let message = Gratuitous::Probe;
+        outgoing.push_back(Outgoing { vip, interface: interface.index, message, ends_first_round: false });
+    }
+}
