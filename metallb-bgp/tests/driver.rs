@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use metallb_bgp::io::{Endpoint, PeerConfig, Speaker};
-use metallb_bgp::session::{RemoteAsn, SessionConfig, State};
+use metallb_bgp::session::{Mode, RemoteAsn, SessionConfig, State};
 use metallb_bgp::types::{Asn, Attributes};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -274,6 +274,46 @@ async fn until(mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "in vain");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Case F07 over TCP: two speakers that connect to each other at the same moment end with one session, and both know the routes.
+#[tokio::test]
+async fn two_speakers_that_connect_to_each_other_end_with_one_session() {
+    let (listener_a, address_a) = listener().await;
+    let (listener_b, address_b) = listener().await;
+    let both = |asn, remote, address, id: [u8; 4]| {
+        let session = SessionConfig {
+            mode: Mode::Both,
+            connect_time: Some(Duration::from_secs(1)),
+            ..SessionConfig::new(Asn(asn), RemoteAsn::Number(Asn(remote)))
+        };
+        PeerConfig { session, router_id: Some(id.into()), ..config(address) }
+    };
+    let mut speakers = [
+        speaker(&[("other", both(65001, 65002, address_b, [10, 0, 0, 1]))]),
+        speaker(&[("other", both(65002, 65001, address_a, [10, 0, 0, 2]))]),
+    ];
+    speakers.iter().for_each(|speaker| speaker.set_routes("other", host_routes(100)));
+    let deadline = Instant::now() + PATIENCE;
+    let mut agreed_since = None;
+    // Up, told, and still so a second later: a collision that was not resolved would take it down again.
+    while agreed_since.is_none_or(|since: Instant| since.elapsed() < Duration::from_secs(1)) {
+        assert!(Instant::now() < deadline, "{:?}", speakers.each_ref().map(Speaker::snapshot));
+        tokio::select! {
+            accepted = listener_a.accept() => assert!(speakers[0].accept("other", accepted.unwrap().0)),
+            accepted = listener_b.accept() => assert!(speakers[1].accept("other", accepted.unwrap().0)),
+            () = tokio::time::sleep(Duration::from_millis(20)) => {}
+        }
+        let agreed = speakers.iter().all(|speaker| {
+            let peer = &speaker.snapshot()["other"];
+            peer.state == State::Established && peer.routes_told == 100
+        });
+        agreed_since = if agreed { agreed_since.or_else(|| Some(Instant::now())) } else { None };
+    }
+    let counters = speakers.each_ref().map(|speaker| speaker.snapshot()["other"].counters);
+    assert_eq!(counters.map(|counters| counters.prefixes_dropped), [100, 100]);
+    assert!(!speakers[0].accept("nobody", TcpStream::connect(address_a).await.unwrap()));
+    speakers.iter_mut().for_each(|speaker| speaker.set_peers(BTreeMap::new()));
 }
 
 /// More than any of this takes on a busy machine.
