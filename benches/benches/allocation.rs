@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use metallb_benches::cpu_time::{self, CpuTime};
 use metallb_benches::linear_allocator::LinearAllocator;
 use metallb_core::allocator::{Allocator, FamilyDemand, Request};
 use metallb_core::config::Config;
@@ -16,7 +17,7 @@ use metallb_core::model::{Cluster, Protocol, Service, ServiceKey, ServicePort};
 /// How many addresses the linear algorithm fills: its time grows with the square.
 const LINEAR_FILL: usize = 2_048;
 
-fn fill(c: &mut Criterion) {
+fn fill(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("fill");
     group.sample_size(10).measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_millis(500));
     let requests = requests(65_536, FamilyDemand::V4);
@@ -49,7 +50,7 @@ fn fill(c: &mut Criterion) {
     group.finish();
 }
 
-fn next(c: &mut Criterion) {
+fn next(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("next");
     group.measurement_time(Duration::from_secs(1)).warm_up_time(Duration::from_millis(300));
     let many = requests(250_000, FamilyDemand::V4);
@@ -101,7 +102,7 @@ fn next(c: &mut Criterion) {
     group.finish();
 }
 
-fn refusal(c: &mut Criterion) {
+fn refusal(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("refusal");
     group.measurement_time(Duration::from_secs(1)).warm_up_time(Duration::from_millis(300));
     let prefixes: Vec<String> = (0..100).map(|index| format!("10.0.{index}.0/28")).collect();
@@ -120,7 +121,7 @@ fn refusal(c: &mut Criterion) {
     group.finish();
 }
 
-fn restart(c: &mut Criterion) {
+fn restart(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("restart");
     group.sample_size(10).measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_millis(500));
     let holders: Vec<(Request, IpAddr)> = requests(50_000, FamilyDemand::V4)
@@ -189,5 +190,9 @@ fn request(name: &str, demand: FamilyDemand) -> Request {
     Request::new(&service, demand)
 }
 
-criterion_group!(benches, fill, next, refusal, restart);
+criterion_group! {
+    name = benches;
+    config = cpu_time::criterion();
+    targets = fill, next, refusal, restart
+}
 criterion_main!(benches);

@@ -9,11 +9,12 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use metallb_benches::cpu_time::{self, CpuTime};
 use metallb_benches::election::sorted;
 use metallb_core::election::{Electorate, Standings};
 use metallb_core::model::NodeName;
 
-fn election(criterion: &mut Criterion) {
+fn election(criterion: &mut Criterion<CpuTime>) {
     let names: Vec<String> = (0..NODES).map(|index| format!("worker-{index:04}.rack")).collect();
     let nodes: Vec<NodeName> = names.iter().map(|name| name.as_str().into()).collect();
     let ips: Vec<IpAddr> = (0..ADDRESSES).map(|index| Ipv4Addr::from_bits(0x0a00_0000 + index).into()).collect();
@@ -56,5 +57,9 @@ fn election(criterion: &mut Criterion) {
 const NODES: u32 = 5_000;
 const ADDRESSES: u32 = 10_000;
 
-criterion_group!(benches, election);
+criterion_group! {
+    name = benches;
+    config = cpu_time::criterion();
+    targets = election
+}
 criterion_main!(benches);

@@ -28,9 +28,11 @@
 //! # Ok::<(), metallb_core::allocator::AllocateError>(())
 //! ```
 
+mod addresses;
 mod error;
 mod free_space;
 mod ledger;
+mod occupancy;
 mod pool_state;
 mod request;
 mod selection;
@@ -42,16 +44,17 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+pub use self::addresses::Addresses;
 pub use self::error::{AllocateError, NotAllowedCause, quoted};
 use self::ledger::Ledger;
-use self::pool_state::{PoolState, PrefixTable};
-pub use self::request::{FamilyDemand, Request};
+use self::pool_state::{Place, PoolState, PrefixTable};
+pub use self::request::{FamilyDemand, Request, Terms};
 use self::selection::{PoolOrder, incompatibility};
 pub use self::selection::{PoolRefusal, PoolVerdict};
 pub use self::sharing::SharingKey;
 use crate::address::is_buggy;
 use crate::config::Pool;
-use crate::model::{IpFamily, PoolName, ServiceKey, ServicePort};
+use crate::model::{IpFamily, PoolName, ServiceKey};
 
 /// Who holds what, and what is left.
 #[derive(Clone, Debug, Default)]
@@ -72,12 +75,10 @@ pub struct Allocator {
 pub struct Allocation {
     /// The pool that all its addresses are from.
     pub pool: PoolName,
-    /// One address, or one of each family, in the order of the status.
-    pub ips: Vec<IpAddr>,
-    /// The ports it uses on them.
-    pub ports: Vec<ServicePort>,
-    /// With whom it may share them.
-    pub key: SharingKey,
+    /// Its addresses, in the order of the status.
+    pub ips: Addresses,
+    /// What it asked for when it got them: its ports, and with whom it may share.
+    pub request: Request,
 }
 
 /// Addresses that a Service could have now; nothing has been given.
@@ -86,7 +87,17 @@ pub struct Offer {
     /// The pool that all of them are from.
     pub pool: PoolName,
     /// One address, or one of each family.
-    pub ips: Vec<IpAddr>,
+    pub ips: Addresses,
+}
+
+/// Addresses that may be given, and where they lie.
+#[derive(Clone, Copy, Debug)]
+struct Grant {
+    /// The position of their pool.
+    pool: usize,
+    ips: Addresses,
+    /// The place of each; the second counts for nothing where there is one address.
+    places: [Place; 2],
 }
 
 /// Counters of one pool; addresses in use count once however many Services share them.
@@ -126,13 +137,12 @@ impl Allocator {
             }
         }
         let mut lost = Vec::new();
-        for (service, allocation) in std::mem::take(&mut self.ledger).into_holdings() {
-            match self.common_pool(&allocation.ips) {
-                Ok(pool) => {
-                    let pool = self.pools[pool].pool.name.clone();
-                    self.enter(&service, Allocation { pool, ..allocation });
+        for Allocation { ips, request, .. } in std::mem::take(&mut self.ledger).into_holdings() {
+            match self.locate(&ips) {
+                Ok((pool, places)) => {
+                    self.enter(&request, Grant { pool, ips, places });
                 }
-                Err(_) => lost.push(service),
+                Err(_) => lost.push(request.service.clone()),
             }
         }
         lost.sort();
@@ -171,7 +181,7 @@ impl Allocator {
     /// The pool in which `ips` lie together, buggy addresses of pools that avoid them left out.
     #[must_use]
     pub fn pool_of(&self, ips: &[IpAddr]) -> Option<&Arc<Pool>> {
-        self.common_pool(ips).ok().map(|pool| &self.pools[pool].pool)
+        self.locate(ips).ok().map(|(pool, _)| &self.pools[pool].pool)
     }
 
     /// Gives exactly `ips` to a Service, in place of what it held. On an error nothing changes.
@@ -189,8 +199,8 @@ impl Allocator {
     /// # Errors
     /// As `assign`, but never [`AllocateError::Blocked`].
     pub fn reclaim(&mut self, request: &Request, ips: &[IpAddr]) -> Result<&Allocation, AllocateError> {
-        let pool = self.check(request, ips)?;
-        Ok(self.replace(request, pool, ips.to_vec()))
+        let grant = self.check(request, ips)?;
+        Ok(self.replace(request, grant))
     }
 
     /// Gives a Service addresses from the pool that it asks for, `autoAssign` or not.
@@ -198,8 +208,8 @@ impl Allocator {
     /// # Errors
     /// The pool is unknown, not for this Service, or has nothing left.
     pub fn allocate_from(&mut self, request: &Request, pool: &str) -> Result<&Allocation, AllocateError> {
-        let (pool, ips) = self.find_from(request, pool)?;
-        Ok(self.replace(request, pool, ips))
+        let grant = self.find_from(request, pool)?;
+        Ok(self.replace(request, grant))
     }
 
     /// Gives a Service addresses from whatever pool serves it best.
@@ -207,8 +217,8 @@ impl Allocator {
     /// # Errors
     /// No pool has what is needed; the error says why of each.
     pub fn allocate(&mut self, request: &Request) -> Result<&Allocation, AllocateError> {
-        let (pool, ips) = self.find_anywhere(request)?;
-        Ok(self.replace(request, pool, ips))
+        let grant = self.find_anywhere(request)?;
+        Ok(self.replace(request, grant))
     }
 
     /// The address of the family that a Service lacks, from the pool that it has its address from, in addition to that one.
@@ -217,9 +227,8 @@ impl Allocator {
     /// The Service does not hold exactly one address, may not keep it with what it now asks for, or the pool has no usable address
     /// of the other family.
     pub fn add_family(&mut self, request: &Request) -> Result<&Allocation, AllocateError> {
-        let Offer { pool, ips } = self.offer_family(request)?;
-        let position = self.position(pool.as_str()).ok_or_else(|| AllocateError::UnknownPool(pool.to_string()))?;
-        Ok(self.replace(request, position, ips))
+        let grant = self.find_family(request)?;
+        Ok(self.replace(request, grant))
     }
 
     /// What [`assign`](Self::assign) would do.
@@ -230,7 +239,7 @@ impl Allocator {
         if let Some((ip, holder)) = ips.iter().find_map(|&ip| Some((ip, self.blocker_of(ip)?.clone()))) {
             return Err(AllocateError::Blocked { ip, holder });
         }
-        self.check(request, ips).map(|pool| self.offer(pool, ips.to_vec()))
+        self.check(request, ips).map(|grant| self.offer(&grant))
     }
 
     /// What [`allocate_from`](Self::allocate_from) would do.
@@ -238,7 +247,7 @@ impl Allocator {
     /// # Errors
     /// Those of `allocate_from`.
     pub fn offer_from(&self, request: &Request, pool: &str) -> Result<Offer, AllocateError> {
-        self.find_from(request, pool).map(|(pool, ips)| self.offer(pool, ips))
+        self.find_from(request, pool).map(|grant| self.offer(&grant))
     }
 
     /// What [`allocate`](Self::allocate) would do.
@@ -246,7 +255,7 @@ impl Allocator {
     /// # Errors
     /// Those of `allocate`.
     pub fn offer_anywhere(&self, request: &Request) -> Result<Offer, AllocateError> {
-        self.find_anywhere(request).map(|(pool, ips)| self.offer(pool, ips))
+        self.find_anywhere(request).map(|grant| self.offer(&grant))
     }
 
     /// What [`add_family`](Self::add_family) would do: both addresses, the one it has first.
@@ -254,37 +263,30 @@ impl Allocator {
     /// # Errors
     /// Those of `add_family`.
     pub fn offer_family(&self, request: &Request) -> Result<Offer, AllocateError> {
-        let Some(Allocation { pool, ips, .. }) = self.ledger.holding(&request.service) else {
-            return Err(AllocateError::BadSet(Vec::new()));
-        };
-        let (missing, demand) = match ips[..] {
-            [IpAddr::V4(_)] => (IpFamily::V6, FamilyDemand::V6),
-            [IpAddr::V6(_)] => (IpFamily::V4, FamilyDemand::V4),
-            _ => return Err(AllocateError::BadSet(ips.clone())),
-        };
-        let state = &self.pools[self.check(request, ips)?];
-        let found = self.lowest_usable(state, missing, request, None);
-        let found = found.ok_or_else(|| {
-            let refusal = selection::shortage(state, demand, request);
-            AllocateError::PoolExhausted { pool: pool.clone(), demand, refusal }
-        })?;
-        Ok(Offer { pool: pool.clone(), ips: [ips[0], found].to_vec() })
+        self.find_family(request).map(|grant| self.offer(&grant))
     }
 
     /// Takes back what a Service holds, and returns it.
     pub fn release(&mut self, service: &ServiceKey) -> Option<Allocation> {
-        let allocation = self.ledger.strike(service)?;
+        self.take_back(request::hash(service), service)
+    }
+
+    fn take_back(&mut self, hash: u64, service: &ServiceKey) -> Option<Allocation> {
+        let allocation = self.ledger.strike(hash, service)?;
         let mut owner = None;
         for &ip in &allocation.ips {
             let Some((pool, place)) = self.prefixes.find(ip) else { continue };
             owner = Some(pool);
-            if self.ledger.is_occupied(ip) {
+            // Nobody is left on an address that nobody may share.
+            let key = &allocation.request.key;
+            if key.is_shareable() && self.ledger.is_occupied(ip) {
                 continue;
             }
+            let blocked = self.is_blocked(ip);
             let state = &mut self.pools[pool];
-            state.shared.remove(&allocation.key, place);
+            state.shared.remove(key, place);
             *state.in_use.of_mut(IpFamily::of(ip)) -= 1;
-            if !self.blocked.contains_key(&ip) {
+            if !blocked {
                 state.give_back(place);
             }
         }
@@ -331,42 +333,47 @@ impl Allocator {
         self.blocked.get(&ip).and_then(BTreeSet::first)
     }
 
-    fn offer(&self, pool: usize, ips: Vec<IpAddr>) -> Offer {
-        Offer { pool: self.pools[pool].pool.name.clone(), ips }
+    /// Whether a Service of another load balancer class holds an address; nearly always there is none at all.
+    fn is_blocked(&self, ip: IpAddr) -> bool {
+        !self.blocked.is_empty() && self.blocked.contains_key(&ip)
     }
 
-    /// The pool of `ips`, if the asker may have exactly these.
-    fn check(&self, request: &Request, ips: &[IpAddr]) -> Result<usize, AllocateError> {
+    fn offer(&self, grant: &Grant) -> Offer {
+        Offer { pool: self.pools[grant.pool].pool.name.clone(), ips: grant.ips }
+    }
+
+    /// `ips`, if the asker may have exactly these.
+    fn check(&self, request: &Request, ips: &[IpAddr]) -> Result<Grant, AllocateError> {
         let not_allowed = |cause| AllocateError::NotAllowed { ips: ips.to_vec(), cause };
-        let pool = self.common_pool(ips).map_err(not_allowed)?;
+        let (pool, places) = self.locate(ips).map_err(not_allowed)?;
         let state = &self.pools[pool];
         if let Some(refusal) = incompatibility(&state.pool, request) {
             return Err(AllocateError::NotCompatible { pool: state.pool.name.clone(), refusal });
         }
-        match ips {
-            [_] => {}
-            [a, b] if IpFamily::of(*a) != IpFamily::of(*b) => {}
-            _ => return Err(AllocateError::BadSet(ips.to_vec())),
-        }
+        let ips = Addresses::new(ips).ok_or_else(|| AllocateError::BadSet(ips.to_vec()))?;
         ips.iter().try_for_each(|&ip| self.ledger.check(request, ip))?;
-        Ok(pool)
+        Ok(Grant { pool, ips, places })
     }
 
-    fn common_pool(&self, ips: &[IpAddr]) -> Result<usize, NotAllowedCause> {
-        let mut common = None;
-        for &ip in ips {
-            let (pool, _) = self.prefixes.find(ip).ok_or(NotAllowedCause::NoPool)?;
-            if common.is_some_and(|common| common != pool) {
+    /// The position of the pool in which `ips` lie together, and the places of the first two.
+    fn locate(&self, ips: &[IpAddr]) -> Result<(usize, [Place; 2]), NotAllowedCause> {
+        let (&first, others) = ips.split_first().ok_or(NotAllowedCause::NoPool)?;
+        let (common, place) = self.prefixes.find(first).ok_or(NotAllowedCause::NoPool)?;
+        let mut places = [place; 2];
+        for (index, &ip) in others.iter().enumerate() {
+            let (pool, place) = self.prefixes.find(ip).ok_or(NotAllowedCause::NoPool)?;
+            if pool != common {
                 return Err(NotAllowedCause::SeveralPools);
             }
-            common = Some(pool);
+            if index == 0 {
+                places[1] = place;
+            }
         }
-        let common = common.ok_or(NotAllowedCause::NoPool)?;
         let pool = &self.pools[common].pool;
         if pool.avoid_buggy_ips && ips.iter().any(|&ip| is_buggy(ip)) {
             return Err(NotAllowedCause::Avoided(pool.name.clone()));
         }
-        Ok(common)
+        Ok((common, places))
     }
 
     /// The position of a pool in `pools`.
@@ -374,29 +381,24 @@ impl Allocator {
         self.pools.binary_search_by(|state| state.pool.name.as_str().cmp(name)).ok()
     }
 
-    fn replace(&mut self, request: &Request, pool: usize, ips: Vec<IpAddr>) -> &Allocation {
-        self.release(&request.service);
-        let pool = self.pools[pool].pool.name.clone();
-        let allocation = Allocation { pool, ips, ports: request.ports.clone(), key: request.key.clone() };
-        self.enter(&request.service, allocation)
+    fn replace(&mut self, request: &Request, grant: Grant) -> &Allocation {
+        self.take_back(request.hash(), &request.service);
+        self.enter(request, grant)
     }
 
     /// Writes down what a Service holds from now on; it must hold nothing before, and may hold this.
-    fn enter(&mut self, service: &ServiceKey, allocation: Allocation) -> &Allocation {
-        let mut owner = None;
-        for &ip in &allocation.ips {
-            let Some((pool, place)) = self.prefixes.find(ip) else { continue };
-            owner = Some(pool);
-            let state = &mut self.pools[pool];
-            if !self.ledger.is_occupied(ip) {
-                *state.in_use.of_mut(IpFamily::of(ip)) += 1;
+    fn enter(&mut self, request: &Request, grant: Grant) -> &Allocation {
+        let state = &mut self.pools[grant.pool];
+        state.services += 1;
+        let allocation = Allocation { pool: state.pool.name.clone(), ips: grant.ips, request: request.clone() };
+        let mut places = grant.places.iter();
+        self.ledger.enter(allocation, |first_holder| {
+            let Some(&place) = places.next() else { return };
+            if first_holder {
+                *state.in_use.of_mut(IpFamily::of(place.ip)) += 1;
                 state.take(place);
-                state.shared.insert(&allocation.key, place);
+                state.shared.insert(&request.key, place);
             }
-        }
-        if let Some(pool) = owner {
-            self.pools[pool].services += 1;
-        }
-        self.ledger.enter(service, allocation)
+        })
     }
 }

@@ -98,7 +98,7 @@ impl Assigner {
             (AssignmentState::Ignored, _) if reason == AssignReason::OtherClass => {
                 (service.recorded_pool().map(PoolName::from), Vec::new())
             }
-            (_, Some(held)) => (Some(held.pool.clone()), held.ips.clone()),
+            (_, Some(held)) => (Some(held.pool.clone()), held.ips.to_vec()),
             (_, None) => (None, Vec::new()),
         };
         let untouched = reason == AssignReason::OtherClass || reason == AssignReason::UnknownFamily;
@@ -222,7 +222,7 @@ impl Assigner {
 
     /// Keeps what the Service holds in memory, if it still may.
     fn keep_own(&mut self, service: &Service, family: ServiceFamily, request: &Request) -> bool {
-        let Some(held) = self.allocator.holding(&service.key).map(|held| held.ips.clone()) else { return false };
+        let Some(held) = self.allocator.holding(&service.key).map(|held| held.ips) else { return false };
         family_fits(family, &held, service)
             && !self.wants_other(service, &held)
             && self.allocator.assign(request, &held).is_ok()

@@ -6,7 +6,7 @@
 mod pools;
 
 use metallb_core::allocator::{
-    AllocateError, Allocator, FamilyDemand, NotAllowedCause, PoolCounters, Request, SharingKey,
+    AllocateError, Allocator, FamilyDemand, NotAllowedCause, PoolCounters, Request, SharingKey, Terms,
 };
 use metallb_core::config::spec::PoolSpec;
 use metallb_core::model::{IpFamily, Protocol, ServiceKey, ServicePort};
@@ -56,7 +56,7 @@ facts! {
         let mut first = sharing("s4", "sharing", "", 80);
         let ip = ips(&["1.2.3.3"]);
         assert!(allocator.assign(&first, &ip).is_ok());
-        first.key.sharing = "share".into();
+        change(&mut first, |terms| terms.key.sharing = "share".into());
         assert!(allocator.assign(&first, &ip).is_ok());
         for refused in [sharing("s3", "share", "", 80), sharing("s3", "other", "", 443), sharing("s3", "share", "b", 443)] {
             assert!(allocator.assign(&refused, &ip).is_err(), "{refused:?}");
@@ -65,11 +65,11 @@ facts! {
         assert_eq!(taken.to_string(), "port TCP/80 is already in use on \"1.2.3.3\"");
         let mut second = sharing("s3", "share", "", 443);
         assert!(allocator.assign(&second, &ip).is_ok());
-        second.ports = vec![ServicePort { protocol: Protocol::Udp, port: 53 }];
+        change(&mut second, |terms| terms.ports = vec![ServicePort { protocol: Protocol::Udp, port: 53 }]);
         assert!(allocator.assign(&second, &ip).is_ok());
-        second.key.sharing = "other".into();
+        change(&mut second, |terms| terms.key.sharing = "other".into());
         assert!(allocator.assign(&second, &ip).is_err());
-        second.key = SharingKey { sharing: "share".into(), backend: "app=x".into() };
+        change(&mut second, |terms| terms.key = SharingKey { sharing: "share".into(), backend: "app=x".into() });
         assert!(allocator.assign(&second, &ip).is_err());
     }
 
@@ -94,8 +94,8 @@ facts! {
         for (namespaces, team, namespace, label, served) in rows {
             let mut allocator = allocator(&[pinned(pool("test", &["1.2.3.4/30"]), 0, namespaces, team)]);
             let mut asker = ask("s");
-            asker.service = ServiceKey::new(namespace, "s");
-            asker.labels = label.map(|label| ("team".to_owned(), label.to_owned())).into_iter().collect();
+            change(&mut asker, |terms| terms.service = ServiceKey::new(namespace, "s"));
+            change(&mut asker, |terms| terms.labels = label.map(|label| ("team".to_owned(), label.to_owned())).into_iter().collect());
             let outcome = allocator.assign(&asker, &ips(&["1.2.3.4"])).cloned();
             assert_eq!(outcome.is_ok(), served, "{namespaces:?} {team:?} {namespace} {label:?}");
             assert_eq!(allocator.allocate(&asker).is_ok(), served);
@@ -252,5 +252,15 @@ fn demanding(name: &str, demand: FamilyDemand) -> Request {
 
 fn sharing(name: &str, sharing: &str, backend: &str, port: u16) -> Request {
     let key = SharingKey { sharing: sharing.into(), backend: backend.into() };
-    Request { ports: vec![ServicePort { protocol: Protocol::Tcp, port }], key, ..ask(name) }
+    let mut request = ask(name);
+    change(&mut request, |terms| {
+        (terms.key, terms.ports) = (key, vec![ServicePort { protocol: Protocol::Tcp, port }]);
+    });
+    request
+}
+
+fn change(request: &mut Request, change: impl FnOnce(&mut Terms)) {
+    let mut terms = Terms::clone(request);
+    change(&mut terms);
+    *request = terms.into();
 }

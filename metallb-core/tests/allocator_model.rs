@@ -6,7 +6,7 @@
 #[path = "support/naive.rs"]
 mod naive;
 
-use metallb_core::allocator::{AllocateError, Allocation, Allocator, FamilyDemand, Request, SharingKey};
+use metallb_core::allocator::{AllocateError, Allocation, Allocator, FamilyDemand, Request, SharingKey, Terms};
 use metallb_core::config::Config;
 use metallb_core::config::spec::{ObjectMeta, PoolSpec, Resources, ServiceAllocationSpec};
 use metallb_core::model::{Cluster, IpFamily, LabelSelector, Labels, Protocol, ServiceKey, ServicePort};
@@ -87,7 +87,11 @@ impl StateMachineTest for AllocatorTest {
     fn check_invariants(allocator: &Allocator, model: &Model) {
         for (index, service) in services().enumerate() {
             let held = allocator.holding(&service);
-            assert_eq!(held.map(|held| &held.ips), model.held.get(&index).map(|(_, ips)| ips), "{service}");
+            assert_eq!(
+                held.map(|held| held.ips.as_slice()),
+                model.held.get(&index).map(|(_, ips)| ips.as_slice()),
+                "{service}"
+            );
             let Some(held) = held else { continue };
             // I2 and I5: in exactly one live pool, which is the one it says, and none that the pool avoids.
             assert_eq!(allocator.pool_of(&held.ips).map(|pool| &pool.name), Some(&held.pool));
@@ -98,8 +102,11 @@ impl StateMachineTest for AllocatorTest {
                 assert!(allocator.holders_of(ip).any(|holder| *holder == service));
                 for other in allocator.holders_of(ip).filter(|&other| *other != service) {
                     let other = allocator.holding(other).unwrap();
-                    assert!(held.key.admits(&other.key));
-                    assert!(!held.ports.iter().any(|port| other.ports.contains(port)), "port twice on {ip}");
+                    assert!(held.request.key.admits(&other.request.key));
+                    assert!(
+                        !held.request.ports.iter().any(|port| other.request.ports.contains(port)),
+                        "port twice on {ip}"
+                    );
                 }
             }
         }
@@ -248,13 +255,13 @@ fn request(ask: &Ask) -> Request {
         1 => ServicePort { protocol: Protocol::Tcp, port: 443 },
         _ => ServicePort { protocol: Protocol::Udp, port: 80 },
     };
-    Request {
+    Request::from(Terms {
         service: key(ask.service),
         labels: labels(ask.red),
         ports: ask.ports.iter().map(port).collect(),
         key: SharingKey { sharing: ask.sharing.into(), backend: ask.backend.into() },
         demand: ask.demand,
-    }
+    })
 }
 
 fn labels(red: bool) -> Labels {
@@ -271,7 +278,7 @@ fn services() -> impl Iterator<Item = ServiceKey> {
 
 fn result(outcome: Result<&Allocation, AllocateError>) -> Verdict {
     match outcome {
-        Ok(held) => Ok((held.pool.to_string(), held.ips.clone())),
+        Ok(held) => Ok((held.pool.to_string(), held.ips.to_vec())),
         Err(error) => Err(match error {
             AllocateError::Exhausted { .. } | AllocateError::PoolExhausted { .. } => "exhausted",
             AllocateError::UnknownPool(_) => "unknown pool",

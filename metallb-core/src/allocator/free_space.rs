@@ -6,11 +6,13 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// Free addresses of one prefix.
+/// Free addresses of one prefix. Intervals of free places, first to last, are disjoint and never adjacent.
 #[derive(Clone, Debug)]
 pub(super) struct FreeSpace {
-    /// Intervals of free places, first to last, disjoint and never adjacent.
-    intervals: BTreeMap<u128, u128>,
+    /// The lowest interval, apart from the others: allocation works at its lower end, without a search.
+    lowest: Option<(u128, u128)>,
+    /// The others, first place to last.
+    others: BTreeMap<u128, u128>,
     numbering: Numbering,
 }
 
@@ -41,46 +43,87 @@ impl FreeSpace {
                 let last = if last & 0xff == 0xff { last - 1 } else { last };
                 let last = if last & 0xff == 0 { last.saturating_sub(2) } else { last };
                 if first > last {
-                    return Self { intervals: BTreeMap::new(), numbering };
+                    return Self { lowest: None, others: BTreeMap::new(), numbering };
                 }
                 (dense(first), dense(last))
             }
         };
-        Self { intervals: BTreeMap::from([(first, last)]), numbering }
+        Self { lowest: Some((first, last)), others: BTreeMap::new(), numbering }
     }
 
     /// The lowest free address.
     pub(super) fn lowest(&self) -> Option<IpAddr> {
-        self.intervals.first_key_value().map(|(&place, _)| self.address(place))
+        self.lowest.map(|(place, _)| self.address(place))
     }
 
     /// Whether nothing is free.
-    pub(super) fn is_empty(&self) -> bool {
-        self.intervals.is_empty()
+    pub(super) const fn is_empty(&self) -> bool {
+        self.lowest.is_none()
     }
 
     /// Takes an address; false when it was not free.
     pub(super) fn take(&mut self, ip: IpAddr) -> bool {
-        let Some(place) = self.place(ip) else { return false };
-        let Some((&first, &last)) = self.intervals.range(..=place).next_back() else { return false };
-        if last < place {
+        let (Some(place), Some((first, last))) = (self.place(ip), self.lowest) else { return false };
+        if place < first {
             return false;
         }
-        if first == place {
-            self.intervals.remove(&first);
-        } else {
-            self.intervals.insert(first, place - 1);
+        if place > last {
+            return self.take_from_others(place);
         }
-        if place < last {
-            self.intervals.insert(place + 1, last);
-        }
+        self.lowest = match (first < place, place < last) {
+            (true, true) => {
+                self.others.insert(place + 1, last);
+                Some((first, place - 1))
+            }
+            (true, false) => Some((first, place - 1)),
+            (false, true) => Some((place + 1, last)),
+            (false, false) => self.others.pop_first(),
+        };
         true
     }
 
     /// Gives an address back. One that is free already, or has no place here, changes nothing.
     pub(super) fn give_back(&mut self, ip: IpAddr) {
         let Some(place) = self.place(ip) else { return };
-        let before = self.intervals.range(..=place).next_back().map(|(&first, &last)| (first, last));
+        let Some((first, last)) = self.lowest else {
+            self.lowest = Some((place, place));
+            return;
+        };
+        if place < first {
+            if place + 1 == first {
+                self.lowest = Some((place, last));
+            } else {
+                self.others.insert(first, last);
+                self.lowest = Some((place, place));
+            }
+        } else if place > last {
+            if last + 1 == place {
+                let after = place.checked_add(1).and_then(|next| self.others.remove(&next));
+                self.lowest = Some((first, after.unwrap_or(place)));
+            } else {
+                self.give_back_to_others(place);
+            }
+        }
+    }
+
+    fn take_from_others(&mut self, place: u128) -> bool {
+        let Some((&first, &last)) = self.others.range(..=place).next_back() else { return false };
+        if last < place {
+            return false;
+        }
+        if first == place {
+            self.others.remove(&first);
+        } else {
+            self.others.insert(first, place - 1);
+        }
+        if place < last {
+            self.others.insert(place + 1, last);
+        }
+        true
+    }
+
+    fn give_back_to_others(&mut self, place: u128) {
+        let before = self.others.range(..=place).next_back().map(|(&first, &last)| (first, last));
         if before.is_some_and(|(_, last)| last >= place) {
             return;
         }
@@ -88,8 +131,8 @@ impl FreeSpace {
             Some((first, last)) if last + 1 == place => first,
             _ => place,
         };
-        let after = place.checked_add(1).and_then(|next| self.intervals.remove(&next));
-        self.intervals.insert(first, after.unwrap_or(place));
+        let after = place.checked_add(1).and_then(|next| self.others.remove(&next));
+        self.others.insert(first, after.unwrap_or(place));
     }
 
     fn place(&self, ip: IpAddr) -> Option<u128> {

@@ -1,27 +1,34 @@
 //! Who holds which address, on which ports.
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use hashbrown::HashTable;
 use rustc_hash::FxHashMap;
+use slab::Slab;
 
+use super::occupancy::{Occupancy, Occupant};
+use super::request::hash;
 use super::{AllocateError, Allocation, Request};
 use crate::model::{ServiceKey, ServicePort};
 
-/// The two directions of one relation: Service to addresses, address to Services.
+/// The two directions of one relation: Service to addresses, address to Services. Both end at a slot, so that a holder is
+/// written down once.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
-    holdings: FxHashMap<ServiceKey, Allocation>,
-    /// By [`number`]: an integer hashes in two steps, octets with their length in more.
-    occupants: FxHashMap<u128, Occupants>,
+    holders: Slab<Allocation>,
+    by_service: HashTable<Indexed>,
+    occupants: Occupancy,
+    /// The holders of each address that has several.
+    crowds: FxHashMap<IpAddr, Crowd>,
 }
 
-/// Nearly every address has one holder; only a shared one pays for sets.
-#[derive(Clone, Debug)]
-enum Occupants {
-    One(ServiceKey),
-    Many(Box<Crowd>),
+/// The slot of a holder, and half of the hash of its key: enough to tell nearly all others apart without looking at them, and
+/// to place it anew when the table grows.
+#[derive(Clone, Copy, Debug)]
+struct Indexed {
+    hash: u32,
+    slot: u32,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -37,52 +44,64 @@ enum Conflict<'a> {
 }
 
 impl Ledger {
+    /// What a Service holds.
     pub(super) fn holding(&self, service: &ServiceKey) -> Option<&Allocation> {
-        self.holdings.get(service)
+        self.find(hash(service), service)
+    }
+
+    /// What the asker holds.
+    pub(super) fn held_by(&self, request: &Request) -> Option<&Allocation> {
+        self.find(request.hash(), &request.service)
     }
 
     /// All holdings, in no particular order.
-    pub(super) fn into_holdings(self) -> impl Iterator<Item = (ServiceKey, Allocation)> {
-        self.holdings.into_iter()
+    pub(super) fn into_holdings(self) -> impl Iterator<Item = Allocation> {
+        self.holders.into_iter().map(|(_, allocation)| allocation)
     }
 
     pub(super) fn is_occupied(&self, ip: IpAddr) -> bool {
-        self.occupants.contains_key(&number(ip))
+        self.occupants.of(ip) != Occupant::Nobody
     }
 
     /// Who holds an address, in key order.
     pub(super) fn holders_of(&self, ip: IpAddr) -> impl Iterator<Item = &ServiceKey> {
-        let (one, many) = match self.occupants.get(&number(ip)) {
-            None => (None, None),
-            Some(Occupants::One(service)) => (Some(service), None),
-            Some(Occupants::Many(crowd)) => (None, Some(&crowd.services)),
+        let (one, many) = match self.occupants.of(ip) {
+            Occupant::Nobody => (None, None),
+            Occupant::One(slot) => (self.holders.get(slot as usize), None),
+            Occupant::Many => (None, self.crowds.get(&ip)),
         };
-        one.into_iter().chain(many.into_iter().flatten())
+        let one = one.map(|allocation| &allocation.request.service);
+        one.into_iter().chain(many.into_iter().flat_map(|crowd| &crowd.services))
     }
 
-    /// Writes down what a Service holds from now on; it must hold nothing before.
-    pub(super) fn enter(&mut self, service: &ServiceKey, allocation: Allocation) -> &Allocation {
+    /// Writes down what a Service holds from now on; it must hold nothing before. Says of each address whether it had no holder.
+    pub(super) fn enter(&mut self, allocation: Allocation, mut first_holder: impl FnMut(bool)) -> &Allocation {
+        let vacant = self.holders.vacant_key();
+        // There are never 2^32 Services.
+        let slot = vacant as u32;
         for &ip in &allocation.ips {
-            self.occupy(ip, service, &allocation.ports);
+            let before = self.occupants.set(ip, Occupant::One(slot));
+            first_holder(before == Occupant::Nobody);
+            if before != Occupant::Nobody {
+                self.join(ip, before, &allocation.request);
+            }
         }
-        self.holdings.entry(service.clone()).insert_entry(allocation).into_mut()
+        let indexed = Indexed { hash: half(allocation.request.hash()), slot };
+        self.by_service.insert_unique(spread(indexed.hash), indexed, |indexed| spread(indexed.hash));
+        self.holders.vacant_entry().insert(allocation)
     }
 
     /// Strikes out what a Service holds.
-    pub(super) fn strike(&mut self, service: &ServiceKey) -> Option<Allocation> {
-        let allocation = self.holdings.remove(service)?;
+    pub(super) fn strike(&mut self, hash: u64, service: &ServiceKey) -> Option<Allocation> {
+        let (hash, holders) = (half(hash), &self.holders);
+        let is_it = |indexed: &Indexed| indexed.hash == hash && is_of(holders, indexed.slot, service);
+        let (found, _) = self.by_service.find_entry(spread(hash), is_it).ok()?.remove();
+        let allocation = self.holders.try_remove(found.slot as usize)?;
         for &ip in &allocation.ips {
-            let emptied = match self.occupants.get_mut(&number(ip)) {
-                None => false,
-                Some(Occupants::One(holder)) => holder == service,
-                Some(Occupants::Many(crowd)) => {
-                    crowd.services.remove(service);
-                    crowd.ports.retain(|_, holder| holder != service);
-                    crowd.services.is_empty()
-                }
-            };
-            if emptied {
-                self.occupants.remove(&number(ip));
+            match self.occupants.of(ip) {
+                Occupant::Nobody => {}
+                Occupant::One(_) => self.occupants.clear(ip),
+                Occupant::Many => self.part(ip, service),
             }
         }
         Some(allocation)
@@ -106,55 +125,81 @@ impl Ledger {
     }
 
     fn conflict(&self, request: &Request, ip: IpAddr) -> Option<Conflict<'_>> {
-        // All holders of one address have one key, so any of them speaks for all.
-        let other = self.holders_of(ip).find(|&holder| *holder != request.service)?;
-        let held = self.holdings.get(other)?;
-        if !held.key.admits(&request.key) {
-            return Some(Conflict::Key);
-        }
-        match self.occupants.get(&number(ip))? {
-            Occupants::One(holder) => {
+        match self.occupants.of(ip) {
+            Occupant::Nobody => None,
+            Occupant::One(slot) => {
+                let held = &self.holders.get(slot as usize)?.request;
+                if held.service == request.service {
+                    return None;
+                }
+                if !held.key.admits(&request.key) {
+                    return Some(Conflict::Key);
+                }
                 let port = request.ports.iter().find(|port| held.ports.contains(port))?;
-                Some(Conflict::Port(*port, holder))
+                Some(Conflict::Port(*port, &held.service))
             }
-            Occupants::Many(crowd) => request.ports.iter().find_map(|port| {
-                let holder = crowd.ports.get(port).filter(|&holder| *holder != request.service)?;
-                Some(Conflict::Port(*port, holder))
-            }),
+            Occupant::Many => {
+                let crowd = self.crowds.get(&ip)?;
+                // All holders of one address have one key, so any of them speaks for all.
+                let other = crowd.services.iter().find(|&holder| *holder != request.service)?;
+                if !self.holding(other)?.request.key.admits(&request.key) {
+                    return Some(Conflict::Key);
+                }
+                request.ports.iter().find_map(|port| {
+                    let holder = crowd.ports.get(port).filter(|&holder| *holder != request.service)?;
+                    Some(Conflict::Port(*port, holder))
+                })
+            }
         }
     }
 
-    fn occupy(&mut self, ip: IpAddr, service: &ServiceKey, ports: &[ServicePort]) {
-        match self.occupants.entry(number(ip)) {
-            Entry::Vacant(vacant) => {
-                vacant.insert(Occupants::One(service.clone()));
-            }
-            Entry::Occupied(mut occupied) => {
-                let occupants = occupied.get_mut();
-                if let Occupants::One(first) = occupants {
-                    let mut crowd = Crowd::default();
-                    crowd.add(first, self.holdings.get(first).map_or(&[], |held| &held.ports));
-                    *occupants = Occupants::Many(Box::new(crowd));
-                }
-                if let Occupants::Many(crowd) = occupants {
-                    crowd.add(service, ports);
-                }
-            }
+    /// Puts a Service on an address that others hold, of whom `before` tells.
+    fn join(&mut self, ip: IpAddr, before: Occupant, request: &Request) {
+        self.occupants.set(ip, Occupant::Many);
+        let crowd = self.crowds.entry(ip).or_default();
+        if let Occupant::One(slot) = before
+            && let Some(first) = self.holders.get(slot as usize)
+        {
+            crowd.add(&first.request);
         }
+        crowd.add(request);
+    }
+
+    /// Takes a Service off an address that others hold too.
+    fn part(&mut self, ip: IpAddr, service: &ServiceKey) {
+        let Some(crowd) = self.crowds.get_mut(&ip) else { return };
+        crowd.services.remove(service);
+        crowd.ports.retain(|_, holder| holder != service);
+        if crowd.services.is_empty() {
+            self.crowds.remove(&ip);
+            self.occupants.clear(ip);
+        }
+    }
+
+    fn find(&self, hash: u64, service: &ServiceKey) -> Option<&Allocation> {
+        let hash = half(hash);
+        let is_it = |indexed: &Indexed| indexed.hash == hash && is_of(&self.holders, indexed.slot, service);
+        let found = self.by_service.find(spread(hash), is_it)?;
+        self.holders.get(found.slot as usize)
     }
 }
 
 impl Crowd {
-    fn add(&mut self, service: &ServiceKey, ports: &[ServicePort]) {
-        self.services.insert(service.clone());
-        self.ports.extend(ports.iter().map(|&port| (port, service.clone())));
+    fn add(&mut self, request: &Request) {
+        self.services.insert(request.service.clone());
+        self.ports.extend(request.ports.iter().map(|&port| (port, request.service.clone())));
     }
 }
 
-/// An address as an integer. No IPv6 address that is in use maps an IPv4 one, so none collides.
-const fn number(ip: IpAddr) -> u128 {
-    match ip {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(v6) => v6.to_bits(),
-    }
+fn is_of(holders: &Slab<Allocation>, slot: u32, service: &ServiceKey) -> bool {
+    holders.get(slot as usize).is_some_and(|held| held.request.service == *service)
+}
+
+const fn half(hash: u64) -> u32 {
+    (hash ^ hash >> 32) as u32
+}
+
+/// The table wants its bits at both ends of 64.
+const fn spread(hash: u32) -> u64 {
+    (hash as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

@@ -4,8 +4,6 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
-
 use super::free_space::FreeSpace;
 use super::sharing::SharingIndex;
 use crate::config::Pool;
@@ -116,27 +114,31 @@ pub(super) struct PrefixTable(Vec<PrefixOwner>);
 
 #[derive(Clone, Debug)]
 struct PrefixOwner {
-    net: IpNet,
+    first: IpAddr,
+    last: IpAddr,
     pool: usize,
     index: u32,
 }
 
 impl PrefixTable {
     pub(super) fn new(pools: &[PoolState]) -> Self {
-        let mut owners: Vec<PrefixOwner> = pools
-            .iter()
-            .enumerate()
-            .flat_map(|(pool, state)| (0..).zip(state.pool.prefixes()).map(move |(index, &net)| (pool, index, net)))
-            .map(|(pool, index, net)| PrefixOwner { net, pool, index })
-            .collect();
-        owners.sort_by_key(|owner| owner.net.network());
+        let prefixes = pools.iter().enumerate().flat_map(|(pool, state)| {
+            (0..).zip(state.pool.prefixes()).map(move |(index, net)| PrefixOwner {
+                first: net.network(),
+                last: net.broadcast(),
+                pool,
+                index,
+            })
+        });
+        let mut owners: Vec<PrefixOwner> = prefixes.collect();
+        owners.sort_by_key(|owner| owner.first);
         Self(owners)
     }
 
     /// The pool, by position, that an address belongs to, and its place there.
     pub(super) fn find(&self, ip: IpAddr) -> Option<(usize, Place)> {
-        let after = self.0.partition_point(|owner| owner.net.network() <= ip);
-        let owner = self.0.get(after.checked_sub(1)?).filter(|owner| owner.net.contains(&ip))?;
+        let after = self.0.partition_point(|owner| owner.first <= ip);
+        let owner = self.0.get(after.checked_sub(1)?).filter(|owner| ip <= owner.last)?;
         Some((owner.pool, Place::new(owner.index, ip)))
     }
 }

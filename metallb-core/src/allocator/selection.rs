@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::pool_state::PoolState;
-use super::{AllocateError, Allocation, Allocator, FamilyDemand, Request};
+use super::pool_state::{Place, PoolState};
+use super::{Addresses, AllocateError, Allocation, Allocator, FamilyDemand, Grant, Request};
 use crate::config::{Pool, any_matches};
 use crate::model::{IpFamily, PoolName};
 
@@ -132,16 +132,16 @@ impl PoolOrder {
 impl Allocator {
     /// Addresses by automatic allocation: from pools pinned to the Service, then from the others. Each of the two lists is
     /// exhausted, single addresses for `PreferBoth` included, before the next.
-    pub(super) fn find_anywhere(&self, request: &Request) -> Result<(usize, Vec<IpAddr>), AllocateError> {
+    pub(super) fn find_anywhere(&self, request: &Request) -> Result<Grant, AllocateError> {
         let pinned = self.order.pinned.iter().copied();
         let pinned = pinned.filter(|&position| incompatibility(&self.pools[position].pool, request).is_none());
         self.first_fitting(pinned, request)
             .or_else(|| self.first_fitting(self.order.open.iter().copied(), request))
-            .ok_or_else(|| AllocateError::Exhausted { verdicts: self.verdicts(request) })
+            .ok_or_else(|| AllocateError::Exhausted { verdicts: self.verdicts_before(request, |_| false) })
     }
 
     /// Addresses from the pool that the Service asks for.
-    pub(super) fn find_from(&self, request: &Request, name: &str) -> Result<(usize, Vec<IpAddr>), AllocateError> {
+    pub(super) fn find_from(&self, request: &Request, name: &str) -> Result<Grant, AllocateError> {
         let position = self.position(name).ok_or_else(|| AllocateError::UnknownPool(name.to_owned()))?;
         let state = &self.pools[position];
         let pool = || state.pool.name.clone();
@@ -154,10 +154,36 @@ impl Allocator {
         })
     }
 
+    /// The address of the family that the asker lacks, in addition to the one it has.
+    pub(super) fn find_family(&self, request: &Request) -> Result<Grant, AllocateError> {
+        let Some(held) = self.ledger.held_by(request) else {
+            return Err(AllocateError::BadSet(Vec::new()));
+        };
+        let (missing, demand) = match held.ips[..] {
+            [IpAddr::V4(_)] => (IpFamily::V6, FamilyDemand::V6),
+            [IpAddr::V6(_)] => (IpFamily::V4, FamilyDemand::V4),
+            _ => return Err(AllocateError::BadSet(held.ips.to_vec())),
+        };
+        let has = self.check(request, &held.ips)?;
+        let state = &self.pools[has.pool];
+        match self.lowest_usable(state, missing, request, None) {
+            Some(found) => Ok(Grant::pair(has.pool, has.places[0], found)),
+            None => {
+                let refusal = shortage(state, demand, request);
+                Err(AllocateError::PoolExhausted { pool: state.pool.name.clone(), demand, refusal })
+            }
+        }
+    }
+
     /// The pools that automatic allocation would refuse now, in the order in which it looks at them, and why. Pools behind the
     /// one that it would choose are left out.
     #[must_use]
     pub fn verdicts(&self, request: &Request) -> Vec<PoolVerdict> {
+        self.verdicts_before(request, |position| self.first_fitting(std::iter::once(position), request).is_some())
+    }
+
+    /// The verdicts on all pools before the first one that serves.
+    fn verdicts_before(&self, request: &Request, serves: impl Fn(usize) -> bool) -> Vec<PoolVerdict> {
         let mut verdicts = Vec::with_capacity(self.pools.len());
         for &position in self.order.pinned.iter().chain(&self.order.open).chain(&self.order.manual) {
             let state = &self.pools[position];
@@ -165,7 +191,7 @@ impl Allocator {
                 PoolRefusal::NotAutoAssigned
             } else if let Some(refusal) = incompatibility(&state.pool, request) {
                 refusal
-            } else if self.first_fitting(std::iter::once(position), request).is_some() {
+            } else if serves(position) {
                 break;
             } else {
                 shortage(state, request.demand, request)
@@ -183,7 +209,7 @@ impl Allocator {
         family: IpFamily,
         request: &Request,
         own: Option<&Allocation>,
-    ) -> Option<IpAddr> {
+    ) -> Option<Place> {
         let own = own.into_iter().filter(|held| held.pool == state.pool.name).flat_map(|held| &held.ips);
         let own = own
             .filter(|&&ip| IpFamily::of(ip) == family && self.may_hold(request, ip))
@@ -194,36 +220,32 @@ impl Allocator {
             .candidates(&request.key, family)
             .take_while(|&place| free.is_none_or(|free| place < free))
             .find(|place| self.may_hold(request, place.ip));
-        shared.or(free).map(|place| place.ip)
+        shared.or(free)
     }
 
     /// Whether nobody who holds an address keeps the asker from it.
     fn may_hold(&self, request: &Request, ip: IpAddr) -> bool {
-        self.blocker_of(ip).is_none() && self.ledger.admits(request, ip)
+        !self.is_blocked(ip) && self.ledger.admits(request, ip)
     }
 
     /// The choice by family (contract §3.4) among pools that serve the asker.
-    fn first_fitting(
-        &self,
-        candidates: impl Iterator<Item = usize>,
-        request: &Request,
-    ) -> Option<(usize, Vec<IpAddr>)> {
-        let own = self.ledger.holding(&request.service);
-        let mut singles: [Option<(usize, IpAddr)>; 2] = [None, None];
+    fn first_fitting(&self, candidates: impl Iterator<Item = usize>, request: &Request) -> Option<Grant> {
+        let own = self.ledger.held_by(request);
+        let mut singles: [Option<(usize, Place)>; 2] = [None, None];
         for position in candidates {
             let one = |family| self.lowest_usable(&self.pools[position], family, request, own);
             let found = match request.demand {
-                FamilyDemand::V4 => one(IpFamily::V4).map(|ip| vec![ip]),
-                FamilyDemand::V6 => one(IpFamily::V6).map(|ip| vec![ip]),
+                FamilyDemand::V4 => one(IpFamily::V4).map(|place| Grant::one(position, place)),
+                FamilyDemand::V6 => one(IpFamily::V6).map(|place| Grant::one(position, place)),
                 FamilyDemand::Both | FamilyDemand::PreferBoth { .. } => {
                     let (v4, v6) = (one(IpFamily::V4), one(IpFamily::V6));
-                    singles[0] = singles[0].or(v4.map(|ip| (position, ip)));
-                    singles[1] = singles[1].or(v6.map(|ip| (position, ip)));
-                    v4.zip(v6).map(|(v4, v6)| vec![v4, v6])
+                    singles[0] = singles[0].or(v4.map(|place| (position, place)));
+                    singles[1] = singles[1].or(v6.map(|place| (position, place)));
+                    v4.zip(v6).map(|(v4, v6)| Grant::pair(position, v4, v6))
                 }
             };
-            if let Some(ips) = found {
-                return Some((position, ips));
+            if found.is_some() {
+                return found;
             }
         }
         let FamilyDemand::PreferBoth { first } = request.demand else { return None };
@@ -232,6 +254,17 @@ impl Allocator {
             IpFamily::V4 => v4.or(v6),
             IpFamily::V6 => v6.or(v4),
         };
-        single.map(|(position, ip)| (position, vec![ip]))
+        single.map(|(position, place)| Grant::one(position, place))
+    }
+}
+
+impl Grant {
+    const fn one(pool: usize, place: Place) -> Self {
+        Self { pool, ips: Addresses::one(place.ip), places: [place; 2] }
+    }
+
+    /// Two places of different families.
+    const fn pair(pool: usize, first: Place, second: Place) -> Self {
+        Self { pool, ips: Addresses::pair(first.ip, second.ip), places: [first, second] }
     }
 }

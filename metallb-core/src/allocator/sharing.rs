@@ -23,13 +23,13 @@ impl SharingKey {
     pub fn of(service: &Service) -> Self {
         let sharing = service.annotation(AnnotationKey::AllowSharedIp).unwrap_or_default();
         let backend = match service.traffic_policy {
-            TrafficPolicy::Cluster => String::new(),
+            TrafficPolicy::Cluster => Arc::default(),
             TrafficPolicy::Local => {
                 let pairs: Vec<String> = service.selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
-                pairs.join(",")
+                pairs.join(",").into()
             }
         };
-        Self { sharing: sharing.into(), backend: backend.into() }
+        Self { sharing: if sharing.is_empty() { Arc::default() } else { sharing.into() }, backend }
     }
 
     /// Whether it shares at all.
