@@ -57,7 +57,9 @@ fn next(c: &mut Criterion<CpuTime>) {
     let asker = request("asker", FamilyDemand::V4);
 
     let mut allocator_16 = allocator(&["10.0.0.0/16"]);
-    many[..65_535].iter().for_each(|request| drop(allocator_16.allocate(request).unwrap().ips.clone()));
+    for request in &many[..65_535] {
+        allocator_16.allocate(request).unwrap();
+    }
     group.bench_function("ours, last of a /16", |b| b.iter(|| take_and_return(&mut allocator_16, &asker)));
 
     // Every second address is taken: as fragmented as free space can be.
