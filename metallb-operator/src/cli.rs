@@ -38,7 +38,7 @@ enum Command {
     Speaker(speaker::SpeakerArgs),
     /// Do both from a directory of manifests, without Kubernetes
     Standalone(standalone::StandaloneArgs),
-    /// Show what a running standalone, speaker or controller does
+    /// Show what a running standalone or speaker does
     Status(status::StatusArgs),
     /// Turn the ConfigMap of MetalLB before 0.13 into the objects that replaced it
     ConvertConfig(convert_config::ConvertConfigArgs),

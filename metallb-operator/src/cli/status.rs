@@ -1,4 +1,4 @@
-//! `metallb status`: what a running standalone, speaker or controller does, from its `/status` endpoint or a state file.
+//! `metallb status`: what a running standalone or speaker does, from its `/status` endpoint or a state file.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -101,6 +101,9 @@ fn fetch(url: &Uri) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
 
 /// Shows what the processes have in common: each leaves out what it does not know.
 fn table(status: &Value, paint: Paint) -> String {
+    if status.is_null() {
+        return "The process there has no status to show yet, or is a controller: its status is that of the Services.\n".to_owned();
+    }
     let node = status["node"].as_str().unwrap_or("this node");
     let mut text = String::new();
     let list = |name: &str| status[name].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -169,3 +172,26 @@ fn joined(list: &Value) -> String {
 
 /// A process that does not answer so long will not.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn speaker_is_shown_by_service_with_its_sessions_and_a_controller_is_not_taken_for_one() {
+        let status = serde_json::json!({
+            "node": "node-a", "l2": ["default/web"], "bgp": ["default/web", "shop/db"], "problems": ["pool a: empty"],
+            "peers": [{"name": "tor", "state": "Established", "uptimeSeconds": 7, "routes": 2, "lastDown": null}],
+        });
+        let text = table(&status, Paint::PLAIN);
+        for line in [
+            "default/web  answered by node-a  advertised",
+            "shop/db      -                   advertised",
+            "tor   Established  7           2       -",
+            "  pool a: empty",
+        ] {
+            assert!(text.contains(line), "{line} is missing in:\n{text}");
+        }
+        assert!(table(&Value::Null, Paint::PLAIN).contains("controller"));
+    }
+}
