@@ -7,7 +7,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metallb_bgp::io::{Endpoint, PeerConfig, Speaker};
+use metallb_bgp::io::{Distance, Endpoint, PeerConfig, Speaker};
 use metallb_bgp::session::{RemoteAsn, SessionConfig};
 use metallb_bgp::types::{Asn, Attributes, Family};
 
@@ -20,8 +20,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         families: vec![Family::Ipv4, Family::Ipv6],
         ..SessionConfig::new(Asn(asn), RemoteAsn::External)
     };
-    let endpoint = Endpoint { address, source: None, ttl: None, password: None, device: None };
-    let config = PeerConfig { session, endpoint, router_id: None, fallback_router_id: [192, 0, 2, 1].into() };
+    let endpoint = Endpoint::new(address, Distance::Routed);
+    let config =
+        PeerConfig { session, endpoint, router_id: None, fallback_router_id: [192, 0, 2, 1].into(), bfd: None };
 
     let (events, mut happened) = tokio::sync::mpsc::channel(16);
     let mut speaker = Speaker::new(events, std::process::id().into());

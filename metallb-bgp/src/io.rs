@@ -1,13 +1,16 @@
 //! Sockets and the tasks that drive sessions: one task per peer, so that one peer's trouble never delays another.
 #![expect(clippy::disallowed_methods, reason = "this is where the engines get their time from")]
 
+mod addresses;
 pub mod bfd_udp;
 mod config;
 mod connector;
+mod discovery;
 mod driver;
+mod path_watch;
 mod sockopt;
 mod speaker;
 
-pub use config::{Endpoint, PeerConfig};
+pub use config::{BfdConfig, Distance, Endpoint, PeerConfig, Router};
 pub use driver::{PeerEvent, PeerSnapshot};
-pub use speaker::Speaker;
+pub use speaker::{Observer, Speaker};

@@ -11,6 +11,7 @@
 #![deny(unsafe_code)]
 
 pub mod bfd;
+pub mod discovery;
 #[cfg(feature = "io")]
 pub mod io;
 pub mod peer;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use metallb_bgp::io::{Endpoint, PeerConfig, Speaker};
+use metallb_bgp::io::{Distance, Endpoint, PeerConfig, Speaker};
 use metallb_bgp::session::{Mode, RemoteAsn, SessionConfig, State};
 use metallb_bgp::types::{Asn, Attributes};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -23,9 +23,10 @@ const KEEPALIVE: u8 = 4;
 fn config(address: SocketAddr) -> PeerConfig {
     PeerConfig {
         session: SessionConfig::new(Asn(7776), RemoteAsn::Number(Asn(65001))),
-        endpoint: Endpoint { address, source: None, ttl: None, password: None, device: None },
+        endpoint: Endpoint::new(address, Distance::Routed),
         router_id: Some([172, 16, 1, 11].into()),
         fallback_router_id: [192, 0, 2, 1].into(),
+        bfd: None,
     }
 }
 

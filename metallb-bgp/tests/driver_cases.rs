@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cases::{Case, cases, hex, message};
-use metallb_bgp::io::{Endpoint, PeerConfig, Speaker};
+use metallb_bgp::io::{Distance, Endpoint, PeerConfig, Speaker};
 use metallb_bgp::session::{RemoteAsn, SessionConfig};
 use metallb_bgp::types::Family;
 use metallb_bgp::wire::DecodeContext;
@@ -103,9 +103,10 @@ fn speaker(context: &DecodeContext, address: SocketAddr) -> Speaker {
             extended_messages: context.extended_messages,
             ..SessionConfig::new(context.local_asn, RemoteAsn::Number(context.remote_asn))
         },
-        endpoint: Endpoint { address, source: None, ttl: None, password: None, device: None },
+        endpoint: Endpoint::new(address, Distance::Routed),
         router_id: Some([172, 16, 1, 11].into()),
         fallback_router_id: [192, 0, 2, 1].into(),
+        bfd: None,
     };
     let (events, _) = mpsc::channel(16);
     let mut speaker = Speaker::new(events, 1);

@@ -18,12 +18,12 @@ use metallb_core::model::{Cluster, NodeName, PeerName, Service, ServiceKey, Serv
 use metallb_core::routes::{Route, merge, routes};
 use metallb_l2::interface::Scope;
 use metallb_l2::io::{Driver, InterfaceFilter, StartError};
-use serde::Serialize;
 use tokio::sync::mpsc;
 
 use self::assigned::Assigned;
+pub use self::peers::{BfdPeerStatus, NegotiatedStatus, PeerStatus};
 use crate::conductor::{self, Conductor, ConductorError};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, PeerCollector};
 
 /// What this process is and may do.
 #[derive(Clone)]
@@ -45,6 +45,7 @@ pub struct Announcer {
     conductor: Option<Conductor>,
     l2: Driver,
     bgp: Speaker,
+    peer_series: Option<PeerCollector>,
     metrics: Metrics,
     announced: Announced,
     /// What this node answers for on L2.
@@ -94,22 +95,6 @@ pub enum TransitionKind {
     Failed(IpAddr),
 }
 
-/// A peer, for `/status`.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PeerStatus {
-    /// `metadata.name`
-    pub name: String,
-    /// State of the session.
-    pub state: String,
-    /// Seconds since it is established.
-    pub uptime_seconds: Option<u64>,
-    /// Routes that the peer was told.
-    pub routes: usize,
-    /// Why it ended last.
-    pub last_down: Option<String>,
-}
-
 impl Announcer {
     /// Opens the sockets. BGP events go to `events`. Must be called inside a tokio runtime.
     ///
@@ -124,9 +109,15 @@ impl Announcer {
     ) -> Result<Self, StartError> {
         let l2 = Driver::start(filter, seed)?;
         let bgp = Speaker::new(events, seed);
+        let peer_series = PeerCollector::new(bgp.observer())
+            .inspect_err(|error| tracing::error!(%error, "sessions have no metrics"))
+            .ok();
+        if let Some(series) = &peer_series {
+            metrics.register(series.clone());
+        }
         let (announced, addresses, assigned) = (Announced::default(), BTreeMap::new(), Assigned::default());
         let given_up = BTreeSet::new();
-        Ok(Self { identity, conductor: None, l2, bgp, metrics, announced, addresses, assigned, given_up })
+        Ok(Self { identity, conductor: None, l2, bgp, peer_series, metrics, announced, addresses, assigned, given_up })
     }
 
     /// Gossips from now on: who lives is what the speakers tell each other. Nothing is announced on L2 until it is known who is
@@ -272,18 +263,11 @@ impl Announcer {
     /// Where the peers stand.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerStatus> {
-        let status = |(name, peer): (Arc<str>, metallb_bgp::io::PeerSnapshot)| PeerStatus {
-            name: name.to_string(),
-            state: peer.state.to_string(),
-            uptime_seconds: peer.uptime.map(|uptime| uptime.as_secs()),
-            routes: peer.routes_told,
-            last_down: peer.last_down,
-        };
-        self.bgp.snapshot().into_iter().map(status).collect()
+        self.bgp.snapshot().into_iter().map(|(name, peer)| PeerStatus::new(&name, peer)).collect()
     }
 
     /// Copies the engines' counters into the metrics.
-    pub fn refresh_metrics(&self, config: &Config) {
+    pub fn refresh_metrics(&self) {
         let counters = self.l2.handle().counters();
         let series = &self.metrics.speaker;
         for (values, metric) in [
@@ -327,21 +311,6 @@ impl Announcer {
         for (reason, value) in &counters.dropped {
             raise(&series.l2_dropped.with_label_values(&[reason.to_string()]), *value);
         }
-        let snapshot = self.bgp.snapshot();
-        series.bgp_session_up.reset();
-        series.bgp_announced_prefixes.reset();
-        series.bgp_pending_prefixes.reset();
-        for (name, peer) in snapshot {
-            let Some(configured) = config.peers.get(&*name) else { continue };
-            let label = [configured.metric_label()];
-            let up = peer.state == metallb_bgp::session::State::Established;
-            let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-            series.bgp_session_up.with_label_values(&label).set(up.into());
-            series.bgp_announced_prefixes.with_label_values(&label).set(count(peer.routes_told));
-            let pending = if up { peer.routes_wanted.saturating_sub(peer.routes_told) } else { peer.routes_wanted };
-            series.bgp_pending_prefixes.with_label_values(&label).set(count(pending));
-            raise(&series.bgp_updates.with_label_values(&label), peer.counters.updates_sent);
-        }
     }
 
     /// Conflicts that were seen since the last call, in words.
@@ -376,6 +345,9 @@ impl Announcer {
     ) -> Vec<Transition> {
         let peers = me.map(|me| peers::configs(config, me)).unwrap_or_default();
         let names: Vec<Arc<str>> = peers.keys().cloned().collect();
+        if let Some(series) = &self.peer_series {
+            series.set_peers(config.peers.values().filter(|peer| peers.contains_key(peer.name.as_str())));
+        }
         self.bgp.set_peers(peers);
         for name in names {
             let wanted = offered.get(&*name).into_iter().flat_map(BTreeMap::values);

@@ -3,12 +3,16 @@
 //! `metallb_layer2_requests_received` is a counter without the `_total` suffix and several gauges carry it: names are
 //! API here, so the registry must not correct them.
 
+mod peers;
+
 use metallb_core::allocator::PoolCounters;
 use prometheus::core::Collector;
 use prometheus::{
     Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
+
+pub use self::peers::PeerCollector;
 
 /// Every series the process exports, registered once.
 #[derive(Clone, Debug)]
@@ -92,14 +96,6 @@ pub struct SpeakerMetrics {
     pub l2_dropped: IntCounterVec,
     /// Foreign hosts seen using an address of ours; label `ip`.
     pub l2_conflicts: IntCounterVec,
-    /// 1 while a session is established; label `peer`.
-    pub bgp_session_up: IntGaugeVec,
-    /// Prefixes that a peer was told; label `peer`.
-    pub bgp_announced_prefixes: IntGaugeVec,
-    /// Prefixes that a peer should be told and was not yet; label `peer`.
-    pub bgp_pending_prefixes: IntGaugeVec,
-    /// UPDATE messages sent; label `peer`.
-    pub bgp_updates: IntCounterVec,
 }
 
 impl Metrics {
@@ -148,7 +144,6 @@ impl Metrics {
             ),
         };
         let ip = |name: &str, help: &str| counter_vec(&registry, name, help, &["ip"]);
-        let peer = |name: &str, help: &str| gauge_vec(&registry, name, help, &["peer"]);
         let speaker = SpeakerMetrics {
             announced: gauge_vec(
                 &registry,
@@ -171,21 +166,6 @@ impl Metrics {
             l2_conflicts: ip(
                 "metallb_layer2_conflicts_total",
                 "Number of times another host was seen using an IP that this node announces",
-            ),
-            bgp_session_up: peer("metallb_bgp_session_up", "BGP session state (1 is up, 0 is down)"),
-            bgp_announced_prefixes: peer(
-                "metallb_bgp_announced_prefixes_total",
-                "Number of prefixes currently being advertised on the BGP session",
-            ),
-            bgp_pending_prefixes: peer(
-                "metallb_bgp_pending_prefixes_total",
-                "Number of prefixes that should be advertised on the BGP session",
-            ),
-            bgp_updates: counter_vec(
-                &registry,
-                "metallb_bgp_updates_total",
-                "Number of BGP UPDATE messages sent",
-                &["peer"],
             ),
         };
         let membership = MembershipMetrics {

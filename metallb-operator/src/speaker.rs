@@ -231,7 +231,7 @@ impl Speaker {
     }
 
     fn refresh(&self) {
-        self.announcer.refresh_metrics(&self.config);
+        self.announcer.refresh_metrics();
         for (ip, text) in self.announcer.take_conflicts() {
             tracing::warn!(%ip, event = "addressConflict", "{text}");
             let holders = self

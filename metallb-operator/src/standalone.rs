@@ -321,7 +321,7 @@ impl Standalone {
     }
 
     fn refresh(&mut self) {
-        self.announcer.refresh_metrics(&self.config);
+        self.announcer.refresh_metrics();
         for (ip, text) in self.announcer.take_conflicts() {
             tracing::warn!(%ip, event = "addressConflict", "{text}");
         }

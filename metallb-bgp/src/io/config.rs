@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use crate::bfd::{Hops, Profile};
 use crate::session::{ConfigChange, SessionConfig};
 use crate::types::RouterId;
 
@@ -16,21 +17,63 @@ pub struct PeerConfig {
     pub router_id: Option<Ipv4Addr>,
     /// The identifier of a host without any IPv4 address.
     pub fallback_router_id: Ipv4Addr,
+    /// Watch the path by BFD: the session ends when the path does.
+    pub bfd: Option<BfdConfig>,
 }
 
 /// Where a router is and how packets get there.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Endpoint {
-    /// Address and port.
-    pub address: SocketAddr,
+    /// Which router.
+    pub router: Router,
     /// The address to connect from; left to the kernel where it is not given, or is not on this host.
     pub source: Option<IpAddr>,
-    /// Time to live; `None` leaves the default. 1 keeps a session with a direct neighbour direct.
-    pub ttl: Option<u8>,
+    /// How far packets may go.
+    pub distance: Distance,
     /// TCP MD5 password, at most 80 bytes.
     pub password: Option<Vec<u8>>,
     /// The device to bind to, for a VRF.
     pub device: Option<String>,
+}
+
+/// A router by address, or by the link that it is on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Router {
+    /// At an address and port.
+    At(SocketAddr),
+    /// The one that advertises itself on an interface: unnumbered. Needs `CAP_NET_RAW`.
+    Behind {
+        /// The interface.
+        interface: String,
+        /// The port to connect to.
+        port: u16,
+    },
+}
+
+/// How far a router may be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Distance {
+    /// It is a direct neighbour, and packets must not get further.
+    Direct,
+    /// As many hops as it takes.
+    Routed,
+}
+
+/// How a path is watched.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct BfdConfig {
+    /// Timers and modes.
+    pub profile: Profile,
+    /// How far the router is; where it is not given, what the addresses of this host tell.
+    pub hops: Option<Hops>,
+}
+
+impl Endpoint {
+    /// A direct or distant router at an address, with nothing else asked for.
+    #[must_use]
+    pub const fn new(address: SocketAddr, distance: Distance) -> Self {
+        Self { router: Router::At(address), source: None, distance, password: None, device: None }
+    }
 }
 
 impl PeerConfig {
@@ -43,7 +86,9 @@ impl PeerConfig {
         if !same_id || self.endpoint != other.endpoint {
             return ConfigChange::Restart;
         }
-        self.session.change_to(&other.session)
+        // BFD is a session of its own, which follows a change while BGP goes on.
+        let bfd = if self.bfd == other.bfd { ConfigChange::None } else { ConfigChange::Soft };
+        self.session.change_to(&other.session).max(bfd)
     }
 
     /// The identifier to show on a connection whose local IPv4 address is `local`.
@@ -63,15 +108,10 @@ mod tests {
     fn config() -> PeerConfig {
         PeerConfig {
             session: SessionConfig::new(Asn(7776), RemoteAsn::Number(Asn(7675))),
-            endpoint: Endpoint {
-                address: "172.16.1.254:179".parse().unwrap(),
-                source: None,
-                ttl: Some(1),
-                password: None,
-                device: None,
-            },
+            endpoint: Endpoint::new("172.16.1.254:179".parse().unwrap(), Distance::Direct),
             router_id: Some(Ipv4Addr::new(172, 16, 1, 11)),
             fallback_router_id: Ipv4Addr::new(192, 61, 154, 117),
+            bfd: None,
         }
     }
 
@@ -79,20 +119,34 @@ mod tests {
     #[test]
     fn change_of_each_field_costs_what_the_table_says() {
         type Change = fn(&mut PeerConfig);
-        let rows: [(&str, Change, ConfigChange); 17] = [
+        let rows: [(&str, Change, ConfigChange); 20] = [
             ("nothing", |_| {}, ConfigChange::None),
             ("fallback router id that is not used", |c| c.fallback_router_id = Ipv4Addr::LOCALHOST, ConfigChange::None),
             ("keepalive time", |c| c.session.keepalive_time = Some(Duration::from_secs(5)), ConfigChange::Soft),
             ("connect time", |c| c.session.connect_time = Some(Duration::from_secs(5)), ConfigChange::Soft),
+            ("BFD", |c| c.bfd = Some(BfdConfig { profile: Profile::default(), hops: None }), ConfigChange::Soft),
+            (
+                "BFD and hold time",
+                |c| {
+                    c.bfd = Some(BfdConfig { profile: Profile::default(), hops: None });
+                    c.session.hold_time = Duration::from_secs(30);
+                },
+                ConfigChange::Restart,
+            ),
             ("hold time", |c| c.session.hold_time = Duration::from_secs(30), ConfigChange::Restart),
             ("own number", |c| c.session.asn = Asn(1), ConfigChange::Restart),
             ("peer's number", |c| c.session.remote = RemoteAsn::External, ConfigChange::Restart),
             ("families", |c| c.session.families.push(Family::Ipv6), ConfigChange::Restart),
             ("graceful restart", |c| c.session.graceful_restart = true, ConfigChange::Restart),
-            ("address", |c| c.endpoint.address = "172.16.1.253:179".parse().unwrap(), ConfigChange::Restart),
-            ("port", |c| c.endpoint.address.set_port(180), ConfigChange::Restart),
+            ("address", |c| c.endpoint.router = Router::At("172.16.1.253:179".parse().unwrap()), ConfigChange::Restart),
+            ("port", |c| c.endpoint.router = Router::At("172.16.1.254:180".parse().unwrap()), ConfigChange::Restart),
+            (
+                "interface",
+                |c| c.endpoint.router = Router::Behind { interface: "eth1".to_owned(), port: 179 },
+                ConfigChange::Restart,
+            ),
             ("source", |c| c.endpoint.source = Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), ConfigChange::Restart),
-            ("time to live", |c| c.endpoint.ttl = None, ConfigChange::Restart),
+            ("distance", |c| c.endpoint.distance = Distance::Routed, ConfigChange::Restart),
             ("password", |c| c.endpoint.password = Some(b"secret".to_vec()), ConfigChange::Restart),
             ("device", |c| c.endpoint.device = Some("red".to_owned()), ConfigChange::Restart),
             ("router id", |c| c.router_id = Some(Ipv4Addr::LOCALHOST), ConfigChange::Restart),

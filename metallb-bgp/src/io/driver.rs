@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::{Future, pending};
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,10 +15,14 @@ use tokio::sync::mpsc;
 use tokio::task::yield_now;
 use tokio::time::{sleep_until, timeout};
 
-use super::PeerConfig;
-use super::connector::{connect, next_hops, own_v4};
+use super::addresses::Addresses;
+use super::bfd_udp::BfdStatus;
+use super::connector::{connect, next_hops};
+use super::discovery::Finder;
+use super::path_watch::{PathWatch, PathWatches, path_to};
+use super::{PeerConfig, Router};
 use crate::peer::Peer;
-use crate::session::{Action, BfdState, Counters, Event, Negotiated, SessionConfig, Slot, State, Stop};
+use crate::session::{Action, BfdState, Counters, Event, Negotiated, Slot, State, Stop};
 use crate::types::Attributes;
 
 /// An event of a named peer.
@@ -35,8 +40,10 @@ pub struct PeerEvent {
 pub struct PeerSnapshot {
     /// The state of the session.
     pub state: State,
-    /// How long it is established.
-    pub uptime: Option<Duration>,
+    /// Since when it is established.
+    pub established_at: Option<Instant>,
+    /// Both ends of the connection, ours first.
+    pub addresses: Option<(SocketAddr, SocketAddr)>,
     /// Why it ended last, in words.
     pub last_down: Option<String>,
     /// What is in force, from the peer's OPEN on.
@@ -47,13 +54,15 @@ pub struct PeerSnapshot {
     pub routes_wanted: usize,
     /// What passed so far.
     pub counters: Counters,
+    /// What BFD says of the path, where it was asked to watch it.
+    pub bfd: Option<BfdStatus>,
 }
 
 /// What the speaker wants of a task.
 #[derive(Debug)]
 pub(super) enum Command {
     Routes(BTreeMap<IpNet, Arc<Attributes>>),
-    Configure(SessionConfig),
+    Configure(Box<PeerConfig>),
     Bfd(BfdState),
     Accepted(TcpStream),
     Stop(Stop),
@@ -70,6 +79,10 @@ pub(super) struct Driver {
     links: [Link; 2],
     unsent: [Vec<u8>; 2],
     stopping: bool,
+    /// Looks for a router that has no configured address.
+    finder: Option<Finder>,
+    watches: Arc<PathWatches>,
+    bfd: Option<PathWatch>,
 }
 
 enum Link {
@@ -91,14 +104,33 @@ impl Driver {
         engine: Peer,
         events: mpsc::Sender<PeerEvent>,
         snapshot: Arc<Mutex<PeerSnapshot>>,
+        watches: Arc<PathWatches>,
     ) -> Self {
-        let links = [Link::Closed, Link::Closed];
-        Self { name, config, engine, events, snapshot, links, unsent: [Vec::new(), Vec::new()], stopping: false }
+        let mut driver = Self {
+            name,
+            config,
+            engine,
+            events,
+            snapshot,
+            links: [Link::Closed, Link::Closed],
+            unsent: [Vec::new(), Vec::new()],
+            stopping: false,
+            finder: None,
+            watches,
+            bfd: None,
+        };
+        if let Router::At(address) = driver.config.endpoint.router {
+            driver.watch_path(address.ip());
+        }
+        driver
     }
 
     /// Runs until it is told to stop.
     pub(super) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
         let mut buffer = vec![0; 65_536];
+        if let Router::Behind { interface, .. } = &self.config.endpoint.router {
+            self.finder = Some(Finder::start(interface.clone()));
+        }
         loop {
             self.drain().await;
             self.publish();
@@ -116,6 +148,10 @@ impl Driver {
             tokio::select! {
                 command = commands.recv() => self.handle_command(command),
                 () = sleep => self.handle_timeout(&mut buffer),
+                news = next_of(&mut self.bfd) => {
+                    let now = Instant::now();
+                    news.into_iter().for_each(|state| self.engine.handle_bfd(now, state));
+                }
                 (slot, event) = next(&mut self.links, sending) => {
                     self.handle_link(slot, event, &mut buffer);
                     // A peer that always has something to say must not keep this thread from the others.
@@ -134,7 +170,9 @@ impl Driver {
             while let Some(action) = self.engine.poll_action() {
                 match action {
                     Action::Connect(slot) => {
-                        self.links[slot as usize] = Link::Connecting(Box::pin(connect(self.config.endpoint.clone())));
+                        let neighbor = self.finder.as_ref().map(Finder::neighbor);
+                        let attempt = connect(self.config.endpoint.clone(), neighbor);
+                        self.links[slot as usize] = Link::Connecting(Box::pin(attempt));
                     }
                     Action::Close(slot) => {
                         // The farewell may take a moment; that the session is over must be seen before.
@@ -182,7 +220,9 @@ impl Driver {
             Some(Command::Bfd(state)) => self.engine.handle_bfd(now, state),
             Some(Command::Configure(config)) => {
                 // The speaker sends only what needs no new session.
-                self.engine.reconfigure(config);
+                self.engine.reconfigure(config.session.clone());
+                self.config = *config;
+                self.follow_bfd(now);
             }
             Some(Command::Accepted(stream)) => self.handle_accepted(now, stream),
             Some(Command::Stop(stop)) => {
@@ -198,11 +238,13 @@ impl Driver {
 
     /// A connection that the engine has no place for is dropped, which closes it.
     fn handle_accepted(&mut self, now: Instant, stream: TcpStream) {
-        let Ok(next_hops) = next_hops(&stream) else { return };
-        let router_id = self.config.router_id(own_v4(&next_hops));
-        if let Some(slot) = self.engine.handle_accepted(now, router_id, next_hops) {
+        let Ok((ours, theirs)) = both_ends(&stream) else { return };
+        let addresses = Addresses::read();
+        let router_id = self.config.router_id(addresses.own_v4(ours.ip()));
+        if let Some(slot) = self.engine.handle_accepted(now, router_id, next_hops(ours.ip(), &addresses)) {
             self.links[slot as usize] = Link::Open(stream);
             self.unsent[slot as usize].clear();
+            self.watch_path(theirs.ip());
         }
     }
 
@@ -221,12 +263,14 @@ impl Driver {
     fn handle_link(&mut self, slot: Slot, event: io::Result<LinkEvent>, buffer: &mut [u8]) {
         let now = Instant::now();
         let failed = match event {
-            Ok(LinkEvent::Connected(stream)) => match next_hops(&stream) {
-                Ok(next_hops) => {
+            Ok(LinkEvent::Connected(stream)) => match both_ends(&stream) {
+                Ok((ours, theirs)) => {
                     self.links[slot as usize] = Link::Open(stream);
                     self.unsent[slot as usize].clear();
-                    let router_id = self.config.router_id(own_v4(&next_hops));
-                    return self.engine.handle_connected(now, router_id, next_hops);
+                    let addresses = Addresses::read();
+                    let router_id = self.config.router_id(addresses.own_v4(ours.ip()));
+                    self.engine.handle_connected(now, router_id, next_hops(ours.ip(), &addresses));
+                    return self.watch_path(theirs.ip());
                 }
                 Err(error) => error.to_string(),
             },
@@ -267,6 +311,54 @@ impl Driver {
         }
     }
 
+    /// Watches the path to the router by BFD, if that is asked for and not done yet.
+    fn watch_path(&mut self, remote: IpAddr) {
+        let Some(bfd) = &self.config.bfd else { return };
+        let path = path_to(remote, &self.config.endpoint, bfd, &Addresses::read());
+        if self.bfd.as_ref().is_some_and(|watch| *watch.path() == path) {
+            return;
+        }
+        match self.watches.follow(path, bfd.profile) {
+            Ok(watch) => self.bfd = Some(watch),
+            Err(error) => {
+                tracing::warn!(peer = &*self.name, %error, reason = "bfd_not_running", "the path is not watched");
+            }
+        }
+    }
+
+    /// Brings BFD in step with a changed configuration.
+    fn follow_bfd(&mut self, now: Instant) {
+        let Some(bfd) = &self.config.bfd else {
+            if self.bfd.take().is_some() {
+                // Without BFD nothing is known of the path.
+                self.engine.handle_bfd(now, BfdState::AdminDown);
+            }
+            return;
+        };
+        let remote = match (&self.bfd, &self.config.endpoint.router) {
+            (Some(watch), _) => Some(watch.path().remote),
+            (None, Router::At(address)) => Some(address.ip()),
+            (None, Router::Behind { .. }) => self.ends().map(|(_, theirs)| theirs.ip()),
+        };
+        let profile = bfd.profile;
+        if let Some(remote) = remote {
+            self.watch_path(remote);
+        }
+        if let Some(watch) = &self.bfd
+            && let Err(error) = watch.update(profile)
+        {
+            tracing::warn!(peer = &*self.name, %error, reason = "bfd_not_running", "the path is not watched");
+        }
+    }
+
+    /// Both ends of the connection, ours first.
+    fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.links.iter().find_map(|link| match link {
+            Link::Open(stream) => both_ends(stream).ok(),
+            Link::Closed | Link::Connecting(_) => None,
+        })
+    }
+
     fn publish(&mut self) {
         while let Some(event) = self.engine.poll_event() {
             match &event {
@@ -286,7 +378,9 @@ impl Driver {
             // Events are for show: a listener that is too slow must not hold the session up.
             let _ = self.events.try_send(PeerEvent { peer: Arc::clone(&self.name), event });
         }
-        let snapshot = PeerSnapshot::of(&self.engine);
+        let addresses = self.ends();
+        let bfd = self.bfd.as_ref().map(PathWatch::status);
+        let snapshot = PeerSnapshot { addresses, bfd, ..PeerSnapshot::of(&self.engine) };
         *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
     }
 }
@@ -295,14 +389,28 @@ impl PeerSnapshot {
     pub(super) fn of(peer: &Peer) -> Self {
         Self {
             state: peer.state(),
-            uptime: peer.established_at().map(|at| at.elapsed()),
+            established_at: peer.established_at(),
+            addresses: None,
             last_down: peer.last_down().map(ToString::to_string),
             negotiated: peer.negotiated().cloned(),
             routes_told: peer.rib().told(),
             routes_wanted: peer.rib().wanted(),
             counters: *peer.counters(),
+            bfd: None,
         }
     }
+}
+
+/// What BFD has to say; nothing ever where it does not watch.
+async fn next_of(bfd: &mut Option<PathWatch>) -> Vec<BfdState> {
+    match bfd {
+        Some(watch) => watch.next().await,
+        None => pending().await,
+    }
+}
+
+fn both_ends(stream: &TcpStream) -> io::Result<(SocketAddr, SocketAddr)> {
+    Ok((stream.local_addr()?, stream.peer_addr()?))
 }
 
 /// What happens next on any connection; cancelling it loses nothing.

@@ -1,10 +1,14 @@
-//! The socket options that have no safe wrapper.
+//! What sockets can do and has no safe wrapper.
 #![allow(unsafe_code)]
 
 use std::io::{Error, Result};
 use std::mem::size_of;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
+
+use socket2::Socket;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// `struct tcp_md5sig` of `linux/tcp.h`.
 #[repr(C)]
@@ -45,4 +49,10 @@ pub(super) fn set_md5(socket: BorrowedFd<'_>, peer: IpAddr, password: &[u8]) -> 
         )
     };
     if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A socket whose datagrams can be waited for. Must be called inside a tokio runtime.
+pub(super) fn readable(socket: Socket) -> Result<AsyncFd<Socket>> {
+    // SAFETY: `Socket` owns its descriptor and neither closes nor replaces it before it is dropped, and `AsyncFd` deregisters first.
+    Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
 }

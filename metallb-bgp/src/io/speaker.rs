@@ -10,7 +10,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::PeerConfig;
+use super::bfd_udp::BfdReport;
 use super::driver::{Command, Driver, PeerEvent, PeerSnapshot};
+use super::path_watch::PathWatches;
 use crate::peer::Peer;
 use crate::session::{BfdState, ConfigChange, Stop};
 use crate::types::Attributes;
@@ -23,6 +25,14 @@ pub struct Speaker {
     ending: Vec<JoinHandle<()>>,
     events: mpsc::Sender<PeerEvent>,
     seed: u64,
+    observer: Observer,
+}
+
+/// A look at the sessions from anywhere, for as long as anybody wants one.
+#[derive(Clone, Debug, Default)]
+pub struct Observer {
+    snapshots: Arc<Mutex<BTreeMap<Arc<str>, Arc<Mutex<PeerSnapshot>>>>>,
+    watches: Arc<PathWatches>,
 }
 
 #[derive(Debug)]
@@ -37,7 +47,7 @@ impl Speaker {
     /// No peers. Events go to `events`; when nobody takes them they are dropped. `seed` jitters all timers.
     #[must_use]
     pub fn new(events: mpsc::Sender<PeerEvent>, seed: u64) -> Self {
-        Self { peers: BTreeMap::new(), ending: Vec::new(), events, seed }
+        Self { peers: BTreeMap::new(), ending: Vec::new(), events, seed, observer: Observer::default() }
     }
 
     /// Replaces the peers. Sessions go on untouched unless their own change needs a new session ([`PeerConfig::change_to`]); a new one
@@ -51,7 +61,7 @@ impl Speaker {
                 Some(running) => match running.config.change_to(&config) {
                     ConfigChange::None => running,
                     ConfigChange::Soft => {
-                        running.tell(Command::Configure(config.session.clone()));
+                        running.tell(Command::Configure(Box::new(config.clone())));
                         Running { config, ..running }
                     }
                     ConfigChange::Restart => {
@@ -66,6 +76,8 @@ impl Speaker {
             running.tell(Command::Stop(Stop::Deconfigured));
             self.ending.push(running.task);
         }
+        let snapshots = self.peers.iter().map(|(name, running)| (Arc::clone(name), Arc::clone(&running.snapshot)));
+        *self.observer.snapshots.lock().unwrap_or_else(PoisonError::into_inner) = snapshots.collect();
     }
 
     /// Replaces the routes of a peer; one that is not there is ignored.
@@ -75,7 +87,8 @@ impl Speaker {
         }
     }
 
-    /// Tells what BFD says of the path to a peer; one that is not there is ignored.
+    /// Tells what a BFD of the caller's own says of the path to a peer; one that is not there is ignored. A peer with
+    /// [`PeerConfig::bfd`] needs none.
     pub fn set_bfd(&self, peer: &str, state: BfdState) {
         if let Some(running) = self.peers.get(peer) {
             running.tell(Command::Bfd(state));
@@ -95,8 +108,13 @@ impl Speaker {
     /// Where every peer stands.
     #[must_use]
     pub fn snapshot(&self) -> BTreeMap<Arc<str>, PeerSnapshot> {
-        let read = |running: &Running| running.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        self.peers.iter().map(|(name, running)| (Arc::clone(name), read(running))).collect()
+        self.observer.snapshot()
+    }
+
+    /// A look at the sessions that outlives borrows of this speaker.
+    #[must_use]
+    pub fn observer(&self) -> Observer {
+        self.observer.clone()
     }
 
     /// Ends all sessions and waits until the peers were told, at most `patience`. Peers that agreed to graceful restart keep the routes
@@ -114,7 +132,11 @@ impl Speaker {
                 let _ = task.await;
             }
         };
+        let begun = Instant::now();
         let _ = tokio::time::timeout(patience, all).await;
+        // Neighbours of BFD need a moment too, and its thread is waited for without holding up this one.
+        let (watches, left) = (Arc::clone(&self.observer.watches), patience.saturating_sub(begun.elapsed()));
+        let _ = tokio::task::spawn_blocking(move || watches.shutdown(left)).await;
     }
 
     fn start(&mut self, name: &Arc<str>, config: PeerConfig, predecessor: Option<JoinHandle<()>>) -> Running {
@@ -123,7 +145,14 @@ impl Speaker {
         self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let engine = Peer::new(config.session.clone(), self.seed, Instant::now());
         let snapshot = Arc::new(Mutex::new(PeerSnapshot::of(&engine)));
-        let driver = Driver::new(Arc::clone(name), config.clone(), engine, self.events.clone(), Arc::clone(&snapshot));
+        let driver = Driver::new(
+            Arc::clone(name),
+            config.clone(),
+            engine,
+            self.events.clone(),
+            Arc::clone(&snapshot),
+            Arc::clone(&self.observer.watches),
+        );
         let task = tokio::spawn(async move {
             if let Some(predecessor) = predecessor {
                 // However it ended, its connection is closed.
@@ -132,6 +161,22 @@ impl Speaker {
             driver.run(queue).await;
         });
         Running { config, commands, snapshot, task }
+    }
+}
+
+impl Observer {
+    /// Where every peer stands.
+    #[must_use]
+    pub fn snapshot(&self) -> BTreeMap<Arc<str>, PeerSnapshot> {
+        let snapshots = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = |snapshot: &Mutex<PeerSnapshot>| snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        snapshots.iter().map(|(name, snapshot)| (Arc::clone(name), read(snapshot))).collect()
+    }
+
+    /// Where the BFD sessions stand; waits for their thread, usually some microseconds.
+    #[must_use]
+    pub fn bfd(&self) -> BfdReport {
+        self.watches.report()
     }
 }
 

@@ -1,30 +1,122 @@
-//! From `BGPPeer` to the sessions of one node.
+//! From `BGPPeer` to the sessions of one node, and back to what a user wants to know about them.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metallb_bgp::io::{Endpoint, PeerConfig};
-use metallb_bgp::session::{RemoteAsn, SessionConfig};
+use metallb_bgp::bfd::{Hops, Interval, Profile, Role};
+use metallb_bgp::io::{BfdConfig, Distance, Endpoint, PeerConfig, PeerSnapshot, Router};
+use metallb_bgp::session::{Negotiated, RemoteAsn, SessionConfig};
 use metallb_bgp::types::{Asn, Family};
-use metallb_core::config::{Config, Peer, PeerEndpoint, RemoteAsn as Remote};
+use metallb_core::config::{BfdProfile, Config, Peer, PeerEndpoint, RemoteAsn as Remote};
 use metallb_core::model::{IpFamily, Node};
 use metallb_core::routes::peers_of;
+use serde::Serialize;
+
+/// A peer, for `/status`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerStatus {
+    /// `metadata.name`
+    pub name: String,
+    /// State of the session.
+    pub state: String,
+    /// Seconds since it is established.
+    pub uptime_seconds: Option<u64>,
+    /// Routes that the peer was told.
+    pub routes: usize,
+    /// Routes that the peer should know.
+    pub routes_wanted: usize,
+    /// Why it ended last; a NOTIFICATION stands in words and numbers.
+    pub last_down: Option<String>,
+    /// Our end of the connection.
+    pub local_address: Option<SocketAddr>,
+    /// The router's end of the connection.
+    pub remote_address: Option<SocketAddr>,
+    /// What both ends agreed on; from the router's OPEN on.
+    pub negotiated: Option<NegotiatedStatus>,
+    /// What BFD says, where the peer has a profile.
+    pub bfd: Option<BfdPeerStatus>,
+}
+
+/// What both ends of a session agreed on.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NegotiatedStatus {
+    /// The router's number.
+    pub remote_asn: u32,
+    /// The router's identifier.
+    pub remote_router_id: Ipv4Addr,
+    /// The hold time in force; 0 is none.
+    pub hold_time_seconds: u64,
+    /// `ipv4-unicast`, `ipv6-unicast`, and what else is in force.
+    pub capabilities: Vec<&'static str>,
+}
+
+/// What BFD says of the path to a router.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BfdPeerStatus {
+    /// `Up`, `Init`, `Down` or `AdminDown`.
+    pub state: String,
+    /// What changed it last, a stable word.
+    pub cause: Option<&'static str>,
+    /// How often the path failed while it was Up.
+    pub failures: u64,
+    /// Why it cannot run at the moment.
+    pub problem: Option<String>,
+}
+
+impl PeerStatus {
+    pub(super) fn new(name: &str, peer: PeerSnapshot) -> Self {
+        Self {
+            name: name.to_owned(),
+            state: peer.state.to_string(),
+            uptime_seconds: peer.established_at.map(|at| at.elapsed().as_secs()),
+            routes: peer.routes_told,
+            routes_wanted: peer.routes_wanted,
+            last_down: peer.last_down,
+            local_address: peer.addresses.map(|(local, _)| local),
+            remote_address: peer.addresses.map(|(_, remote)| remote),
+            negotiated: peer.negotiated.as_ref().map(NegotiatedStatus::new),
+            bfd: peer.bfd.map(|bfd| BfdPeerStatus {
+                state: bfd.state.to_string(),
+                cause: bfd.cause.map(metallb_bgp::bfd::Cause::as_str),
+                failures: bfd.failures,
+                problem: bfd.problem.map(|problem| problem.to_string()),
+            }),
+        }
+    }
+}
+
+impl NegotiatedStatus {
+    fn new(negotiated: &Negotiated) -> Self {
+        let carries = |family| negotiated.families.contains(&family);
+        let capabilities = [
+            (carries(Family::Ipv4), "ipv4-unicast"),
+            (carries(Family::Ipv6), "ipv6-unicast"),
+            (negotiated.four_octet_asn, "four-octet-asn"),
+            (negotiated.route_refresh, "route-refresh"),
+            (negotiated.extended_next_hop, "extended-next-hop"),
+            (negotiated.graceful_restart, "graceful-restart"),
+        ];
+        Self {
+            remote_asn: negotiated.remote_asn.0,
+            remote_router_id: negotiated.remote_router_id.0,
+            hold_time_seconds: negotiated.hold_time.as_secs(),
+            capabilities: capabilities.into_iter().filter(|(has, _)| *has).map(|(_, name)| name).collect(),
+        }
+    }
+}
 
 /// The sessions that `node` holds.
 pub(super) fn configs(config: &Config, node: &Node) -> BTreeMap<Arc<str>, PeerConfig> {
-    peers_of(config, node).filter_map(|peer| Some((peer.name.as_str().into(), peer_config(peer, node)?))).collect()
+    peers_of(config, node).map(|peer| (peer.name.as_str().into(), peer_config(peer, config, node))).collect()
 }
 
-fn peer_config(peer: &Peer, node: &Node) -> Option<PeerConfig> {
-    let PeerEndpoint::Address(address) = peer.endpoint else {
-        tracing::warn!(peer = peer.name.as_str(), "unnumbered peers are not supported yet, the peer is left out");
-        return None;
-    };
-    if peer.bfd_profile.is_some() {
-        tracing::warn!(peer = peer.name.as_str(), "BFD is not supported yet, the session runs without it");
-    }
+fn peer_config(peer: &Peer, config: &Config, node: &Node) -> PeerConfig {
     let asn = Asn(peer.local_asn.unwrap_or(peer.my_asn));
     let remote = match peer.remote_asn {
         Remote::Number(number) => RemoteAsn::Number(Asn(number)),
@@ -33,7 +125,8 @@ fn peer_config(peer: &Peer, node: &Node) -> Option<PeerConfig> {
     };
     let internal = remote == RemoteAsn::Internal || remote == RemoteAsn::Number(asn);
     let families = [(IpFamily::V4, Family::Ipv4), (IpFamily::V6, Family::Ipv6)];
-    Some(PeerConfig {
+    let profile = peer.bfd_profile.as_ref().and_then(|name| config.bfd_profiles.get(name));
+    PeerConfig {
         session: SessionConfig {
             hold_time: peer.hold_time.unwrap_or(DEFAULT_HOLD_TIME),
             keepalive_time: peer.keepalive_time,
@@ -47,19 +140,43 @@ fn peer_config(peer: &Peer, node: &Node) -> Option<PeerConfig> {
             ..SessionConfig::new(asn, remote)
         },
         endpoint: Endpoint {
-            address: SocketAddr::new(address, peer.port),
-            source: peer.source_address.filter(|source| source.is_ipv4() == address.is_ipv4()),
-            ttl: (!internal && !peer.ebgp_multihop && !is_loopback(address)).then_some(1),
+            router: match &peer.endpoint {
+                PeerEndpoint::Address(address) => Router::At(SocketAddr::new(*address, peer.port)),
+                PeerEndpoint::Interface(interface) => {
+                    Router::Behind { interface: interface.to_string(), port: peer.port }
+                }
+            },
+            source: match peer.endpoint {
+                PeerEndpoint::Address(address) => {
+                    peer.source_address.filter(|source| source.is_ipv4() == address.is_ipv4())
+                }
+                // The only address that can be used there is the link-local one.
+                PeerEndpoint::Interface(_) => None,
+            },
+            distance: if internal || peer.ebgp_multihop { Distance::Routed } else { Distance::Direct },
             password: peer.password.as_ref().map(|password| password.expose().as_bytes().to_vec()),
             device: peer.vrf.as_ref().map(ToString::to_string),
         },
         router_id: peer.router_id,
         fallback_router_id: router_id_of(node.name.as_str()),
-    })
+        // Inside an autonomous system nothing but the addresses tells how far a router is.
+        bfd: profile.map(|profile| BfdConfig {
+            profile: bfd_profile(profile),
+            hops: (!internal).then_some(if peer.ebgp_multihop { Hops::Multiple } else { Hops::Single }),
+        }),
+    }
 }
 
-fn is_loopback(address: IpAddr) -> bool {
-    address.is_loopback()
+fn bfd_profile(profile: &BfdProfile) -> Profile {
+    let interval = |time: Duration| Interval(u32::try_from(time.as_micros()).unwrap_or(u32::MAX));
+    Profile {
+        receive_interval: interval(profile.receive_interval),
+        transmit_interval: interval(profile.transmit_interval),
+        detect_multiplier: NonZeroU8::new(profile.detect_multiplier).unwrap_or(NonZeroU8::MIN),
+        echo: profile.echo_mode.then(|| interval(profile.echo_interval)),
+        role: if profile.passive_mode { Role::Passive } else { Role::Active },
+        minimum_ttl: profile.minimum_ttl,
+    }
 }
 
 /// The identifier of a node without an IPv4 address: the CRC-32 of its name, lowest byte first (contract speaker §3.1).
@@ -74,12 +191,4 @@ fn router_id_of(node: &str) -> Ipv4Addr {
 const DEFAULT_HOLD_TIME: Duration = Duration::from_secs(90);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn router_id_of_a_node_without_ipv4_is_that_of_fact_110() {
-        assert_eq!(router_id_of("kind-worker"), Ipv4Addr::new(192, 61, 154, 117));
-        assert_eq!(router_id_of("pandora"), Ipv4Addr::new(117, 188, 221, 68));
-    }
-}
+mod tests;

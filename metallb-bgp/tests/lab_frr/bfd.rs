@@ -1,0 +1,138 @@
+//! BFD beside BGP: both stacks of the router have a say.
+
+use metallb_bgp::bfd::{Hops, Interval, Profile};
+use metallb_bgp::io::{BfdConfig, Distance};
+
+use super::*;
+
+/// Intervals that a busy machine can keep; the session's own timers would need 90 s.
+fn watched(interval: u32, hops: Option<Hops>) -> Option<BfdConfig> {
+    let interval = Interval(interval * 1000);
+    let profile = Profile { receive_interval: interval, transmit_interval: interval, ..Profile::default() };
+    Some(BfdConfig { profile, hops })
+}
+
+fn router(extra: &str) -> String {
+    let bfd = [HOST_V4, HOST_V6].map(|host| format!("neighbor {host} bfd\n neighbor {host} bfd profile fast\n "));
+    "bfd\n profile fast\n  receive-interval 200\n  transmit-interval 200\n exit\nexit\n".to_owned()
+        + &ebgp(&format!("{}{extra}", bfd.concat()))
+}
+
+fn bfd_state(speaker: &Speaker, peer: &str) -> String {
+    let status = speaker.snapshot().get(peer).and_then(|snapshot| snapshot.bfd.clone());
+    status.map_or_else(|| "none".to_owned(), |status| status.state.to_string())
+}
+
+#[test]
+fn lab_bfd_ends_the_sessions_of_a_silent_router_and_they_return_with_it() {
+    let Some(frr) = Frr::start("lab_bfd", &router("")) else { return };
+    frr.lab.on_host(|| async {
+        let (mut v4, mut v6) = (peer(ROUTER_V4, 7776, 7675), peer(ROUTER_V6, 7776, 7675));
+        (v4.bfd, v6.bfd) = (watched(200, None), watched(200, None));
+        let mut speaker = speaker(&[("v4", &v4), ("v6", &v6)]);
+        speaker.set_routes("v4", routes(&[VIP_V4], &Attributes::default()));
+        speaker.set_routes("v6", routes(&[VIP_V6], &Attributes::default()));
+        for (host, vip) in [(HOST_V4, VIP_V4), (HOST_V6, VIP_V6)] {
+            eventually("the router's BFD is up", || frr.bfd_peer(host)["status"] == "up").await;
+            eventually("the router has the route", || frr.path(vip).is_some()).await;
+        }
+        for (name, host) in [("v4", HOST_V4), ("v6", HOST_V6)] {
+            assert_eq!(bfd_state(&speaker, name), "Up");
+            let there = frr.bfd_peer(host);
+            assert_eq!(there["remote-receive-interval"], 200, "{there}");
+            assert_eq!(there["remote-transmit-interval"], 200, "{there}");
+            assert_eq!(there["remote-detect-multiplier"], 3, "{there}");
+            assert_eq!(there["multihop"], false, "{there}");
+        }
+
+        // Another profile is negotiated while everything stays up.
+        let dropped = frr.neighbor(HOST_V4)["connectionsDropped"].clone();
+        (v4.bfd, v6.bfd) = (watched(400, None), watched(200, None));
+        configure(&mut speaker, &[("v4", &v4), ("v6", &v6)]);
+        eventually("the router learned the new interval", || frr.bfd_peer(HOST_V4)["remote-transmit-interval"] == 400)
+            .await;
+        assert_eq!(frr.bfd_peer(HOST_V4)["status"], "up");
+        assert_eq!(frr.neighbor(HOST_V4)["connectionsDropped"], dropped);
+
+        // bgpd and the kernel go on: only BFD can tell that the path is no longer watched.
+        frr.lab.freeze("bfdd", true);
+        let closed = |name: &str| {
+            let snapshot = speaker.snapshot().remove(name).unwrap();
+            snapshot.state != State::Established
+                && snapshot.last_down.is_some_and(|reason| reason == "sent Cease: BFD Down (6/10)")
+        };
+        eventually("we end both sessions", || closed("v4") && closed("v6")).await;
+        for vip in [VIP_V4, VIP_V6] {
+            eventually("the route is gone", || frr.path(vip).is_none()).await;
+        }
+        frr.lab.freeze("bfdd", false);
+        for vip in [VIP_V4, VIP_V6] {
+            eventually("the route is back", || frr.path(vip).is_some()).await;
+        }
+
+        // What an administrator switches off is no failure.
+        let established = speaker.snapshot()["v4"].counters.established;
+        v4.bfd = None;
+        configure(&mut speaker, &[("v4", &v4), ("v6", &v6)]);
+        eventually("the router sees it", || frr.bfd_peer(HOST_V4)["status"] == "down").await;
+        assert_eq!(frr.bfd_peer(HOST_V4)["remote-diagnostic"], "administratively down");
+        assert_eq!(speaker.snapshot()["v4"].counters.established, established);
+        assert!(frr.path(VIP_V4).is_some());
+        speaker.shutdown(false, Duration::from_secs(2)).await;
+        eventually("the router is told that BFD ends on purpose", || {
+            frr.bfd_peer(HOST_V6)["remote-diagnostic"] == "administratively down"
+        })
+        .await;
+    });
+}
+
+#[test]
+fn lab_bfd_watches_a_router_several_hops_away() {
+    let config = format!(
+        "bfd\n profile fast\n  receive-interval 200\n  transmit-interval 200\n  minimum-ttl 250\n exit\nexit\n\
+         router bgp 7675\n bgp router-id 172.16.1.254\n no bgp ebgp-requires-policy\n \
+         neighbor {HOST_V4} remote-as 7776\n neighbor {HOST_V4} passive\n neighbor {HOST_V4} ebgp-multihop\n \
+         neighbor {HOST_V4} update-source 10.99.0.1\n neighbor {HOST_V4} bfd\n neighbor {HOST_V4} bfd profile fast\n"
+    );
+    let Some(lab) = Lab::new("lab_bfd_multihop", &frr::PROGRAMS) else { return };
+    lab.router_ip("address add 10.99.0.1/32 dev lo");
+    lab.host_ip(&format!("route add 10.99.0.1/32 via {ROUTER_V4}"));
+    let frr = Frr::start_in(lab, &config);
+    frr.lab.on_host(|| async {
+        let mut far = peer("10.99.0.1", 7776, 7675);
+        far.endpoint.distance = Distance::Routed;
+        far.bfd = watched(200, Some(Hops::Multiple));
+        let speaker = speaker(&[("far", &far)]);
+        speaker.set_routes("far", routes(&[VIP_V4], &Attributes::default()));
+        eventually("the router has the route", || frr.path(VIP_V4).is_some()).await;
+        eventually("the router's BFD is up", || frr.bfd_peer(HOST_V4)["status"] == "up").await;
+        let there = frr.bfd_peer(HOST_V4);
+        assert_eq!(there["multihop"], true, "{there}");
+        frr.lab.freeze("bfdd", true);
+        let reason = || snapshot(&speaker).last_down.unwrap_or_default();
+        eventually("we end the session", || reason() == "sent Cease: BFD Down (6/10)").await;
+        frr.lab.freeze("bfdd", false);
+        eventually("the route is back", || snapshot(&speaker).counters.established == 2 && frr.path(VIP_V4).is_some())
+            .await;
+    });
+}
+
+#[test]
+fn lab_bfd_echo_packets_return() {
+    let config = router("").replace("  transmit-interval 200\n", "  transmit-interval 200\n  echo-mode\n");
+    let Some(frr) = Frr::start("lab_bfd_echo", &config) else { return };
+    frr.lab.on_host(|| async {
+        let mut v6 = peer(ROUTER_V6, 7776, 7675);
+        v6.bfd = watched(200, None).map(|mut bfd| {
+            bfd.profile.echo = Some(Interval(200_000));
+            bfd
+        });
+        let speaker = speaker(&[("v6", &v6)]);
+        eventually("the router's BFD is up", || frr.bfd_peer(HOST_V6)["status"] == "up").await;
+        eventually("echo packets come back", || {
+            let report = speaker.observer().bfd();
+            report.sessions.iter().any(|session| session.session.is_some_and(|s| s.counters.echo_packets_in > 3))
+        })
+        .await;
+    });
+}

@@ -1,0 +1,86 @@
+//! FRR on the lab's router: zebra, bgpd and bfdd with one configuration.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::lab::{Lab, output};
+
+pub(crate) const PROGRAMS: [&str; 4] =
+    ["/usr/lib/frr/bgpd", "/usr/lib/frr/zebra", "/usr/lib/frr/bfdd", "/usr/bin/vtysh"];
+
+/// A lab whose router is FRR.
+#[derive(Debug)]
+pub(crate) struct Frr {
+    pub(crate) lab: Lab,
+}
+
+impl Frr {
+    /// Starts FRR with `config`, or prints which part is missing.
+    pub(crate) fn start(test: &str, config: &str) -> Option<Self> {
+        Some(Self::start_in(Lab::new(test, &PROGRAMS)?, config))
+    }
+
+    pub(crate) fn start_in(mut lab: Lab, config: &str) -> Self {
+        let config = lab.write("frr.conf", config);
+        // The daemons become the user `frr`.
+        output("chown", &["-R", "frr:frr", &lab.at("")]);
+        // Last the one that the labs freeze; zebra first, which the others connect to.
+        for daemon in ["zebra", "bfdd", "bgpd"] {
+            let (sockets, zebra, pid) = (lab.at(""), lab.at("zserv.api"), lab.at(&format!("{daemon}.pid")));
+            let mut arguments = vec!["--vty_socket", &sockets, "-z", &zebra, "-i", &pid];
+            arguments.extend(["-A", "127.0.0.1", "-f", "/dev/null"]);
+            let control = lab.at("bfdd.sock");
+            if daemon == "bfdd" {
+                arguments.extend(["--bfdctl", &control]);
+            }
+            lab.daemon(daemon, format!("/usr/lib/frr/{daemon}"), &arguments);
+            let socket = lab.path(&format!("{daemon}.vty"));
+            lab.until_ready(daemon, || socket.exists());
+        }
+        output("vtysh", &["--vty_socket", &lab.at(""), "-f", &config]);
+        Self { lab }
+    }
+
+    /// What the router's shell answers.
+    pub(crate) fn vtysh(&self, command: &str) -> String {
+        self.configure(&[command])
+    }
+
+    /// What it answers to several commands, as those that configure.
+    pub(crate) fn configure(&self, commands: &[&str]) -> String {
+        let mut vtysh = Command::new("vtysh");
+        vtysh.arg("--vty_socket").arg(self.lab.at(""));
+        for command in commands {
+            vtysh.args(["-c", command]);
+        }
+        String::from_utf8_lossy(&vtysh.output().unwrap().stdout).into_owned()
+    }
+
+    /// The same, as JSON.
+    pub(crate) fn json(&self, command: &str) -> Value {
+        serde_json::from_str(&self.vtysh(&format!("{command} json"))).unwrap_or(Value::Null)
+    }
+
+    /// The router's only path to a prefix, if it has one.
+    pub(crate) fn path(&self, prefix: &str) -> Option<Value> {
+        let family = if prefix.contains(':') { "ipv6" } else { "ipv4" };
+        let answer = self.json(&format!("show bgp {family} unicast {prefix}"));
+        match answer.get("paths").and_then(Value::as_array).map(Vec::as_slice) {
+            Some([path]) => Some(path.clone()),
+            _ => None,
+        }
+    }
+
+    /// What the router says of its session with us.
+    pub(crate) fn neighbor(&self, name: &str) -> Value {
+        self.json(&format!("show bgp neighbors {name}"))[name].clone()
+    }
+
+    /// What the router's BFD says of the path to us.
+    pub(crate) fn bfd_peer(&self, address: &str) -> Value {
+        let peers = self.json("show bfd peers");
+        let found = peers.as_array().and_then(|peers| peers.iter().find(|peer| peer["peer"] == address));
+        found.cloned().unwrap_or(Value::Null)
+    }
+}

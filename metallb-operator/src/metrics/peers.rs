@@ -1,0 +1,245 @@
+//! Series about BGP and BFD sessions, computed when they are scraped.
+//!
+//! Names and labels are those of upstream's native speaker and of its exporter for FRR, whose series need no other program here.
+//! `vrf` stands only where a peer has one.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use metallb_bgp::io::{Observer, PeerSnapshot};
+use metallb_bgp::session::State;
+use metallb_core::config::Peer;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+
+/// All series of all sessions of a speaker.
+#[derive(Clone, Debug)]
+pub struct PeerCollector {
+    observer: Observer,
+    peers: Arc<Mutex<BTreeMap<Arc<str>, Labels>>>,
+    descriptions: Vec<Desc>,
+}
+
+/// How a peer is called in its series.
+#[derive(Clone, Debug)]
+struct Labels {
+    peer: String,
+    vrf: Option<String>,
+}
+
+struct Series<T> {
+    name: &'static str,
+    help: &'static str,
+    kind: MetricType,
+    value: fn(&T) -> u64,
+}
+
+/// One session of BFD, in numbers.
+struct Path {
+    up: bool,
+    counters: metallb_bgp::bfd::Counters,
+}
+
+impl PeerCollector {
+    /// A collector for the sessions that `observer` sees.
+    ///
+    /// # Errors
+    /// Never: names and help texts are literals, which the test below checks.
+    pub fn new(observer: Observer) -> prometheus::Result<Self> {
+        let labels = || vec!["peer".to_owned()];
+        let describe = |name: &str, help: &str| Desc::new(name.to_owned(), help.to_owned(), labels(), HashMap::new());
+        let bgp = BGP.iter().map(|series| describe(series.name, series.help));
+        let bfd = BFD.iter().map(|series| describe(series.name, series.help));
+        let descriptions = bgp.chain(bfd).collect::<prometheus::Result<_>>()?;
+        Ok(Self { observer, peers: Arc::default(), descriptions })
+    }
+
+    /// Which peers there are now.
+    pub fn set_peers<'a>(&self, peers: impl Iterator<Item = &'a Arc<Peer>>) {
+        let labels =
+            |peer: &Arc<Peer>| Labels { peer: peer.metric_label(), vrf: peer.vrf.as_ref().map(ToString::to_string) };
+        *self.peers.lock().unwrap_or_else(PoisonError::into_inner) =
+            peers.map(|peer| (peer.name.as_str().into(), labels(peer))).collect();
+    }
+}
+
+impl Collector for PeerCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let sessions: Vec<(Labels, PeerSnapshot)> = self
+            .observer
+            .snapshot()
+            .into_iter()
+            .filter_map(|(name, snapshot)| Some((peers.get(&name)?.clone(), snapshot)))
+            .collect();
+        let mut paths: BTreeMap<(IpAddr, Option<String>), Path> = BTreeMap::new();
+        for snapshot in self.observer.bfd().sessions {
+            let Some(session) = snapshot.session else { continue };
+            let up = session.state == metallb_bgp::bfd::State::Up;
+            paths.insert((snapshot.path.remote, snapshot.path.vrf), Path { up, counters: session.counters });
+        }
+        let paths: Vec<(Labels, Path)> =
+            paths.into_iter().map(|((remote, vrf), path)| (Labels { peer: remote.to_string(), vrf }, path)).collect();
+        let bgp = BGP.iter().map(|series| series.family(&sessions));
+        let bfd = BFD.iter().map(|series| series.family(&paths));
+        bgp.chain(bfd).collect()
+    }
+}
+
+impl<T> Series<T> {
+    fn family(&self, rows: &[(Labels, T)]) -> MetricFamily {
+        let metrics = rows.iter().map(|(labels, row)| {
+            let mut metric = Metric::from_label(labels.pairs());
+            let value = (self.value)(row) as f64;
+            match self.kind {
+                MetricType::COUNTER => {
+                    let mut counter = Counter::default();
+                    counter.set_value(value);
+                    metric.set_counter(counter);
+                }
+                _ => {
+                    let mut gauge = Gauge::default();
+                    gauge.set_value(value);
+                    metric.set_gauge(gauge);
+                }
+            }
+            metric
+        });
+        let mut family = MetricFamily::default();
+        family.set_name(self.name.to_owned());
+        family.set_help(self.help.to_owned());
+        family.set_field_type(self.kind);
+        family.set_metric(metrics.collect());
+        family
+    }
+}
+
+impl Labels {
+    fn pairs(&self) -> Vec<LabelPair> {
+        let pair = |name: &str, value: &str| {
+            let mut pair = LabelPair::default();
+            pair.set_name(name.to_owned());
+            pair.set_value(value.to_owned());
+            pair
+        };
+        let vrf = self.vrf.as_deref().map(|vrf| pair("vrf", vrf));
+        std::iter::once(pair("peer", &self.peer)).chain(vrf).collect()
+    }
+}
+
+const fn gauge<T>(name: &'static str, help: &'static str, value: fn(&T) -> u64) -> Series<T> {
+    Series { name, help, kind: MetricType::GAUGE, value }
+}
+
+const fn counter<T>(name: &'static str, help: &'static str, value: fn(&T) -> u64) -> Series<T> {
+    Series { name, help, kind: MetricType::COUNTER, value }
+}
+
+fn is_up(peer: &PeerSnapshot) -> bool {
+    peer.state == State::Established
+}
+
+fn pending(peer: &PeerSnapshot) -> usize {
+    peer.routes_wanted.saturating_sub(if is_up(peer) { peer.routes_told } else { 0 })
+}
+
+fn sent(peer: &PeerSnapshot) -> u64 {
+    let counters = &peer.counters;
+    counters.opens_sent + counters.updates_sent + counters.keepalives_sent + counters.notifications_sent
+}
+
+fn received(peer: &PeerSnapshot) -> u64 {
+    let counters = &peer.counters;
+    counters.opens_received
+        + counters.updates_received
+        + counters.keepalives_received
+        + counters.notifications_received
+        + counters.route_refreshes_received
+}
+
+static BGP: [Series<PeerSnapshot>; 16] = [
+    gauge("metallb_bgp_session_up", "BGP session state (1 is up, 0 is down)", |peer| is_up(peer).into()),
+    gauge(
+        "metallb_bgp_announced_prefixes_total",
+        "Number of prefixes currently being advertised on the BGP session",
+        |peer| peer.routes_told as u64,
+    ),
+    gauge(
+        "metallb_bgp_pending_prefixes_total",
+        "Number of prefixes that should be advertised on the BGP session",
+        |peer| pending(peer) as u64,
+    ),
+    counter("metallb_bgp_updates_total", "Number of BGP UPDATE messages sent", |peer| peer.counters.updates_sent),
+    counter("metallb_bgp_updates_total_received", "Number of BGP UPDATE messages received", |peer| {
+        peer.counters.updates_received
+    }),
+    counter("metallb_bgp_opens_sent", "Number of BGP open messages sent", |peer| peer.counters.opens_sent),
+    counter("metallb_bgp_opens_received", "Number of BGP open messages received", |peer| peer.counters.opens_received),
+    counter("metallb_bgp_notifications_sent", "Number of BGP notification messages sent", |peer| {
+        peer.counters.notifications_sent
+    }),
+    counter("metallb_bgp_notifications_received", "Number of BGP notification messages received", |peer| {
+        peer.counters.notifications_received
+    }),
+    counter("metallb_bgp_keepalives_sent", "Number of BGP keepalive messages sent", |peer| {
+        peer.counters.keepalives_sent
+    }),
+    counter("metallb_bgp_keepalives_received", "Number of BGP keepalive messages received", |peer| {
+        peer.counters.keepalives_received
+    }),
+    counter("metallb_bgp_route_refresh_sent", "Number of BGP route refresh messages sent", |_| 0),
+    counter("metallb_bgp_route_refresh_received", "Number of BGP route refresh messages received", |peer| {
+        peer.counters.route_refreshes_received
+    }),
+    counter("metallb_bgp_total_sent", "Number of total BGP messages sent", sent),
+    counter("metallb_bgp_total_received", "Number of total BGP messages received", received),
+    counter("metallb_bgp_session_established_total", "Number of times the BGP session came up", |peer| {
+        peer.counters.established
+    }),
+];
+
+static BFD: [Series<Path>; 8] = [
+    gauge("metallb_bfd_session_up", "BFD session state (1 is up, 0 is down)", |path| path.up.into()),
+    counter("metallb_bfd_control_packet_input", "Number of received BFD control packets", |path| {
+        path.counters.control_packets_in
+    }),
+    counter("metallb_bfd_control_packet_output", "Number of sent BFD control packets", |path| {
+        path.counters.control_packets_out
+    }),
+    counter("metallb_bfd_echo_packet_input", "Number of received BFD echo packets", |path| {
+        path.counters.echo_packets_in
+    }),
+    counter("metallb_bfd_echo_packet_output", "Number of sent BFD echo packets", |path| path.counters.echo_packets_out),
+    counter("metallb_bfd_session_up_events", "Number of BFD session up events", |path| path.counters.up_events),
+    counter("metallb_bfd_session_down_events", "Number of BFD session down events", |path| path.counters.down_events),
+    counter("metallb_bfd_zebra_notifications", "Number of BFD state changes that clients were told", |path| {
+        path.counters.notifications
+    }),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_series_has_a_valid_name_of_its_own() {
+        let collector = PeerCollector::new(Observer::default()).unwrap();
+        let registry = prometheus::Registry::new();
+        registry.register(Box::new(collector)).unwrap();
+    }
+
+    #[test]
+    fn label_of_the_vrf_stands_only_where_there_is_one() {
+        let names = |vrf: Option<&str>| {
+            let labels = Labels { peer: "192.0.2.1:179".to_owned(), vrf: vrf.map(str::to_owned) };
+            labels.pairs().iter().map(|pair| pair.name().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(None), ["peer"]);
+        assert_eq!(names(Some("red")), ["peer", "vrf"]);
+    }
+}
