@@ -50,7 +50,9 @@ impl Frr {
     /// What it answers to several commands, as those that configure.
     pub(crate) fn configure(&self, commands: &[&str]) -> String {
         let mut vtysh = Command::new("vtysh");
-        vtysh.arg("--vty_socket").arg(self.lab.at(""));
+        // Only the daemon that is asked: one that is frozen would never answer.
+        let daemon = if commands.iter().any(|command| command.contains("bfd peers")) { "bfdd" } else { "bgpd" };
+        vtysh.args(["-d", daemon, "--vty_socket"]).arg(self.lab.at(""));
         for command in commands {
             vtysh.args(["-c", command]);
         }
