@@ -139,7 +139,10 @@ pub fn run(args: StandaloneArgs) -> Result<(), StandaloneError> {
         }
 
         let (changed, mut changes) = mpsc::channel::<()>(1);
-        let mut watcher = notify::recommended_watcher(move |_| {
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            if event.is_ok_and(|event| !is_change(event.kind)) {
+                return;
+            }
             // A full queue means that a look is due already.
             let _ = changed.try_send(());
         })?;
@@ -348,6 +351,12 @@ impl Standalone {
     }
 }
 
+/// Whether a file may be another one now. That it was opened or read is no change: we do so ourselves, and would never end.
+const fn is_change(kind: notify::EventKind) -> bool {
+    use notify::event::{AccessKind, AccessMode, EventKind};
+    !matches!(kind, EventKind::Access(_)) || matches!(kind, EventKind::Access(AccessKind::Close(AccessMode::Write)))
+}
+
 /// Reads the state file; one that does not exist is empty.
 ///
 /// # Errors
@@ -386,3 +395,29 @@ const REFRESH: Duration = Duration::from_secs(1);
 
 /// How long a change of the manifests may go on.
 const SETTLE: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn reading_the_manifests_is_no_change_of_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("a.yaml");
+        std::fs::write(&file, "a").unwrap();
+        let (seen, changes) = mpsc::channel();
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            if event.is_ok_and(|event| is_change(event.kind)) {
+                let _ = seen.send(());
+            }
+        })
+        .unwrap();
+        watcher.watch(directory.path(), notify::RecursiveMode::NonRecursive).unwrap();
+        std::fs::read(&file).unwrap();
+        assert!(changes.recv_timeout(Duration::from_millis(300)).is_err());
+        std::fs::write(&file, "b").unwrap();
+        assert!(changes.recv_timeout(Duration::from_secs(10)).is_ok());
+    }
+}

@@ -228,3 +228,100 @@ fn replayed_datagrams_change_nothing() {
     assert_eq!(world.live(0), ["n0"]);
     assert!(!record.is_empty());
 }
+
+/// A small generator for junk (xorshift64).
+fn junk(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+/// Bytes that a member, or nobody, might have written: whole messages, changed ones, noise.
+fn hostile_body(state: &mut u64, to: u64, recorded: &[Vec<u8>]) -> Vec<u8> {
+    let names = [node(0), node(1), node(2), "x".repeat(253).as_str().into()];
+    let name = names[junk(state) as usize % names.len()].clone();
+    let identity = Identity { node: name.clone(), address: address(junk(state) as usize % 5), life: junk(state) };
+    let ips = (0..junk(state) % 64).map(|_| IpAddr::from((junk(state) as u32).to_be_bytes())).collect();
+    let message = match junk(state) % 9 {
+        0 => Message::Welcome(identity),
+        1 => Message::Outlived(junk(state)),
+        2 => Message::Gossip((0..junk(state) % 1200).map(|_| junk(state) as u8).collect()),
+        3 => Message::Ask { about: name, token: junk(state) as u32 },
+        4 => Message::Verdict { about: name, token: junk(state) as u32 % 8, heard: junk(state).is_multiple_of(2) },
+        5 => Message::Yielding(ips),
+        6 => Message::Taken(ips),
+        _ => match recorded.get(junk(state) as usize % recorded.len().max(1)) {
+            Some(bytes) => Message::Gossip(bytes.clone()),
+            None => Message::Ping,
+        },
+    };
+    let mut bytes = Body { to, standing: Standing::Able, message }.encode().unwrap_or_default();
+    if junk(state).is_multiple_of(3) && !bytes.is_empty() {
+        let place = junk(state) as usize % bytes.len();
+        bytes[place] ^= 1 << (junk(state) % 8);
+    }
+    bytes
+}
+
+#[test]
+fn a_hostile_key_holder_neither_crashes_nor_wedges_nor_grows_a_member() {
+    for seed in 1..=5 {
+        let mut world = World::new(3);
+        let (mut state, keys) = (seed, Keyring::new([&b"secret"[..]]));
+        let hostile = address(4);
+        // It was a proper member, so that it is listened to.
+        world.engines.push(None);
+        world.engines.push(None);
+        world.start(4);
+        world.run(200 * MS);
+        let session = world.engine(4).config.session;
+        let mut sequence = 1 << 20;
+        world.engines[4] = None;
+        let to = world.engine(0).config.session;
+        // What n1 tells n0 is known to it as well.
+        let recorded: Vec<Vec<u8>> = world
+            .flying
+            .iter()
+            .filter_map(|(_, _, transmit)| keys.open(&transmit.datagram).ok())
+            .filter_map(|opened| match Body::decode(&opened.body)?.message {
+                Message::Gossip(bytes) => Some(bytes),
+                _ => None,
+            })
+            .collect();
+        for _ in 0..2000 {
+            sequence += 1;
+            let body = hostile_body(&mut state, to, &recorded);
+            let datagram = keys.seal(session, sequence, &body);
+            let now = world.now;
+            world.engine(0).handle_datagram(now, hostile, &datagram);
+            world.run(MS / 4);
+            assert!(world.engine(0).inquiries.len() <= INQUIRIES_MAX);
+            assert!(world.engine(0).events.is_empty() && world.engine(0).outgoing.len() < 1000);
+        }
+        world.run(20_000 * MS);
+        for index in 0..3 {
+            let live = world.live(index);
+            for member in ["n0", "n1", "n2"] {
+                assert!(live.contains(&member), "seed {seed}: n{index} sees {live:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn who_has_no_key_is_not_answered() {
+    let mut world = World::new(2);
+    let mut state = 7;
+    let (before, sent) = (world.engine(0).counters(), world.flying.len());
+    for length in 0..2000_usize {
+        let datagram: Vec<u8> = (0..length).map(|_| junk(&mut state) as u8).collect();
+        let now = world.now;
+        world.engine(0).handle_datagram(now, address(9), &datagram);
+    }
+    let after = world.engine(0).counters();
+    assert_eq!(after.refused - before.refused, 2000);
+    assert_eq!((after.received, after.strangers), (before.received, before.strangers));
+    assert_eq!(world.flying.len(), sent);
+    assert_eq!(world.engine(0).poll_transmit(), None);
+}
