@@ -182,6 +182,14 @@ mod tests {
     }
 
     #[test]
+    fn range_says_whether_its_ends_are_reversed_or_of_two_families() {
+        let error = |text: &str| text.parse::<AddressBlock>().unwrap_err();
+        assert!(matches!(error("1.2.3.9-1.2.3.4"), AddressError::Reversed { .. }));
+        assert!(matches!(error("fc00::9-fc00::4"), AddressError::Reversed { .. }));
+        assert!(matches!(error("1.2.3.4-fc00::4"), AddressError::MixedFamilies(_)));
+    }
+
+    #[test]
     fn address_block_reads_what_the_contract_lists() {
         let rows: [(&str, &[&str]); 14] = [
             ("1.2.3.0/24", &["1.2.3.0/24"]),
