@@ -22,7 +22,7 @@ use crate::api::{IpAddressPool, IpAddressPoolStatus};
 use crate::cli::controller::ControllerArgs;
 use crate::feed::{Feed, Role, Touched, Update};
 use crate::kubernetes::configuration_state::{Component, ConfigurationReporter};
-use crate::kubernetes::events::{self, EventSender, Notice, Regarding, Severity as NoticeSeverity};
+use crate::kubernetes::events::{self, EventSender, Notice, Severity as NoticeSeverity};
 use crate::kubernetes::lease::{self, Claimant};
 
 /// Why the controller does not run.
@@ -97,7 +97,7 @@ pub fn run(args: &ControllerArgs) -> Result<(), ControllerError> {
         let claimant = Claimant {
             namespace: namespace.clone(),
             lease: "metallb-controller".to_owned(),
-            identity: format!("{}_{:x}", args.cluster.pod_name, crate::standalone::seed()),
+            identity: format!("{}_{:x}", args.cluster.pod_name, crate::seed::fresh()),
         };
         let (mut leads, lease_task) = lease::spawn(client.clone(), claimant, stopped.clone());
         let (events, _writer) = events::spawn(client.clone(), "metallb-controller");
@@ -220,7 +220,13 @@ impl Controller {
             let uid = self.feed.services.get(key).and_then(|meta| meta.uid.clone());
             for event in &outcome.events {
                 let severity = if event.warning { NoticeSeverity::Warning } else { NoticeSeverity::Normal };
-                self.events.send(service_notice(key, uid.clone(), severity, event.reason, event.message.clone()));
+                self.events.send(Notice::about_service(
+                    key,
+                    uid.clone(),
+                    severity,
+                    event.reason,
+                    event.message.clone(),
+                ));
             }
         }
         let Some(write) = &outcome.write else { return };
@@ -264,7 +270,7 @@ impl Controller {
         for problem in problems.difference(&self.problems) {
             tracing::error!(object = %problem.object, field = problem.field, code = problem.code.as_str(), "{}", problem.message);
             if *self.leads.borrow() {
-                self.events.send(problem_notice(problem));
+                self.events.send(Notice::about_problem(problem));
             }
         }
         self.reporter.report(&problems);
@@ -321,39 +327,6 @@ async fn write_status(
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(error) => Err(error),
     }
-}
-
-/// A notice about a Service.
-#[must_use]
-pub fn service_notice(
-    key: &ServiceKey,
-    uid: Option<String>,
-    severity: NoticeSeverity,
-    reason: &str,
-    message: String,
-) -> Notice {
-    let regarding = Regarding {
-        api_version: "v1",
-        kind: "Service",
-        namespace: key.namespace.to_string(),
-        name: key.name.to_string(),
-        uid,
-    };
-    Notice { regarding, severity, reason: reason.to_owned(), message }
-}
-
-/// A notice about a configuration object.
-#[must_use]
-pub fn problem_notice(problem: &Problem) -> Notice {
-    let regarding = Regarding {
-        api_version: if problem.object.kind == "BGPPeer" { "metallb.io/v1beta2" } else { "metallb.io/v1beta1" },
-        kind: problem.object.kind,
-        namespace: problem.object.namespace.as_deref().unwrap_or_default().to_owned(),
-        name: problem.object.name.to_string(),
-        uid: None,
-    };
-    let message = format!("{}: {}", problem.field, problem.message);
-    Notice { regarding, severity: NoticeSeverity::Warning, reason: problem.code.as_str().to_owned(), message }
 }
 
 /// Writes to the API server at the same time.

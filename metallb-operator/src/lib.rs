@@ -21,6 +21,7 @@ pub mod kubernetes;
 pub mod manifests;
 pub mod membership;
 pub mod metrics;
+mod seed;
 pub mod speaker;
 pub mod standalone;
 pub mod telemetry;

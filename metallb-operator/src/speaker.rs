@@ -18,11 +18,10 @@ use crate::admin::Admin;
 use crate::announcer::{Announcer, Identity, TransitionKind};
 use crate::cli::speaker::SpeakerArgs;
 use crate::conductor::{self, ConductorError};
-use crate::controller::service_notice;
 use crate::exclusion::{self, ExclusionError};
 use crate::feed::{Feed, Role, Touched, Update};
 use crate::kubernetes::configuration_state::{Component, ConfigurationReporter};
-use crate::kubernetes::events::{self, EventSender, Severity as NoticeSeverity};
+use crate::kubernetes::events::{self, EventSender, Notice, Severity as NoticeSeverity};
 
 /// Why the speaker does not run.
 #[derive(Debug, Error)]
@@ -107,7 +106,7 @@ pub fn run(args: &SpeakerArgs) -> Result<(), SpeakerError> {
         };
         let filter = exclusion::load(&args.announce.exclude_interfaces)?;
         let mut announcer =
-            Announcer::start(identity, filter, admin.metrics.clone(), peer_queue, crate::standalone::seed())?;
+            Announcer::start(identity, filter, admin.metrics.clone(), peer_queue, crate::seed::fresh())?;
         let settings = args.membership.settings(&node)?.filter(|_| !args.ml_labels.is_empty());
         let members = match &settings {
             Some(settings) => Some((announcer.gossip(settings)?, settings.bind.port())),
@@ -215,7 +214,7 @@ impl Speaker {
 
     fn tell(&self, key: &ServiceKey, severity: NoticeSeverity, reason: &str, message: String) {
         let uid = self.feed.services.get(key).and_then(|meta| meta.uid.clone());
-        self.events.send(service_notice(key, uid, severity, reason, message));
+        self.events.send(Notice::about_service(key, uid, severity, reason, message));
     }
 
     fn report(&mut self, problems: Vec<Problem>) {

@@ -156,7 +156,7 @@ pub fn run(args: StandaloneArgs) -> Result<(), StandaloneError> {
             probe: args.announce.probe_before_announce,
         };
         let filter = exclusion::load(&args.announce.exclude_interfaces)?;
-        let mut announcer = Announcer::start(identity, filter, admin.metrics.clone(), events, seed())?;
+        let mut announcer = Announcer::start(identity, filter, admin.metrics.clone(), events, crate::seed::fresh())?;
         let membership = match args.membership.settings(&args.announce.node_name)? {
             Some(settings) => Some((announcer.gossip(&settings)?, args.contacts(settings.bind.port()))),
             None => None,
@@ -382,12 +382,6 @@ fn save_state(path: &Path, state: &State) -> std::io::Result<()> {
     let beside = path.with_extension("tmp");
     std::fs::write(&beside, text)?;
     std::fs::rename(beside, path)
-}
-
-/// Differs between processes; only jitter depends on it.
-pub(crate) fn seed() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    since.as_nanos() as u64 ^ u64::from(std::process::id()) << 32
 }
 
 /// How often counters and peers are looked at.

@@ -11,6 +11,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Client, Error};
+use metallb_core::config::Problem;
+use metallb_core::model::ServiceKey;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -50,6 +52,41 @@ pub struct Notice {
     pub reason: String,
     /// The text, for people.
     pub message: String,
+}
+
+impl Notice {
+    /// About a Service.
+    #[must_use]
+    pub fn about_service(
+        key: &ServiceKey,
+        uid: Option<String>,
+        severity: Severity,
+        reason: &str,
+        message: String,
+    ) -> Self {
+        let regarding = Regarding {
+            api_version: "v1",
+            kind: "Service",
+            namespace: key.namespace.to_string(),
+            name: key.name.to_string(),
+            uid,
+        };
+        Self { regarding, severity, reason: reason.to_owned(), message }
+    }
+
+    /// About a configuration object that is in error.
+    #[must_use]
+    pub fn about_problem(problem: &Problem) -> Self {
+        let regarding = Regarding {
+            api_version: if problem.object.kind == "BGPPeer" { "metallb.io/v1beta2" } else { "metallb.io/v1beta1" },
+            kind: problem.object.kind,
+            namespace: problem.object.namespace.as_deref().unwrap_or_default().to_owned(),
+            name: problem.object.name.to_string(),
+            uid: None,
+        };
+        let message = format!("{}: {}", problem.field, problem.message);
+        Self { regarding, severity: Severity::Warning, reason: problem.code.as_str().to_owned(), message }
+    }
 }
 
 /// A cloneable, never-blocking front to the task that writes Events.
