@@ -167,7 +167,7 @@ fn cluster(assets: std::path::PathBuf) -> Cluster {
     Cluster { api, control, client, nodes: nodes.into(), router, _lab: lab }
 }
 
-fn start(directory: &Path, cluster: &Cluster, namespace: &Namespace, role: &str, node: &str) -> Process {
+fn start(directory: &Path, cluster: &Cluster, namespace: &Namespace, role: &str, node: &str, more: &[&str]) -> Process {
     let config = cluster.api.kubeconfig(role);
     let variable = format!("KUBECONFIG={}", config.display());
     let exclude = directory.join("no-exclusions").display().to_string();
@@ -175,6 +175,7 @@ fn start(directory: &Path, cluster: &Cluster, namespace: &Namespace, role: &str,
     if role == "speaker" {
         arguments.extend(["--node-name", node, "--exclude-interfaces", &exclude]);
     }
+    arguments.extend(more);
     let log = directory.join(format!("{role}-{node}.log"));
     namespace.spawn(&log, "env", &arguments)
 }
@@ -227,7 +228,47 @@ fn endpoint(address: &str, node: &str) -> String {
 }
 
 fn start_speakers(directory: &Path, cluster: &Cluster) -> Vec<Process> {
-    cluster.nodes.iter().map(|(name, namespace)| start(directory, cluster, namespace, "speaker", name)).collect()
+    let speaker = |(name, namespace): &(String, Namespace)| start(directory, cluster, namespace, "speaker", name, &[]);
+    cluster.nodes.iter().map(speaker).collect()
+}
+
+/// Speakers that gossip under the key of the Secret, and find each other by their pods.
+fn start_members(directory: &Path, cluster: &Cluster) -> Vec<Process> {
+    let api = &cluster.api;
+    let key = eventually("the controller makes the key of the gossip", PATIENCE, || {
+        let secret = ["get", "secret", "memberlist", "-n", "metallb-system", "-o", "jsonpath={.data.secretkey}"];
+        api.kubectl(&secret, None).and_then(|key| if key.is_empty() { Err("no key".to_owned()) } else { Ok(key) })
+    });
+    // As kubelet mounts it.
+    let mounted = directory.join("ml_secret_key");
+    std::fs::create_dir(&mounted).unwrap();
+    let decoded = format!("printf %s '{key}' | base64 --decode > {}/secretkey", mounted.display());
+    assert!(std::process::Command::new("sh").args(["-c", &decoded]).status().unwrap().success());
+    for (name, last) in NODES {
+        api.apply(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: speaker-{name}, namespace: metallb-system, labels: {{app: metallb, component: speaker}}}}\nspec: {{nodeName: {name}, hostNetwork: true, containers: [{{name: speaker, image: metallb}}]}}\n"
+        ));
+        let ip =
+            format!("{{\"status\":{{\"podIP\":\"172.16.1.{last}\",\"podIPs\":[{{\"ip\":\"172.16.1.{last}\"}}]}}}}");
+        let pod = format!("speaker-{name}");
+        let patch = ["patch", "pod", &pod, "-n", "metallb-system", "--subresource=status", "--type=merge", "-p", &ip];
+        api.kubectl(&patch, None).unwrap();
+    }
+    let member = |((name, namespace), (_, last)): (&(String, Namespace), (&str, u8))| {
+        let (address, pod) = (format!("172.16.1.{last}"), format!("speaker-{name}"));
+        let more = [
+            "--pod-name",
+            &pod,
+            "--ml-bindaddr",
+            &address,
+            "--ml-labels",
+            "app=metallb,component=speaker",
+            "--ml-secret-key-path",
+            mounted.to_str().unwrap(),
+        ];
+        start(directory, cluster, namespace, "speaker", name, &more)
+    };
+    cluster.nodes.iter().zip(NODES).map(member).collect()
 }
 
 /// The kube assets and programs of a lab, or the line that says what is missing.
@@ -244,7 +285,7 @@ fn parts(test: &str, programs: &[&str]) -> Option<std::path::PathBuf> {
 }
 
 /// The three steps of the document: one node answers for the address, by ARP and by NDP, kube-proxy serves what arrives there, and
-/// when the node dies the next one answers.
+/// when the node dies the next one answers, because the speakers noticed.
 #[test]
 fn lab_kubernetes_l2_address_of_both_families_is_served_by_the_elected_node_and_moves() {
     const TEST: &str = "lab_kubernetes_l2_address_of_both_families_is_served_by_the_elected_node_and_moves";
@@ -258,8 +299,9 @@ fn lab_kubernetes_l2_address_of_both_families_is_served_by_the_elected_node_and_
     let dual = "spec:\n  ipFamilyPolicy: RequireDualStack\n  ipFamilies: [IPv4, IPv6]";
     api.apply(&SEED[2].replace("spec:", dual));
     let serving = serve(directory.path(), &cluster, &assets, "metallb1-cluster");
-    let controller = start(directory.path(), &cluster, &cluster.control, "controller", "first");
-    let speakers = start_speakers(directory.path(), &cluster);
+    let secret = ["--ml-secret-name", "memberlist"];
+    let controller = start(directory.path(), &cluster, &cluster.control, "controller", "first", &secret);
+    let speakers = start_members(directory.path(), &cluster);
 
     let vips = ["192.168.10.0", "fc00:f853:ccd:e799::"];
     eventually("the Service gets an address of each family", PATIENCE, || {
@@ -292,10 +334,7 @@ fn lab_kubernetes_l2_address_of_both_families_is_served_by_the_elected_node_and_
     let dead = cluster.nodes.iter().position(|(name, _)| *name == order[0]).unwrap();
     speakers[dead].signal(Signal::SIGKILL);
     cluster.nodes[dead].1.ip("link set eth0 down");
-    // What the node controller says after its grace period; nothing gossips here.
-    let patch = "{\"status\":{\"conditions\":[{\"type\":\"Ready\",\"status\":\"Unknown\"}]}}";
-    api.kubectl(&["patch", "node", &order[0], "--subresource=status", "--type=merge", "-p", patch], None).unwrap();
-    // Its pods count as gone as well.
+    // The API still calls the node ready: the others know better. Only kube-proxy must be told that its pods are gone.
     for family in ["ipv4", "ipv6"] {
         let slice = format!("metallb1-cluster-{family}");
         let patch = format!("[{{\"op\":\"remove\",\"path\":\"/endpoints/{dead}\"}}]");
@@ -340,7 +379,7 @@ fn lab_kubernetes_both_modes_serve_one_service_under_the_shipped_roles() {
         "router bgp 7675\n bgp router-id 172.16.1.1\n no bgp ebgp-requires-policy\n neighbor 172.16.1.11 remote-as 7776\n neighbor 172.16.1.21 remote-as 7776\n",
         &[],
     );
-    let mut controller = start(directory.path(), &cluster, &cluster.control, "controller", "first");
+    let mut controller = start(directory.path(), &cluster, &cluster.control, "controller", "first", &[]);
     let mut speakers = start_speakers(directory.path(), &cluster);
 
     let ip = |name: &str| {
@@ -417,7 +456,7 @@ fn lab_kubernetes_both_modes_serve_one_service_under_the_shipped_roles() {
     // A restart changes nothing.
     controller.signal(Signal::SIGTERM);
     assert!(controller.wait(PATIENCE).is_some_and(|status| status.success()), "{}", controller.output());
-    controller = start(directory.path(), &cluster, &cluster.control, "controller", "second");
+    controller = start(directory.path(), &cluster, &cluster.control, "controller", "second", &[]);
     api.apply(
         "apiVersion: v1\nkind: Service\nmetadata: {name: late}\nspec: {type: LoadBalancer, ports: [{port: 80}]}\n",
     );
