@@ -421,7 +421,7 @@ impl Worker {
                 );
             }
             Event::Back(node) => tracing::info!(event = "memberBack", node = node.as_str(), "is back"),
-            Event::Lost(_) | Event::Met(_) => self.handover.announce_again(),
+            Event::Lost(_) | Event::Met(_) => self.handover.announce_again(Instant::now()),
             Event::NameClash { node, address } => {
                 tracing::error!(event = "nameClash", node = node.as_str(), %address, "a second host uses this node name, it is not believed");
             }

@@ -235,6 +235,9 @@ endpoints: [{addresses: [172.20.166.20], nodeName: worker1, conditions: {ready: 
         router.ip(&format!("address add fd00:{number}::1/64 dev eth{number} nodad"));
         namespace.ip(&format!("address add 172.16.{number}.{last}/24 dev eth0"));
         namespace.ip(&format!("address add fd00:{number}::{last}/64 dev eth0 nodad"));
+        // The router may send from its address on the other link: its nodes must find the way back.
+        namespace.ip(&format!("route add default via 172.16.{number}.1"));
+        namespace.ip(&format!("-6 route add default via fd00:{number}::1"));
         let backend = backend(directory.path(), &namespace, name, &vips);
         hosts.push(Host { name: name.to_owned(), namespace, process: None, _backend: backend });
     }

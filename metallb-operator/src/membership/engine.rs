@@ -62,6 +62,8 @@ pub struct Engine {
     welcomes_left: u32,
     entry: Entry,
     live: BTreeSet<NodeName>,
+    /// Who ended without a word and has not been seen alive since.
+    lost: BTreeSet<NodeName>,
     /// Whether `live` may have changed.
     stale: bool,
     outgoing: VecDeque<Transmit>,
@@ -101,7 +103,7 @@ pub enum Event {
     Back(NodeName),
     /// A member ended without a word: what it did last is not known.
     Lost(NodeName),
-    /// A member came, or began a new life: what it did before is not known.
+    /// A member came, came back, or began a new life: what it did before is not known.
     Met(NodeName),
     /// Two hosts use the same node name; the second one is not believed.
     NameClash {
@@ -187,6 +189,7 @@ impl Engine {
             welcomes_left: WELCOMES,
             entry: Entry::Outside,
             live: BTreeSet::from([config.me.node.clone()]),
+            lost: BTreeSet::new(),
             stale: false,
             outgoing: VecDeque::new(),
             events: VecDeque::new(),
@@ -478,6 +481,10 @@ impl Engine {
         let live = others.map(|member| &member.node).chain(me);
         let live: BTreeSet<NodeName> = live.cloned().collect();
         if live != self.live {
+            // Who was alone on its side of a partition believed itself the heir of everything.
+            let (lost, events) = (&mut self.lost, &mut self.events);
+            let back = live.iter().filter(|node| lost.remove(*node)).map(|node| Event::Met(node.clone()));
+            events.extend(back);
             self.live = live;
             self.events.push_back(Event::LiveChanged);
         }
@@ -486,6 +493,7 @@ impl Engine {
     /// Tells that a member ended, unless it said so itself.
     fn lose(&mut self, node: &NodeName) {
         if self.peers.by_node(node).is_none_or(|peer| peer.standing != Standing::Leaving) {
+            self.lost.insert(node.clone());
             self.events.push_back(Event::Lost(node.clone()));
         }
     }

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Who announced an address that was another one's all the time misled the neighbours. That one hears of it by `Yielding`, or by
-//! [`Handover::announce_again`] when the other one died.
+//! [`Handover::announce_again`] when the other one died or came back.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -29,6 +29,8 @@ pub struct Handover {
     waiting: BTreeMap<IpAddr, (NodeName, Instant)>,
     changed: bool,
     again: BTreeSet<IpAddr>,
+    /// When all that is held then is announced anew.
+    again_at: Option<Instant>,
     outgoing: VecDeque<(NodeName, Message)>,
     tally: Tally,
 }
@@ -140,13 +142,17 @@ impl Handover {
         }
     }
 
-    /// Announces all that is held anew: somebody died that may have claimed it, out of a partition that only it saw.
-    pub fn announce_again(&mut self) {
-        self.again.extend(self.held.iter().filter(|(_, held)| held.announced.is_some()).map(|(ip, _)| *ip));
+    /// Announces all that is held anew: somebody died, or came back, that may have claimed it out of a partition that only it saw.
+    /// Not at once: what the election that follows takes away must not be announced after its new owner announced it.
+    pub fn announce_again(&mut self, now: Instant) {
+        self.again_at = Some(now + SETTLE);
     }
 
     /// Repeats what was not answered, and gives up what was not taken.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if self.again_at.take_if(|at| *at <= now).is_some() {
+            self.again.extend(self.held.iter().filter(|(_, held)| held.announced.is_some()).map(|(ip, _)| *ip));
+        }
         for yielding in self.yielding.values_mut().filter(|yielding| yielding.answers && yielding.until <= now) {
             yielding.answers = false;
             self.tally.timed_out += 1;
@@ -164,7 +170,7 @@ impl Handover {
             true => yielding.until.min(yielding.tell_at),
             false => yielding.tell_at,
         });
-        yielding.chain(self.waiting.values().map(|(_, until)| *until)).min()
+        yielding.chain(self.waiting.values().map(|(_, until)| *until)).chain(self.again_at).min()
     }
 
     /// Everything to answer for, if that changed.
@@ -229,6 +235,9 @@ const REPEAT: Duration = Duration::from_millis(40);
 /// win the neighbours back.
 const INSIST: Duration = Duration::from_secs(5);
 const REPEAT_LATE: Duration = Duration::from_millis(300);
+
+/// Within this time after a change of the living the election that follows from it is known.
+const SETTLE: Duration = Duration::from_millis(50);
 
 /// An announcement is as good as new for so long.
 const RECENT: Duration = Duration::from_millis(150);
@@ -347,6 +356,19 @@ mod tests {
         assert_eq!(told, [NodeName::from("b"), "c".into()]);
         old.handle_taken(&"c".into(), &[ip]);
         assert!(old.is_settled());
+    }
+
+    #[test]
+    fn what_an_election_takes_away_is_not_announced_again() {
+        let (mut handover, now) = (Handover::default(), start());
+        let ips: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()];
+        handover.plan(now, mine(&["10.0.0.1", "10.0.0.2"]), &BTreeMap::new());
+        handover.handle_announced(now, &ips);
+        handover.announce_again(now);
+        assert_eq!(handover.poll_again(), None, "the election is still to come");
+        handover.plan(now, mine(&["10.0.0.1"]), &BTreeMap::from([(ips[1], "b".into())]));
+        handover.handle_timeout(handover.poll_timeout().unwrap().max(now + SETTLE));
+        assert_eq!(handover.poll_again(), Some(vec![ips[0]]));
     }
 
     #[test]

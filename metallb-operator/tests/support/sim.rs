@@ -440,7 +440,7 @@ impl World {
                         speaker.joined = true;
                         self.replan_soon(index);
                     }
-                    Event::Lost(_) | Event::Met(_) => speaker.handover.announce_again(),
+                    Event::Lost(_) | Event::Met(_) => speaker.handover.announce_again(now),
                     Event::LiveChanged => self.replan_soon(index),
                     Event::Yielding(from, ips) => speaker.handover.handle_yielding(now, from, ips),
                     Event::Taken(from, ips) => {
