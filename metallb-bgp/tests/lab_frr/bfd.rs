@@ -37,7 +37,10 @@ fn lab_bfd_ends_the_sessions_of_a_silent_router_and_they_return_with_it() {
             eventually("the router has the route", || frr.path(vip).is_some()).await;
         }
         for (name, host) in [("v4", HOST_V4), ("v6", HOST_V6)] {
-            assert_eq!(bfd_state(&speaker, name), "Up");
+            // The router is up a packet before we are, and learns our intervals a packet later.
+            eventually("our BFD is up", || bfd_state(&speaker, name) == "Up").await;
+            eventually("the router learned the interval", || frr.bfd_peer(host)["remote-transmit-interval"] == 200)
+                .await;
             let there = frr.bfd_peer(host);
             assert_eq!(there["remote-receive-interval"], 200, "{there}");
             assert_eq!(there["remote-transmit-interval"], 200, "{there}");
