@@ -6,6 +6,7 @@ mod bfd;
 #[path = "../support/frr.rs"]
 mod frr;
 #[path = "../support/lab.rs"]
+#[allow(dead_code, reason = "another lab asks for more")]
 mod lab;
 mod reach;
 

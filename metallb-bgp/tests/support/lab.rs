@@ -40,24 +40,33 @@ impl Lab {
         let directory = tempfile::Builder::new().prefix("mlb-").tempdir_in("/tmp").unwrap();
         let lab = Self { host: name("h"), router: name("r"), directory, daemons: Vec::new() };
         std::fs::set_permissions(lab.directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        lab.cable();
+        for namespace in [&lab.host, &lab.router] {
+            ip(&["netns", "add", namespace]);
+            ip(&["-n", namespace, "link", "set", "lo", "up"]);
+        }
+        lab.cable("eth0", str::to_owned);
         Some(lab)
     }
 
     /// Runs `work` on the host.
     pub(crate) fn on_host<F: Future<Output = ()>>(&self, work: impl FnOnce() -> F + Send) {
+        self.in_host(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(work());
+        });
+    }
+
+    /// The same for work that brings a runtime of its own, or none.
+    pub(crate) fn in_host<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let namespace = File::open(Path::new("/run/netns").join(&self.host)).unwrap();
         std::thread::scope(|scope| {
             let thread = scope.spawn(move || {
                 // It concerns this thread and those that it starts.
                 setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                runtime.block_on(work());
+                work()
             });
-            if let Err(panic) = thread.join() {
-                std::panic::resume_unwind(panic);
-            }
-        });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 
     /// Starts a daemon on the router.
@@ -107,6 +116,21 @@ impl Lab {
         output("ip", &[&["-n", &self.host], &arguments[..]].concat())
     }
 
+    /// What a program prints that runs on the router.
+    pub(crate) fn on_router(&self, program: &str, arguments: &[&str]) -> String {
+        output("ip", &[&["netns", "exec", &self.router, program], arguments].concat())
+    }
+
+    /// The same on the host.
+    pub(crate) fn on_this_side(&self, program: &str, arguments: &[&str]) -> String {
+        output("ip", &[&["netns", "exec", &self.host, program], arguments].concat())
+    }
+
+    /// Joins both once more, as `eth1`: an address in which the second block is 2 instead of 1.
+    pub(crate) fn second_cable(&self) {
+        self.cable("eth1", |address| address.replace("16.1.", "16.2.").replace("00:1:", "00:2:"));
+    }
+
     /// Whether the router's kernel sends traffic for a prefix to `next_hop`.
     pub(crate) fn forwards(&self, prefix: &str, next_hop: &str) -> bool {
         let flag = if prefix.contains(':') { "-6" } else { "-4" };
@@ -131,18 +155,15 @@ impl Lab {
         self.at(file)
     }
 
-    fn cable(&self) {
+    fn cable(&self, name: &str, address: impl Fn(&str) -> String) {
         let (host, router) = (self.host.as_str(), self.router.as_str());
-        ip(&["netns", "add", host]);
-        ip(&["netns", "add", router]);
-        ip(&["-n", host, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", router]);
+        ip(&["-n", host, "link", "add", name, "type", "veth", "peer", "name", name, "netns", router]);
         for (namespace, addresses) in [(host, [HOST_V4, HOST_V6]), (router, [ROUTER_V4, ROUTER_V6])] {
-            ip(&["-n", namespace, "link", "set", "lo", "up"]);
-            ip(&["-n", namespace, "link", "set", "eth0", "up"]);
-            for address in addresses {
-                let (length, nodad) = if address.contains(':') { (64, &["nodad"][..]) } else { (24, &[][..]) };
-                let address = format!("{address}/{length}");
-                ip(&[&["-n", namespace, "address", "add", &address, "dev", "eth0"], nodad].concat());
+            ip(&["-n", namespace, "link", "set", name, "up"]);
+            for at in addresses {
+                let (length, nodad) = if at.contains(':') { (64, &["nodad"][..]) } else { (24, &[][..]) };
+                let at = format!("{}/{length}", address(at));
+                ip(&[&["-n", namespace, "address", "add", &at, "dev", name], nodad].concat());
             }
         }
     }
