@@ -17,11 +17,16 @@ use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state
 use self::naive::{Ask, Model, NaivePool, Op, Verdict};
 
 prop_state_machine! {
-    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// 400 runs of 150 to 400 steps: above 100,000 steps.
     #[test]
     fn allocator_equals_the_naive_model_after_every_step(sequential 150..400 => AllocatorTest);
+}
+
+/// 400 unless `METALLB_MODEL_CASES` says otherwise: fewer for a mutation run, more for a night.
+fn cases() -> u32 {
+    std::env::var("METALLB_MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(400)
 }
 
 struct AllocatorTest;
