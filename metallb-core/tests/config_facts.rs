@@ -45,13 +45,17 @@ fn single_object_facts_are_judged_as_the_contract_says() {
         ("85 myASN", vec![peer_with(json!({"myASN": 0}))], Some(InvalidAsn)),
         ("85 peerASN", vec![peer_with(json!({"peerASN": 0}))], Some(InvalidAsn)),
         (
-            "85 multihop",
+            "85, speaker 119: multihop",
             vec![peer_with(json!({"peerASN": 64512, "ebgpMultiHop": true}))],
             Some(MultihopWithInternalPeer),
         ),
         ("85 routerID", vec![peer_with(json!({"routerID": "oh god how do I BGP"}))], Some(InvalidRouterId)),
-        ("88 keepalive", vec![peer_with(json!({"holdTime": "30s", "keepaliveTime": "90s"}))], Some(InvalidTimer)),
-        ("88 hold", vec![peer_with(json!({"holdTime": "1s"}))], Some(InvalidTimer)),
+        (
+            "88, speaker 118: keepalive",
+            vec![peer_with(json!({"holdTime": "30s", "keepaliveTime": "90s"}))],
+            Some(InvalidTimer),
+        ),
+        ("88, speaker 118: hold", vec![peer_with(json!({"holdTime": "1s"}))], Some(InvalidTimer)),
         ("89 key", vec![peer_with(json!({"nodeSelectors": [expression("", "In", &["a"])]}))], Some(InvalidSelector)),
         (
             "89 no operator",
@@ -74,22 +78,22 @@ fn single_object_facts_are_judged_as_the_contract_says() {
         ("90 none", vec![pool("p", &[])], Some(NoAddresses)),
         ("90 overlap", vec![pool("p", &["1.2.3.0/24", "1.2.3.7-1.2.3.9"])], Some(OverlappingAddresses)),
         (
-            "91 34",
+            "91, speaker 115: 34",
             vec![pool("p", &["1.2.3.0/24"]), bgp(json!({"aggregationLength": 34}))],
             Some(InvalidAggregationLength),
         ),
         (
-            "91 26",
+            "91, speaker 115: 26",
             vec![pool("p", &["1.2.3.0/28"]), bgp(json!({"aggregationLength": 26}))],
             Some(InvalidAggregationLength),
         ),
-        ("92 26", vec![pool("p", &["3.3.3.2-3.3.3.254"]), bgp(json!({"aggregationLength": 26}))], None),
+        ("92, speaker 116: 26", vec![pool("p", &["3.3.3.2-3.3.3.254"]), bgp(json!({"aggregationLength": 26}))], None),
         (
-            "92 24",
+            "92, speaker 116: 24",
             vec![pool("p", &["3.3.3.2-3.3.3.254"]), bgp(json!({"aggregationLength": 24}))],
             Some(InvalidAggregationLength),
         ),
-        ("95 one number", vec![bgp(json!({"communities": ["1234"]}))], Some(UnknownCommunity)),
+        ("95, speaker 111: one number", vec![bgp(json!({"communities": ["1234"]}))], Some(UnknownCommunity)),
         ("95 left", vec![bgp(json!({"communities": ["99999999:1"]}))], Some(InvalidCommunity)),
         ("95 right", vec![bgp(json!({"communities": ["1:99999999"]}))], Some(InvalidCommunity)),
         ("95 alias", vec![bgp(json!({"communities": ["flarb"]}))], Some(UnknownCommunity)),
@@ -103,10 +107,14 @@ fn single_object_facts_are_judged_as_the_contract_says() {
             Some(ConfigReason::DuplicateCommunity),
         ),
         ("97", vec![community("c", &[("a", "large:123:64512:1234")]), bgp(json!({"communities": ["a"]}))], None),
-        ("97 marker", vec![bgp(json!({"communities": ["larg:1:2:3"]}))], Some(InvalidCommunity)),
-        ("97 three", vec![bgp(json!({"communities": ["12345:12345:12345"]}))], Some(UnknownCommunity)),
+        ("97, speaker 112: marker", vec![bgp(json!({"communities": ["larg:1:2:3"]}))], Some(InvalidCommunity)),
         (
-            "98 both",
+            "97, speaker 111: three numbers",
+            vec![bgp(json!({"communities": ["12345:12345:12345"]}))],
+            Some(UnknownCommunity),
+        ),
+        (
+            "98, speaker 124: both",
             vec![
                 peer_with(json!({"password": "x", "passwordSecret": {"name": "s"}})),
                 secret("kubernetes.io/basic-auth", true),
@@ -114,27 +122,31 @@ fn single_object_facts_are_judged_as_the_contract_says() {
             Some(ConfigReason::InvalidPassword),
         ),
         (
-            "98 type",
+            "98, speaker 124: type",
             vec![peer_with(json!({"passwordSecret": {"name": "s"}})), secret("Opaque", true)],
             Some(ConfigReason::InvalidSecret),
         ),
         (
-            "98 empty",
+            "98, speaker 124: empty",
             vec![peer_with(json!({"passwordSecret": {"name": "s"}})), secret("kubernetes.io/basic-auth", false)],
             Some(ConfigReason::InvalidSecret),
         ),
-        ("98 missing", vec![peer_with(json!({"passwordSecret": {"name": "s"}}))], Some(ConfigReason::SecretNotFound)),
         (
-            "speaker 124",
+            "98, speaker 124: missing",
+            vec![peer_with(json!({"passwordSecret": {"name": "s"}}))],
+            Some(ConfigReason::SecretNotFound),
+        ),
+        (
+            "speaker 124: whole",
             vec![peer_with(json!({"passwordSecret": {"name": "s"}})), secret("kubernetes.io/basic-auth", true)],
             None,
         ),
         ("100 missing", vec![peer_with(json!({"bfdProfile": "nope"}))], Some(UnknownBfdProfile)),
-        ("100 low", vec![bfd(json!({"receiveInterval": 2}))], Some(OutOfRange)),
-        ("100 high", vec![bfd(json!({"receiveInterval": 90000}))], Some(OutOfRange)),
+        ("100, speaker 120: low", vec![bfd(json!({"receiveInterval": 2}))], Some(OutOfRange)),
+        ("100, speaker 120: high", vec![bfd(json!({"receiveInterval": 90000}))], Some(OutOfRange)),
         ("100 twice", vec![bfd(json!({})), bfd(json!({}))], Some(ConfigReason::DuplicateObject)),
         (
-            "101 v6",
+            "101, speaker 121: v6",
             vec![
                 pool("p", &["fc00::/124"]),
                 bgp(json!({})),
@@ -144,7 +156,7 @@ fn single_object_facts_are_judged_as_the_contract_says() {
             Some(ConfigReason::EchoWithIpv6),
         ),
         (
-            "101 v4",
+            "101, speaker 121: v4",
             vec![
                 pool("p", &["1.2.3.0/24"]),
                 bgp(json!({})),
@@ -178,7 +190,7 @@ fn single_object_facts_are_judged_as_the_contract_says() {
             Some(SelectorsWithAggregation),
         ),
         (
-            "110 reversed: native does it all",
+            "110, speaker 123, reversed: native does it all",
             vec![
                 with(
                     peer("p", "10.0.0.1"),
@@ -192,14 +204,22 @@ fn single_object_facts_are_judged_as_the_contract_says() {
             None,
         ),
         (
-            "111 reversed: router IDs differ",
+            "111, speaker 122, reversed: router IDs differ",
             vec![with(peer("a", "10.0.0.1"), json!({"routerID": "1.1.1.1"})), peer("b", "10.0.0.2")],
             None,
         ),
-        ("111 same address", vec![peer("a", "10.0.0.1"), peer("b", "10.0.0.1")], Some(ConfigReason::DuplicatePeer)),
-        ("111 other vrf", vec![peer("a", "10.0.0.1"), with(peer("b", "10.0.0.1"), json!({"vrf": "red"}))], None),
-        ("112 nodes unknown", on_two_hosts(), Some(ConfigReason::DuplicatePeer)),
-        ("112 nodes known", [on_two_hosts(), vec![node("h1", &[]), node("h2", &[])]].concat(), None),
+        (
+            "111, speaker 122: same address",
+            vec![peer("a", "10.0.0.1"), peer("b", "10.0.0.1")],
+            Some(ConfigReason::DuplicatePeer),
+        ),
+        (
+            "111, speaker 122: other vrf",
+            vec![peer("a", "10.0.0.1"), with(peer("b", "10.0.0.1"), json!({"vrf": "red"}))],
+            None,
+        ),
+        ("112, speaker 122: nodes unknown", on_two_hosts(), Some(ConfigReason::DuplicatePeer)),
+        ("112, speaker 122: nodes known", [on_two_hosts(), vec![node("h1", &[]), node("h2", &[])]].concat(), None),
         (
             "speaker 55",
             vec![l2(

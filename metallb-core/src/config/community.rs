@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn community_texts_of_facts_111_to_113() {
+    fn community_texts_of_speaker_facts_111_to_113() {
         assert_eq!("12345:12345".parse(), Ok(Community::Standard(12345 << 16 | 12345)));
         assert!(matches!("12345".parse::<Community>(), Err(CommunityError::Format(_))));
         assert!(matches!("12345:12345:12345".parse::<Community>(), Err(CommunityError::Format(_))));
@@ -99,6 +99,19 @@ mod tests {
             "large:1:2:4294967296",
         ] {
             assert!(text.parse::<Community>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn communities_are_ordered_by_their_numbers_as_speaker_fact_114_says() {
+        for (less, more) in [
+            ("0:1234", "0:2345"),
+            ("large:1234:0:0", "large:1234:0:1"),
+            ("large:123:456:789", "large:1234:0:0"),
+            ("65535:65535", "large:0:0:0"),
+        ] {
+            let parsed = |text: &str| text.parse::<Community>().unwrap();
+            assert!(parsed(less) < parsed(more), "{less} {more}");
         }
     }
 }

@@ -1,0 +1,66 @@
+//! Facts 69 to 71 of contract speaker §10.5 through a whole plan, and what a plan and its difference must tell.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
+
+mod support {
+    pub(crate) mod objects;
+}
+
+use metallb_core::plan::{Plan, PlanOptions, plan};
+use serde_json::{Value, json};
+
+use crate::support::objects::World;
+
+#[test]
+fn routes_need_a_configuration_a_service_and_its_type_as_facts_69_to_71_say() {
+    let rows: [(u8, Vec<Value>, usize, usize); 4] = [
+        (69, vec![node("pandora"), service("LoadBalancer"), slice("iris")], 0, 0),
+        (70, [configuration(), vec![node("pandora")]].concat(), 0, 0),
+        (71, [configuration(), vec![node("pandora"), service("ClusterIP"), slice("iris")]].concat(), 0, 0),
+        (72, [configuration(), vec![node("pandora"), service("LoadBalancer"), slice("iris")]].concat(), 1, 1),
+    ];
+    for (fact, objects, addresses, routes) in rows {
+        let plan = plan_of(&objects);
+        assert_eq!(plan.services.iter().map(|service| service.ips.len()).sum::<usize>(), addresses, "fact {fact}");
+        assert_eq!(plan.services.iter().map(|service| service.bgp.len()).sum::<usize>(), routes, "fact {fact}");
+    }
+}
+
+#[test]
+fn route_of_a_plan_says_who_tells_whom_what() {
+    let objects = [configuration(), vec![node("pandora"), service("LoadBalancer"), slice("iris")]].concat();
+    let plan = plan_of(&objects);
+    let route = serde_json::to_value(&plan.services[0].bgp[0]).unwrap();
+    let expected = json!({"node": "pandora", "peer": "peer1", "prefix": "10.20.30.0/32", "localPref": 100,
+        "communities": ["0:1234"], "largeCommunities": ["1:2:3"]});
+    assert_eq!(route, expected);
+    assert_eq!(serde_json::to_value(&plan.pools).unwrap()[0]["assignedIPv4"], 1);
+}
+
+fn plan_of(objects: &[Value]) -> Plan {
+    let world = World::read(objects);
+    plan(&world.resources, &world.cluster, &world.order, &PlanOptions::default())
+}
+
+fn configuration() -> Vec<Value> {
+    let spec = |kind: &str, name: &str, spec: Value| json!({"kind": kind, "metadata": {"namespace": "metallb-system", "name": name}, "spec": spec});
+    vec![
+        spec("IPAddressPool", "pool", json!({"addresses": ["10.20.30.0/24"]})),
+        spec("BGPAdvertisement", "ad", json!({"communities": ["0:1234", "large:1:2:3"]})),
+        spec("BGPPeer", "peer1", json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "1.2.3.4"})),
+    ]
+}
+
+fn node(name: &str) -> Value {
+    json!({"kind": "Node", "metadata": {"name": name}})
+}
+
+fn service(kind: &str) -> Value {
+    json!({"kind": "Service", "metadata": {"namespace": "default", "name": "web"},
+        "spec": {"type": kind, "clusterIPs": ["10.96.0.1"], "ports": [{"port": 80}]}})
+}
+
+fn slice(node: &str) -> Value {
+    json!({"kind": "EndpointSlice",
+        "metadata": {"namespace": "default", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+        "endpoints": [{"addresses": ["10.1.0.1"], "nodeName": node, "conditions": {"ready": true}}]})
+}
