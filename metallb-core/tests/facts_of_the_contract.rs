@@ -20,7 +20,7 @@ const ELSEWHERE: [(u32, &str); 7] = [
     (115, "namespaces and deletions that an admission webhook refuses: there is none"),
     (
         116,
-        "the reload channel of upstream's reconcilers; the operator's feed decides nothing before its first full picture",
+        "no reload channel as upstream has; that nothing is decided before the first full picture is tested where the operator's feed is",
     ),
     (117, "errors of a full pass: the operator's queue tries again"),
     (118, "which changes of a Node wake the speaker: tested where the operator's feed is"),

@@ -297,3 +297,85 @@ fn listed<K, S: Spec + PartialEq>(
 
 /// Updates that may wait; a full queue slows the watches down, which the API server copes with.
 const QUEUE: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read<K: DeserializeOwned>(object: Value) -> K {
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn node(labels: Value, spec: Value, conditions: Value) -> Change<core::Node> {
+        Change::Apply(read(json!({"metadata": {"name": "iris", "labels": labels, "resourceVersion": "1"},
+            "spec": spec, "status": {"conditions": conditions}})))
+    }
+
+    fn touched(feed: &mut Feed, update: Update) -> Touched {
+        let mut touched = Touched::default();
+        feed.apply(update, &mut touched);
+        touched
+    }
+
+    /// Fact 118 of contract control-plane, 156 and 157 of contract speaker.
+    #[test]
+    fn node_wakes_whoever_elects_by_labels_and_network_alone() {
+        let heartbeat = |at: &str| json!({"type": "Ready", "status": "True", "lastHeartbeatTime": at});
+        let (early, late) = (heartbeat("2026-01-01T00:00:00Z"), heartbeat("2026-01-01T00:00:10Z"));
+        let without_network = json!({"type": "NetworkUnavailable", "status": "True"});
+        let with_network = json!({"type": "NetworkUnavailable", "status": "False"});
+        let rows = [
+            ("created", json!({}), json!({}), json!([early]), true),
+            ("nothing", json!({}), json!({}), json!([early]), false),
+            ("heartbeat", json!({}), json!({}), json!([late]), false),
+            ("cordon", json!({}), json!({"unschedulable": true}), json!([late]), false),
+            ("pod CIDR", json!({}), json!({"podCIDR": "10.244.0.0/24"}), json!([late]), false),
+            ("label", json!({"rack": "1"}), json!({}), json!([late]), true),
+            ("network lost", json!({"rack": "1"}), json!({}), json!([late, without_network]), true),
+            ("network still lost", json!({"rack": "1"}), json!({}), json!([early, without_network]), false),
+            ("network back", json!({"rack": "1"}), json!({}), json!([late, with_network]), true),
+        ];
+        let mut feed = Feed::default();
+        for (name, labels, spec, conditions, wakes) in rows {
+            let touched = touched(&mut feed, Update::Nodes(node(labels, spec, conditions)));
+            assert_eq!((touched.nodes, touched.config), (wakes, wakes), "{name}");
+        }
+        let gone = Change::Delete(read(json!({"metadata": {"name": "iris"}})));
+        assert!(touched(&mut feed, Update::Nodes(gone)).nodes, "deleted");
+    }
+
+    /// Fact 116 of contract control-plane, 153 of contract speaker.
+    #[test]
+    fn picture_is_incomplete_until_every_kind_was_listed() {
+        let mut feed = Feed { expected: 3, ..Feed::default() };
+        let service = json!({"metadata": {"namespace": "default", "name": "web"}, "spec": {"type": "LoadBalancer"}});
+        assert!(!touched(&mut feed, Update::Services(Change::Reset(vec![read(service)]))).services.is_empty());
+        assert!(!feed.is_complete(), "a Service alone decides nothing");
+        touched(&mut feed, Update::Pools(Change::Reset(Vec::new())));
+        assert!(!feed.is_complete());
+        touched(&mut feed, Update::Nodes(Change::Reset(Vec::new())));
+        assert!(feed.is_complete());
+    }
+
+    #[test]
+    fn service_that_only_got_a_status_or_a_field_of_others_wakes_nobody_twice() {
+        let service = |labels: Value, version: &str| {
+            Change::Apply(read(json!({
+                "metadata": {"namespace": "default", "name": "web", "labels": labels, "resourceVersion": version},
+                "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]},
+            })))
+        };
+        let mut feed = Feed::default();
+        let key = ServiceKey::new("default", "web");
+        assert_eq!(touched(&mut feed, Update::Services(service(json!({}), "1"))).services, [key.clone()].into());
+        assert!(touched(&mut feed, Update::Services(service(json!({}), "2"))).services.is_empty());
+        assert_eq!(
+            feed.services[&key].resource_version.as_deref(),
+            Some("2"),
+            "the version to write against is new all the same"
+        );
+        assert_eq!(touched(&mut feed, Update::Services(service(json!({"app": "web"}), "3"))).services, [key].into());
+    }
+}

@@ -14,8 +14,10 @@ pub struct World {
     pub cluster: Cluster,
     /// Services in the order in which they were read.
     pub order: Vec<ServiceKey>,
-    /// Endpoints by slice, since a Service may have several.
-    slices: BTreeMap<(String, String), (ServiceKey, Vec<Endpoint>)>,
+    /// Which Service a slice belongs to, by namespace and name of the slice.
+    slices: BTreeMap<(String, String), ServiceKey>,
+    /// The endpoints of each slice of a Service, which may have several.
+    endpoints: BTreeMap<ServiceKey, BTreeMap<String, Vec<Endpoint>>>,
 }
 
 impl World {
@@ -27,39 +29,56 @@ impl World {
         slice: Option<(ServiceKey, Vec<Endpoint>)>,
     ) -> Vec<ServiceKey> {
         let id = (namespace.to_owned(), name.to_owned());
-        let old = match slice {
-            Some(slice) => {
-                let new_key = slice.0.clone();
-                let old = self.slices.insert(id, slice);
-                [old.map(|(key, _)| key), Some(new_key)]
-            }
-            None => [self.slices.remove(&id).map(|(key, _)| key), None],
-        };
-        let mut touched: Vec<ServiceKey> = old.into_iter().flatten().collect();
+        let old = self.slices.remove(&id);
+        if let Some(key) = &old {
+            self.take_slice(key, name);
+        }
+        let mut touched: Vec<ServiceKey> = old.into_iter().collect();
+        if let Some((key, endpoints)) = slice {
+            self.slices.insert(id, key.clone());
+            self.endpoints.entry(key.clone()).or_default().insert(name.to_owned(), endpoints);
+            touched.push(key);
+        }
         touched.dedup();
-        for key in &touched {
-            let endpoints: Vec<Endpoint> = self
-                .slices
-                .values()
-                .filter(|(of, _)| of == key)
+        touched.retain(|key| {
+            let now: Vec<Endpoint> = self
+                .endpoints
+                .get(key)
+                .into_iter()
+                .flatten()
                 .flat_map(|(_, endpoints)| endpoints.iter().cloned())
                 .collect();
-            if endpoints.is_empty() {
-                self.cluster.endpoints.remove(key);
+            let before = if now.is_empty() {
+                self.cluster.endpoints.remove(key)
             } else {
-                self.cluster.endpoints.insert(key.clone(), endpoints);
-            }
-        }
+                self.cluster.endpoints.insert(key.clone(), now)
+            };
+            before.as_ref() != self.cluster.endpoints.get(key)
+        });
         touched
+    }
+
+    fn take_slice(&mut self, key: &ServiceKey, name: &str) {
+        let Some(slices) = self.endpoints.get_mut(key) else { return };
+        slices.remove(name);
+        if slices.is_empty() {
+            self.endpoints.remove(key);
+        }
     }
 
     /// Replaces all slices. Returns the Services whose endpoints changed.
     pub fn reset_slices(&mut self, slices: Vec<((String, String), (ServiceKey, Vec<Endpoint>))>) -> Vec<ServiceKey> {
-        self.slices = slices.into_iter().collect();
-        let before = std::mem::take(&mut self.cluster.endpoints);
-        for (key, endpoints) in self.slices.values() {
-            self.cluster.endpoints.entry(key.clone()).or_default().extend(endpoints.iter().cloned());
+        self.slices.clear();
+        self.endpoints.clear();
+        for (id, (key, endpoints)) in slices {
+            self.endpoints.entry(key.clone()).or_default().insert(id.1.clone(), endpoints);
+            self.slices.insert(id, key);
         }
+        let now = self.endpoints.iter().filter_map(|(key, slices)| {
+            let all: Vec<Endpoint> = slices.values().flatten().cloned().collect();
+            (!all.is_empty()).then(|| (key.clone(), all))
+        });
+        let before = std::mem::replace(&mut self.cluster.endpoints, now.collect());
         let now = &self.cluster.endpoints;
         let mut touched: Vec<ServiceKey> =
             before.keys().chain(now.keys()).filter(|key| before.get(*key) != now.get(*key)).cloned().collect();
@@ -71,5 +90,60 @@ impl World {
     /// Adds the endpoints of a slice to those that are there; for reading many slices at once.
     pub fn extend_endpoints(&mut self, key: ServiceKey, endpoints: Vec<Endpoint>) {
         self.cluster.endpoints.entry(key).or_default().extend(endpoints);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoints(nodes: &[&str]) -> Vec<Endpoint> {
+        let endpoint =
+            |node: &&str| Endpoint { has_address: true, node: Some((*node).into()), ready: Some(true), serving: None };
+        nodes.iter().map(endpoint).collect()
+    }
+
+    fn nodes(world: &World, service: &ServiceKey) -> Vec<String> {
+        let of = world.cluster.endpoints.get(service).map_or(&[][..], Vec::as_slice);
+        of.iter().filter_map(|endpoint| endpoint.node.as_ref().map(ToString::to_string)).collect()
+    }
+
+    #[test]
+    fn endpoints_of_all_slices_of_a_service_count_and_only_a_difference_touches_it() {
+        let (web, api) = (ServiceKey::new("default", "web"), ServiceKey::new("default", "api"));
+        let mut world = World::default();
+        let mut set = |name: &str, slice: Option<(&ServiceKey, &[&str])>| {
+            let slice = slice.map(|(key, nodes)| (key.clone(), endpoints(nodes)));
+            let touched = world.set_slice("default", name, slice);
+            (touched, nodes(&world, &web), nodes(&world, &api))
+        };
+        let none = Vec::<String>::new;
+        assert_eq!(set("web-1", Some((&web, &["a"]))), (vec![web.clone()], vec!["a".into()], none()));
+        assert_eq!(set("web-2", Some((&web, &["b"]))), (vec![web.clone()], vec!["a".into(), "b".into()], none()));
+        assert_eq!(set("web-2", Some((&web, &["b"]))), (vec![], vec!["a".into(), "b".into()], none()), "a heartbeat");
+        assert_eq!(
+            set("web-1", Some((&api, &["a"]))),
+            (vec![web.clone(), api.clone()], vec!["b".into()], vec!["a".into()])
+        );
+        assert_eq!(set("web-2", None), (vec![web.clone()], none(), vec!["a".into()]));
+        assert_eq!(set("web-2", None), (vec![], none(), vec!["a".into()]));
+        assert_eq!(set("web-3", Some((&web, &[]))), (vec![], none(), vec!["a".into()]), "no endpoints are no news");
+    }
+
+    #[test]
+    fn new_list_of_slices_touches_whoever_it_changes() {
+        let (web, api) = (ServiceKey::new("default", "web"), ServiceKey::new("default", "api"));
+        let slice = |name: &str, key: &ServiceKey, nodes: &[&str]| {
+            (("default".to_owned(), name.to_owned()), (key.clone(), endpoints(nodes)))
+        };
+        let mut world = World::default();
+        assert_eq!(
+            world.reset_slices(vec![slice("web-1", &web, &["a"]), slice("api-1", &api, &["a"])]),
+            [api.clone(), web.clone()]
+        );
+        assert_eq!(world.reset_slices(vec![slice("web-1", &web, &["a"]), slice("api-1", &api, &["b"])]), [api.clone()]);
+        assert_eq!(world.reset_slices(vec![slice("api-1", &api, &["b"])]), [web.clone()]);
+        assert_eq!(world.set_slice("default", "api-1", None), [api]);
+        assert!(world.cluster.endpoints.is_empty());
     }
 }
