@@ -137,13 +137,12 @@ mod tests {
             (("default".to_owned(), name.to_owned()), (key.clone(), endpoints(nodes)))
         };
         let mut world = World::default();
-        assert_eq!(
-            world.reset_slices(vec![slice("web-1", &web, &["a"]), slice("api-1", &api, &["a"])]),
-            [api.clone(), web.clone()]
-        );
-        assert_eq!(world.reset_slices(vec![slice("web-1", &web, &["a"]), slice("api-1", &api, &["b"])]), [api.clone()]);
-        assert_eq!(world.reset_slices(vec![slice("api-1", &api, &["b"])]), [web.clone()]);
-        assert_eq!(world.set_slice("default", "api-1", None), [api]);
+        let (web_on_a, api_on_a, api_on_b) =
+            (slice("web-1", &web, &["a"]), slice("api-1", &api, &["a"]), slice("api-1", &api, &["b"]));
+        assert_eq!(world.reset_slices(vec![web_on_a.clone(), api_on_a]), vec![api.clone(), web.clone()]);
+        assert_eq!(world.reset_slices(vec![web_on_a, api_on_b.clone()]), vec![api.clone()]);
+        assert_eq!(world.reset_slices(vec![api_on_b]), vec![web]);
+        assert_eq!(world.set_slice("default", "api-1", None), vec![api]);
         assert!(world.cluster.endpoints.is_empty());
     }
 }
