@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::pool_state::{Place, PoolState};
+use super::place::Place;
+use super::pool_state::PoolState;
 use super::{Addresses, AllocateError, Allocation, Allocator, FamilyDemand, Grant, Request};
 use crate::config::{Pool, any_matches};
 use crate::model::{IpFamily, PoolName};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::pool_state::{PerFamily, Place};
+use super::place::{PerFamily, Place};
 use crate::model::{AnnotationKey, IpFamily, Service, TrafficPolicy};
 
 /// What two Services must have in common to share an address.
