@@ -25,6 +25,7 @@ prop_state_machine! {
 }
 
 /// 400 unless `METALLB_MODEL_CASES` says otherwise: fewer for a mutation run, more for a night.
+#[allow(clippy::disallowed_methods, reason = "the length of a test run is nobody's configuration")]
 fn cases() -> u32 {
     std::env::var("METALLB_MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(400)
 }
