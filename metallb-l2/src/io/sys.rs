@@ -2,9 +2,10 @@
 #![allow(unsafe_code)]
 
 use std::io::{Error, ErrorKind, Result};
-use std::mem::size_of;
+use std::mem::{MaybeUninit, size_of};
 use std::net::Ipv6Addr;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::ptr::NonNull;
 use std::time::Duration;
 
 use libc::{c_int, c_void, sock_filter, sock_fprog, sockaddr_ll, socklen_t};
@@ -33,55 +34,83 @@ pub(super) fn packet_socket(interface: u32) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Room for frames that are received together.
+/// Room for frames that are received together. The headers that tell the kernel where it is are written once.
 pub(super) struct ReceiveBuffers {
-    frames: Box<[[u8; FRAME_KEPT]; BATCH]>,
-    control: Box<[Control; BATCH]>,
+    /// Owned, and reached through this pointer alone, since the headers inside point to their neighbours.
+    room: NonNull<Room>,
     received: [(usize, Checksum); BATCH],
     len: usize,
 }
 
+struct Room {
+    frames: [Kept; BATCH],
+    control: [Control; BATCH],
+    pieces: [libc::iovec; BATCH],
+    messages: [libc::mmsghdr; BATCH],
+}
+
+/// Room for one frame. The cache line at its end is not used: without it all frames would begin in the same few places of the cache.
+#[repr(C, align(64))]
+struct Kept([u8; FRAME_KEPT + 64]);
+
 /// Room for one `tpacket_auxdata` and its header; aligned as `cmsghdr` must be.
-#[derive(Clone, Copy)]
 #[repr(C, align(8))]
-struct Control([u8; 64]);
+struct Control([u8; CONTROL]);
+
+// SAFETY: the room is owned, and nothing in it is tied to a thread.
+unsafe impl Send for ReceiveBuffers {}
 
 impl ReceiveBuffers {
     pub(super) fn new() -> Self {
-        Self {
-            frames: Box::new([[0; FRAME_KEPT]; BATCH]),
-            control: Box::new([Control([0; 64]); BATCH]),
-            received: [(0, Checksum::Present); BATCH],
-            len: 0,
+        // SAFETY: a room is plain data for which all zeros is a value.
+        let room = NonNull::from(Box::leak(unsafe { Box::<Room>::new_zeroed().assume_init() }));
+        let at = room.as_ptr();
+        for place in 0..BATCH {
+            // SAFETY: the room is alive and nobody else knows it; `place` is inside each of its arrays. No reference is made, so
+            // the pointers that are stored stay good until the room is freed.
+            unsafe {
+                let piece = &raw mut (*at).pieces[place];
+                (*piece).iov_base = (&raw mut (*at).frames[place]).cast();
+                (*piece).iov_len = FRAME_KEPT;
+                let message = &raw mut (*at).messages[place].msg_hdr;
+                (*message).msg_iov = piece;
+                (*message).msg_iovlen = 1;
+                (*message).msg_control = (&raw mut (*at).control[place]).cast();
+                (*message).msg_controllen = CONTROL;
+            }
         }
+        Self { room, received: [(0, Checksum::Present); BATCH], len: 0 }
     }
 
     /// What the last [`receive_batch`] brought.
     pub(super) fn frames(&self) -> impl Iterator<Item = (&[u8], Checksum)> {
-        let received = self.received.iter().take(self.len);
-        self.frames.iter().zip(received).map(|(frame, &(len, checksum))| (&frame[..len.min(FRAME_KEPT)], checksum))
+        let at = self.room.as_ptr();
+        self.received.iter().take(self.len).enumerate().map(move |(place, &(len, checksum))| {
+            // SAFETY: the room is alive, `place` is less than BATCH, all bytes were initialised, and nobody writes them while
+            // `self` is borrowed.
+            let frame = unsafe { &(*at).frames[place].0 };
+            (&frame[..len.min(FRAME_KEPT)], checksum)
+        })
+    }
+}
+
+impl Drop for ReceiveBuffers {
+    fn drop(&mut self) {
+        // SAFETY: the room came from a box, and nobody uses it any more.
+        drop(unsafe { Box::from_raw(self.room.as_ptr()) });
     }
 }
 
 /// Receives as many frames as there are, up to [`BATCH`]; 0 when there are none.
 pub(super) fn receive_batch(socket: &OwnedFd, buffers: &mut ReceiveBuffers) -> Result<usize> {
-    let ReceiveBuffers { frames, control, received, len } = buffers;
-    *len = 0;
-    // SAFETY: iovec and mmsghdr are plain data for which all zeros is a value.
-    let (mut pieces, mut messages): ([libc::iovec; BATCH], [libc::mmsghdr; BATCH]) = unsafe { std::mem::zeroed() };
-    for (((frame, control), piece), message) in
-        frames.iter_mut().zip(control.iter_mut()).zip(&mut pieces).zip(&mut messages)
-    {
-        *piece = libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: frame.len() };
-        message.msg_hdr.msg_iov = piece;
-        message.msg_hdr.msg_iovlen = 1;
-        message.msg_hdr.msg_control = std::ptr::from_mut(control).cast();
-        message.msg_hdr.msg_controllen = size_of::<Control>();
-    }
+    let at = buffers.room.as_ptr();
+    buffers.len = 0;
     let flags = libc::MSG_DONTWAIT;
-    // SAFETY: each message points to its own frame buffer and control buffer with their lengths; all outlive the call.
+    // SAFETY: the room is alive and not borrowed by anybody else; each message points to its own frame buffer and control buffer
+    // with their lengths.
     let count = unsafe {
-        libc::recvmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), BATCH as u32, flags as _, std::ptr::null_mut())
+        let messages = (&raw mut (*at).messages).cast();
+        libc::recvmmsg(socket.as_raw_fd(), messages, BATCH as u32, flags as _, std::ptr::null_mut())
     };
     let Ok(count) = usize::try_from(count) else {
         return match Error::last_os_error() {
@@ -89,10 +118,14 @@ pub(super) fn receive_batch(socket: &OwnedFd, buffers: &mut ReceiveBuffers) -> R
             error => Err(error),
         };
     };
-    for (message, received) in messages.iter().zip(received.iter_mut()).take(count) {
+    for (place, received) in buffers.received.iter_mut().take(count).enumerate() {
+        // SAFETY: as above, and the kernel is done with the messages.
+        let message = unsafe { &mut (*at).messages[place] };
         *received = (message.msg_len as usize, checksum_of(&message.msg_hdr));
+        // The kernel left how much it used.
+        message.msg_hdr.msg_controllen = CONTROL;
     }
-    *len = count;
+    buffers.len = count;
     Ok(count)
 }
 
@@ -118,19 +151,22 @@ fn checksum_of(message: &libc::msghdr) -> Checksum {
 
 /// Sends frames, at most [`BATCH`]; returns how many the kernel took, at least one. An error is about the first frame.
 pub(super) fn send_batch<F: AsRef<[u8]>>(socket: &OwnedFd, frames: &[F]) -> Result<usize> {
-    // SAFETY: iovec and mmsghdr are plain data for which all zeros is a value.
-    let (mut pieces, mut messages): ([libc::iovec; BATCH], [libc::mmsghdr; BATCH]) = unsafe { std::mem::zeroed() };
+    let mut pieces = [const { MaybeUninit::<libc::iovec>::uninit() }; BATCH];
+    let mut messages = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; BATCH];
     let count = frames.len().min(BATCH);
+    // Only as many as there are frames: a single answer should not wait until 64 headers are written.
     for ((frame, piece), message) in frames.iter().zip(&mut pieces).zip(&mut messages) {
         let frame = frame.as_ref();
-        *piece = libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() };
+        let piece = piece.write(libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() });
+        // SAFETY: mmsghdr is plain data for which all zeros is a value.
+        let message = message.write(unsafe { std::mem::zeroed() });
         message.msg_hdr.msg_iov = piece;
         message.msg_hdr.msg_iovlen = 1;
     }
     let flags = libc::MSG_DONTWAIT;
-    // SAFETY: each of the first `count` messages points to a frame and its length; the kernel only reads them, and all outlive
-    // the call.
-    let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), count as u32, flags as _) };
+    // SAFETY: the first `count` messages are initialised, each points to a frame and its length; the kernel only reads frames, and
+    // all outlive the call.
+    let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr().cast(), count as u32, flags as _) };
     usize::try_from(sent).map_err(|_| Error::last_os_error())
 }
 
@@ -267,5 +303,7 @@ const FILTER: [sock_filter; 17] = [
 pub(super) const BATCH: usize = 64;
 /// Bytes of a frame that are kept; a neighbour message with more options than fit here has no honest sender.
 const FRAME_KEPT: usize = 4096;
+/// Bytes for what the kernel says about a frame.
+const CONTROL: usize = 64;
 /// Bytes that the kernel may hold for a socket.
 const SOCKET_BUFFER: c_int = 4 << 20;
