@@ -143,14 +143,18 @@ impl Engine {
     /// known changes nothing on the wire. Those that are gone fall silent at once. The last one counts if an address is named
     /// twice; see [`Scope::union`](crate::interface::Scope::union).
     pub fn set_addresses<A: Into<Announcement>>(&mut self, now: Instant, addresses: impl IntoIterator<Item = A>) {
-        let mut wanted: BTreeMap<IpAddr, Announcement> =
-            addresses.into_iter().map(Into::into).map(|announcement| (announcement.ip, announcement)).collect();
         let (mut held, mut probing, mut changed) = (Vec::new(), Vec::new(), false);
-        for &ip in wanted.keys() {
-            self.vips.place(ip);
+        // By the place of each address.
+        let mut wanted: Vec<Option<Announcement>> = Vec::new();
+        for announcement in addresses.into_iter().map(Into::into) {
+            let place = self.vips.place(announcement.ip).index();
+            if place >= wanted.len() {
+                wanted.resize(place + 1, None);
+            }
+            wanted[place] = Some(announcement);
         }
         for (id, vip) in self.vips.iter_mut() {
-            let (scope, phase) = match wanted.remove(&vip.ip) {
+            let (scope, phase) = match wanted.get_mut(id.index()).and_then(Option::take) {
                 Some(Announcement { scope, stance, .. }) => (Some(scope), vip.phase_after(stance)),
                 None => (None, Phase::Held),
             };

@@ -12,6 +12,13 @@ use crate::interface::{Interface, Scope, Stance};
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct VipId(u32);
 
+impl VipId {
+    /// The same as a place in a list.
+    pub(crate) const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// Addresses by integer keys. One that is given up keeps its place and its counts, so that counters never fall.
 #[derive(Debug, Default)]
 pub(crate) struct VipTable {

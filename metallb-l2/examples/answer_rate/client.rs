@@ -56,14 +56,30 @@ impl Client {
         Ok(latency)
     }
 
-    /// `window` questions at a time; returns the answers, those that did not come, and the time.
+    /// Questions for as long as `time`, so that `window` of them wait for their answers: whenever half a window was answered the next
+    /// half is asked. Returns the answers, those that did not come, and the time.
     pub(crate) fn throughput(&mut self, window: usize, time: Duration) -> Result<(usize, usize, Duration), Error> {
-        let (mut asked, mut answered, start) = (0, 0, Instant::now());
-        while start.elapsed() < time {
-            asked += window;
-            answered += self.ask(0..window)?;
+        let turn = (window / 2).clamp(1, RawSocket::BATCH);
+        let (mut asked, mut answered, mut lost, start) = (0, 0, 0, Instant::now());
+        let mut last = start;
+        while last.duration_since(start) < time {
+            while asked - answered - lost + turn <= window {
+                let from = asked % (self.requests.len() - turn + 1);
+                let mut rest = &self.requests[from..from + turn];
+                while !rest.is_empty() {
+                    rest = &rest[self.socket.send(rest)?..];
+                }
+                asked += turn;
+            }
+            let received = self.socket.receive(&mut self.batch)?;
+            if received > 0 {
+                (answered, last) = (answered + received, Instant::now());
+            } else if last.elapsed() > PATIENCE {
+                (lost, last) = (asked - answered, Instant::now());
+            }
         }
-        Ok((answered, asked - answered, start.elapsed()))
+        answered += self.receive(asked - answered - lost, PATIENCE)?;
+        Ok((answered, asked - answered, last.duration_since(start)))
     }
 
     /// `rate` frames a second that deserve no answer, and a question every `gap`.
@@ -95,7 +111,7 @@ impl Client {
                 waiting = None;
             }
         }
-        flood.answered += self.receive(flood.asked - flood.answered, Duration::from_millis(200))?;
+        flood.answered += self.receive(flood.asked - flood.answered, PATIENCE)?;
         flood.time = start.elapsed();
         flood.latency.0.sort_unstable();
         Ok(flood)
@@ -108,13 +124,22 @@ impl Client {
         Ok(())
     }
 
+    /// Asks for the first addresses, and does not wait.
+    pub(crate) fn send(&self, count: usize) -> Result<(), Error> {
+        let mut rest = &self.requests[..count];
+        while !rest.is_empty() {
+            rest = &rest[self.socket.send(rest)?..];
+        }
+        Ok(())
+    }
+
     fn ask(&mut self, which: std::ops::Range<usize>) -> Result<usize, Error> {
         let wanted = which.len();
         let mut rest = &self.requests[which];
         while !rest.is_empty() {
             rest = &rest[self.socket.send(rest)?..];
         }
-        self.receive(wanted, Duration::from_millis(200))
+        self.receive(wanted, PATIENCE)
     }
 
     /// Receives until `wanted` frames are there or nothing comes for as long as `patience`.
@@ -180,4 +205,6 @@ fn junk() -> Vec<Vec<u8>> {
     (0..5000).map(kind).collect()
 }
 
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_millis(200);
 const CLIENT: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);

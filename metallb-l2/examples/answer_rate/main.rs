@@ -13,9 +13,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use metallb_l2::engine::Config;
-use metallb_l2::interface::Scope;
-use metallb_l2::io::{Driver, Handle, InterfaceFilter, News};
+use metallb_l2::engine::{Config, Engine, Received};
+use metallb_l2::interface::{Interface, MacAddr, Scope};
+use metallb_l2::io::{Driver, Handle, InterfaceFilter, News, RawSocket, ReceiveBatch};
 use metallb_l2::limit::Limits;
 
 use self::client::Client;
@@ -29,7 +29,7 @@ fn main() -> Result<(), Error> {
     let is_chosen = |name: &str| chosen.is_empty() || chosen.iter().any(|other| other == name);
     writeln!(
         out,
-        "| responder | p50 / p99, µs, 50 µs gaps | 1 ms gaps | replies/s, 1 in flight | 64 | 512 | CPU per reply, µs |"
+        "| responder | p50 / p99, µs, 50 µs gaps | 1 ms gaps | replies/s, 1 in flight | 64 | 512 | CPU per reply, µs (sleeps per 1,000) at 1 / 64 / 512 |"
     )?;
     writeln!(out, "|---|---|---|---|---|---|---|")?;
     for (name, run, end) in RUNS {
@@ -45,10 +45,11 @@ fn main() -> Result<(), Error> {
 type Run = fn() -> Result<String, Error>;
 
 /// By the names that choose them on the command line; all of them without any.
-const RUNS: [(&str, Run, &str); 6] = [
+const RUNS: [(&str, Run, &str); 7] = [
     ("kernel", kernel, "\n"),
     ("plain", plain, "\n"),
     ("driver", driver, "\n\n"),
+    ("work", work, "\n\n"),
     ("burst", burst, "\n\n"),
     ("flood", flood, "\n\n"),
     ("idle", idle, "\n"),
@@ -81,7 +82,7 @@ fn driver() -> Result<String, Error> {
     let mut config = Config::default();
     config.limits = Limits::NONE;
     let (driver, worker) = start(config)?;
-    announce(&driver.handle(), vips(ASKED))?;
+    announce(&driver.handle(), vips(ASKED), 0)?;
     client.drain(QUIET)?;
     measure("metallb-l2", &mut client, Some(&worker))
 }
@@ -89,46 +90,104 @@ fn driver() -> Result<String, Error> {
 fn measure(name: &str, client: &mut Client, worker: Option<&Worker>) -> Result<String, Error> {
     let near = client.latency(Duration::from_micros(50), 20_000)?;
     let far = client.latency(Duration::from_millis(1), 2000)?;
-    let (mut rates, mut cpu) = (Vec::new(), None);
+    let (mut rates, mut costs) = (Vec::new(), Vec::new());
     for window in [1, 64, 512] {
-        let before = worker.map(Worker::cpu).transpose()?;
+        let before = worker.map(Worker::usage).transpose()?;
         let (replies, lost, time) = client.throughput(window, Duration::from_secs(3))?;
         let rate = replies as f64 / time.as_secs_f64();
         rates.push(if lost == 0 { format!("{rate:.0}") } else { format!("{rate:.0} ({lost} lost)") });
-        if let (Some(worker), Some(before)) = (worker, before) {
-            cpu = Some((worker.cpu()? - before).as_secs_f64() * 1e6 / replies as f64);
+        if let (Some(worker), Some((cpu_before, wakes_before))) = (worker, before) {
+            let (cpu, wakes) = worker.usage()?;
+            let each = |count: f64| count / replies as f64;
+            costs.push(format!(
+                "{:.2} ({:.0})",
+                each((cpu - cpu_before).as_secs_f64() * 1e6),
+                each((wakes - wakes_before) as f64 * 1e3)
+            ));
         }
     }
-    let cpu = cpu.map_or("–".to_owned(), |cpu| format!("{cpu:.2} at 512"));
-    Ok(format!("| {name} | {near} | {far} | {} | {cpu} |", rates.join(" | ")))
+    let costs = if costs.is_empty() { "–".to_owned() } else { costs.join(" / ") };
+    Ok(format!("| {name} | {near} | {far} | {} | {costs} |", rates.join(" | ")))
 }
 
-/// From the command to the last frame of the first round.
+/// What answering takes when nobody waits for anybody: one thread asks, answers and hears the answers, 64 at a time. Other work on the
+/// machine disturbs this least.
+fn work() -> Result<String, Error> {
+    let mut client = namespace()?;
+    let index = nix::net::if_::if_nametoindex("vip0")?;
+    let socket = RawSocket::open(index)?;
+    let mut config = Config::default();
+    config.limits = Limits::NONE;
+    let now = Instant::now();
+    let mut engine = Engine::new(config, 1, now);
+    engine.set_interfaces(now, [Interface::new(index, "vip0", MacAddr([2, 0, 0, 0, 0, 1]), None)]);
+    engine.set_addresses(now, vips(ASKED).map(|ip| (ip.into(), Scope::All)));
+    while engine.poll_transmit().is_some() {}
+    let (mut batch, mut answers) = (ReceiveBatch::new(), Vec::with_capacity(RawSocket::BATCH));
+    let (mut receiving, mut deciding, mut sending) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..5000 {
+        client.send(RawSocket::BATCH)?;
+        let start = Instant::now();
+        socket.receive(&mut batch)?;
+        let received = Instant::now();
+        for (bytes, checksum) in batch.frames() {
+            answers.extend(engine.handle_frame(received, &Received { interface: index, bytes, checksum }));
+        }
+        let decided = Instant::now();
+        if answers.len() < RawSocket::BATCH || socket.send(&answers)? < answers.len() {
+            return Err("a question or an answer was lost".into());
+        }
+        answers.clear();
+        sending.push(decided.elapsed());
+        receiving.push(received - start);
+        deciding.push(decided - received);
+        client.drain(Duration::ZERO)?;
+    }
+    let each = |mut times: Vec<Duration>| {
+        times.sort_unstable();
+        times[times.len() / 2].as_secs_f64() * 1e6 / RawSocket::BATCH as f64
+    };
+    Ok(format!(
+        "Work alone, one thread, 64 frames at a time, p50: {:.2} µs to receive, {:.2} µs to decide, {:.2} µs to send each.",
+        each(receiving),
+        each(deciding),
+        each(sending)
+    ))
+}
+
+/// From the command to the moment when the other end of the link has a frame for each address, and to the last frame of the first round.
 fn burst() -> Result<String, Error> {
-    let _client = namespace()?;
+    // Nobody listens: what a neighbour does with a frame is not the speaker's work.
+    drop(namespace()?);
     let (driver, worker) = start(Config::default())?;
     let handle = driver.handle();
     let mut times = Vec::new();
     for _ in 0..20 {
-        let before = worker.cpu()?;
-        let whole = announce(&handle, vips(BURST))?;
-        times.push((whole, worker.cpu()? - before));
-        announce(&handle, std::iter::empty())?;
+        let (before, arrived) = (worker.cpu()?, arrived()?);
+        times.push((announce(&handle, vips(BURST), arrived + u64::from(BURST))?, worker.cpu()? - before));
+        announce(&handle, std::iter::empty(), 0)?;
     }
     times.sort_unstable();
-    let (median, cpu) = times[times.len() / 2];
-    let (worst, _) = times[times.len() - 1];
+    let ((said, whole), cpu) = times[times.len() / 2];
+    let ((worst, _), _) = times[times.len() - 1];
     Ok(format!(
-        "Burst for {BURST} addresses, 20 times: {} frames in {median:.2?} (p50, {cpu:.2?} of CPU), {worst:.2?} (max).",
+        "Burst for {BURST} addresses, 20 times: each said once in {said:.2?} (p50; max {worst:.2?}), all {} frames in {whole:.2?}, {cpu:.2?} of CPU.",
         2 * BURST
     ))
+}
+
+/// Frames that reached the client's end of the link so far.
+fn arrived() -> Result<u64, Error> {
+    let text = std::fs::read_to_string("/proc/thread-self/net/dev")?;
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("cli0:")).ok_or("no client")?;
+    Ok(line.split_whitespace().nth(1).ok_or("no count")?.parse()?)
 }
 
 /// Junk beside good questions, with the limits that are in force by default.
 fn flood() -> Result<String, Error> {
     let mut client = namespace()?;
     let (driver, worker) = start(Config::default())?;
-    announce(&driver.handle(), vips(ASKED))?;
+    announce(&driver.handle(), vips(ASKED), 0)?;
     client.drain(QUIET)?;
     let before = worker.cpu()?;
     let flood = client.flood(200_000, Duration::from_secs(5), Duration::from_millis(10))?;
@@ -147,7 +206,7 @@ fn flood() -> Result<String, Error> {
 fn idle() -> Result<String, Error> {
     let _client = namespace()?;
     let (driver, worker) = start(Config::default())?;
-    announce(&driver.handle(), vips(1000))?;
+    announce(&driver.handle(), vips(1000), 0)?;
     std::thread::sleep(QUIET);
     let (cpu, wakes) = (worker.cpu()?, worker.wakes()?);
     let time = Duration::from_secs(10);
@@ -170,8 +229,8 @@ fn start(config: Config) -> Result<(Driver, Worker), Error> {
     Ok((driver, worker))
 }
 
-/// Announces, and waits until the first round left; says how long that took.
-fn announce(handle: &Handle, ips: impl Iterator<Item = Ipv4Addr>) -> Result<Duration, Error> {
+/// Announces, and waits until so many frames arrived, then until the first round left; says how long each took.
+fn announce(handle: &Handle, ips: impl Iterator<Item = Ipv4Addr>, frames: u64) -> Result<(Duration, Duration), Error> {
     let addresses: Vec<(IpAddr, Scope)> = ips.map(|ip| (ip.into(), Scope::All)).collect();
     let (told, news) = std::sync::mpsc::channel();
     handle.listen(move |item| {
@@ -182,11 +241,13 @@ fn announce(handle: &Handle, ips: impl Iterator<Item = Ipv4Addr>) -> Result<Dura
     let wanted = addresses.len();
     let start = Instant::now();
     handle.announce(addresses);
+    while arrived()? < frames {}
+    let said = start.elapsed();
     let mut left = 0;
     while left < wanted {
         left += news.recv_timeout(Duration::from_secs(5))?;
     }
-    Ok(start.elapsed())
+    Ok((said, start.elapsed()))
 }
 
 /// A namespace of this thread's own with a card `vip0`, and the client at its other end.

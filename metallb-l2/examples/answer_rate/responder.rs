@@ -100,6 +100,11 @@ impl Worker {
         Ok(Duration::from_nanos(text.split(' ').next().ok_or("no time")?.parse()?))
     }
 
+    /// The processor time it took, and how often it waited, so far.
+    pub(crate) fn usage(&self) -> Result<(Duration, u64), Error> {
+        Ok((self.cpu()?, self.wakes()?))
+    }
+
     /// How often it waited and was woken so far.
     pub(crate) fn wakes(&self) -> Result<u64, Error> {
         let text = std::fs::read_to_string(format!("/proc/self/task/{}/status", self.0))?;
