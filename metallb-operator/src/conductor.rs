@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use metallb_core::model::NodeName;
-use metallb_l2::interface::Scope;
+use metallb_l2::interface::{MacAddr, Scope};
 use metallb_l2::io::{Handle as L2, News};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 use crate::membership::engine::{Config, Counters, Engine, Event, Timing};
 use crate::membership::handover::{Handover, Tally};
 use crate::membership::identity::Identity;
-use crate::membership::message::Standing;
+use crate::membership::message::{Hardware, Standing};
 use crate::membership::seal::Keyring;
 
 /// What a conductor is told once.
@@ -108,7 +108,7 @@ enum Command {
     Plan(BTreeMap<IpAddr, Scope>, BTreeMap<IpAddr, NodeName>),
     Leave(BTreeMap<IpAddr, NodeName>, mpsc::SyncSender<()>),
     Announced(Vec<IpAddr>),
-    Usable(bool),
+    Usable(Vec<Hardware>),
     Stop,
 }
 
@@ -150,7 +150,9 @@ impl Conductor {
         let handle = Handle { commands, wake: Arc::new(wake), shared: Arc::default(), changed: Arc::default() };
         let news = handle.clone();
         l2.listen(move |what| match what {
-            News::Interfaces(interfaces) => news.send(Command::Usable(!interfaces.is_empty())),
+            News::Interfaces(interfaces) => {
+                news.send(Command::Usable(interfaces.iter().map(|interface| interface.mac.0).collect()));
+            }
             News::Announced(ips) => news.send(Command::Announced(ips.clone())),
             _ => {}
         });
@@ -332,8 +334,9 @@ impl Worker {
                 Command::Plan(..) if self.leaving.is_some() => {}
                 Command::Plan(mine, successors) => self.handover.plan(now, mine, &successors),
                 Command::Announced(ips) => self.announced(now, &ips),
-                Command::Usable(usable) if self.leaving.is_none() => {
-                    self.engine.set_standing(now, if usable { Standing::Able } else { Standing::Unable });
+                Command::Usable(hardware) if self.leaving.is_none() => {
+                    self.engine.set_standing(now, if hardware.is_empty() { Standing::Unable } else { Standing::Able });
+                    self.engine.set_hardware(now, hardware);
                 }
                 Command::Usable(_) => {}
                 Command::Leave(successors, done) => {
@@ -421,6 +424,9 @@ impl Worker {
                 );
             }
             Event::Back(node) => tracing::info!(event = "memberBack", node = node.as_str(), "is back"),
+            Event::HardwareChanged => {
+                self.l2.set_friends(self.engine.hardware_of_others().into_iter().map(MacAddr).collect());
+            }
             Event::Lost(_) | Event::Met(_) => self.handover.announce_again(Instant::now()),
             Event::NameClash { node, address } => {
                 tracing::error!(event = "nameClash", node = node.as_str(), %address, "a second host uses this node name, it is not believed");

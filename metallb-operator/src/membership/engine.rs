@@ -1,5 +1,6 @@
 //! The membership engine.
 
+mod hardware;
 mod hearing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -12,6 +13,7 @@ use metallb_core::model::NodeName;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 
+use self::hardware::OwnHardware;
 use super::codec::GossipCodec;
 use super::identity::Identity;
 use super::message::{Body, GOSSIP_MAX, Message, Standing};
@@ -43,6 +45,7 @@ pub struct Engine {
     config: Config,
     sequence: u64,
     standing: Standing,
+    hardware: OwnHardware,
     foca: Foca<Identity, GossipCodec, SmallRng, NoCustomBroadcast>,
     codec: GossipCodec,
     runtime: AccumulatingRuntime<Identity>,
@@ -112,6 +115,8 @@ pub enum Event {
         /// The address of the second host.
         address: SocketAddr,
     },
+    /// Members answer with other hardware addresses now, see [`Engine::hardware_of_others`].
+    HardwareChanged,
     /// Another member gives up addresses for us.
     Yielding(NodeName, Vec<IpAddr>),
     /// Another member announced addresses that we give up.
@@ -173,6 +178,7 @@ impl Engine {
         Self {
             sequence: 0,
             standing: Standing::Able,
+            hardware: OwnHardware::default(),
             foca,
             codec,
             runtime: AccumulatingRuntime::new(),
@@ -282,6 +288,7 @@ impl Engine {
             self.contact_at = now + CONTACT_PERIOD;
             self.welcomes_left = WELCOMES;
             self.contact(now);
+            self.repeat_hardware(now);
         }
         self.run_inquiries(now);
         let Self { watch, foca, config, peers, .. } = self;

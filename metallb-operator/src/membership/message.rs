@@ -51,7 +51,12 @@ pub enum Message {
     Taken(Vec<IpAddr>),
     /// Says nothing beyond what the sender says about itself.
     Standing,
+    /// "I answer with these."
+    Hardware(Vec<Hardware>),
 }
+
+/// The address of a network card.
+pub type Hardware = [u8; 6];
 
 /// What a member says about itself in every datagram.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -109,6 +114,9 @@ impl Body {
 /// How many addresses fit a datagram: each takes at most 17 bytes.
 pub const ADDRESSES_MAX: usize = 64;
 
+/// How many hardware addresses a member tells of.
+pub const HARDWARE_MAX: usize = 128;
+
 /// Room for a datagram of the gossip protocol.
 pub(super) const GOSSIP_MAX: usize = DATAGRAM_MAX - OVERHEAD - 16;
 
@@ -128,6 +136,7 @@ mod tests {
             Message::Verdict { about: "n2".into(), token: 4, heard: true },
             Message::Yielding(ips),
             Message::Standing,
+            Message::Hardware(vec![[2, 0, 0, 0, 0, 1]; HARDWARE_MAX]),
         ] {
             let body = Body { to: 5, standing: Standing::Leaving, message };
             let bytes = body.encode().unwrap();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use metallb_core::model::NodeName;
 
 use super::identity::Identity;
-use super::message::{Message, Standing};
+use super::message::{Hardware, Message, Standing};
 
 /// All of them, by address.
 #[derive(Debug, Default)]
@@ -27,6 +27,8 @@ pub(super) struct Peer {
     pub(super) heard: Instant,
     /// What it says about itself.
     pub(super) standing: Standing,
+    /// The hardware addresses it answers with, as it said.
+    pub(super) hardware: Vec<Hardware>,
     /// The highest sequence number seen, and which of the 64 up to it were.
     window: (u64, u64),
 }
@@ -92,7 +94,14 @@ impl Peers {
             self.forget(elsewhere);
         }
         self.by_node.insert(identity.node.clone(), address);
-        let peer = Peer { identity: identity.clone(), session, heard: now, standing: Standing::Able, window: (0, 0) };
+        let peer = Peer {
+            identity: identity.clone(),
+            session,
+            heard: now,
+            standing: Standing::Able,
+            hardware: Vec::new(),
+            window: (0, 0),
+        };
         self.by_address.insert(address, peer);
         Greeted::New
     }

@@ -7,7 +7,7 @@ use metallb_core::model::NodeName;
 
 use super::{Engine, Event, INQUIRIES_MAX, Inquiry};
 use crate::membership::identity::Identity;
-use crate::membership::message::{ADDRESSES_MAX, Body, Message, Standing};
+use crate::membership::message::{ADDRESSES_MAX, Body, HARDWARE_MAX, Message, Standing};
 use crate::membership::peers::Greeted;
 use crate::membership::seal::Opened;
 
@@ -86,7 +86,10 @@ impl Engine {
             Message::Taken(ips) if ips.len() <= ADDRESSES_MAX => {
                 self.events.push_back(Event::Taken(from.node.clone(), ips));
             }
-            Message::Yielding(_) | Message::Taken(_) => self.counters.refused += 1,
+            Message::Hardware(addresses) if addresses.len() <= HARDWARE_MAX => {
+                self.hear_hardware(from.address, addresses);
+            }
+            Message::Yielding(_) | Message::Taken(_) | Message::Hardware(_) => self.counters.refused += 1,
         }
     }
 
@@ -121,6 +124,7 @@ impl Engine {
                 for message in self.waiting.take(from) {
                     self.transmit(from, session, message);
                 }
+                self.tell_hardware(now, from);
             }
         }
         if let super::Entry::Entering(_) = self.entry

@@ -325,3 +325,33 @@ fn who_has_no_key_is_not_answered() {
     assert_eq!(world.flying.len(), sent);
     assert_eq!(world.engine(0).poll_transmit(), None);
 }
+
+#[test]
+fn members_know_the_hardware_of_each_other_though_a_word_is_lost() {
+    let mut world = World::new(3);
+    let mac = |index: usize| [2, 0, 0, 0, 0, index as u8];
+    // The first word reaches nobody.
+    world.passes = |_, to| to != address(1);
+    for index in 0..3 {
+        let now = world.now;
+        world.engines[index].as_mut().unwrap().set_hardware(now, [mac(index), [2, 0, 0, 0, 1, 0]]);
+    }
+    world.run(20 * MS);
+    let others = |world: &World, index: usize| world.engines[index].as_ref().unwrap().hardware_of_others();
+    assert!(others(&world, 1).is_empty());
+    world.passes = |_, _| true;
+    world.run(3000 * MS);
+    for index in 0..3 {
+        let expected: BTreeSet<_> =
+            (0..3).filter(|&other| other != index).map(mac).chain([[2, 0, 0, 0, 1, 0]]).collect();
+        assert_eq!(others(&world, index), expected);
+    }
+    // Who comes later learns of them from those who greet it, and a change is told at once.
+    world.start(0);
+    world.run(500 * MS);
+    assert_eq!(others(&world, 0), BTreeSet::from([mac(1), mac(2), [2, 0, 0, 0, 1, 0]]));
+    let now = world.now;
+    world.engines[2].as_mut().unwrap().set_hardware(now, [mac(7)]);
+    world.run(5 * MS);
+    assert_eq!(others(&world, 0), BTreeSet::from([mac(1), mac(7), [2, 0, 0, 0, 1, 0]]));
+}
