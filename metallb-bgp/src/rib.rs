@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod attributes;
+mod layers;
 mod table;
 
 use std::net::IpAddr;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use self::attributes::AttributeSets;
-use self::table::Table;
+use self::layers::Layers;
 use crate::types::{Attributes, Family};
 use crate::wire::MESSAGE_MAX;
 use crate::wire::nlri::{wide_v4, wide_v6};
@@ -24,8 +25,8 @@ use crate::wire::template::Encoding;
 #[derive(Clone, Debug, Default)]
 pub struct AdjRibOut {
     sets: AttributeSets,
-    v4: Table<5>,
-    v6: Table<17>,
+    v4: Layers<5>,
+    v6: Layers<17>,
 }
 
 /// Where traffic should be sent, by family.

@@ -314,7 +314,7 @@ async fn two_speakers_that_connect_to_each_other_end_with_one_session() {
     let counters = speakers.each_ref().map(|speaker| speaker.snapshot()["other"].counters);
     assert_eq!(counters.map(|counters| counters.prefixes_dropped), [100, 100]);
     assert!(!speakers[0].accept("nobody", TcpStream::connect(address_a).await.unwrap()));
-    speakers.iter_mut().for_each(|speaker| speaker.set_peers(BTreeMap::new()));
+    speakers.iter_mut().for_each(|speaker| drop(speaker.set_peers(BTreeMap::new())));
 }
 
 /// More than any of this takes on a busy machine.

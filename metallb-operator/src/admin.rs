@@ -14,7 +14,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use serde::Serialize;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::metrics::Metrics;
 
@@ -43,17 +43,26 @@ impl Readiness {
     }
 }
 
-/// The live state that `/status` serves: replaced as a whole by the pipeline, read by anyone.
+/// The live state that `/status` serves: replaced as a whole by the pipeline, or made by it when somebody asks.
 #[derive(Clone, Debug)]
 pub struct StatusBoard {
     sender: Arc<watch::Sender<serde_json::Value>>,
+    requests: Option<mpsc::Sender<oneshot::Sender<serde_json::Value>>>,
 }
 
 impl StatusBoard {
     /// An empty board.
     #[must_use]
     pub fn new() -> Self {
-        Self { sender: Arc::new(watch::Sender::new(serde_json::Value::Null)) }
+        Self { sender: Arc::new(watch::Sender::new(serde_json::Value::Null)), requests: None }
+    }
+
+    /// From now on every reader's wish arrives here, to be answered with what is then shown. Clones made before do not know of it.
+    pub fn on_request(&mut self) -> mpsc::Receiver<oneshot::Sender<serde_json::Value>> {
+        // More readers at once than that wait for their turn.
+        let (requests, wishes) = mpsc::channel(16);
+        self.requests = Some(requests);
+        wishes
     }
 
     /// Replaces what is shown. A value that cannot be serialised is logged and leaves the old one.
@@ -66,10 +75,15 @@ impl StatusBoard {
         }
     }
 
-    /// The current value.
-    #[must_use]
-    pub fn current(&self) -> serde_json::Value {
-        self.sender.borrow().clone()
+    /// The current value; `null` while nothing is shown, or when the pipeline is too busy to say.
+    pub async fn current(&self) -> serde_json::Value {
+        let Some(requests) = &self.requests else { return self.sender.borrow().clone() };
+        let (reply, answer) = oneshot::channel();
+        let ask = async {
+            requests.send(reply).await.ok()?;
+            answer.await.ok()
+        };
+        tokio::time::timeout(PATIENCE, ask).await.ok().flatten().unwrap_or_default()
     }
 }
 
@@ -145,8 +159,11 @@ async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
 }
 
 async fn status(State(admin): State<Admin>) -> impl IntoResponse {
-    axum::Json(admin.status.current())
+    axum::Json(admin.status.current().await)
 }
+
+/// How long a reader waits for the pipeline.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(4);
 
 #[cfg(test)]
 mod tests {

@@ -3,6 +3,7 @@
 //! `speaker` and `standalone` feed it; it calls the same functions of `metallb-core` as `plan`.
 
 mod assigned;
+mod offers;
 mod peers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,16 +12,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metallb_bgp::io::{PeerEvent, Speaker};
-use metallb_bgp::types::Attributes;
-use metallb_core::config::{Community, Config};
+use metallb_core::config::Config;
 use metallb_core::election::{ElectionRules, Elections, Holder, LiveSpeakers, interfaces};
-use metallb_core::model::{Cluster, NodeName, PeerName, Service, ServiceKey, ServiceType};
-use metallb_core::routes::{Route, merge, routes};
+use metallb_core::model::{Cluster, Node, NodeName, PeerName, Service, ServiceKey, ServiceType};
+use metallb_core::routes::routes;
 use metallb_l2::interface::Scope;
 use metallb_l2::io::{Driver, InterfaceFilter, StartError};
 use tokio::sync::mpsc;
 
 use self::assigned::Assigned;
+use self::offers::Offers;
 pub use self::peers::{BfdPeerStatus, NegotiatedStatus, PeerStatus};
 use crate::conductor::{self, Conductor, ConductorError};
 use crate::metrics::{Metrics, PeerCollector};
@@ -48,6 +49,9 @@ pub struct Announcer {
     peer_series: Option<PeerCollector>,
     metrics: Metrics,
     announced: Announced,
+    offers: Offers,
+    /// The Services that take part in elections.
+    elected: BTreeSet<ServiceKey>,
     /// What this node answers for on L2.
     addresses: BTreeMap<IpAddr, Scope>,
     assigned: Assigned,
@@ -61,7 +65,16 @@ pub struct Announced {
     /// On L2.
     pub l2: BTreeMap<ServiceKey, L2Announcement>,
     /// By BGP: the addresses and the peers they are offered to.
-    pub bgp: BTreeMap<ServiceKey, (Vec<IpAddr>, BTreeSet<PeerName>)>,
+    pub bgp: BTreeMap<ServiceKey, (Vec<IpAddr>, Arc<BTreeSet<PeerName>>)>,
+}
+
+/// What is different after a step.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Changes {
+    /// What began, ended or failed.
+    pub transitions: Vec<Transition>,
+    /// The Services whose entry in [`Announced`] is another one now, or gone.
+    pub services: BTreeSet<ServiceKey>,
 }
 
 /// One Service on L2.
@@ -116,8 +129,22 @@ impl Announcer {
             metrics.register(series.clone());
         }
         let (announced, addresses, assigned) = (Announced::default(), BTreeMap::new(), Assigned::default());
-        let given_up = BTreeSet::new();
-        Ok(Self { identity, conductor: None, l2, bgp, peer_series, metrics, announced, addresses, assigned, given_up })
+        let (offers, elected, given_up) = (Offers::default(), BTreeSet::new(), BTreeSet::new());
+        let conductor = None;
+        Ok(Self {
+            identity,
+            conductor,
+            l2,
+            bgp,
+            peer_series,
+            metrics,
+            announced,
+            offers,
+            elected,
+            addresses,
+            assigned,
+            given_up,
+        })
     }
 
     /// Gossips from now on: who lives is what the speakers tell each other. Nothing is announced on L2 until it is known who is
@@ -132,39 +159,116 @@ impl Announcer {
         Ok(handle)
     }
 
-    /// Brings the announcements in step. Returns what began, ended or failed; repeating what is known returns nothing and sends
-    /// nothing.
-    pub fn apply(&mut self, config: &Config, cluster: &Cluster) -> Vec<Transition> {
+    /// Brings the announcements in step with everything. Repeating what is known changes nothing and sends nothing.
+    pub fn apply(&mut self, config: &Config, cluster: &Cluster) -> Changes {
+        let mut changes = Changes::default();
+        let me = cluster.nodes.get(&self.identity.node);
+        let peers = me.map(|me| peers::configs(config, me)).unwrap_or_default();
+        if let Some(series) = &self.peer_series {
+            series.set_peers(config.peers.values().filter(|peer| peers.contains_key(peer.name.as_str())));
+        }
+        let started = self.bgp.set_peers(peers);
+        let known: Vec<ServiceKey> = self.offers.services().cloned().collect();
+        let gone = known.iter().filter(|key| !cluster.services.contains_key(*key));
+        self.advertise(config, cluster, cluster.services.keys().chain(gone), &started, &mut changes);
+        self.offers.sweep();
+        self.answer(config, cluster, me, &mut changes);
+        changes
+    }
+
+    /// The same where nothing but these Services and their endpoints is different. Routes cost what changed; addresses on L2 cost a look
+    /// at all Services with any, as one may decide where another is answered for.
+    pub fn apply_services(&mut self, config: &Config, cluster: &Cluster, services: &BTreeSet<ServiceKey>) -> Changes {
+        let mut changes = Changes::default();
+        self.advertise(config, cluster, services.iter(), &BTreeSet::new(), &mut changes);
+        let elects = |key: &ServiceKey| {
+            let pool = || config.pool_of(&self.holder(cluster, key)?.1);
+            self.elected.contains(key) || pool().is_some_and(|pool| !pool.l2.is_empty())
+        };
+        if services.iter().any(elects) {
+            self.answer(config, cluster, cluster.nodes.get(&self.identity.node), &mut changes);
+        }
+        changes
+    }
+
+    /// The same where nothing but who lives is different, which routes do not depend on.
+    pub fn apply_members(&mut self, config: &Config, cluster: &Cluster) -> Changes {
+        let mut changes = Changes::default();
+        self.answer(config, cluster, cluster.nodes.get(&self.identity.node), &mut changes);
+        changes
+    }
+
+    /// Brings what is offered by BGP for these Services in step. Peers that have `started` are told everything.
+    fn advertise<'a>(
+        &mut self,
+        config: &Config,
+        cluster: &Cluster,
+        services: impl Iterator<Item = &'a ServiceKey>,
+        started: &BTreeSet<Arc<str>>,
+        changes: &mut Changes,
+    ) {
+        let me = cluster.nodes.get(&self.identity.node);
+        let mut routes_changed = offers::Changes::new();
+        for key in services {
+            let found = me.and_then(|me| {
+                let (service, ips) = self.holder(cluster, key)?;
+                let pool = config.pool_of(&ips)?;
+                let found = routes(service, &ips, pool, me, config, cluster, self.identity.ignore_exclude_label);
+                (!found.by_peer.is_empty()).then_some((ips, found.by_peer))
+            });
+            let (ips, by_peer) = found.unwrap_or_default();
+            self.offers.set(key, by_peer, &mut routes_changed);
+            self.note_advertised(key, ips, changes);
+        }
+        for name in started {
+            self.bgp.set_routes(name, self.offers.of(name));
+        }
+        for (peer, routes) in routes_changed {
+            if !started.contains(peer.as_str()) {
+                self.bgp.change_routes(peer.as_str(), routes.into_iter().collect());
+            }
+        }
+    }
+
+    fn note_advertised(&mut self, key: &ServiceKey, ips: Vec<IpAddr>, changes: &mut Changes) {
+        let peers = self.offers.peers_of(key);
+        let now = (!peers.is_empty()).then_some((ips, peers));
+        let before = self.announced.bgp.get(key);
+        if before == now.as_ref() {
+            return;
+        }
+        changes.services.insert(key.clone());
+        let had = before.map(|(ips, _)| ips.clone());
+        let has = now.as_ref().map(|(ips, _)| ips.clone());
+        if had != has {
+            let kind = if has.is_some() { TransitionKind::Announcing("bgp") } else { TransitionKind::Withdrawn("bgp") };
+            changes.transitions.push(Transition { service: key.clone(), kind });
+            self.mark(key, "bgp", &had.unwrap_or_default(), &has.unwrap_or_default());
+        }
+        match now {
+            Some(now) => drop(self.announced.bgp.insert(key.clone(), now)),
+            None => drop(self.announced.bgp.remove(key)),
+        }
+    }
+
+    /// Brings what is answered for on L2 in step.
+    fn answer(&mut self, config: &Config, cluster: &Cluster, me: Option<&Node>, changes: &mut Changes) {
         let live = self.live(cluster);
         let rules = ElectionRules { live, ignore_exclude_label: self.identity.ignore_exclude_label };
-        let holders = self.holders(cluster);
+        let holders = self.holders(config, cluster);
+        self.elected = holders.keys().map(|key| (*key).clone()).collect();
         let elections = elections(config, cluster, &rules, &holders);
-        let Some(me) = cluster.nodes.get(&self.identity.node) else {
+        let Some(me) = me else {
             self.answer_for(BTreeMap::new(), &elections, &holders);
-            return self.commit(Announced::default(), &BTreeMap::new(), config, None);
+            return self.note_answered(BTreeMap::new(), changes);
         };
-        let mine: BTreeSet<&ServiceKey> = elections.owned_by(&self.identity.node).collect();
         let known: BTreeSet<Arc<str>> =
             self.l2.handle().interfaces().into_iter().map(|interface| interface.name).collect();
-
-        let mut announced = Announced::default();
+        let mut announced = BTreeMap::new();
         let mut addresses: BTreeMap<IpAddr, Scope> = BTreeMap::new();
-        let mut offered: BTreeMap<PeerName, BTreeMap<ipnet::IpNet, Route>> = BTreeMap::new();
-        for (&key, (service, ips)) in &holders {
+        for key in elections.owned_by(&self.identity.node) {
+            let Some((service, ips)) = holders.get(key) else { continue };
             let Some(pool) = config.pool_of(ips) else { continue };
-            let found = routes(service, ips, pool, me, config, cluster, self.identity.ignore_exclude_label);
-            if !found.by_peer.is_empty() {
-                announced.bgp.insert(key.clone(), (ips.clone(), found.by_peer.keys().cloned().collect()));
-            }
-            for (peer, by_prefix) in found.by_peer {
-                let of_peer = offered.entry(peer).or_default();
-                for route in by_prefix.into_values() {
-                    merge(of_peer, route);
-                }
-            }
-            if !mine.contains(key) {
-                continue;
-            }
             let on: Vec<String> = interfaces(service, pool, me).iter().map(ToString::to_string).collect();
             let scope = match on.is_empty() {
                 true => Scope::All,
@@ -179,7 +283,7 @@ impl Announcer {
                 };
                 addresses.insert(ip, merged);
             }
-            announced.l2.insert(key.clone(), L2Announcement { ips: ips.clone(), interfaces: on, failed });
+            announced.insert(key.clone(), L2Announcement { ips: ips.clone(), interfaces: on, failed });
         }
         let fresh = self.assigned.see(holders.values().flat_map(|(_, ips)| ips.iter().copied()));
         if self.identity.probe {
@@ -188,7 +292,35 @@ impl Announcer {
         }
         self.answer_for(addresses, &elections, &holders);
         self.watch(&elections, &holders);
-        self.commit(announced, &offered, config, Some(me))
+        self.note_answered(announced, changes);
+    }
+
+    fn note_answered(&mut self, announced: BTreeMap<ServiceKey, L2Announcement>, changes: &mut Changes) {
+        let before = std::mem::replace(&mut self.announced.l2, announced);
+        changes.transitions.extend(transitions(&before, &self.announced.l2));
+        let keys: BTreeSet<&ServiceKey> = before.keys().chain(self.announced.l2.keys()).collect();
+        for key in keys {
+            let (had, has) = (before.get(key), self.announced.l2.get(key));
+            if had != has {
+                let ips = |entry: Option<&L2Announcement>| entry.map(|entry| entry.ips.clone()).unwrap_or_default();
+                self.mark(key, "layer2", &ips(had), &ips(has));
+                changes.services.insert(key.clone());
+            }
+        }
+    }
+
+    /// Brings the series of one Service in step.
+    fn mark(&self, key: &ServiceKey, protocol: &str, had: &[IpAddr], has: &[IpAddr]) {
+        let series = &self.metrics.speaker.announced;
+        let node = self.identity.node.as_str();
+        let labels = |ip: &IpAddr| [key.to_string(), protocol.to_owned(), node.to_owned(), ip.to_string()];
+        for ip in had.iter().filter(|ip| !has.contains(ip)) {
+            // Fails only for a series that is not there.
+            let _ = series.remove_label_values(&labels(ip));
+        }
+        for ip in has {
+            series.with_label_values(&labels(ip)).set(1);
+        }
     }
 
     /// Who takes part in elections: members, where speakers gossip, and else nodes that are not known to be unready.
@@ -201,15 +333,23 @@ impl Announcer {
         }
     }
 
-    /// The Services that hold addresses.
-    fn holders<'a>(&self, cluster: &'a Cluster) -> Holders<'a> {
-        cluster
-            .services
-            .values()
-            .filter(|service| service.service_type == ServiceType::LoadBalancer)
-            .filter(|service| service.is_of_class(self.identity.class.as_deref()))
-            .filter_map(|service| Some((&service.key, (service, ips_of(service)?))))
-            .collect()
+    /// A Service that holds addresses, with these.
+    fn holder<'a>(&self, cluster: &'a Cluster, key: &ServiceKey) -> Option<(&'a Service, Vec<IpAddr>)> {
+        let service = cluster.services.get(key)?;
+        let ours =
+            service.service_type == ServiceType::LoadBalancer && service.is_of_class(self.identity.class.as_deref());
+        if ours { Some((service, ips_of(service)?)) } else { None }
+    }
+
+    /// The Services that hold addresses which are answered for on L2. Others take no part in elections: Services that share an address
+    /// have it from one pool.
+    fn holders<'a>(&self, config: &Config, cluster: &'a Cluster) -> Holders<'a> {
+        if config.pools.values().all(|pool| pool.l2.is_empty()) {
+            return Holders::new();
+        }
+        let on_l2 = |ips: &[IpAddr]| config.pool_of(ips).is_some_and(|pool| !pool.l2.is_empty());
+        let holder = |key| self.holder(cluster, key).filter(|(_, ips)| on_l2(ips));
+        cluster.services.keys().filter_map(|key| Some((key, holder(key)?))).collect()
     }
 
     /// Answers for these addresses on L2, and hands over what is among them no more.
@@ -248,7 +388,7 @@ impl Announcer {
         live.remove(&self.identity.node);
         let rules =
             ElectionRules { live: LiveSpeakers::Only(live), ignore_exclude_label: self.identity.ignore_exclude_label };
-        let holders = self.holders(cluster);
+        let holders = self.holders(config, cluster);
         let elections = elections(config, cluster, &rules, &holders);
         let successors = successors(&elections, &holders, |ip| self.addresses.contains_key(ip));
         conductor.handle().leave(successors);
@@ -335,42 +475,6 @@ impl Announcer {
         bgp.shutdown(keep_routes, SHUTDOWN).await;
         drop(l2);
     }
-
-    fn commit(
-        &mut self,
-        announced: Announced,
-        offered: &BTreeMap<PeerName, BTreeMap<ipnet::IpNet, Route>>,
-        config: &Config,
-        me: Option<&metallb_core::model::Node>,
-    ) -> Vec<Transition> {
-        let peers = me.map(|me| peers::configs(config, me)).unwrap_or_default();
-        let names: Vec<Arc<str>> = peers.keys().cloned().collect();
-        if let Some(series) = &self.peer_series {
-            series.set_peers(config.peers.values().filter(|peer| peers.contains_key(peer.name.as_str())));
-        }
-        self.bgp.set_peers(peers);
-        for name in names {
-            let wanted = offered.get(&*name).into_iter().flat_map(BTreeMap::values);
-            self.bgp.set_routes(&name, wanted.map(|route| (route.prefix, Arc::new(attributes(route)))).collect());
-        }
-        let transitions = transitions(&self.announced, &announced);
-        self.announced = announced;
-        self.metrics.speaker.announced.reset();
-        let node = self.identity.node.as_str();
-        let mark = |key: &ServiceKey, protocol: &str, ips: &[IpAddr]| {
-            for ip in ips {
-                let labels = [key.to_string(), protocol.to_owned(), node.to_owned(), ip.to_string()];
-                self.metrics.speaker.announced.with_label_values(&labels).set(1);
-            }
-        };
-        for (key, announcement) in &self.announced.l2 {
-            mark(key, "layer2", &announcement.ips);
-        }
-        for (key, (ips, _)) in &self.announced.bgp {
-            mark(key, "bgp", ips);
-        }
-        transitions
-    }
 }
 
 /// Services that hold addresses, with these.
@@ -404,11 +508,14 @@ fn successors(
     successors
 }
 
-fn transitions(old: &Announced, new: &Announced) -> Vec<Transition> {
+fn transitions(
+    old: &BTreeMap<ServiceKey, L2Announcement>,
+    new: &BTreeMap<ServiceKey, L2Announcement>,
+) -> Vec<Transition> {
     let mut transitions = Vec::new();
     let mut push = |service: &ServiceKey, kind| transitions.push(Transition { service: service.clone(), kind });
-    for (key, announcement) in &new.l2 {
-        let before = old.l2.get(key);
+    for (key, announcement) in new {
+        let before = old.get(key);
         if before.is_none_or(|before| before.ips != announcement.ips) {
             push(key, TransitionKind::Announcing("layer2"));
         }
@@ -416,19 +523,8 @@ fn transitions(old: &Announced, new: &Announced) -> Vec<Transition> {
             announcement.ips.iter().for_each(|&ip| push(key, TransitionKind::Failed(ip)));
         }
     }
-    for (key, (ips, _)) in &new.bgp {
-        if old.bgp.get(key).is_none_or(|(before, _)| before != ips) {
-            push(key, TransitionKind::Announcing("bgp"));
-        }
-    }
-    old.l2
-        .keys()
-        .filter(|key| !new.l2.contains_key(*key))
-        .for_each(|key| push(key, TransitionKind::Withdrawn("layer2")));
-    old.bgp
-        .keys()
-        .filter(|key| !new.bgp.contains_key(*key))
-        .for_each(|key| push(key, TransitionKind::Withdrawn("bgp")));
+    let gone = old.keys().filter(|key| !new.contains_key(*key));
+    gone.for_each(|key| push(key, TransitionKind::Withdrawn("layer2")));
     transitions
 }
 
@@ -438,17 +534,6 @@ fn ips_of(service: &Service) -> Option<Vec<IpAddr>> {
         return None;
     }
     service.ingress_ips().collect()
-}
-
-fn attributes(route: &Route) -> Attributes {
-    let mut attributes = Attributes { local_pref: route.local_pref, ..Attributes::default() };
-    for community in &route.communities {
-        match *community {
-            Community::Standard(value) => attributes.communities.insert(value),
-            Community::Large(x, y, z) => attributes.large_communities.insert((x, y, z)),
-        };
-    }
-    attributes
 }
 
 /// Counters of the engines only grow.

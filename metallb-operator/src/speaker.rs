@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 use self::statuses::StatusWriter;
 use crate::admin::Admin;
-use crate::announcer::{Announcer, Identity, TransitionKind};
+use crate::announcer::{Announcer, Changes, Identity, TransitionKind};
 use crate::cli::speaker::SpeakerArgs;
 use crate::conductor::{self, ConductorError};
 use crate::exclusion::{self, ExclusionError};
@@ -88,7 +88,8 @@ pub fn run(args: &SpeakerArgs) -> Result<(), SpeakerError> {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(io("SIGINT can't be handled"))?;
         let client = Client::try_from(kube::Config::infer().await?)?;
         let namespace = args.cluster.namespace();
-        let admin = Admin::new();
+        let mut admin = Admin::new();
+        let mut status_requests = admin.status.on_request();
         admin.readiness.expect("caches synced");
         let (stop, stopped) = watch::channel(false);
         for address in args.admin.addresses(SpeakerArgs::PROBE_HOST) {
@@ -149,8 +150,9 @@ pub fn run(args: &SpeakerArgs) -> Result<(), SpeakerError> {
                         tokio::spawn(joining.run());
                     }
                 }
-                () = conductor::changed(members.as_ref()) => if speaker.loaded { speaker.announce() },
-                Some(_) = peer_events.recv() => speaker.publish(),
+                () = conductor::changed(members.as_ref()) => speaker.follow_members(),
+                Some(_) = peer_events.recv() => {}
+                Some(reply) = status_requests.recv() => drop(reply.send(speaker.status())),
                 _ = tick.tick() => speaker.refresh(),
             }
         }
@@ -178,17 +180,28 @@ impl Speaker {
             self.report(problems);
             self.config = config;
             self.loaded = true;
-        } else if touched.services.is_empty() && !touched.nodes {
+            let changes = self.announcer.apply(&self.config, &self.feed.world.cluster);
+            self.announced(changes);
+        } else if touched.services.is_empty() {
+            // A change of a node is one of the configuration.
             return;
+        } else {
+            let cluster = &self.feed.world.cluster;
+            let changes = self.announcer.apply_services(&self.config, cluster, &touched.services);
+            self.announced(changes);
         }
         self.admin.metrics.client.updates.inc();
-        self.announce();
     }
 
-    fn announce(&mut self) {
-        let cluster = &self.feed.world.cluster;
-        let transitions = self.announcer.apply(&self.config, cluster);
-        for transition in transitions {
+    fn follow_members(&mut self) {
+        if self.loaded {
+            let changes = self.announcer.apply_members(&self.config, &self.feed.world.cluster);
+            self.announced(changes);
+        }
+    }
+
+    fn announced(&self, changes: Changes) {
+        for transition in changes.transitions {
             let (service, node) = (transition.service.to_string(), self.node.as_str());
             match transition.kind {
                 TransitionKind::Announcing(protocol) => {
@@ -208,8 +221,7 @@ impl Speaker {
                 }
             }
         }
-        self.statuses.set(self.announcer.announced());
-        self.publish();
+        self.statuses.update(self.announcer.announced(), &changes.services);
     }
 
     fn tell(&self, key: &ServiceKey, severity: NoticeSeverity, reason: &str, message: String) {
@@ -244,17 +256,17 @@ impl Speaker {
                 self.tell(&service.key, NoticeSeverity::Warning, "addressConflict", text.clone());
             }
         }
-        self.publish();
     }
 
-    fn publish(&self) {
+    /// What `/status` shows, made when somebody asks.
+    fn status(&self) -> serde_json::Value {
         let problems: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
         let announced = self.announcer.announced();
         let l2: Vec<String> = announced.l2.keys().map(ToString::to_string).collect();
         let bgp: Vec<String> = announced.bgp.keys().map(ToString::to_string).collect();
-        self.admin.status.publish(&serde_json::json!({
+        serde_json::json!({
             "node": self.node, "l2": l2, "bgp": bgp, "peers": self.announcer.peers(), "problems": problems,
-        }));
+        })
     }
 }
 

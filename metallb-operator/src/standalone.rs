@@ -226,8 +226,8 @@ impl Standalone {
     /// Brings the announcements in step with what is known.
     fn announce(&mut self) {
         let Some(world) = &self.last_world else { return };
-        let transitions = self.announcer.apply(&self.config, &world.cluster);
-        for transition in transitions {
+        let changes = self.announcer.apply(&self.config, &world.cluster);
+        for transition in changes.transitions {
             let service = transition.service.to_string();
             let node = self.args.announce.node_name.as_str();
             match transition.kind {
@@ -333,12 +333,12 @@ impl Standalone {
 
     /// Shows the state at `/status` and stores it.
     fn publish(&mut self) {
-        let announced = self.announcer.announced().clone();
+        let announced = self.announcer.announced();
         for service in &mut self.state.services {
             let key = ServiceKey::new(&service.namespace, &service.name);
             service.l2 = announced.l2.contains_key(&key);
             let peers = announced.bgp.get(&key).map(|(_, peers)| peers);
-            service.bgp = peers.into_iter().flatten().map(ToString::to_string).collect();
+            service.bgp = peers.into_iter().flat_map(|peers| peers.iter()).map(ToString::to_string).collect();
         }
         let shown = |peer: PeerStatus| serde_json::to_value(peer).unwrap_or_default();
         let peers: Vec<_> = self.announcer.peers().into_iter().map(shown).collect();

@@ -62,6 +62,7 @@ pub struct PeerSnapshot {
 #[derive(Debug)]
 pub(super) enum Command {
     Routes(BTreeMap<IpNet, Arc<Attributes>>),
+    Changes(Vec<(IpNet, Option<Arc<Attributes>>)>),
     Configure(Box<PeerConfig>),
     Bfd(BfdState),
     Accepted(TcpStream),
@@ -88,8 +89,11 @@ pub(super) struct Driver {
 enum Link {
     Closed,
     Connecting(Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>),
-    Open(TcpStream),
+    Open(TcpStream, Ends),
 }
+
+/// Both ends of a connection, ours first.
+type Ends = (SocketAddr, SocketAddr);
 
 enum LinkEvent {
     Connected(TcpStream),
@@ -146,7 +150,14 @@ impl Driver {
             };
             let sending = [0, 1].map(|slot: usize| !self.unsent[slot].is_empty());
             tokio::select! {
-                command = commands.recv() => self.handle_command(command),
+                command = commands.recv() => {
+                    self.handle_command(command);
+                    // What has been said meanwhile shares messages, and writes, with it.
+                    for _ in 0..BATCH {
+                        let Ok(command) = commands.try_recv() else { break };
+                        self.handle_command(Some(command));
+                    }
+                }
                 () = sleep => self.handle_timeout(&mut buffer),
                 news = next_of(&mut self.bfd) => {
                     let now = Instant::now();
@@ -194,7 +205,7 @@ impl Driver {
     /// Hands what is unsent to the connection. True when the engine has heard of it and may have more to say.
     fn send(&mut self, slot: Slot) -> bool {
         let unsent = &mut self.unsent[slot as usize];
-        let Link::Open(stream) = &self.links[slot as usize] else { return false };
+        let Link::Open(stream, _) = &self.links[slot as usize] else { return false };
         if unsent.is_empty() {
             return false;
         }
@@ -217,6 +228,7 @@ impl Driver {
         let now = Instant::now();
         match command {
             Some(Command::Routes(routes)) => self.engine.set_routes(now, routes),
+            Some(Command::Changes(changes)) => self.engine.change_routes(now, changes),
             Some(Command::Bfd(state)) => self.engine.handle_bfd(now, state),
             Some(Command::Configure(config)) => {
                 // The speaker sends only what needs no new session.
@@ -242,7 +254,7 @@ impl Driver {
         let addresses = Addresses::read();
         let router_id = self.config.router_id(addresses.own_v4(ours.ip()));
         if let Some(slot) = self.engine.handle_accepted(now, router_id, next_hops(ours.ip(), &addresses)) {
-            self.links[slot as usize] = Link::Open(stream);
+            self.links[slot as usize] = Link::Open(stream, (ours, theirs));
             self.unsent[slot as usize].clear();
             self.watch_path(theirs.ip());
         }
@@ -251,7 +263,7 @@ impl Driver {
     /// What has arrived already goes first: that this host was busy is no reason to say that the peer was silent.
     fn handle_timeout(&mut self, buffer: &mut [u8]) {
         for slot in Slot::ALL {
-            if let Link::Open(stream) = &self.links[slot as usize]
+            if let Link::Open(stream, _) = &self.links[slot as usize]
                 && let Ok(length @ 1..) = stream.try_read(buffer)
             {
                 self.engine.handle_bytes(Instant::now(), slot, &buffer[..length]);
@@ -265,7 +277,7 @@ impl Driver {
         let failed = match event {
             Ok(LinkEvent::Connected(stream)) => match both_ends(&stream) {
                 Ok((ours, theirs)) => {
-                    self.links[slot as usize] = Link::Open(stream);
+                    self.links[slot as usize] = Link::Open(stream, (ours, theirs));
                     self.unsent[slot as usize].clear();
                     let addresses = Addresses::read();
                     let router_id = self.config.router_id(addresses.own_v4(ours.ip()));
@@ -275,7 +287,7 @@ impl Driver {
                 Err(error) => error.to_string(),
             },
             Ok(LinkEvent::Readable) => {
-                let Link::Open(stream) = &self.links[slot as usize] else { return };
+                let Link::Open(stream, _) = &self.links[slot as usize] else { return };
                 match stream.try_read(buffer) {
                     Ok(0) => "closed by the peer".to_owned(),
                     Ok(length) => return self.engine.handle_bytes(now, slot, &buffer[..length]),
@@ -295,7 +307,7 @@ impl Driver {
     async fn close(&mut self, slot: Slot) {
         let unsent = std::mem::take(&mut self.unsent[slot as usize]);
         let link = std::mem::replace(&mut self.links[slot as usize], Link::Closed);
-        let Link::Open(mut stream) = link else { return };
+        let Link::Open(mut stream, _) = link else { return };
         let farewell = async move {
             stream.write_all(&unsent).await?;
             stream.shutdown().await?;
@@ -352,15 +364,18 @@ impl Driver {
     }
 
     /// Both ends of the connection, ours first.
-    fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+    fn ends(&self) -> Option<Ends> {
         self.links.iter().find_map(|link| match link {
-            Link::Open(stream) => both_ends(stream).ok(),
+            Link::Open(_, ends) => Some(*ends),
             Link::Closed | Link::Connecting(_) => None,
         })
     }
 
+    /// Costs little where nothing but counters changed: it follows every input.
     fn publish(&mut self) {
+        let mut said = false;
         while let Some(event) = self.engine.poll_event() {
+            said = true;
             match &event {
                 Event::Established { asn, hold_time } => {
                     tracing::info!(peer = &*self.name, %asn, ?hold_time, "BGP session established");
@@ -379,13 +394,36 @@ impl Driver {
             let _ = self.events.try_send(PeerEvent { peer: Arc::clone(&self.name), event });
         }
         let addresses = self.ends();
-        let bfd = self.bfd.as_ref().map(PathWatch::status);
-        let snapshot = PeerSnapshot { addresses, bfd, ..PeerSnapshot::of(&self.engine) };
-        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+        let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(watch) = &self.bfd {
+            let status = watch.status();
+            if snapshot.bfd.as_ref() != Some(&*status) {
+                snapshot.bfd = Some(status.clone());
+            }
+        } else {
+            snapshot.bfd = None;
+        }
+        snapshot.addresses = addresses;
+        snapshot.follow(&self.engine, said);
     }
 }
 
 impl PeerSnapshot {
+    /// Takes over what changed. Why a session ended is put in words only where an event says that it did.
+    fn follow(&mut self, peer: &Peer, event: bool) {
+        self.state = peer.state();
+        self.established_at = peer.established_at();
+        self.routes_told = peer.rib().told();
+        self.routes_wanted = peer.rib().wanted();
+        self.counters = *peer.counters();
+        if event {
+            self.last_down = peer.last_down().map(ToString::to_string);
+        }
+        if self.negotiated.as_ref() != peer.negotiated() {
+            self.negotiated = peer.negotiated().cloned();
+        }
+    }
+
     pub(super) fn of(peer: &Peer) -> Self {
         Self {
             state: peer.state(),
@@ -409,7 +447,7 @@ async fn next_of(bfd: &mut Option<PathWatch>) -> Vec<BfdState> {
     }
 }
 
-fn both_ends(stream: &TcpStream) -> io::Result<(SocketAddr, SocketAddr)> {
+fn both_ends(stream: &TcpStream) -> io::Result<Ends> {
     Ok((stream.local_addr()?, stream.peer_addr()?))
 }
 
@@ -432,7 +470,7 @@ impl Link {
                 *self = Self::Closed;
                 result.map(LinkEvent::Connected)
             }
-            Self::Open(stream) => {
+            Self::Open(stream, _) => {
                 let interest = if sending { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
                 let ready = stream.ready(interest).await?;
                 Ok(if ready.is_readable() { LinkEvent::Readable } else { LinkEvent::Writable })
@@ -440,6 +478,9 @@ impl Link {
         }
     }
 }
+
+/// So many more commands before what they ask for is done.
+const BATCH: usize = 256;
 
 /// How long a connection that is closed may take to accept its last bytes.
 const LAST_WORD: Duration = Duration::from_millis(500);

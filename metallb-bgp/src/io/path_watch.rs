@@ -89,8 +89,8 @@ impl PathWatch {
         &self.path
     }
 
-    pub(super) fn status(&self) -> BfdStatus {
-        self.status.borrow().clone()
+    pub(super) fn status(&self) -> watch::Ref<'_, BfdStatus> {
+        self.status.borrow()
     }
 
     /// What the session must be told next, in order. Cancelling it loses nothing.

@@ -1,6 +1,6 @@
 //! The set of peers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -51,13 +51,18 @@ impl Speaker {
     }
 
     /// Replaces the peers. Sessions go on untouched unless their own change needs a new session ([`PeerConfig::change_to`]); a new one
-    /// begins when the old one has ended, so that the router never sees two, and starts without routes.
-    pub fn set_peers(&mut self, configs: BTreeMap<Arc<str>, PeerConfig>) {
+    /// begins when the old one has ended, so that the router never sees two, and starts without routes. Returns those that start: they
+    /// wait for [`set_routes`](Self::set_routes).
+    pub fn set_peers(&mut self, configs: BTreeMap<Arc<str>, PeerConfig>) -> BTreeSet<Arc<str>> {
         self.ending.retain(|task| !task.is_finished());
+        let mut started = BTreeSet::new();
         let mut before = std::mem::take(&mut self.peers);
         for (name, config) in configs {
             let running = match before.remove(&name) {
-                None => self.start(&name, config, None),
+                None => {
+                    started.insert(Arc::clone(&name));
+                    self.start(&name, config, None)
+                }
                 Some(running) => match running.config.change_to(&config) {
                     ConfigChange::None => running,
                     ConfigChange::Soft => {
@@ -66,6 +71,7 @@ impl Speaker {
                     }
                     ConfigChange::Restart => {
                         running.tell(Command::Stop(Stop::Reconfigured));
+                        started.insert(Arc::clone(&name));
                         self.start(&name, config, Some(running.task))
                     }
                 },
@@ -78,12 +84,21 @@ impl Speaker {
         }
         let snapshots = self.peers.iter().map(|(name, running)| (Arc::clone(name), Arc::clone(&running.snapshot)));
         *self.observer.snapshots.lock().unwrap_or_else(PoisonError::into_inner) = snapshots.collect();
+        started
     }
 
     /// Replaces the routes of a peer; one that is not there is ignored.
     pub fn set_routes(&self, peer: &str, routes: BTreeMap<IpNet, Arc<Attributes>>) {
         if let Some(running) = self.peers.get(peer) {
             running.tell(Command::Routes(routes));
+        }
+    }
+
+    /// Changes single routes of a peer, `None` takes one back; at no cost for the others. A peer that is not there is ignored. The first
+    /// routes of a peer come by [`set_routes`](Self::set_routes), which alone says that these are all.
+    pub fn change_routes(&self, peer: &str, changes: Vec<(IpNet, Option<Arc<Attributes>>)>) {
+        if let Some(running) = self.peers.get(peer) {
+            running.tell(Command::Changes(changes));
         }
     }
 

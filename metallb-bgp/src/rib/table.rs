@@ -23,6 +23,8 @@ pub(super) struct Table<const N: usize> {
     plan: Option<Plan>,
     told_count: usize,
     wanted_count: usize,
+    /// Rows that are neither wanted nor told. They stay until they are many: closing a gap moves all rows behind it.
+    dead: usize,
 }
 
 /// What is known of a prefix: nothing, or with which attributes. Wherever the two marks of a row differ there is something to say.
@@ -72,6 +74,7 @@ impl<const N: usize> Default for Table<N> {
             plan: None,
             told_count: 0,
             wanted_count: 0,
+            dead: 0,
         }
     }
 }
@@ -83,6 +86,37 @@ impl<const N: usize> Table<N> {
 
     pub(super) const fn wanted(&self) -> usize {
         self.wanted_count
+    }
+
+    /// Rows, also those that only wait to be dropped.
+    pub(super) const fn rows(&self) -> usize {
+        self.prefixes.len()
+    }
+
+    /// Whether there is a row for the prefix.
+    pub(super) fn has(&self, prefix: &Wide<N>) -> bool {
+        self.prefixes.binary_search_by(|row| compare(row, prefix)).is_ok()
+    }
+
+    /// Takes over all rows of another table, which has none in common with this one.
+    pub(super) fn absorb(&mut self, other: &mut Self) {
+        if other.prefixes.is_empty() {
+            return;
+        }
+        let (ours, theirs) = (std::mem::take(self), std::mem::take(other));
+        let clean = ours.dirty.is_empty() && theirs.dirty.is_empty();
+        self.wanted_count = ours.wanted_count + theirs.wanted_count;
+        self.told_count = ours.told_count + theirs.told_count;
+        self.reserve(ours.prefixes.len() + theirs.prefixes.len());
+        let mut theirs = theirs.into_rows().peekable();
+        for (prefix, wanted, told) in ours.into_rows() {
+            while let Some((earlier, wanted, told)) = theirs.next_if(|row| compare(&row.0, &prefix).is_lt()) {
+                self.push(earlier, wanted, told);
+            }
+            self.push(prefix, wanted, told);
+        }
+        theirs.for_each(|(prefix, wanted, told)| self.push(prefix, wanted, told));
+        self.dirty = if clean { 0..0 } else { 0..self.prefixes.len() };
     }
 
     /// Every set in use, more than once.
@@ -111,15 +145,15 @@ impl<const N: usize> Table<N> {
         self.wanted_count = routes.len();
         self.told_count = before.told_count;
         self.reserve(routes.len());
-        let mut rows = before.rows().peekable();
+        let mut rows = before.into_rows().peekable();
         for (prefix, set) in routes {
-            while let Some((earlier, told)) = rows.next_if(|row| compare(&row.0, &prefix).is_lt()) {
+            while let Some((earlier, _, told)) = rows.next_if(|row| compare(&row.0, &prefix).is_lt()) {
                 self.push_unwanted(earlier, told);
             }
-            let told = rows.next_if(|row| row.0 == prefix).map_or(Mark::NOTHING, |row| row.1);
+            let told = rows.next_if(|row| row.0 == prefix).map_or(Mark::NOTHING, |row| row.2);
             self.push(prefix, Mark::with(set), told);
         }
-        rows.for_each(|(prefix, told)| self.push_unwanted(prefix, told));
+        rows.for_each(|(prefix, _, told)| self.push_unwanted(prefix, told));
         self.dirty = 0..self.prefixes.len();
         true
     }
@@ -131,7 +165,9 @@ impl<const N: usize> Table<N> {
             Ok(at) => (at, std::mem::replace(&mut self.wanted[at], mark)),
             Err(_) if set.is_none() => return false,
             Err(at) => {
+                // It is born dead.
                 self.insert(at, prefix, mark);
+                self.dead += 1;
                 (at, Mark::NOTHING)
             }
         };
@@ -139,10 +175,9 @@ impl<const N: usize> Table<N> {
             self.wanted_count + usize::from(mark != Mark::NOTHING) - usize::from(before != Mark::NOTHING);
         if before != mark {
             self.touch(at..at + 1);
-            if mark == Mark::NOTHING && self.told[at] == Mark::NOTHING {
-                // It came and went before the peer heard of it.
-                self.compact(at..at + 1);
-                self.dirty.end -= 1;
+            if self.told[at] == Mark::NOTHING {
+                // A row that comes to life, or that came and went before the peer heard of it.
+                self.dead = self.dead + usize::from(mark == Mark::NOTHING) - usize::from(before == Mark::NOTHING);
             }
         }
         before != mark
@@ -151,7 +186,7 @@ impl<const N: usize> Table<N> {
     /// The peer knows nothing.
     pub(super) fn forget(&mut self) {
         self.told.fill(Mark::NOTHING);
-        self.compact(0..self.prefixes.len());
+        self.compact();
         self.told_count = 0;
         self.dirty = 0..self.prefixes.len();
         self.plan = None;
@@ -176,9 +211,9 @@ impl<const N: usize> Table<N> {
             self.plan = Some(plan);
         } else {
             // All is said; only now is it safe to drop rows, as runs count them.
-            let dirty = std::mem::take(&mut self.dirty);
-            if plan.runs.first().is_some_and(|run| run.mark == Mark::NOTHING) {
-                self.compact(dirty);
+            self.dirty = 0..0;
+            if self.dead > DEAD_MIN && self.dead > self.prefixes.len() / DEAD_SHARE {
+                self.compact();
             }
         }
         bytes
@@ -203,6 +238,7 @@ impl<const N: usize> Table<N> {
             // A message has fewer than 2¹⁶ prefixes.
             let known: u32 = told.iter().map(|mark| u32::from(*mark != Mark::NOTHING)).sum();
             self.told_count = self.told_count - known as usize + if mark == Mark::NOTHING { 0 } else { taken };
+            self.dead += if mark == Mark::NOTHING { taken } else { 0 };
             told.fill(mark);
             run.start += taken as u32;
             if run.start < run.end {
@@ -241,9 +277,11 @@ impl<const N: usize> Table<N> {
         self.wanted_count == routes.len() && wanted.zip(routes).all(same)
     }
 
-    /// Prefixes, and what the peer knows of them.
-    fn rows(self) -> impl Iterator<Item = (Wide<N>, Mark)> {
-        self.prefixes.into_iter().zip(self.told)
+    /// Prefixes, what the peer should know of them, and what it knows; without rows that wait to be dropped.
+    fn into_rows(self) -> impl Iterator<Item = (Wide<N>, Mark, Mark)> {
+        let rows = self.prefixes.into_iter().zip(self.wanted).zip(self.told);
+        rows.map(|((prefix, wanted), told)| (prefix, wanted, told))
+            .filter(|(_, wanted, told)| (*wanted, *told) != (Mark::NOTHING, Mark::NOTHING))
     }
 
     fn reserve(&mut self, rows: usize) {
@@ -285,11 +323,10 @@ impl<const N: usize> Table<N> {
         self.plan = None;
     }
 
-    /// Drops the rows in `range` that are neither wanted nor told.
-    fn compact(&mut self, range: Range<usize>) {
-        let end = range.end;
-        let mut kept = range.start;
-        for index in range {
+    /// Drops the rows that are neither wanted nor told.
+    fn compact(&mut self) {
+        let mut kept = 0;
+        for index in 0..self.prefixes.len() {
             if self.wanted[index] == Mark::NOTHING && self.told[index] == Mark::NOTHING {
                 self.nets -= usize::from(is_net(&self.prefixes[index]));
                 continue;
@@ -299,9 +336,10 @@ impl<const N: usize> Table<N> {
             self.told[kept] = self.told[index];
             kept += 1;
         }
-        self.prefixes.drain(kept..end);
-        self.wanted.drain(kept..end);
-        self.told.drain(kept..end);
+        self.prefixes.truncate(kept);
+        self.wanted.truncate(kept);
+        self.told.truncate(kept);
+        self.dead = 0;
     }
 }
 
@@ -325,3 +363,7 @@ fn compare<const N: usize>(left: &Wide<N>, right: &Wide<N>) -> Ordering {
 fn is_net<const N: usize>(prefix: &Wide<N>) -> bool {
     usize::from(prefix[0]) < (N - 1) * 8
 }
+
+/// Rows that may wait to be dropped: so many, or one of so many.
+const DEAD_MIN: usize = 64;
+const DEAD_SHARE: usize = 8;

@@ -148,6 +148,41 @@ fn hundred_thousand_routes_fill_every_message() {
     assert_eq!((rib.told(), rib.wanted()), (0, 0));
 }
 
+/// Rows that are new, come and go, and are dropped late: the peer never notices.
+#[test]
+fn thousands_of_single_changes_between_many_routes_lead_where_replacing_all_leads() {
+    let net = |number: u32| IpNet::from(IpAddr::from((0x0a00_0000 + number).to_be_bytes()));
+    let (mut one, mut all) = (AdjRibOut::default(), AdjRibOut::default());
+    let mut model: BTreeMap<IpNet, Arc<Attributes>> = (0..4000).map(|n| (net(4 * n), attributes(0))).collect();
+    one.set(model.clone());
+    let (mut peer, mut other) = (Peer::default(), Peer::default());
+    let mut random = 1_u32;
+    for step in 0..12_000 {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let (place, kind) = (net((random >> 8) % 16_000), random >> 29);
+        let wanted = (kind > 3).then(|| attributes((kind % 3) as u8));
+        assert_eq!(one.change(place, wanted.as_ref()), model.get(&place) != wanted.as_ref(), "step {step}");
+        match wanted {
+            Some(wanted) => model.insert(place, wanted),
+            None => model.remove(&place),
+        };
+        if step % 7 == 0 {
+            let mut out = Vec::new();
+            one.update(&mut out, &ENCODING, &next_hops());
+            peer.hear(&out, &context());
+            assert_eq!(one.told(), model.len(), "step {step}");
+        }
+    }
+    all.set(model.clone());
+    for (rib, peer) in [(&mut one, &mut peer), (&mut all, &mut other)] {
+        let mut out = Vec::new();
+        rib.update(&mut out, &ENCODING, &next_hops());
+        peer.hear(&out, &context());
+        assert_eq!((rib.told(), rib.wanted()), (model.len(), model.len()));
+    }
+    assert_eq!(peer.0, other.0);
+}
+
 #[test]
 fn draining_attributes_ask_to_be_left_alone() {
     let drained = Attributes { local_pref: Some(200), communities: [5].into(), ..Attributes::default() }.draining();

@@ -1,6 +1,7 @@
 //! `ServiceL2Status` and `ServiceBGPStatus`: what this node announces, as objects (contract control-plane §6).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -8,7 +9,7 @@ use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, P
 use kube::{Client, Error, Resource as _, ResourceExt as _};
 use metallb_core::model::ServiceKey;
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::announcer::Announced;
 use crate::api::{
@@ -18,12 +19,42 @@ use crate::api::{
 
 /// Brings the objects in step in the background; only the last wish counts.
 pub(super) struct StatusWriter {
-    wanted: watch::Sender<Announced>,
+    wishes: Arc<Wishes>,
+}
+
+/// What is wanted, and of which Services that is news. It is the speaker's to write and the writer's to take, so that telling costs what
+/// changed.
+#[derive(Default)]
+struct Wishes {
+    inner: Mutex<(Announced, BTreeSet<ServiceKey>)>,
+    news: Notify,
+}
+
+impl Wishes {
+    fn with<T>(&self, act: impl FnOnce(&mut Announced, &mut BTreeSet<ServiceKey>) -> T) -> T {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let (wanted, changed) = &mut *inner;
+        act(wanted, changed)
+    }
+
+    /// What is wanted of the Services that changed since the last time; of all of them where they are many.
+    fn take(&self, everything: bool) -> (Announced, Option<BTreeSet<ServiceKey>>) {
+        self.with(|wanted, changed| {
+            let changed = std::mem::take(changed);
+            if everything || changed.len() > FEW {
+                return (wanted.clone(), None);
+            }
+            let l2 = changed.iter().filter_map(|key| Some((key.clone(), wanted.l2.get(key)?.clone()))).collect();
+            let bgp = changed.iter().filter_map(|key| Some((key.clone(), wanted.bgp.get(key)?.clone()))).collect();
+            (Announced { l2, bgp }, Some(changed))
+        })
+    }
 }
 
 impl StatusWriter {
     pub(super) fn spawn(client: Client, namespace: String, node: String, pod: String) -> Self {
-        let (wanted, mut wishes) = watch::channel(Announced::default());
+        let wishes = Arc::new(Wishes::default());
+        let shared = Arc::clone(&wishes);
         tokio::spawn(async move {
             let mut writer = Writer {
                 l2: Api::namespaced(client.clone(), &namespace),
@@ -33,25 +64,44 @@ impl StatusWriter {
                 author: Author { node, owner: None },
             };
             // What an earlier run of this speaker left behind is looked at once, even if nothing is announced.
-            wishes.mark_changed();
-            while wishes.changed().await.is_ok() {
-                let wish = wishes.borrow_and_update().clone();
-                if let Err(error) = writer.converge(&wish).await {
-                    tracing::warn!(%error, "statuses could not be written, retrying");
-                    tokio::time::sleep(RETRY).await;
-                    wishes.mark_changed();
+            let mut everything = true;
+            loop {
+                let (wanted, changed) = shared.take(everything);
+                match writer.converge(&wanted, changed.as_ref()).await {
+                    Ok(()) => {
+                        everything = tokio::time::timeout(RESYNC, shared.news.notified()).await.is_err();
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "statuses could not be written, retrying");
+                        tokio::time::sleep(RETRY).await;
+                        everything = true;
+                    }
                 }
             }
         });
-        Self { wanted }
+        Self { wishes }
     }
 
-    pub(super) fn set(&self, announced: &Announced) {
-        self.wanted.send_if_modified(|wanted| {
-            let changed = wanted != announced;
-            wanted.clone_from(announced);
-            changed
+    /// Tells what is announced now, and of which Services that is news.
+    pub(super) fn update(&self, announced: &Announced, changed: &BTreeSet<ServiceKey>) {
+        if changed.is_empty() {
+            return;
+        }
+        self.wishes.with(|wanted, news| {
+            for key in changed {
+                follow(&mut wanted.l2, &announced.l2, key);
+                follow(&mut wanted.bgp, &announced.bgp, key);
+                news.insert(key.clone());
+            }
         });
+        self.wishes.news.notify_one();
+    }
+}
+
+fn follow<V: Clone>(copy: &mut BTreeMap<ServiceKey, V>, original: &BTreeMap<ServiceKey, V>, key: &ServiceKey) {
+    match original.get(key) {
+        Some(value) => drop(copy.insert(key.clone(), value.clone())),
+        None => drop(copy.remove(key)),
     }
 }
 
@@ -70,14 +120,29 @@ struct Author {
 }
 
 impl Writer {
-    async fn converge(&mut self, wanted: &Announced) -> Result<(), Error> {
+    /// Brings the objects of these Services in step, or of all of them.
+    async fn converge(&mut self, wanted: &Announced, only: Option<&BTreeSet<ServiceKey>>) -> Result<(), Error> {
         if self.author.owner.is_none() && !self.pod.is_empty() {
             let pod = self.pods.get(&self.pod).await?;
             self.author.owner = pod.owner_ref(&());
         }
-        let mine = ListParams::default().labels(&format!("{NODE_LABEL}={}", self.author.node));
-        self.converge_l2(wanted, &mine).await?;
-        self.converge_bgp(wanted, &mine).await
+        let Some(only) = only else {
+            let mine = ListParams::default().labels(&format!("{NODE_LABEL}={}", self.author.node));
+            self.converge_l2(wanted, &mine).await?;
+            return self.converge_bgp(wanted, &mine).await;
+        };
+        for key in only {
+            let of_service = ListParams::default().labels(&format!(
+                "{NODE_LABEL}={},{SERVICE_LABEL}={},{NAMESPACE_LABEL}={}",
+                self.author.node, key.name, key.namespace
+            ));
+            let l2 = wanted.l2.get_key_value(key).map(|(key, value)| (key.clone(), value.clone()));
+            let bgp = wanted.bgp.get_key_value(key).map(|(key, value)| (key.clone(), value.clone()));
+            let wanted = Announced { l2: l2.into_iter().collect(), bgp: bgp.into_iter().collect() };
+            self.converge_l2(&wanted, &of_service).await?;
+            self.converge_bgp(&wanted, &of_service).await?;
+        }
+        Ok(())
     }
 
     async fn converge_l2(&self, wanted: &Announced, mine: &ListParams) -> Result<(), Error> {
@@ -188,6 +253,10 @@ fn key_of(labels: &BTreeMap<String, String>) -> Option<ServiceKey> {
 const NODE_LABEL: &str = "metallb.io/node";
 const SERVICE_LABEL: &str = "metallb.io/service-name";
 const NAMESPACE_LABEL: &str = "metallb.io/service-namespace";
+/// So many Services are looked at one by one; more of them by one look at all.
+const FEW: usize = 16;
+/// How often everything is looked at: objects that somebody changed or removed are mended.
+const RESYNC: std::time::Duration = std::time::Duration::from_secs(60);
 const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
 #[cfg(test)]
