@@ -140,11 +140,8 @@ impl Conductor {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|error| failed("an event descriptor can't be opened".to_owned())(error.into()))?;
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let me = Identity {
-            node: settings.node.clone(),
-            address: settings.bind,
-            life: u64::try_from(since.as_micros()).unwrap_or(0),
-        };
+        let life = u64::try_from(since.as_micros()).unwrap_or(0);
+        let me = Identity::new(settings.node.clone(), settings.bind, life);
         let config = Config { me, session, keys, timing: Timing::default(), wan: settings.wan };
         let (commands, queue) = mpsc::channel();
         let handle = Handle { commands, wake: Arc::new(wake), shared: Arc::default(), changed: Arc::default() };
@@ -431,7 +428,7 @@ impl Worker {
             Event::NameClash { node, address } => {
                 tracing::error!(event = "nameClash", node = node.as_str(), %address, "a second host uses this node name, it is not believed");
             }
-            Event::Yielding(from, ips) => self.handover.handle_yielding(Instant::now(), &from, &ips),
+            Event::Yielding { from, ips, since } => self.handover.handle_yielding(Instant::now(), &from, &ips, since),
             Event::Taken(from, ips) => self.handover.handle_taken(&from, &ips),
         }
     }

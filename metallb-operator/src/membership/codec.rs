@@ -23,7 +23,7 @@ struct Known {
 impl GossipCodec {
     /// Replaces those that were heard lately: their names belong to them.
     pub(super) fn set_heard(&self, heard: impl Iterator<Item = Identity>) {
-        self.lock().heard = heard.map(|identity| (identity.node.clone(), identity)).collect();
+        self.lock().heard = heard.map(|identity| (identity.node().clone(), identity)).collect();
     }
 
     /// Names that a second host used since the last call.
@@ -56,10 +56,10 @@ impl Codec<Identity> for GossipCodec {
         let told: &Identity = member.id();
         let mut guard = self.lock();
         let Known { heard, clashes } = &mut *guard;
-        match heard.get(&told.node) {
+        match heard.get(told.node()) {
             Some(known) if known.address != told.address => {
                 if clashes.len() < CLASHES_MAX {
-                    clashes.push((told.node.clone(), told.address));
+                    clashes.push((told.node().clone(), told.address));
                 }
                 // What is known already changes nothing.
                 Ok(Member::alive(known.clone()))

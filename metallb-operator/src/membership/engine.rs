@@ -1,7 +1,9 @@
 //! The membership engine.
 
+mod greet;
 mod hardware;
 mod hearing;
+mod ring;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -13,6 +15,7 @@ use metallb_core::model::NodeName;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 
+use self::greet::Greetings;
 use self::hardware::OwnHardware;
 use super::codec::GossipCodec;
 use super::identity::Identity;
@@ -57,18 +60,17 @@ pub struct Engine {
     waiting: Waiting,
     watch: Watch,
     inquiries: Vec<Inquiry>,
-    /// Where others may be; those that are no members are greeted again and again.
-    contacts: BTreeSet<SocketAddr>,
-    contact_at: Instant,
-    contact_cursor: usize,
-    /// Answers to strangers that are left until `contact_at`.
-    welcomes_left: u32,
+    greetings: Greetings,
     entry: Entry,
+    /// Whose addresses we would inherit.
+    interests: BTreeSet<NodeName>,
     live: BTreeSet<NodeName>,
     /// Who ended without a word and has not been seen alive since.
     lost: BTreeSet<NodeName>,
     /// Whether `live` may have changed.
     stale: bool,
+    /// When it was made up last.
+    settled_at: Instant,
     outgoing: VecDeque<Transmit>,
     events: VecDeque<Event>,
     counters: Counters,
@@ -118,7 +120,14 @@ pub enum Event {
     /// Members answer with other hardware addresses now, see [`Engine::hardware_of_others`].
     HardwareChanged,
     /// Another member gives up addresses for us.
-    Yielding(NodeName, Vec<IpAddr>),
+    Yielding {
+        /// Which member.
+        from: NodeName,
+        /// Which addresses.
+        ips: Vec<IpAddr>,
+        /// It announced none of them after that.
+        since: Instant,
+    },
     /// Another member announced addresses that we give up.
     Taken(NodeName, Vec<IpAddr>),
 }
@@ -189,14 +198,13 @@ impl Engine {
             waiting: Waiting::default(),
             watch: Watch::new(config.timing),
             inquiries: Vec::new(),
-            contacts: BTreeSet::new(),
-            contact_at: now + CONTACT_PERIOD,
-            contact_cursor: 0,
-            welcomes_left: WELCOMES,
+            greetings: Greetings::new(now),
             entry: Entry::Outside,
-            live: BTreeSet::from([config.me.node.clone()]),
+            interests: BTreeSet::new(),
+            live: BTreeSet::from([config.me.node().clone()]),
             lost: BTreeSet::new(),
             stale: false,
+            settled_at: now,
             outgoing: VecDeque::new(),
             events: VecDeque::new(),
             counters: Counters::default(),
@@ -204,31 +212,17 @@ impl Engine {
         }
     }
 
-    /// Says where other members may be, and greets those that are none yet. The first call enters the cluster; a later one
-    /// replaces the addresses. Our own address among them is passed over.
-    pub fn join(&mut self, now: Instant, contacts: impl IntoIterator<Item = SocketAddr>) {
-        self.contacts = contacts.into_iter().filter(|&contact| contact != self.config.me.address).collect();
-        let unknown: Vec<SocketAddr> =
-            self.contacts.iter().copied().filter(|&contact| self.peers.get(contact).is_none()).collect();
-        if self.entry == Entry::Outside {
-            self.entry = if unknown.is_empty() { Entry::Inside } else { Entry::Entering(now + ENTRY_PATIENCE) };
-            if unknown.is_empty() {
-                self.events.push_back(Event::Joined);
-            }
-        }
-        unknown.into_iter().for_each(|contact| self.greet(contact));
-        self.settle(now);
-    }
-
     /// Replaces the keys; the first one seals from now on.
     pub fn set_keys(&mut self, keys: Keyring) {
         self.config.keys = keys;
     }
 
-    /// Replaces the nodes that are watched directly: those whose addresses we would inherit.
+    /// Replaces the nodes whose death we want to know at once: those whose addresses we would inherit. Among few members they are
+    /// watched directly; among many everybody watches some, and tells all.
     pub fn watch(&mut self, now: Instant, nodes: impl IntoIterator<Item = NodeName>) {
-        let me = &self.config.me.node;
-        self.watch.set(now, nodes.into_iter().filter(|node| node != me).collect());
+        let me = self.config.me.node();
+        self.interests = nodes.into_iter().filter(|node| node != me).collect();
+        self.aim(now);
         self.settle(now);
     }
 
@@ -284,20 +278,15 @@ impl Engine {
         {
             self.enter();
         }
-        if self.contact_at <= now {
-            self.contact_at = now + CONTACT_PERIOD;
-            self.welcomes_left = WELCOMES;
-            self.contact(now);
-            self.repeat_hardware(now);
-        }
+        self.run_greetings(now);
         self.run_inquiries(now);
         let Self { watch, foca, config, peers, .. } = self;
         let others = |about: &NodeName| -> Vec<NodeName> {
             // Those heard last first: they are the likeliest to know.
             let mut others: Vec<(&NodeName, Instant)> = foca
                 .iter_members()
-                .map(|member| &member.id().node)
-                .filter(|node| *node != about && **node != config.me.node)
+                .map(|member| member.id().node())
+                .filter(|node| *node != about && *node != config.me.node())
                 .filter_map(|node| Some((node, peers.by_node(node)?.heard)))
                 .collect();
             others.sort_by_key(|&(_, heard)| std::cmp::Reverse(heard));
@@ -329,7 +318,9 @@ impl Engine {
         };
         let inquiries = self.inquiries.iter().map(|inquiry| inquiry.again.unwrap_or(inquiry.until));
         let timer = self.timers.first_key_value().map(|((at, _), _)| *at);
-        inquiries.chain(timer).chain(entering).chain(self.watch.next()).chain([self.contact_at]).min()
+        let rest = self.stale.then(|| self.settled_at + self.rest());
+        let watch = self.watch.next();
+        inquiries.chain(timer).chain(entering).chain(watch).chain(rest).chain([self.greetings.next()]).min()
     }
 
     /// The nodes whose speakers live and can announce, ourselves included.
@@ -383,6 +374,7 @@ impl Engine {
                 self.stale = true;
                 self.counters.gone += 1;
                 self.lose(&node);
+                self.tell_missing(now, &node, heard);
                 self.events.push_back(Event::Gone { node, heard });
             }
             Action::Back(node) => {
@@ -395,7 +387,7 @@ impl Engine {
     /// Where a node is: as it said itself, or as others say.
     fn address_of(&self, node: &NodeName) -> Option<SocketAddr> {
         self.peers.by_node(node).map(|peer| peer.identity.address).or_else(|| {
-            self.foca.iter_members().find(|member| member.id().node == *node).map(|member| member.id().address)
+            self.foca.iter_members().find(|member| member.id().node() == node).map(|member| member.id().address)
         })
     }
 
@@ -423,55 +415,14 @@ impl Engine {
         self.outgoing.push_back(Transmit { to: address, datagram });
     }
 
-    fn enter(&mut self) {
-        if self.entry != Entry::Inside {
-            self.entry = Entry::Inside;
-            self.events.push_back(Event::Joined);
-        }
-    }
-
-    /// Greets those that are no members: contacts, and those that were.
-    fn contact(&mut self, now: Instant) {
-        self.peers.expire(now);
-        self.waiting.expire(now);
-        let heard = self.peers.iter().filter(|peer| now.saturating_duration_since(peer.heard) < MEMBER_SILENCE);
-        self.codec.set_heard(heard.map(|peer| peer.identity.clone()));
-        let clashes = self.codec.take_clashes();
-        self.events.extend(clashes.into_iter().map(|(node, address)| Event::NameClash { node, address }));
-        let members: BTreeSet<SocketAddr> = self.foca.iter_members().map(|member| member.id().address).collect();
-        let down = self.foca.iter_membership_state().map(|member| member.id().address);
-        let absent: Vec<SocketAddr> = down
-            .chain(self.contacts.iter().copied())
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .filter(|address| !members.contains(address) && *address != self.config.me.address)
-            .collect();
-        if absent.is_empty() {
-            return;
-        }
-        for offset in 0..absent.len().min(GREETINGS) {
-            let address = absent[(self.contact_cursor + offset) % absent.len()];
-            match self.peers.get(address) {
-                Some(peer) if now.saturating_duration_since(peer.heard) < MEMBER_SILENCE => self.announce_to(address),
-                _ => self.greet(address),
-            }
-        }
-        self.contact_cursor = (self.contact_cursor + GREETINGS) % absent.len();
-    }
-
-    fn announce_to(&mut self, address: SocketAddr) {
-        if let Some(peer) = self.peers.get(address) {
-            let identity = peer.identity.clone();
-            let _ = self.foca.announce(identity, &mut self.runtime);
-        }
-    }
-
     /// Carries out what gossip wants done, and looks whether the picture changed.
     fn settle(&mut self, now: Instant) {
         self.drain_foca(now);
-        if !std::mem::take(&mut self.stale) {
+        if !self.stale || now < self.settled_at + self.rest() {
             return;
         }
+        self.stale = false;
+        self.settled_at = now;
         let size = u32::try_from(self.foca.num_members() + 1).unwrap_or(u32::MAX);
         if size > self.tuned_for || size < self.tuned_for / 4 {
             let target = size.next_power_of_two().max(FIRST_TUNING);
@@ -480,12 +431,12 @@ impl Engine {
             }
         }
         let able = |member: &Identity| {
-            !self.watch.is_gone(&member.node)
+            !self.watch.is_gone(member.node())
                 && self.peers.get(member.address).is_none_or(|peer| peer.standing == Standing::Able)
         };
         let others = self.foca.iter_members().map(foca::Member::id).filter(|member| able(member));
-        let me = (self.standing == Standing::Able).then_some(&self.config.me.node);
-        let live = others.map(|member| &member.node).chain(me);
+        let me = (self.standing == Standing::Able).then_some(self.config.me.node());
+        let live = others.map(Identity::node).chain(me);
         let live: BTreeSet<NodeName> = live.cloned().collect();
         if live != self.live {
             // Who was alone on its side of a partition believed itself the heir of everything.
@@ -494,6 +445,15 @@ impl Engine {
             events.extend(back);
             self.live = live;
             self.events.push_back(Event::LiveChanged);
+        }
+        self.aim(now);
+    }
+
+    /// How long who lives is not made up anew: members that come by the hundred are taken in together.
+    fn rest(&self) -> Duration {
+        match u32::try_from(self.foca.num_members()).unwrap_or(u32::MAX) {
+            0..SMALL => Duration::ZERO,
+            size => REST_PER_MEMBER * size,
         }
     }
 
@@ -518,8 +478,8 @@ impl Engine {
                 self.stale = true;
                 match note {
                     OwnedNotification::MemberDown(member) => {
-                        self.watch.dismiss(&member.node);
-                        self.lose(&member.node);
+                        self.watch.dismiss(member.node());
+                        self.lose(member.node());
                     }
                     OwnedNotification::Rejoin(identity) => {
                         // Declared dead, and alive: all that we hear must learn of the new identity at once.
@@ -529,7 +489,7 @@ impl Engine {
                             .iter()
                             .filter(|peer| now.saturating_duration_since(peer.heard) < MEMBER_SILENCE)
                             .map(|peer| peer.identity.address)
-                            .take(GREETINGS)
+                            .take(REJOIN_TOLD)
                             .collect();
                         heard.into_iter().for_each(|address| self.announce_to(address));
                     }
@@ -562,18 +522,15 @@ fn tuning(size: u32, wan: bool) -> foca::Config {
 /// The size that gossip is tuned for at first.
 const FIRST_TUNING: u32 = 8;
 
-/// How long those that are greeted first may take to answer, before we act as if we were alone.
-const ENTRY_PATIENCE: Duration = Duration::from_millis(150);
-
-/// How often those that are no members are greeted, and how many at once.
-const CONTACT_PERIOD: Duration = Duration::from_secs(1);
-const GREETINGS: usize = 32;
-
-/// Answers to strangers per [`CONTACT_PERIOD`]: whoever replays datagrams does not get more out of us.
-const WELCOMES: u32 = 2000;
-
 /// Within this time of its last datagram a peer can be talked to.
 const MEMBER_SILENCE: Duration = Duration::from_secs(3);
+
+/// How many we tell at once that we are not dead.
+const REJOIN_TOLD: usize = 32;
+
+/// Fewer members than this are looked over at every change; for more, a change waits in proportion.
+const SMALL: u32 = 64;
+const REST_PER_MEMBER: Duration = Duration::from_micros(10);
 
 /// How long gossip remembers who was declared dead.
 const REMEMBER_DEAD: Duration = Duration::from_secs(60);

@@ -9,7 +9,11 @@
 //! ```
 //!
 //! Who announced an address that was another one's all the time misled the neighbours. That one hears of it by `Yielding`, or by
-//! [`Handover::announce_again`] when the other one died or came back.
+//! [`Handover::announce_again`] when the other one died or came back. The winner's announcement must be the last one: it counts as
+//! made only when it left after the loser's last one could have.
+//!
+//! What came to us is announced anew once more after [`LATE`]: neighbours that nothing reached meanwhile, as behind a port of a switch
+//! that comes up slowly, believe the past until then.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -31,6 +35,8 @@ pub struct Handover {
     again: BTreeSet<IpAddr>,
     /// When all that is held then is announced anew.
     again_at: Option<Instant>,
+    /// What came to us lately, and when it is announced anew for those that were away.
+    late: VecDeque<(Instant, IpAddr)>,
     outgoing: VecDeque<(NodeName, Message)>,
     tally: Tally,
 }
@@ -55,6 +61,8 @@ struct Held {
 struct Yielding {
     scope: Scope,
     to: NodeName,
+    /// When it was announced last at the latest.
+    since: Instant,
     /// Until when it is answered for at most.
     until: Instant,
     /// Whether it still is.
@@ -70,8 +78,9 @@ impl Handover {
         for (&ip, held) in &old {
             if let (false, Some(to)) = (mine.contains_key(&ip), successors.get(&ip)) {
                 let scope = held.scope.clone();
-                self.yielding
-                    .insert(ip, Yielding { scope, to: to.clone(), until: now + PATIENCE, answers: true, tell_at: now });
+                let until = now + PATIENCE;
+                let yielding = Yielding { scope, to: to.clone(), since: now, until, answers: true, tell_at: now };
+                self.yielding.insert(ip, yielding);
             }
         }
         // Who is to have what is being given up may have changed meanwhile.
@@ -87,6 +96,9 @@ impl Handover {
                 _ => None,
             };
             self.yielding.remove(&ip);
+            if !old.contains_key(&ip) {
+                self.late.push_back((now + LATE, ip));
+            }
             self.held.insert(ip, Held { scope, announced });
         }
         self.changed |= old.len() != self.held.len()
@@ -94,12 +106,12 @@ impl Handover {
         self.tell(now);
     }
 
-    /// Another member is about to give these up for us.
-    pub fn handle_yielding(&mut self, now: Instant, from: &NodeName, ips: &[IpAddr]) {
+    /// Another member is about to give these up for us; it announced none of them after `since`.
+    pub fn handle_yielding(&mut self, now: Instant, from: &NodeName, ips: &[IpAddr], since: Instant) {
         for &ip in ips.iter().take(ADDRESSES_MAX) {
             match self.held.get(&ip) {
-                // It repeats itself: our answer was lost.
-                Some(Held { announced: Some(at), .. }) if now.saturating_duration_since(*at) < RECENT => {
+                // It did not hear yet that we have, or our answer was lost.
+                Some(Held { announced: Some(at), .. }) if *at >= since => {
                     self.outgoing.push_back((from.clone(), Message::Taken(vec![ip])));
                     continue;
                 }
@@ -153,6 +165,11 @@ impl Handover {
         if self.again_at.take_if(|at| *at <= now).is_some() {
             self.again.extend(self.held.iter().filter(|(_, held)| held.announced.is_some()).map(|(ip, _)| *ip));
         }
+        while let Some((_, ip)) = self.late.pop_front_if(|(at, _)| *at <= now) {
+            if self.held.get(&ip).is_some_and(|held| held.announced.is_some()) {
+                self.again.insert(ip);
+            }
+        }
         for yielding in self.yielding.values_mut().filter(|yielding| yielding.answers && yielding.until <= now) {
             yielding.answers = false;
             self.tally.timed_out += 1;
@@ -170,7 +187,8 @@ impl Handover {
             true => yielding.until.min(yielding.tell_at),
             false => yielding.tell_at,
         });
-        yielding.chain(self.waiting.values().map(|(_, until)| *until)).chain(self.again_at).min()
+        let late = self.late.front().map(|(at, _)| *at);
+        yielding.chain(self.waiting.values().map(|(_, until)| *until)).chain(self.again_at).chain(late).min()
     }
 
     /// Everything to answer for, if that changed.
@@ -210,17 +228,18 @@ impl Handover {
     }
 
     fn tell(&mut self, now: Instant) {
-        let mut due: BTreeMap<NodeName, Vec<IpAddr>> = BTreeMap::new();
+        let mut due: BTreeMap<(NodeName, Instant), Vec<IpAddr>> = BTreeMap::new();
         for (&ip, yielding) in self.yielding.iter_mut().filter(|(_, yielding)| yielding.tell_at <= now) {
             yielding.tell_at = now + if yielding.answers { REPEAT } else { REPEAT_LATE };
-            due.entry(yielding.to.clone()).or_default().push(ip);
+            due.entry((yielding.to.clone(), yielding.since)).or_default().push(ip);
         }
-        for (to, ips) in due {
-            self.send(&to, &ips, Message::Yielding);
+        for ((to, since), ips) in due {
+            let since = u32::try_from(now.saturating_duration_since(since).as_micros()).unwrap_or(u32::MAX);
+            self.send(&to, &ips, |ips| Message::Yielding { ips, since });
         }
     }
 
-    fn send(&mut self, to: &NodeName, ips: &[IpAddr], message: fn(Vec<IpAddr>) -> Message) {
+    fn send(&mut self, to: &NodeName, ips: &[IpAddr], message: impl Fn(Vec<IpAddr>) -> Message) {
         self.outgoing.extend(ips.chunks(ADDRESSES_MAX).map(|ips| (to.clone(), message(ips.to_vec()))));
     }
 }
@@ -239,8 +258,8 @@ const REPEAT_LATE: Duration = Duration::from_millis(300);
 /// Within this time after a change of the living the election that follows from it is known.
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// An announcement is as good as new for so long.
-const RECENT: Duration = Duration::from_millis(150);
+/// How long after it came to us an address is announced anew: longer than a switch blocks a port that came up (twice 15 s).
+pub const LATE: Duration = Duration::from_secs(35);
 
 /// How long the new owner remembers who waits, should it learn later that it is the new owner.
 const WAIT: Duration = Duration::from_millis(500);
@@ -280,11 +299,13 @@ mod tests {
         let later = now + 500 * MS;
         old.plan(later, BTreeMap::new(), &BTreeMap::from([(ip, b.clone())]));
         assert_eq!(stances(&mut old), [("10.0.0.1".to_owned(), Stance::Yield)]);
-        let (to, Message::Yielding(ips)) = old.poll_message().unwrap() else { panic!("no word to the new owner") };
+        let (to, Message::Yielding { ips, since: 0 }) = old.poll_message().unwrap() else {
+            panic!("no word to the new owner")
+        };
         assert_eq!(to, b);
 
         // The new owner learns of it first, and only then that the address is its own.
-        new.handle_yielding(later, &a, &ips);
+        new.handle_yielding(later, &a, &ips, later);
         assert_eq!(new.poll_message(), None);
         new.plan(later + 5 * MS, mine(&["10.0.0.1"]), &BTreeMap::new());
         assert_eq!(stances(&mut new), [("10.0.0.1".to_owned(), Stance::Hold)]);
@@ -307,15 +328,32 @@ mod tests {
         owner.plan(now, mine(&["fd00::1"]), &BTreeMap::new());
         owner.handle_announced(now, &[ip]);
         let later = now + 500 * MS;
-        owner.handle_yielding(later, &"b".into(), &[ip]);
+        owner.handle_yielding(later, &"b".into(), &[ip], later);
         assert_eq!(owner.poll_again(), Some(vec![ip]));
-        owner.handle_yielding(later + 40 * MS, &"b".into(), &[ip]);
+        owner.handle_yielding(later + 40 * MS, &"b".into(), &[ip], later);
         assert_eq!(owner.poll_again(), None, "once is enough");
         owner.handle_announced(later + 41 * MS, &[ip]);
         assert_eq!(owner.poll_message(), Some(("b".into(), Message::Taken(vec![ip]))));
-        owner.handle_yielding(later + 80 * MS, &"b".into(), &[ip]);
+        owner.handle_yielding(later + 80 * MS, &"b".into(), &[ip], later);
         assert_eq!(owner.poll_message(), Some(("b".into(), Message::Taken(vec![ip]))), "the answer was lost");
         assert_eq!(owner.poll_again(), None);
+        // It stood in a second time, and announced the address after us.
+        owner.handle_yielding(later + 100 * MS, &"b".into(), &[ip], later + 90 * MS);
+        assert_eq!(owner.poll_again(), Some(vec![ip]));
+        assert_eq!(owner.poll_message(), None);
+    }
+
+    #[test]
+    fn what_came_to_us_is_announced_anew_once_when_slow_ports_are_up() {
+        let (mut handover, now) = (Handover::default(), start());
+        let ip: IpAddr = "10.0.0.1".parse().unwrap();
+        handover.plan(now, mine(&["10.0.0.1"]), &BTreeMap::new());
+        handover.handle_announced(now, &[ip]);
+        handover.plan(now + 10 * MS, mine(&["10.0.0.1"]), &BTreeMap::new());
+        assert_eq!(handover.poll_timeout(), Some(now + LATE));
+        handover.handle_timeout(now + LATE);
+        assert_eq!(handover.poll_again(), Some(vec![ip]));
+        assert_eq!(handover.poll_timeout(), None);
     }
 
     #[test]
@@ -327,7 +365,7 @@ mod tests {
         old.plan(now, BTreeMap::new(), &BTreeMap::from([(ip, "b".into())]));
         let mut said = 0;
         let mut silent = None;
-        while let Some(next) = old.poll_timeout() {
+        while let Some(next) = old.poll_timeout().filter(|next| *next < now + 10_000 * MS) {
             said += std::iter::from_fn(|| old.poll_message()).count();
             old.handle_timeout(next);
             if old.is_settled() {

@@ -46,13 +46,26 @@ pub enum Message {
         heard: bool,
     },
     /// "These are yours now. I answer for them until you have announced them."
-    Yielding(Vec<IpAddr>),
+    Yielding {
+        /// Which.
+        ips: Vec<IpAddr>,
+        /// For how many microseconds the sender has announced none of them.
+        since: u32,
+    },
     /// "I have announced these."
     Taken(Vec<IpAddr>),
     /// Says nothing beyond what the sender says about itself.
     Standing,
     /// "I answer with these."
     Hardware(Vec<Hardware>),
+    /// "I watch this node for all of us. It is gone, says another one, too."
+    Missing {
+        /// Which.
+        #[serde(deserialize_with = "name")]
+        about: NodeName,
+        /// For how many milliseconds it has not been heard.
+        silent: u32,
+    },
 }
 
 /// The address of a network card.
@@ -126,7 +139,7 @@ mod tests {
 
     #[test]
     fn messages_survive_the_way_and_junk_does_not() {
-        let identity = Identity { node: "n1".into(), address: "[fd00::1]:7946".parse().unwrap(), life: 3 };
+        let identity = Identity::new("n1".into(), "[fd00::1]:7946".parse().unwrap(), 3);
         let ips: Vec<IpAddr> = (0..ADDRESSES_MAX).map(|n| IpAddr::from([n as u16; 8])).collect();
         for message in [
             Message::Hello,
@@ -134,9 +147,10 @@ mod tests {
             Message::Gossip(vec![1; GOSSIP_MAX]),
             Message::Ask { about: "n2".into(), token: 4 },
             Message::Verdict { about: "n2".into(), token: 4, heard: true },
-            Message::Yielding(ips),
+            Message::Yielding { ips, since: 40_000 },
             Message::Standing,
             Message::Hardware(vec![[2, 0, 0, 0, 0, 1]; HARDWARE_MAX]),
+            Message::Missing { about: "n2".into(), silent: 370 },
         ] {
             let body = Body { to: 5, standing: Standing::Leaving, message };
             let bytes = body.encode().unwrap();

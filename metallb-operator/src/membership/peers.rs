@@ -70,18 +70,18 @@ impl Peers {
         let address = identity.address;
         if let Some(known) = self.by_address.get_mut(&address)
             && known.session == session
-            && known.identity.node == identity.node
+            && known.identity.node() == identity.node()
         {
             known.identity.life = known.identity.life.max(identity.life);
             return Greeted::Known;
         }
-        if let Some(holder) = self.by_node(&identity.node)
+        if let Some(holder) = self.by_node(identity.node())
             && holder.identity.address != address
             && now.saturating_duration_since(holder.heard) < CLASH_AFTER
         {
             return Greeted::Clash;
         }
-        if let Some(known) = self.by_node(&identity.node)
+        if let Some(known) = self.by_node(identity.node())
             && known.identity.life > identity.life
         {
             return Greeted::Outlived(known.identity.life);
@@ -90,10 +90,10 @@ impl Peers {
             return Greeted::Full;
         }
         self.forget(address);
-        if let Some(elsewhere) = self.by_node.get(&identity.node).copied() {
+        if let Some(elsewhere) = self.by_node.get(identity.node()).copied() {
             self.forget(elsewhere);
         }
-        self.by_node.insert(identity.node.clone(), address);
+        self.by_node.insert(identity.node().clone(), address);
         let peer = Peer {
             identity: identity.clone(),
             session,
@@ -119,9 +119,9 @@ impl Peers {
 
     fn forget(&mut self, address: SocketAddr) {
         if let Some(old) = self.by_address.remove(&address)
-            && self.by_node.get(&old.identity.node) == Some(&address)
+            && self.by_node.get(old.identity.node()) == Some(&address)
         {
-            self.by_node.remove(&old.identity.node);
+            self.by_node.remove(old.identity.node());
         }
     }
 }
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_sequence_number_is_fresh_once_and_only_within_the_window() {
-        let identity = Identity { node: "n".into(), address: "10.0.0.1:7946".parse().unwrap(), life: 1 };
+        let identity = Identity::new("n".into(), "10.0.0.1:7946".parse().unwrap(), 1);
         let mut peers = Peers::default();
         let now = Instant::now();
         assert_eq!(peers.greet(now, 1, &identity), Greeted::New);
@@ -218,8 +218,8 @@ mod tests {
 
     #[test]
     fn a_name_that_lives_is_not_given_to_another_host() {
-        let first = Identity { node: "n".into(), address: "10.0.0.1:7946".parse().unwrap(), life: 1 };
-        let second = Identity { address: "10.0.0.2:7946".parse().unwrap(), life: 9, ..first.clone() };
+        let first = Identity::new("n".into(), "10.0.0.1:7946".parse().unwrap(), 1);
+        let second = Identity::new("n".into(), "10.0.0.2:7946".parse().unwrap(), 9);
         let mut peers = Peers::default();
         let now = Instant::now();
         assert_eq!(peers.greet(now, 1, &first), Greeted::New);

@@ -124,6 +124,36 @@ impl Watch {
         self.nodes.remove(node);
     }
 
+    /// Whether it is to be watched all the time.
+    pub(super) fn wants(&self, node: &NodeName) -> bool {
+        self.wanted.contains(node)
+    }
+
+    /// Another member, which watches it, holds it for gone. It is tried before that is believed.
+    pub(super) fn doubt(&mut self, now: Instant, node: &NodeName, witness: &NodeName, heard: Instant) -> Vec<Action> {
+        let due = now + DOUBT;
+        let watched = self.nodes.entry(node.clone()).or_insert_with(|| Watched {
+            heard,
+            pings: 0,
+            next_ping: now,
+            state: State::Steady,
+        });
+        let mut actions = Vec::new();
+        if matches!(watched.state, State::Steady) {
+            self.tokens = self.tokens.wrapping_add(1);
+            watched.state = State::Suspected(Question::new(self.tokens, due));
+            actions.extend([Action::Suspected(node.clone()), Action::Ping(node.clone())]);
+            watched.pings = watched.pings.saturating_add(1);
+            watched.next_ping = now + self.timing.retry;
+        }
+        if let State::Suspected(question) = &mut watched.state {
+            question.asked.insert(witness.clone());
+            question.deaf.insert(witness.clone());
+            question.deadline = question.deadline.min(due);
+        }
+        actions
+    }
+
     pub(super) fn is_gone(&self, node: &NodeName) -> bool {
         self.nodes.get(node).is_some_and(|watched| matches!(watched.state, State::Gone))
     }
@@ -262,6 +292,9 @@ const ENOUGH: usize = 2;
 
 /// After another member heard it, how long until the next question.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// How long a node is tried that another member found gone.
+const DOUBT: Duration = Duration::from_millis(100);
 
 /// How often those that are gone are pinged, to see them return.
 const GONE_PING: Duration = Duration::from_millis(250);

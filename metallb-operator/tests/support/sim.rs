@@ -18,30 +18,10 @@ use metallb_operator::membership::identity::Identity;
 use metallb_operator::membership::message::Standing;
 use metallb_operator::membership::seal::Keyring;
 
+use super::random::Random;
+
 pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const SECOND: u64 = 1000 * MS;
-
-/// A small random generator (splitmix64); the product's are not disturbed by it.
-#[derive(Clone, Debug)]
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    pub(crate) fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-}
 
 /// One host of the segment with its speaker.
 pub(crate) struct Host {
@@ -98,6 +78,15 @@ pub(crate) struct Weather {
     pub(crate) api_away: bool,
 }
 
+/// What is expected of neighbours that were cut off when an address moved, which nobody can know.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Away {
+    /// They may believe the past until the late announcement.
+    Excused,
+    /// They have heard it.
+    Reached,
+}
+
 pub(crate) struct World {
     pub(crate) now: u64,
     base: Instant,
@@ -109,6 +98,8 @@ pub(crate) struct World {
     pub(crate) weather: Weather,
     /// A neighbour on each side, and what it believes.
     pub(crate) caches: [BTreeMap<IpAddr, MacAddr>; 2],
+    /// Of which addresses each one missed an announcement while it was cut off.
+    missed: [BTreeSet<IpAddr>; 2],
     pub(crate) violations: Vec<String>,
     waiting_labels: Vec<(usize, usize)>,
     pub(crate) log: Vec<(u64, usize, Event)>,
@@ -165,6 +156,7 @@ impl World {
             vips,
             weather: Weather::default(),
             caches: Default::default(),
+            missed: Default::default(),
             violations: Vec::new(),
             waiting_labels: Vec::new(),
             log: Vec::new(),
@@ -194,7 +186,7 @@ impl World {
         host.lives += 1_000_000;
         host.stopped = false;
         host.backlog.clear();
-        let me = Identity { node: node(index), address: address(index), life: host.lives };
+        let me = Identity::new(node(index), address(index), host.lives);
         let config = Config { me, session, keys: Keyring::default(), timing: Timing::default(), wan: false };
         let mut engine = Engine::new(config, seed, now);
         engine.join(now, (0..size).map(address));
@@ -442,7 +434,7 @@ impl World {
                     }
                     Event::Lost(_) | Event::Met(_) => speaker.handover.announce_again(now),
                     Event::LiveChanged => self.replan_soon(index),
-                    Event::Yielding(from, ips) => speaker.handover.handle_yielding(now, from, ips),
+                    Event::Yielding { from, ips, since } => speaker.handover.handle_yielding(now, from, ips, *since),
                     Event::Taken(from, ips) => {
                         speaker.handover.handle_taken(from, ips);
                         speaker.revoked.extend(ips.iter().filter(|ip| !speaker.holds.contains(ip)));
@@ -548,6 +540,12 @@ impl World {
         let destination = MacAddr(bytes[..6].try_into().unwrap());
         for side in 0..2_usize {
             let neighbour = NEIGHBOUR + side;
+            if let Some((ip, at)) = claim(bytes).filter(|_| destination.is_multicast())
+                && !self.reaches(from, neighbour)
+                && self.caches[side].get(&ip).is_some_and(|&known| known != at)
+            {
+                self.missed[side].insert(ip);
+            }
             if from != neighbour
                 && self.reaches(from, neighbour)
                 && (destination.is_multicast() || destination == mac(neighbour))
@@ -556,6 +554,7 @@ impl World {
                 && (destination == mac(neighbour) || self.caches[side].contains_key(&ip))
             {
                 self.caches[side].insert(ip, at);
+                self.missed[side].remove(&ip);
             }
         }
         for to in 0..self.hosts.len() {
@@ -585,8 +584,13 @@ impl World {
         (0..self.hosts.len()).filter(|&index| answers(&self.hosts[index])).collect()
     }
 
+    /// Whether a neighbour was cut off when an address moved, and believes the past since.
+    pub(crate) fn has_missed(&self) -> bool {
+        self.missed.iter().any(|missed| !missed.is_empty())
+    }
+
     /// Checks what must hold when nothing has happened for a while.
-    pub(crate) fn check_quiet(&mut self, when: &str) {
+    pub(crate) fn check_quiet(&mut self, when: &str, away: Away) {
         for side in 0..2_u8 {
             let here: Vec<usize> = (0..self.hosts.len())
                 .filter(|&index| {
@@ -607,8 +611,10 @@ impl World {
                     ));
                 }
                 // I22: neighbours know it.
+                let missed = self.missed[usize::from(side)].contains(&vip) && away == Away::Excused;
                 if let (Some(owner), Some(&at)) = (owner, self.caches[usize::from(side)].get(&vip))
                     && at != mac(owner)
+                    && !missed
                 {
                     self.violations
                         .push(format!("I22 {when}: the neighbour on side {side} has {vip} at {at}, not at n{owner}"));

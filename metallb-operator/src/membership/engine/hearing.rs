@@ -29,8 +29,7 @@ impl Engine {
         if body.to != self.config.session {
             self.counters.strangers += 1;
             // It may be a record of long ago: we say who we are, and believe nothing.
-            if self.welcomes_left > 0 && !matches!(body.message, Message::Welcome(_)) {
-                self.welcomes_left -= 1;
+            if !matches!(body.message, Message::Welcome(_)) && self.greetings.may_welcome() {
                 self.transmit(from, session, Message::Welcome(self.config.me.clone()));
             }
             return;
@@ -61,10 +60,10 @@ impl Engine {
         peer.standing = body.standing;
         let identity = peer.identity.clone();
         self.counters.received += 1;
-        if let Some(news) = self.watch.hear(now, &identity.node) {
+        if let Some(news) = self.watch.hear(now, identity.node()) {
             self.act(now, news);
         }
-        self.answer_inquiries(&identity.node);
+        self.answer_inquiries(identity.node());
         self.handle(now, &identity, body);
     }
 
@@ -76,33 +75,35 @@ impl Engine {
             Message::Gossip(bytes) => self.handle_gossip(now, from, &bytes),
             Message::Ask { about, token } => self.inquire(now, from.address, about, token),
             Message::Verdict { about, token, heard } => {
-                if let Some(news) = self.watch.judge(now, &from.node, &about, token, heard) {
+                if let Some(news) = self.watch.judge(now, from.node(), &about, token, heard) {
                     self.act(now, news);
                 }
             }
-            Message::Yielding(ips) if ips.len() <= ADDRESSES_MAX => {
-                self.events.push_back(Event::Yielding(from.node.clone(), ips));
+            Message::Missing { about, silent } => self.hear_missing(now, from.node(), &about, silent),
+            Message::Yielding { ips, since } if ips.len() <= ADDRESSES_MAX => {
+                let since = now.checked_sub(Duration::from_micros(since.into())).unwrap_or(now);
+                self.events.push_back(Event::Yielding { from: from.node().clone(), ips, since });
             }
             Message::Taken(ips) if ips.len() <= ADDRESSES_MAX => {
-                self.events.push_back(Event::Taken(from.node.clone(), ips));
+                self.events.push_back(Event::Taken(from.node().clone(), ips));
             }
             Message::Hardware(addresses) if addresses.len() <= HARDWARE_MAX => {
                 self.hear_hardware(from.address, addresses);
             }
-            Message::Yielding(_) | Message::Taken(_) | Message::Hardware(_) => self.counters.refused += 1,
+            Message::Yielding { .. } | Message::Taken(_) | Message::Hardware(_) => self.counters.refused += 1,
         }
     }
 
     /// `None` when it is not believed.
     fn welcome(&mut self, now: Instant, from: SocketAddr, session: u64, identity: &Identity) -> Option<()> {
-        if identity.address != from || identity.node == self.config.me.node {
-            self.events.push_back(Event::NameClash { node: identity.node.clone(), address: from });
+        if identity.address != from || identity.node() == self.config.me.node() {
+            self.events.push_back(Event::NameClash { node: identity.node().clone(), address: from });
             return None;
         }
         match self.peers.greet(now, session, identity) {
             Greeted::Known => {}
             Greeted::Clash => {
-                self.events.push_back(Event::NameClash { node: identity.node.clone(), address: from });
+                self.events.push_back(Event::NameClash { node: identity.node().clone(), address: from });
                 return None;
             }
             Greeted::Outlived(life) => {
@@ -112,11 +113,12 @@ impl Engine {
             Greeted::Full => return None,
             Greeted::New => {
                 self.stale = true;
-                self.events.push_back(Event::Met(identity.node.clone()));
+                self.events.push_back(Event::Met(identity.node().clone()));
                 self.transmit(from, session, Message::Welcome(self.config.me.clone()));
                 // It lives, so it is a member; unless gossip holds it for dead, which only a new identity ends.
                 let alive = std::iter::once(foca::Member::alive(identity.clone()));
-                let _ = self.foca.apply_many(alive, true, &mut self.runtime);
+                let tell = self.greetings.may_tell();
+                let _ = self.foca.apply_many(alive, tell, &mut self.runtime);
                 let is_member = self.foca.iter_members().any(|member| member.id() == identity);
                 if !is_member || self.foca.num_members() <= FEEDS {
                     self.announce_to(from);
@@ -127,11 +129,7 @@ impl Engine {
                 self.tell_hardware(now, from);
             }
         }
-        if let super::Entry::Entering(_) = self.entry
-            && self.contacts.iter().all(|contact| self.peers.get(*contact).is_some())
-        {
-            self.enter();
-        }
+        self.enter_if_greeted();
         Some(())
     }
 
@@ -147,7 +145,8 @@ impl Engine {
         // A member speaks for itself only.
         let mut header = bytes;
         let source = foca::Codec::<Identity>::decode_header(&mut foca::PostcardCodec, &mut header).ok();
-        let Some(header) = source.filter(|header| header.src.node == from.node && header.src.address == from.address)
+        let Some(header) =
+            source.filter(|header| header.src.node() == from.node() && header.src.address == from.address)
         else {
             self.counters.refused += 1;
             return;
@@ -162,7 +161,7 @@ impl Engine {
 
     /// Tries the node, twice, before it says that it does not answer.
     fn inquire(&mut self, now: Instant, asker: SocketAddr, about: NodeName, token: u32) {
-        if about == self.config.me.node {
+        if about == *self.config.me.node() {
             return self.send_to(now, asker, Message::Verdict { about, token, heard: true });
         }
         let Some(address) = self.address_of(&about) else {

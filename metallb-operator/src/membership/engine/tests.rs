@@ -1,4 +1,4 @@
-//! A few engines on a perfect or broken network; the simulator in `tests/sim_membership.rs` has the rest.
+//! A few engines on a perfect or broken network; the simulators in `tests/` have the rest.
 
 use super::*;
 use crate::membership::seal::DATAGRAM_MAX;
@@ -26,7 +26,7 @@ fn node(index: usize) -> NodeName {
 
 fn config(index: usize, life: u64) -> Config {
     Config {
-        me: Identity { node: node(index), address: address(index), life },
+        me: Identity::new(node(index), address(index), life),
         session: life << 8 | index as u64,
         keys: Keyring::new([&b"secret"[..]]),
         timing: Timing::default(),
@@ -241,7 +241,7 @@ fn junk(state: &mut u64) -> u64 {
 fn hostile_body(state: &mut u64, to: u64, recorded: &[Vec<u8>]) -> Vec<u8> {
     let names = [node(0), node(1), node(2), "x".repeat(253).as_str().into()];
     let name = names[junk(state) as usize % names.len()].clone();
-    let identity = Identity { node: name.clone(), address: address(junk(state) as usize % 5), life: junk(state) };
+    let identity = Identity::new(name.clone(), address(junk(state) as usize % 5), junk(state));
     let ips = (0..junk(state) % 64).map(|_| IpAddr::from((junk(state) as u32).to_be_bytes())).collect();
     let message = match junk(state) % 9 {
         0 => Message::Welcome(identity),
@@ -249,7 +249,7 @@ fn hostile_body(state: &mut u64, to: u64, recorded: &[Vec<u8>]) -> Vec<u8> {
         2 => Message::Gossip((0..junk(state) % 1200).map(|_| junk(state) as u8).collect()),
         3 => Message::Ask { about: name, token: junk(state) as u32 },
         4 => Message::Verdict { about: name, token: junk(state) as u32 % 8, heard: junk(state).is_multiple_of(2) },
-        5 => Message::Yielding(ips),
+        5 => Message::Yielding { ips, since: junk(state) as u32 },
         6 => Message::Taken(ips),
         _ => match recorded.get(junk(state) as usize % recorded.len().max(1)) {
             Some(bytes) => Message::Gossip(bytes.clone()),
