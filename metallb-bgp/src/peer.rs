@@ -405,13 +405,13 @@ impl Peer {
         let Some(mut session) = self.sessions[slot as usize].take() else { return };
         self.farewells[slot as usize] = session.take_output();
         self.actions.push_back(Action::Close(slot));
-        let connecting = matches!(self.attempt, Attempt::Connecting(_));
-        if connecting || self.session(slot.other()).is_some() {
+        let others = matches!(self.attempt, Attempt::Connecting(_)) || self.session(slot.other()).is_some();
+        if others && session.state() != State::Established {
             self.events.push_back(Event::Dropped { role: session.role(), reason });
             return;
         }
         self.note_down(session.state(), reason);
-        if !self.stopped {
+        if !self.stopped && !others {
             let pause = self.pause(now);
             self.timers.set(Timer::IdleHold, Some(now + pause));
         }

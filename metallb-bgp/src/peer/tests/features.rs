@@ -182,6 +182,26 @@ fn restarted_peer_of_case_f04_replaces_its_old_session_without_a_notification() 
 }
 
 #[test]
+fn established_session_that_breaks_is_down_though_its_successor_is_on_the_way() {
+    let now = Instant::now();
+    let mut peer = Peer::new(both_ways(graceful()), 1, now);
+    peer.set_routes(now, routes(&["10.0.0.1/32"]));
+    bring_up(&mut peer, now, &restarts(false));
+    assert_eq!(peer.handle_accepted(now, id(11), next_hops()), Some(Slot::Two));
+    while peer.poll_event().is_some() {}
+    peer.handle_failed(now, Slot::One, "reset");
+    assert_eq!((peer.state(), peer.rib().told()), (State::OpenSent, 0), "nobody knows the route any more");
+    let down = Event::Down { from: State::Established, reason: DownReason::ConnectionLost("reset".to_owned()) };
+    assert_eq!((peer.poll_event(), peer.last_down().map(DownReason::code)), (Some(down), Some("connection-lost")));
+    peer.handle_bytes(now, Slot::Two, &restarts(false));
+    peer.handle_bytes(now, Slot::Two, &keepalive_bytes());
+    assert_eq!((peer.state(), peer.rib().told()), (State::Established, 1));
+    assert!(peer.poll_action().is_some_and(|action| action == Action::Connect(Slot::One)), "the first attempt");
+    assert_eq!(peer.poll_action(), Some(Action::Close(Slot::One)));
+    assert_eq!(peer.poll_action(), None, "no third connection is asked for");
+}
+
+#[test]
 fn speaker_that_only_connects_has_no_place_for_a_connection_of_the_peer() {
     let now = Instant::now();
     let mut peer = Peer::new(config(), 1, now);
