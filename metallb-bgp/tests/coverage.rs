@@ -61,3 +61,18 @@ fn tests_named_in_the_table_of_cases_exist() {
     }
     assert!(count >= 25, "{count}");
 }
+
+#[test]
+fn rows_named_for_known_vulnerabilities_exist() {
+    let page = read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/testing.md")).unwrap();
+    let table = include_str!("cases/bgp.txt");
+    let known: BTreeSet<&str> = table.lines().filter_map(|line| Some(line.split_once(" | ")?.0)).collect();
+    let rows = page.lines().filter(|line| line.starts_with("| CVE-") || line.starts_with("| issue "));
+    let mut count = 0;
+    for row in rows {
+        let named = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        assert!(!named.is_empty() && named.split(' ').all(|id| known.contains(id)), "{row}");
+        count += 1;
+    }
+    assert!(count >= 20, "only {count} rows");
+}
