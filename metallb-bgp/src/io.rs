@@ -7,10 +7,12 @@ mod config;
 mod connector;
 mod discovery;
 mod driver;
+mod incoming;
 mod path_watch;
 mod sockopt;
 mod speaker;
 
 pub use config::{BfdConfig, Distance, Endpoint, PeerConfig, Router};
 pub use driver::{PeerEvent, PeerSnapshot};
+pub use incoming::{IncomingReport, Refusal};
 pub use speaker::{Observer, Speaker};

@@ -248,6 +248,18 @@ impl Peer {
         self.tell_routes(now);
     }
 
+    /// Comes before [`stop`](Self::stop) with `Restart` (`keep_routes`) or `Shutdown`: a peer that will drop the routes is asked to move
+    /// traffic away first. One that keeps them over the restart is told nothing, as nothing goes; the least preference would stay with it
+    /// all the time. True when the peer was asked, and needs a moment.
+    pub fn prepare_leave(&mut self, now: Instant, keep_routes: bool) -> bool {
+        let Some(session) = self.established().and_then(|slot| self.session(slot)) else { return false };
+        if keep_routes && session.keeps_routes() || self.shared.rib.wanted() == 0 {
+            return false;
+        }
+        self.set_draining(now, true);
+        true
+    }
+
     /// Ends the session for good.
     pub fn stop(&mut self, now: Instant, stop: Stop) {
         self.stopped = true;

@@ -7,11 +7,12 @@ mod offers;
 mod peers;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use metallb_bgp::io::{PeerEvent, Speaker};
+use metallb_bgp::session::Mode;
 use metallb_core::config::Config;
 use metallb_core::election::{ElectionRules, Elections, Holder, LiveSpeakers, interfaces};
 use metallb_core::model::{Cluster, Node, NodeName, PeerName, Service, ServiceKey, ServiceType};
@@ -46,6 +47,8 @@ pub struct Announcer {
     conductor: Option<Conductor>,
     l2: Driver,
     bgp: Speaker,
+    /// Which end opens connections of BGP.
+    mode: Mode,
     peer_series: Option<PeerCollector>,
     metrics: Metrics,
     announced: Announced,
@@ -136,6 +139,7 @@ impl Announcer {
             conductor,
             l2,
             bgp,
+            mode: Mode::Active,
             peer_series,
             metrics,
             announced,
@@ -145,6 +149,17 @@ impl Announcer {
             assigned,
             given_up,
         })
+    }
+
+    /// Lets BGP peers connect to this address from now on, beside connecting to them. Comes before the first step.
+    ///
+    /// # Errors
+    /// The address cannot be listened on.
+    pub fn listen(&mut self, address: SocketAddr) -> std::io::Result<()> {
+        let address = self.bgp.listen(address)?;
+        self.mode = Mode::Both;
+        tracing::info!(%address, event = "bgpListening", "BGP peers may connect");
+        Ok(())
     }
 
     /// Gossips from now on: who lives is what the speakers tell each other. Nothing is announced on L2 until it is known who is
@@ -163,7 +178,7 @@ impl Announcer {
     pub fn apply(&mut self, config: &Config, cluster: &Cluster) -> Changes {
         let mut changes = Changes::default();
         let me = cluster.nodes.get(&self.identity.node);
-        let peers = me.map(|me| peers::configs(config, me)).unwrap_or_default();
+        let peers = me.map(|me| peers::configs(config, me, self.mode)).unwrap_or_default();
         if let Some(series) = &self.peer_series {
             series.set_peers(config.peers.values().filter(|peer| peers.contains_key(peer.name.as_str())));
         }
@@ -466,6 +481,24 @@ impl Announcer {
             _ => None,
         };
         self.l2.handle().take_events().into_iter().filter_map(text).collect()
+    }
+
+    /// Before [`shutdown`](Self::shutdown): asks BGP peers that will drop the routes to move traffic away, and gives them `time` for it.
+    /// Returns at once where there is nobody to ask; `cut_short` ends the wait.
+    pub async fn drain(&self, time: Duration, cut_short: impl Future<Output = ()>) {
+        if time.is_zero() {
+            return;
+        }
+        let wait = async {
+            if self.bgp.drain(true).await {
+                tracing::info!(?time, event = "bgpDraining", "peers are asked to move traffic away");
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            _ = tokio::time::timeout(time, wait) => {}
+            () = cut_short => {}
+        }
     }
 
     /// Ends everything: peers are told, unless they are to keep the routes until a restart is over.

@@ -108,6 +108,9 @@ pub fn run(args: &SpeakerArgs) -> Result<(), SpeakerError> {
         let filter = exclusion::load(&args.announce.exclude_interfaces)?;
         let mut announcer =
             Announcer::start(identity, filter, admin.metrics.clone(), peer_queue, crate::seed::fresh())?;
+        if let Some(address) = args.announce.bgp_listen() {
+            announcer.listen(address).map_err(io(&format!("{address} can't be listened on")))?;
+        }
         let settings = args.membership.settings(&node)?.filter(|_| !args.ml_labels.is_empty());
         let members = match &settings {
             Some(settings) => Some((announcer.gossip(settings)?, settings.bind.port())),
@@ -158,6 +161,10 @@ pub fn run(args: &SpeakerArgs) -> Result<(), SpeakerError> {
         }
         tracing::info!("stopping: answers end, peers are told");
         speaker.announcer.hand_over(&speaker.config, &speaker.feed.world.cluster);
+        let again = async {
+            tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+        };
+        speaker.announcer.drain(args.announce.drain_time(), again).await;
         speaker.announcer.shutdown(true).await;
         stop.send_replace(true);
         Ok(())

@@ -157,6 +157,9 @@ pub fn run(args: StandaloneArgs) -> Result<(), StandaloneError> {
         };
         let filter = exclusion::load(&args.announce.exclude_interfaces)?;
         let mut announcer = Announcer::start(identity, filter, admin.metrics.clone(), events, crate::seed::fresh())?;
+        if let Some(address) = args.announce.bgp_listen() {
+            announcer.listen(address).map_err(io(&format!("{address} can't be listened on")))?;
+        }
         let membership = match args.membership.settings(&args.announce.node_name)? {
             Some(settings) => Some((announcer.gossip(&settings)?, args.contacts(settings.bind.port()))),
             None => None,
@@ -200,6 +203,10 @@ pub fn run(args: StandaloneArgs) -> Result<(), StandaloneError> {
         }
         tracing::info!("stopping: routes are withdrawn, answers end");
         standalone.hand_over();
+        let again = async {
+            tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+        };
+        standalone.announcer.drain(standalone.args.announce.drain_time(), again).await;
         standalone.announcer.shutdown(true).await;
         stop.send_replace(true);
         Ok(())

@@ -63,7 +63,7 @@ pub(super) fn next_hops(local: IpAddr, addresses: &Addresses) -> NextHops {
 
 /// Packets of a session with a direct neighbour must not get further. On a link they cannot, and 255 also satisfies a neighbour that asks
 /// for it as proof of being direct (GTSM, RFC 5082); elsewhere the first router on the way drops them.
-const fn ttl(distance: Distance, on_link: bool) -> u8 {
+pub(super) const fn ttl(distance: Distance, on_link: bool) -> u8 {
     match (distance, on_link) {
         (Distance::Direct, false) => 1,
         (Distance::Direct, true) | (Distance::Routed, _) => 255,

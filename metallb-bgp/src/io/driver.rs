@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{sleep_until, timeout};
 
@@ -19,6 +19,7 @@ use super::addresses::Addresses;
 use super::bfd_udp::BfdStatus;
 use super::connector::{connect, next_hops};
 use super::discovery::Finder;
+use super::incoming::Ticket;
 use super::path_watch::{PathWatch, PathWatches, path_to};
 use super::{PeerConfig, Router};
 use crate::peer::Peer;
@@ -65,7 +66,12 @@ pub(super) enum Command {
     Changes(Vec<(IpNet, Option<Arc<Attributes>>)>),
     Configure(Box<PeerConfig>),
     Bfd(BfdState),
-    Accepted(TcpStream),
+    Accepted(TcpStream, Option<Ticket>),
+    /// Asks the peer to move traffic away; tells whether it was asked.
+    Leave {
+        keep_routes: bool,
+        reply: oneshot::Sender<bool>,
+    },
     Stop(Stop),
 }
 
@@ -236,7 +242,14 @@ impl Driver {
                 self.config = *config;
                 self.follow_bfd(now);
             }
-            Some(Command::Accepted(stream)) => self.handle_accepted(now, stream),
+            Some(Command::Accepted(stream, ticket)) => {
+                let taken = self.handle_accepted(now, stream);
+                ticket.into_iter().for_each(|ticket| ticket.settle(taken));
+            }
+            Some(Command::Leave { keep_routes, reply }) => {
+                // Whoever asked may have stopped waiting.
+                let _ = reply.send(self.engine.prepare_leave(now, keep_routes));
+            }
             Some(Command::Stop(stop)) => {
                 self.stopping = true;
                 self.engine.stop(now, stop);
@@ -249,15 +262,17 @@ impl Driver {
     }
 
     /// A connection that the engine has no place for is dropped, which closes it.
-    fn handle_accepted(&mut self, now: Instant, stream: TcpStream) {
-        let Ok((ours, theirs)) = both_ends(&stream) else { return };
+    fn handle_accepted(&mut self, now: Instant, stream: TcpStream) -> bool {
+        let Ok((ours, theirs)) = both_ends(&stream) else { return false };
         let addresses = Addresses::read();
         let router_id = self.config.router_id(addresses.own_v4(ours.ip()));
-        if let Some(slot) = self.engine.handle_accepted(now, router_id, next_hops(ours.ip(), &addresses)) {
+        let slot = self.engine.handle_accepted(now, router_id, next_hops(ours.ip(), &addresses));
+        if let Some(slot) = slot {
             self.links[slot as usize] = Link::Open(stream, (ours, theirs));
             self.unsent[slot as usize].clear();
             self.watch_path(theirs.ip());
         }
+        slot.is_some()
     }
 
     /// What has arrived already goes first: that this host was busy is no reason to say that the peer was silent.
@@ -447,8 +462,13 @@ async fn next_of(bfd: &mut Option<PathWatch>) -> Vec<BfdState> {
     }
 }
 
+/// A socket of both families shows addresses of IPv4 in those of IPv6.
 fn both_ends(stream: &TcpStream) -> io::Result<Ends> {
-    Ok((stream.local_addr()?, stream.peer_addr()?))
+    let plain = |address: SocketAddr| match address.ip().to_canonical() {
+        IpAddr::V4(v4) => SocketAddr::new(IpAddr::V4(v4), address.port()),
+        IpAddr::V6(_) => address,
+    };
+    Ok((plain(stream.local_addr()?), plain(stream.peer_addr()?)))
 }
 
 /// What happens next on any connection; cancelling it loses nothing.

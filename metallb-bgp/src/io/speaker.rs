@@ -1,17 +1,21 @@
 //! The set of peers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::PeerConfig;
 use super::bfd_udp::BfdReport;
 use super::driver::{Command, Driver, PeerEvent, PeerSnapshot};
+use super::incoming::{Door, Expected, Incoming, IncomingReport, may_connect};
 use super::path_watch::PathWatches;
 use crate::peer::Peer;
 use crate::session::{BfdState, ConfigChange, Stop};
@@ -26,6 +30,7 @@ pub struct Speaker {
     events: mpsc::Sender<PeerEvent>,
     seed: u64,
     observer: Observer,
+    door: Option<Door>,
 }
 
 /// A look at the sessions from anywhere, for as long as anybody wants one.
@@ -33,6 +38,7 @@ pub struct Speaker {
 pub struct Observer {
     snapshots: Arc<Mutex<BTreeMap<Arc<str>, Arc<Mutex<PeerSnapshot>>>>>,
     watches: Arc<PathWatches>,
+    incoming: Arc<Incoming>,
 }
 
 #[derive(Debug)]
@@ -41,13 +47,28 @@ struct Running {
     commands: mpsc::UnboundedSender<Command>,
     snapshot: Arc<Mutex<PeerSnapshot>>,
     task: JoinHandle<()>,
+    /// Connections of the peer that its task has not seen yet.
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Speaker {
     /// No peers. Events go to `events`; when nobody takes them they are dropped. `seed` jitters all timers.
     #[must_use]
     pub fn new(events: mpsc::Sender<PeerEvent>, seed: u64) -> Self {
-        Self { peers: BTreeMap::new(), ending: Vec::new(), events, seed, observer: Observer::default() }
+        Self { peers: BTreeMap::new(), ending: Vec::new(), events, seed, observer: Observer::default(), door: None }
+    }
+
+    /// Waits for peers to connect, too: those whose [`Mode`](crate::session::Mode) allows it, without a VRF, from the address that is
+    /// configured or, unnumbered, by the link. Passwords are checked by the kernel, direct neighbours must be on a link of this host, and
+    /// whoever else connects is counted and closed. Returns the address, with the port that was given.
+    ///
+    /// # Errors
+    /// The address is taken or not this host's; ports below 1024 need `CAP_NET_BIND_SERVICE`.
+    pub fn listen(&mut self, address: SocketAddr) -> io::Result<SocketAddr> {
+        let (door, bound) = Door::open(address, Arc::clone(&self.observer.incoming))?;
+        self.door = Some(door);
+        self.let_in();
+        Ok(bound)
     }
 
     /// Replaces the peers. Sessions go on untouched unless their own change needs a new session ([`PeerConfig::change_to`]); a new one
@@ -84,7 +105,39 @@ impl Speaker {
         }
         let snapshots = self.peers.iter().map(|(name, running)| (Arc::clone(name), Arc::clone(&running.snapshot)));
         *self.observer.snapshots.lock().unwrap_or_else(PoisonError::into_inner) = snapshots.collect();
+        self.let_in();
         started
+    }
+
+    /// Brings the socket for incoming connections in step with the peers.
+    fn let_in(&mut self) {
+        let Some(door) = &mut self.door else { return };
+        let allowed: Vec<&Running> = self.peers.values().filter(|running| may_connect(&running.config)).collect();
+        door.keep_keys(allowed.iter().map(|running| &running.config));
+        let expected = allowed.into_iter().map(|running| Expected {
+            router: running.config.endpoint.router.clone(),
+            distance: running.config.endpoint.distance,
+            proven: door.prove(&running.config),
+            commands: running.commands.clone(),
+            waiting: Arc::clone(&running.waiting),
+        });
+        self.observer.incoming.expect(expected.collect());
+    }
+
+    /// Asks peers to move traffic away, as before [`shutdown`](Self::shutdown) with the same `keep_routes`: those that keep the routes are
+    /// told nothing. True when somebody was asked, and needs a moment.
+    pub async fn drain(&self, keep_routes: bool) -> bool {
+        let ask = |running: &Running| {
+            let (reply, answer) = oneshot::channel();
+            running.tell(Command::Leave { keep_routes, reply });
+            answer
+        };
+        let answers: Vec<_> = self.peers.values().map(ask).collect();
+        let mut asked = false;
+        for answer in answers {
+            asked |= answer.await.unwrap_or(false);
+        }
+        asked
     }
 
     /// Replaces the routes of a peer; one that is not there is ignored.
@@ -115,7 +168,7 @@ impl Speaker {
     pub fn accept(&self, peer: &str, stream: TcpStream) -> bool {
         let running = self.peers.get(peer);
         running.is_some_and(|running| {
-            running.tell(Command::Accepted(stream));
+            running.tell(Command::Accepted(stream, None));
             true
         })
     }
@@ -135,6 +188,7 @@ impl Speaker {
     /// Ends all sessions and waits until the peers were told, at most `patience`. Peers that agreed to graceful restart keep the routes
     /// when `keep_routes` is set.
     pub async fn shutdown(mut self, keep_routes: bool, patience: Duration) {
+        self.door = None;
         let mut tasks = std::mem::take(&mut self.ending);
         for running in std::mem::take(&mut self.peers).into_values() {
             let text = "shutting down".to_owned();
@@ -175,7 +229,7 @@ impl Speaker {
             }
             driver.run(queue).await;
         });
-        Running { config, commands, snapshot, task }
+        Running { config, commands, snapshot, task, waiting: Arc::default() }
     }
 }
 
@@ -186,6 +240,12 @@ impl Observer {
         let snapshots = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
         let read = |snapshot: &Mutex<PeerSnapshot>| snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone();
         snapshots.iter().map(|(name, snapshot)| (Arc::clone(name), read(snapshot))).collect()
+    }
+
+    /// What connections came in.
+    #[must_use]
+    pub fn incoming(&self) -> IncomingReport {
+        self.incoming.report()
     }
 
     /// Where the BFD sessions stand; waits for their thread, usually some microseconds.

@@ -8,6 +8,7 @@ mod frr;
 #[path = "../support/lab.rs"]
 #[allow(dead_code, reason = "another lab asks for more")]
 mod lab;
+mod leave;
 mod reach;
 
 use std::collections::BTreeMap;

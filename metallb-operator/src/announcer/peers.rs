@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use metallb_bgp::bfd::{Hops, Interval, Profile, Role};
 use metallb_bgp::io::{BfdConfig, Distance, Endpoint, PeerConfig, PeerSnapshot, Router};
-use metallb_bgp::session::{Negotiated, RemoteAsn, SessionConfig};
+use metallb_bgp::session::{Mode, Negotiated, RemoteAsn, SessionConfig};
 use metallb_bgp::types::{Asn, Family};
 use metallb_core::config::{BfdProfile, Config, Peer, PeerEndpoint, RemoteAsn as Remote};
 use metallb_core::model::{IpFamily, Node};
@@ -111,12 +111,15 @@ impl NegotiatedStatus {
     }
 }
 
-/// The sessions that `node` holds.
-pub(super) fn configs(config: &Config, node: &Node) -> BTreeMap<Arc<str>, PeerConfig> {
-    peers_of(config, node).map(|peer| (peer.name.as_str().into(), peer_config(peer, config, node))).collect()
+/// The sessions that `node` holds. In a VRF nobody listens.
+pub(super) fn configs(config: &Config, node: &Node, mode: Mode) -> BTreeMap<Arc<str>, PeerConfig> {
+    let mode_of = |peer: &Peer| if peer.vrf.is_some() { Mode::Active } else { mode };
+    peers_of(config, node)
+        .map(|peer| (peer.name.as_str().into(), peer_config(peer, config, node, mode_of(peer))))
+        .collect()
 }
 
-fn peer_config(peer: &Peer, config: &Config, node: &Node) -> PeerConfig {
+fn peer_config(peer: &Peer, config: &Config, node: &Node, mode: Mode) -> PeerConfig {
     let asn = Asn(peer.local_asn.unwrap_or(peer.my_asn));
     let remote = match peer.remote_asn {
         Remote::Number(number) => RemoteAsn::Number(Asn(number)),
@@ -137,6 +140,7 @@ fn peer_config(peer: &Peer, config: &Config, node: &Node) -> PeerConfig {
                 .map(|(_, family)| family)
                 .collect(),
             graceful_restart: peer.graceful_restart,
+            mode,
             ..SessionConfig::new(asn, remote)
         },
         endpoint: Endpoint {

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::cli::LogArgs;
 use crate::cli::options::{AdminArgs, ClusterArgs, UpstreamArgs, UpstreamFrrArgs};
@@ -97,9 +98,40 @@ pub struct AnnounceArgs {
     /// Before an address that is new to the cluster is announced on L2, find out whether another host has it; takes up to 0.7 s
     #[arg(long)]
     pub probe_before_announce: bool,
+    /// Let BGP peers connect to this address, too; ports below 1024 need CAP_NET_BIND_SERVICE [default: only this side connects]
+    #[arg(long, env = "METALLB_ML_BGP_LISTEN", value_name = "ADDR:PORT", value_parser = listen)]
+    ml_bgp_listen: Option<Listen>,
+    /// How long peers that will drop the routes may move traffic away before a stopping process closes their sessions; 0 closes at once
+    #[arg(
+        long,
+        env = "METALLB_ML_BGP_DRAIN_TIME",
+        default_value_t = 500,
+        value_name = "MILLISECONDS",
+        value_parser = clap::value_parser!(u64).range(0..=60_000)
+    )]
+    ml_bgp_drain_time: u64,
     /// File with the key announcedInterfacesToExclude, a list of regular expressions
     #[arg(long, default_value = "/etc/metallb/excludel2.yaml", value_name = "FILE")]
     pub exclude_interfaces: PathBuf,
+}
+
+/// Where peers may connect; `None` where the variable is empty.
+type Listen = Option<SocketAddr>;
+
+impl AnnounceArgs {
+    /// How long peers may take to move traffic away.
+    pub(crate) const fn drain_time(&self) -> Duration {
+        Duration::from_millis(self.ml_bgp_drain_time)
+    }
+
+    /// Where peers may connect.
+    pub(crate) fn bgp_listen(&self) -> Option<SocketAddr> {
+        self.ml_bgp_listen.flatten()
+    }
+}
+
+fn listen(text: &str) -> Result<Listen, std::net::AddrParseError> {
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
 }
 
 impl SpeakerArgs {

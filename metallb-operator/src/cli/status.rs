@@ -140,14 +140,36 @@ fn table(status: &Value, paint: Paint) -> String {
         text.push_str(&columns(&rows));
     }
     if !list("peers").is_empty() {
-        let mut rows = vec![["PEER", "STATE", "UPTIME (s)", "ROUTES", "LAST CLOSED BECAUSE"].map(str::to_owned)];
-        rows.extend(
-            list("peers")
-                .iter()
-                .map(|peer| ["name", "state", "uptimeSeconds", "routes", "lastDown"].map(|name| field(peer, name))),
-        );
+        let heads = ["PEER", "STATE", "UPTIME (s)", "ROUTES", "ASN", "BFD", "LAST CLOSED BECAUSE"];
+        let mut rows = vec![heads.map(str::to_owned)];
+        rows.extend(list("peers").iter().map(|peer| {
+            [
+                field(peer, "name"),
+                field(peer, "state"),
+                field(peer, "uptimeSeconds"),
+                routes(peer),
+                field(&peer["negotiated"], "remoteAsn"),
+                bfd(&peer["bfd"]),
+                field(peer, "lastDown"),
+            ]
+        }));
         text.push('\n');
         text.push_str(&columns(&rows));
+        let mut rows = vec![["PEER", "FROM", "TO", "HOLD TIME (s)", "AGREED ON"].map(str::to_owned)];
+        rows.extend(list("peers").iter().filter(|peer| peer["negotiated"].is_object()).map(|peer| {
+            let negotiated = &peer["negotiated"];
+            [
+                field(peer, "name"),
+                field(peer, "localAddress"),
+                field(peer, "remoteAddress"),
+                field(negotiated, "holdTimeSeconds"),
+                dash(joined(&negotiated["capabilities"])),
+            ]
+        }));
+        if rows.len() > 1 {
+            text.push('\n');
+            text.push_str(&columns(&rows));
+        }
     }
     if !list("problems").is_empty() {
         text.push_str(&format!("\n{}\n", paint.head("PROBLEMS")));
@@ -166,6 +188,24 @@ fn field(value: &Value, name: &str) -> String {
     }
 }
 
+/// How many were told, and of how many where that is not all.
+fn routes(peer: &Value) -> String {
+    match (&peer["routes"], &peer["routesWanted"]) {
+        (told, wanted) if wanted.is_null() || told == wanted => field(peer, "routes"),
+        (told, wanted) => format!("{told} of {wanted}"),
+    }
+}
+
+/// The state, and why it is no better.
+fn bfd(bfd: &Value) -> String {
+    let reason = if bfd["problem"].is_null() { &bfd["cause"] } else { &bfd["problem"] };
+    match (bfd["state"].as_str(), reason.as_str()) {
+        (None, _) => "-".to_owned(),
+        (Some("Up"), _) | (Some(_), None) => field(bfd, "state"),
+        (Some(state), Some(reason)) => format!("{state} ({reason})"),
+    }
+}
+
 fn joined(list: &Value) -> String {
     list.as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
 }
@@ -181,13 +221,24 @@ mod tests {
     fn speaker_is_shown_by_service_with_its_sessions_and_a_controller_is_not_taken_for_one() {
         let status = serde_json::json!({
             "node": "node-a", "l2": ["default/web"], "bgp": ["default/web", "shop/db"], "problems": ["pool a: empty"],
-            "peers": [{"name": "tor", "state": "Established", "uptimeSeconds": 7, "routes": 2, "lastDown": null}],
+            "peers": [
+                {"name": "tor", "state": "Established", "uptimeSeconds": 7, "routes": 2, "routesWanted": 2,
+                 "localAddress": "192.0.2.7:50000", "remoteAddress": "192.0.2.1:179", "lastDown": null,
+                 "negotiated": {"remoteAsn": 64600, "remoteRouterId": "192.0.2.1", "holdTimeSeconds": 90,
+                                "capabilities": ["ipv4-unicast", "graceful-restart"]},
+                 "bfd": {"state": "Up", "cause": "handshake", "failures": 0, "problem": null}},
+                {"name": "core", "state": "Idle", "uptimeSeconds": null, "routes": 0, "routesWanted": 2,
+                 "lastDown": "received Cease: Peer De-configured (6/3)", "negotiated": null,
+                 "bfd": {"state": "Down", "cause": "neighbor-down", "failures": 1, "problem": null}},
+            ],
         });
         let text = table(&status, Paint::PLAIN);
         for line in [
             "default/web  answered by node-a  advertised",
             "shop/db      -                   advertised",
-            "tor   Established  7           2       -",
+            "tor   Established  7           2       64600  Up                    -",
+            "core  Idle         -           0 of 2  -      Down (neighbor-down)  received Cease: Peer De-configured (6/3)",
+            "tor   192.0.2.7:50000  192.0.2.1:179  90             ipv4-unicast, graceful-restart",
             "  pool a: empty",
         ] {
             assert!(text.contains(line), "{line} is missing in:\n{text}");

@@ -51,7 +51,10 @@ impl PeerCollector {
         let describe = |name: &str, help: &str| Desc::new(name.to_owned(), help.to_owned(), labels(), HashMap::new());
         let bgp = BGP.iter().map(|series| describe(series.name, series.help));
         let bfd = BFD.iter().map(|series| describe(series.name, series.help));
-        let descriptions = bgp.chain(bfd).collect::<prometheus::Result<_>>()?;
+        let accepted = Desc::new(ACCEPTED.0.to_owned(), ACCEPTED.1.to_owned(), Vec::new(), HashMap::new());
+        let reason = vec!["reason".to_owned()];
+        let refused = Desc::new(REFUSED.0.to_owned(), REFUSED.1.to_owned(), reason, HashMap::new());
+        let descriptions = bgp.chain(bfd).chain([accepted, refused]).collect::<prometheus::Result<_>>()?;
         Ok(Self { observer, peers: Arc::default(), descriptions })
     }
 
@@ -85,9 +88,14 @@ impl Collector for PeerCollector {
         }
         let paths: Vec<(Labels, Path)> =
             paths.into_iter().map(|((remote, vrf), path)| (Labels { peer: remote.to_string(), vrf }, path)).collect();
+        let incoming = self.observer.incoming();
+        let refused: Vec<_> =
+            incoming.refused.iter().map(|(reason, count)| (Some(("reason", reason.as_str())), *count)).collect();
+        let incoming =
+            [plain_family(ACCEPTED, &[(None, incoming.accepted)]), plain_family(REFUSED, &refused)].into_iter();
         let bgp = BGP.iter().map(|series| series.family(&sessions));
         let bfd = BFD.iter().map(|series| series.family(&paths));
-        bgp.chain(bfd).collect()
+        bgp.chain(bfd).chain(incoming).collect()
     }
 }
 
@@ -131,6 +139,34 @@ impl Labels {
         std::iter::once(pair("peer", &self.peer)).chain(vrf).collect()
     }
 }
+
+/// A counter that belongs to no peer.
+fn plain_family((name, help): (&str, &str), rows: &[(Option<(&str, &str)>, u64)]) -> MetricFamily {
+    let metrics = rows.iter().map(|(label, value)| {
+        let pair = |(name, value): (&str, &str)| {
+            let mut pair = LabelPair::default();
+            pair.set_name(name.to_owned());
+            pair.set_value(value.to_owned());
+            pair
+        };
+        let mut metric = Metric::from_label(label.map(pair).into_iter().collect());
+        let mut counter = Counter::default();
+        counter.set_value(*value as f64);
+        metric.set_counter(counter);
+        metric
+    });
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(MetricType::COUNTER);
+    family.set_metric(metrics.collect());
+    family
+}
+
+const ACCEPTED: (&str, &str) =
+    ("metallb_bgp_connections_accepted_total", "Number of connections that BGP peers opened and that were taken");
+const REFUSED: (&str, &str) =
+    ("metallb_bgp_connections_refused_total", "Number of connections to the BGP port that were closed at once");
 
 const fn gauge<T>(name: &'static str, help: &'static str, value: fn(&T) -> u64) -> Series<T> {
     Series { name, help, kind: MetricType::GAUGE, value }

@@ -69,11 +69,13 @@ impl Frr {
         let log = self.directory.path().join(format!("{daemon}.log"));
         let zserv = self.path("zserv.api");
         let pid = self.path(&format!("{daemon}.pid"));
-        let process = self.namespace.spawn(
-            &log,
-            program,
-            &["--vty_socket", &directory, "-z", &zserv, "-i", &pid, "-A", "127.0.0.1", "-f", "/dev/null"],
-        );
+        let mut arguments =
+            vec!["--vty_socket", &directory, "-z", &zserv, "-i", &pid, "-A", "127.0.0.1", "-f", "/dev/null"];
+        let control = self.path("bfdd.sock");
+        if daemon == "bfdd" {
+            arguments.extend(["--bfdctl", &control]);
+        }
+        let process = self.namespace.spawn(&log, program, &arguments);
         self.daemons.push(process);
         let socket = self.directory.path().join(format!("{daemon}.vty"));
         eventually(&format!("{daemon} listens"), Duration::from_secs(20), || {

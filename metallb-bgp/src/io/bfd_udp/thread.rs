@@ -74,11 +74,12 @@ impl Driver {
     pub(super) fn run(mut self) {
         let mut buffer = [0; DATAGRAM];
         loop {
-            let woken = self.wait();
+            let (called, woken) = self.wait();
             let now = Instant::now();
             // Packets that waited while we were late prove that neighbours were alive: they come before any deadline.
             self.receive(&woken, now, &mut buffer);
-            if self.obey(now).is_break() {
+            // Whoever asks for something wakes us after it. Once a second we look anyway: all of them may be gone.
+            if (called || now >= self.maintain_at) && self.obey(now).is_break() {
                 return;
             }
             self.engine.handle_timeout(now);
@@ -93,24 +94,30 @@ impl Driver {
         }
     }
 
-    /// Sleeps until there is something to do; returns which listeners have datagrams.
-    fn wait(&self) -> Vec<bool> {
+    /// Sleeps until there is something to do; returns whether somebody called, and which listeners have datagrams.
+    fn wait(&self) -> (bool, Vec<bool>) {
         let mut descriptors = vec![PollFd::new(self.wake.as_fd(), PollFlags::POLLIN)];
         descriptors.extend(self.listeners.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)));
         let deadlines = [self.engine.poll_timeout(), Some(self.maintain_at), self.stop_at];
         let sleep = deadlines.into_iter().flatten().min().map(|at| at.saturating_duration_since(Instant::now()));
         // An interrupted or failed wait is a short one.
         let _ = ppoll(&mut descriptors, sleep.map(TimeSpec::from), None);
-        descriptors.iter().skip(1).map(|descriptor| descriptor.any().unwrap_or(false)).collect()
+        let mut ready = descriptors.iter().map(|descriptor| descriptor.any().unwrap_or(false));
+        (ready.next().unwrap_or(false), ready.collect())
     }
 
     fn receive(&mut self, woken: &[bool], now: Instant, buffer: &mut [u8]) {
-        let late = self.engine.poll_timeout().is_some_and(|at| now > at + LATE);
+        let deadline = self.engine.poll_timeout();
+        let late = deadline.is_some_and(|at| now > at + LATE);
+        // To find out that there is no second datagram costs as much as the first. With few sessions there hardly ever is one, and
+        // should there be, the next wait ends at once; but before a deadline is acted on everything must be heard.
+        let due = deadline.is_some_and(|at| now >= at);
+        let batch = if self.watched.len() <= FEW && !due { 1 } else { BATCH };
         for (listener, woken) in self.listeners.iter().zip(woken) {
             if !woken && !late {
                 continue;
             }
-            for _ in 0..BATCH {
+            for _ in 0..batch {
                 match listener.receive(buffer) {
                     Ok(Some((meta, payload))) => {
                         // A dropped datagram is counted by the engine.
@@ -359,6 +366,8 @@ const PORTS: u16 = 16_384;
 const DATAGRAM: usize = 2_048;
 /// So many datagrams of one socket before deadlines get their turn.
 const BATCH: usize = 4_096;
+/// With so many sessions a datagram comes alone.
+const FEW: usize = 4;
 /// After such a delay every socket is read before a neighbour may be declared dead.
 const LATE: Duration = Duration::from_millis(1);
 const MAINTENANCE: Duration = Duration::from_secs(1);

@@ -138,6 +138,28 @@ fn draining_tells_every_route_again_with_graceful_shutdown() {
     }
 }
 
+/// The table of `docs/design/0023-how-a-speaker-goes.md`.
+#[test]
+fn peer_is_asked_to_move_traffic_away_unless_it_keeps_the_routes_over_the_restart() {
+    let now = Instant::now();
+    for (config, open, keep_routes, with_routes, asked) in [
+        (config(), peer_open(PEER, 90), true, true, true),
+        (config(), peer_open(PEER, 90), true, false, false),
+        (graceful(), restarts(false), true, true, false),
+        (graceful(), restarts(false), false, true, true),
+        (graceful(), peer_open(PEER, 90), true, true, true),
+    ] {
+        let mut peer = Peer::new(config, 1, now);
+        assert!(!peer.prepare_leave(now, keep_routes), "nobody is there");
+        bring_up(&mut peer, now, &open);
+        peer.set_routes(now, routes(if with_routes { &["10.0.0.1/32"] } else { &[] }));
+        peer.poll_transmit(Slot::One);
+        assert_eq!(peer.prepare_leave(now, keep_routes), asked);
+        let sent = peer.poll_transmit(Slot::One);
+        assert_eq!(sent.windows(7).any(|part| part == [0xc0, 8, 4, 0xff, 0xff, 0, 0]), asked);
+    }
+}
+
 #[test]
 fn peer_that_would_keep_routes_over_a_notification_gets_a_hard_reset() {
     let now = Instant::now();

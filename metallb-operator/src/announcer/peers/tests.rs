@@ -19,7 +19,9 @@ fn session(fields: &str, bfd: &str) -> PeerConfig {
     assert!(problems.is_empty(), "{problems:?}");
     let parsed = Config::parse(&world.resources, &world.cluster);
     let node = world.cluster.nodes.values().next().unwrap();
-    configs(&parsed.config, node).remove("tor").unwrap_or_else(|| panic!("{fields}: {:?}", parsed.problems))
+    configs(&parsed.config, node, Mode::Active)
+        .remove("tor")
+        .unwrap_or_else(|| panic!("{fields}: {:?}", parsed.problems))
 }
 
 const PLAIN: &str = "peerASN: 64600, peerAddress: 192.0.2.1";

@@ -1,0 +1,143 @@
+//! How a speaker goes, and how it lets peers come: planned ends, restarts beside BFD, connections that the router opens.
+
+use metallb_bgp::bfd::{Interval, Profile};
+use metallb_bgp::io::{BfdConfig, Refusal};
+use metallb_bgp::session::Mode;
+
+use super::*;
+
+#[test]
+fn lab_peer_that_will_drop_the_routes_is_asked_to_move_traffic_first() {
+    for (kind, asn) in [("external", 7776), ("internal", 7675)] {
+        let config = ebgp("").replace("remote-as 7776", &format!("remote-as {asn}"));
+        let Some(frr) = Frr::start("lab_drain", &config) else { return };
+        frr.lab.on_host(|| async {
+            let (v4, v6) = (peer(ROUTER_V4, asn, 7675), peer(ROUTER_V6, asn, 7675));
+            let speaker = speaker(&[("v4", &v4), ("v6", &v6)]);
+            let attributes = Attributes { communities: [(7776 << 16) + 7].into(), ..Attributes::default() };
+            speaker.set_routes("v4", routes(&[VIP_V4], &attributes));
+            speaker.set_routes("v6", routes(&[VIP_V6], &attributes));
+            for vip in [VIP_V4, VIP_V6] {
+                eventually("the router has the route", || frr.path(vip).is_some_and(|path| path["valid"] == true))
+                    .await;
+            }
+            assert!(speaker.drain(true).await, "somebody is to be waited for");
+            for vip in [VIP_V4, VIP_V6] {
+                eventually("the router was asked", || {
+                    let community = frr.path(vip).unwrap()["community"]["string"].clone();
+                    community == "graceful-shutdown 7776:7" || community == "7776:7 graceful-shutdown"
+                })
+                .await;
+                let path = frr.path(vip).unwrap();
+                // FRR obeys the community by itself; an internal peer is told the preference, too.
+                assert_eq!(path["locPrf"], 0, "{kind} {path}");
+                assert_eq!(path["valid"], true, "and may still use the route: {path}");
+            }
+            for host in [HOST_V4, HOST_V6] {
+                assert_eq!(frr.neighbor(host)["bgpState"], "Established");
+            }
+            speaker.shutdown(true, Duration::from_secs(2)).await;
+            for vip in [VIP_V4, VIP_V6] {
+                eventually("the route is gone", || frr.path(vip).is_none()).await;
+            }
+        });
+    }
+}
+
+fn with_bfd() -> String {
+    let bfd = format!("bgp graceful-restart\n neighbor {HOST_V4} bfd\n neighbor {HOST_V4} bfd profile fast\n ");
+    "bfd\n profile fast\n  receive-interval 200\n  transmit-interval 200\n exit\nexit\n".to_owned() + &ebgp(&bfd)
+}
+
+/// Graceful restart and BFD together: whatever BFD says of a speaker that restarts, the route stays.
+#[test]
+fn lab_restart_beside_bfd_never_takes_the_route_away() {
+    let Some(frr) = Frr::start("lab_restart_bfd", &with_bfd()) else { return };
+    frr.lab.on_host(|| async {
+        let interval = Interval(200_000);
+        let profile = Profile { receive_interval: interval, transmit_interval: interval, ..Profile::default() };
+        let mut config = peer(ROUTER_V4, 7776, 7675);
+        config.session.graceful_restart = true;
+        config.bfd = Some(BfdConfig { profile, hops: None });
+        let first = speaker(&[("v4", &config)]);
+        first.set_routes("v4", routes(&[VIP_V4], &Attributes::default()));
+        eventually("the kernel forwards", || frr.lab.forwards(VIP_V4, HOST_V4)).await;
+        eventually("BFD is up", || frr.bfd_peer(HOST_V4)["status"] == "up").await;
+        eventually("and here too", || snapshot(&first).bfd.is_some_and(|bfd| bfd.state == metallb_bgp::bfd::State::Up))
+            .await;
+
+        assert!(!first.drain(true).await, "a router that keeps the route is asked nothing");
+        first.shutdown(true, Duration::from_secs(2)).await;
+        eventually("the router's BFD is down", || frr.bfd_peer(HOST_V4)["status"] == "down").await;
+        assert_eq!(frr.bfd_peer(HOST_V4)["remote-diagnostic"], "administratively down");
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert!(frr.lab.forwards(VIP_V4, HOST_V4), "the route stays while we are away");
+        }
+        let path = frr.path(VIP_V4).unwrap();
+        assert_eq!(path["stale"], true, "{path}");
+        assert!(path.get("community").is_none(), "it was told nothing: {path}");
+
+        let second = speaker(&[("v4", &config)]);
+        second.set_routes("v4", routes(&[VIP_V4], &Attributes::default()));
+        eventually("it is told again, and BFD is back", || {
+            assert!(frr.lab.forwards(VIP_V4, HOST_V4), "the route stays while we come back");
+            frr.path(VIP_V4).is_some_and(|path| path.get("stale").is_none())
+                && frr.bfd_peer(HOST_V4)["status"] == "up"
+                && snapshot(&second).state == State::Established
+        })
+        .await;
+    });
+}
+
+#[test]
+fn lab_router_that_connects_to_us_gets_its_session_and_a_stranger_does_not() {
+    // The router never answers on its port: every session is one that it opened.
+    let port = 1790;
+    let active = ebgp(&format!(
+        "neighbor {HOST_V4} port {port}\n neighbor {HOST_V4} timers connect 1\n neighbor {HOST_V4} password right\n \
+         neighbor {HOST_V6} port {port}\n neighbor {HOST_V6} timers connect 1\n \
+         neighbor {HOST_V6} ttl-security hops 1"
+    ))
+    .replace(&format!("neighbor {HOST_V4} passive\n"), "")
+    .replace(&format!("neighbor {HOST_V6} passive\n"), "");
+    let Some(frr) = Frr::start("lab_incoming", &active) else { return };
+    frr.lab.router_ip("address add 172.16.1.253/24 dev eth0");
+    frr.lab.on_host(|| async {
+        let passive = |address: &str| {
+            let mut config = peer(address, 7776, 7675);
+            config.session.mode = Mode::Passive;
+            config
+        };
+        let (mut v4, v6) = (passive(ROUTER_V4), passive(ROUTER_V6));
+        v4.endpoint.password = Some(b"wrong".to_vec());
+        let mut speaker = speaker(&[("v4", &v4), ("v6", &v6)]);
+        speaker.listen(format!("[::]:{port}").parse().unwrap()).unwrap();
+        speaker.set_routes("v4", routes(&[VIP_V4], &Attributes::default()));
+        speaker.set_routes("v6", routes(&[VIP_V6], &Attributes::default()));
+        eventually("the route of the open session is there", || frr.path(VIP_V6).is_some()).await;
+        assert_eq!(frr.neighbor(HOST_V6)["externalBgpNbrMaxHopsAway"], 1, "{}", frr.neighbor(HOST_V6));
+        assert!(frr.path(VIP_V4).is_none(), "the password is wrong");
+        assert_ne!(frr.neighbor(HOST_V4)["bgpState"], "Established");
+
+        v4.endpoint.password = Some(b"right".to_vec());
+        configure(&mut speaker, &[("v4", &v4), ("v6", &v6)]);
+        speaker.set_routes("v4", routes(&[VIP_V4], &Attributes::default()));
+        eventually("the route is there", || frr.path(VIP_V4).is_some()).await;
+        assert_eq!(frr.neighbor(HOST_V4)["hostForeign"], HOST_V4, "{}", frr.neighbor(HOST_V4));
+        assert_eq!(frr.neighbor(HOST_V4)["portForeign"], port, "{}", frr.neighbor(HOST_V4));
+
+        let before = speaker.observer().incoming();
+        assert_eq!(before.refused[&Refusal::UnknownPeer], 0);
+        let knock = format!(
+            "import socket; socket.create_connection(('{HOST_V4}', {port}), 5, source_address=('172.16.1.253', 0)).close()"
+        );
+        frr.lab.on_router("python3", &["-c", &knock]);
+        eventually("a stranger is refused and counted", || {
+            speaker.observer().incoming().refused[&Refusal::UnknownPeer] > 0
+        })
+        .await;
+        assert!(speaker.observer().incoming().accepted >= 2);
+        assert!(speaker.snapshot().values().all(|peer| peer.state == State::Established), "and disturbs nobody");
+    });
+}
