@@ -5,4 +5,6 @@ pub mod bgp;
 pub mod core;
 pub mod l2;
 #[cfg(feature = "operator")]
+pub mod gossip;
+#[cfg(feature = "operator")]
 pub mod manifests;

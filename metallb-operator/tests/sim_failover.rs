@@ -22,9 +22,7 @@ const QUIET: u64 = 8 * SECOND;
 fn sim_one_owner_per_part_of_the_segment_whatever_fails() {
     if let Ok(seed) = std::env::var("METALLB_SIM_SEED") {
         let world = run(seed.parse().unwrap());
-        for (at, index, event) in &world.log {
-            println!("{:>10.3} ms  n{index}  {event:?}", *at as f64 / MS as f64);
-        }
+        world.log.iter().for_each(|line| println!("{line}"));
         assert!(world.violations.is_empty(), "{:#?}", world.violations);
         return;
     }
@@ -77,6 +75,7 @@ fn run(seed: u64) -> World {
         }
     }
     // Faults of the hosts stay; faults of the network end.
+    world.note("network is whole again, sides stay");
     world.weather = Weather { api_away: world.weather.api_away, ..Weather::default() };
     world.hosts.iter_mut().for_each(|host| host.deaf_to.clear());
     if world.weather.api_away {
@@ -96,7 +95,9 @@ fn run(seed: u64) -> World {
 
 fn break_something(world: &mut World) {
     let index = world.random.below(world.hosts.len() as u64) as usize;
-    match world.random.below(12) {
+    let what = world.random.below(12);
+    world.note(&format!("n{index} {}", FAULTS[what as usize]));
+    match what {
         0 | 1 => world.kill(index),
         2 => {
             world.kill(index);
@@ -124,7 +125,24 @@ fn break_something(world: &mut World) {
     }
 }
 
+/// The faults of [`break_something`], for who replays a seed.
+const FAULTS: [&str; 12] = [
+    "killed",
+    "killed",
+    "killed, link lost",
+    "link lost",
+    "stopped",
+    "or others: partition",
+    "deaf to another one",
+    "or any: loss",
+    "or any: delay",
+    "excluded, or no more",
+    "terminated",
+    "or any: API away",
+];
+
 fn heal(world: &mut World) {
+    world.note("heals");
     world.weather = Weather { api_away: world.weather.api_away, ..Weather::default() };
     if world.weather.api_away {
         world.api_returns();
@@ -214,8 +232,8 @@ fn sim_dead_nodes_are_found_within_half_a_second_and_lossy_networks_kill_nobody(
             world.run(3 * SECOND);
             world.weather.loss = loss;
             world.run(60 * SECOND);
-            suspected += world.log.iter().filter(|(.., event)| matches!(event, Event::Suspected(_))).count();
-            gone += world.log.iter().filter(|(.., event)| matches!(event, Event::Gone { .. })).count();
+            suspected += world.noticed(|event| matches!(event, Event::Suspected(_)));
+            gone += world.noticed(|event| matches!(event, Event::Gone { .. }));
         }
         println!("{loss} % loss, 5 nodes, 10 minutes: {suspected} suspicions, {gone} false deaths");
         assert_eq!(gone, 0);

@@ -1,4 +1,5 @@
-//! How gossip is written: postcard, except that a second host under a name that lives is not believed.
+//! How gossip is written: postcard, except that a second host under a name that lives is not believed, nor what others say of a life
+//! that such a one has not begun.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,7 +9,7 @@ use bytes::{Buf, BufMut};
 use foca::{Codec, Header, Member, PostcardCodec};
 use metallb_core::model::NodeName;
 
-use super::identity::Identity;
+use super::identity::{Identity, LIFE_MAX, NameKey};
 
 /// Postcard with the addresses of those that were heard lately. The engine keeps a second handle, as the protocol owns its codec.
 #[derive(Clone, Debug, Default)]
@@ -16,14 +17,19 @@ pub(super) struct GossipCodec(Arc<Mutex<Known>>);
 
 #[derive(Debug, Default)]
 struct Known {
-    heard: BTreeMap<NodeName, Identity>,
+    heard: BTreeMap<NameKey, Identity>,
     clashes: Vec<(NodeName, SocketAddr)>,
 }
 
 impl GossipCodec {
     /// Replaces those that were heard lately: their names belong to them.
     pub(super) fn set_heard(&self, heard: impl Iterator<Item = Identity>) {
-        self.lock().heard = heard.map(|identity| (identity.node().clone(), identity)).collect();
+        self.lock().heard = heard.map(|identity| (identity.key(), identity)).collect();
+    }
+
+    /// One that was heard just now.
+    pub(super) fn hear(&self, identity: Identity) {
+        self.lock().heard.insert(identity.key(), identity);
     }
 
     /// Names that a second host used since the last call.
@@ -54,9 +60,12 @@ impl Codec<Identity> for GossipCodec {
     fn decode_member(&mut self, buf: impl Buf) -> Result<Member<Identity>, postcard::Error> {
         let member = PostcardCodec.decode_member(buf)?;
         let told: &Identity = member.id();
+        if told.life > LIFE_MAX {
+            return Err(postcard::Error::SerdeDeCustom);
+        }
         let mut guard = self.lock();
         let Known { heard, clashes } = &mut *guard;
-        match heard.get(told.node()) {
+        match heard.get(&told.key()) {
             Some(known) if known.address != told.address => {
                 if clashes.len() < CLASHES_MAX {
                     clashes.push((told.node().clone(), told.address));
@@ -64,6 +73,8 @@ impl Codec<Identity> for GossipCodec {
                 // What is known already changes nothing.
                 Ok(Member::alive(known.clone()))
             }
+            // It will tell us itself.
+            Some(known) if told.life > known.life => Ok(Member::alive(known.clone())),
             _ => Ok(member),
         }
     }

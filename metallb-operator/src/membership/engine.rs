@@ -64,6 +64,8 @@ pub struct Engine {
     entry: Entry,
     /// Whose addresses we would inherit.
     interests: BTreeSet<NodeName>,
+    /// From when on we believe again that we are held for dead.
+    undead_at: Instant,
     live: BTreeSet<NodeName>,
     /// Who ended without a word and has not been seen alive since.
     lost: BTreeSet<NodeName>,
@@ -201,6 +203,7 @@ impl Engine {
             greetings: Greetings::new(now),
             entry: Entry::Outside,
             interests: BTreeSet::new(),
+            undead_at: now,
             live: BTreeSet::from([config.me.node().clone()]),
             lost: BTreeSet::new(),
             stale: false,

@@ -29,6 +29,8 @@ use super::message::{ADDRESSES_MAX, Message};
 pub struct Handover {
     held: BTreeMap<IpAddr, Held>,
     yielding: BTreeMap<IpAddr, Yielding>,
+    /// What we gave up and nobody took, since when: neighbours may take us for its owner until somebody does.
+    orphans: BTreeMap<IpAddr, (Scope, Instant)>,
     /// Who waits to hear that we announced an address.
     waiting: BTreeMap<IpAddr, (NodeName, Instant)>,
     changed: bool,
@@ -75,11 +77,21 @@ impl Handover {
     /// at once.
     pub fn plan(&mut self, now: Instant, mine: BTreeMap<IpAddr, Scope>, successors: &BTreeMap<IpAddr, NodeName>) {
         let old = std::mem::take(&mut self.held);
-        for (&ip, held) in &old {
-            if let (false, Some(to)) = (mine.contains_key(&ip), successors.get(&ip)) {
-                let scope = held.scope.clone();
+        for (&ip, held) in old.iter().filter(|(ip, _)| !mine.contains_key(*ip)) {
+            let scope = held.scope.clone();
+            if let Some(to) = successors.get(&ip) {
                 let until = now + PATIENCE;
                 let yielding = Yielding { scope, to: to.clone(), since: now, until, answers: true, tell_at: now };
+                self.yielding.insert(ip, yielding);
+            } else if held.announced.is_some() {
+                self.orphans.insert(ip, (scope, now));
+            }
+        }
+        // Who has it now may have had it all the time, unseen by us.
+        self.orphans.retain(|ip, (_, since)| !mine.contains_key(ip) && *since + REMEMBERED > now);
+        for (ip, (scope, since)) in self.orphans.extract_if(.., |ip, _| successors.contains_key(ip)) {
+            if let Some(to) = successors.get(&ip).cloned() {
+                let yielding = Yielding { scope, to, since, until: now, answers: false, tell_at: now };
                 self.yielding.insert(ip, yielding);
             }
         }
@@ -175,7 +187,9 @@ impl Handover {
             self.tally.timed_out += 1;
             self.changed = true;
         }
-        self.yielding.retain(|_, yielding| yielding.until + INSIST > now);
+        for (ip, yielding) in self.yielding.extract_if(.., |_, yielding| yielding.until + INSIST <= now) {
+            self.orphans.insert(ip, (yielding.scope, yielding.since));
+        }
         self.waiting.retain(|_, (_, until)| *until > now);
         self.tell(now);
     }
@@ -254,6 +268,9 @@ const REPEAT: Duration = Duration::from_millis(40);
 /// win the neighbours back.
 const INSIST: Duration = Duration::from_secs(5);
 const REPEAT_LATE: Duration = Duration::from_millis(300);
+
+/// For how long it remembers what nobody took: longer than neighbours believe the past.
+const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// Within this time after a change of the living the election that follows from it is known.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -341,6 +358,28 @@ mod tests {
         owner.handle_yielding(later + 100 * MS, &"b".into(), &[ip], later + 90 * MS);
         assert_eq!(owner.poll_again(), Some(vec![ip]));
         assert_eq!(owner.poll_message(), None);
+    }
+
+    #[test]
+    fn what_was_given_up_when_nobody_was_there_is_yielded_to_who_turns_out_to_have_had_it() {
+        let (mut handover, now) = (Handover::default(), start());
+        let ip: IpAddr = "10.0.0.1".parse().unwrap();
+        handover.plan(now, mine(&["10.0.0.1"]), &BTreeMap::new());
+        handover.handle_announced(now, &[ip]);
+        handover.plan(now + 10 * MS, BTreeMap::new(), &BTreeMap::new());
+        assert_eq!(stances(&mut handover), []);
+        assert_eq!(handover.poll_message(), None);
+        handover.plan(now + 30 * MS, BTreeMap::new(), &BTreeMap::from([(ip, "a".into())]));
+        assert_eq!(
+            handover.poll_message(),
+            Some(("a".into(), Message::Yielding { ips: vec![ip], since: 20_000 })),
+            "it was announced last before that"
+        );
+        assert_eq!(handover.poll_announcements(), None, "silent it stays");
+        assert!(handover.is_settled());
+        handover.handle_taken(&"a".into(), &[ip]);
+        handover.plan(now + 40 * MS, BTreeMap::new(), &BTreeMap::from([(ip, "b".into())]));
+        assert_eq!(handover.poll_message(), None);
     }
 
     #[test]

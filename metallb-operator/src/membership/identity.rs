@@ -102,3 +102,6 @@ pub(super) fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NodeNam
 }
 
 const NAME_MAX: usize = 253;
+
+/// Numbers of lives are microseconds; higher ones than this are not learned from others, so that none can use them up.
+pub(super) const LIFE_MAX: u64 = 1 << 62;

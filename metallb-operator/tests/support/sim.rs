@@ -102,7 +102,9 @@ pub(crate) struct World {
     missed: [BTreeSet<IpAddr>; 2],
     pub(crate) violations: Vec<String>,
     waiting_labels: Vec<(usize, usize)>,
-    pub(crate) log: Vec<(u64, usize, Event)>,
+    /// What happened, for who replays a seed.
+    pub(crate) log: Vec<String>,
+    events: Vec<Event>,
 }
 
 pub(crate) fn node(index: usize) -> NodeName {
@@ -160,9 +162,19 @@ impl World {
             violations: Vec::new(),
             waiting_labels: Vec::new(),
             log: Vec::new(),
+            events: Vec::new(),
         };
         world.schedule(SECOND, Happening::Ask);
         world
+    }
+
+    pub(crate) fn note(&mut self, what: &str) {
+        self.log.push(format!("{:>10.3} ms  {what}", self.now as f64 / MS as f64));
+    }
+
+    /// How many such events there were.
+    pub(crate) fn noticed(&self, wanted: impl Fn(&Event) -> bool) -> usize {
+        self.events.iter().filter(|event| wanted(event)).count()
     }
 
     fn schedule(&mut self, after: u64, what: Happening) {
@@ -441,7 +453,8 @@ impl World {
                     }
                     _ => {}
                 }
-                self.log.push((self.now, index, event));
+                self.note(&format!("n{index} {event:?}"));
+                self.events.push(event);
             }
             while let Some((to, message)) = speaker.handover.poll_message() {
                 quiet = false;

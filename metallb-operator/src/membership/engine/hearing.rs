@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use metallb_core::model::NodeName;
 
 use super::{Engine, Event, INQUIRIES_MAX, Inquiry};
-use crate::membership::identity::Identity;
+use crate::membership::identity::{Identity, LIFE_MAX};
 use crate::membership::message::{ADDRESSES_MAX, Body, HARDWARE_MAX, Message, Standing};
 use crate::membership::peers::Greeted;
 use crate::membership::seal::Opened;
@@ -113,6 +113,7 @@ impl Engine {
             Greeted::Full => return None,
             Greeted::New => {
                 self.stale = true;
+                self.codec.hear(identity.clone());
                 self.events.push_back(Event::Met(identity.node().clone()));
                 self.transmit(from, session, Message::Welcome(self.config.me.clone()));
                 // It lives, so it is a member; unless gossip holds it for dead, which only a new identity ends.
@@ -151,8 +152,21 @@ impl Engine {
             self.counters.refused += 1;
             return;
         };
+        if header.message == foca::Message::TurnUndead {
+            // Two that contradict each other must not do so at the speed of the network.
+            if now < self.undead_at {
+                return;
+            }
+            self.undead_at = now + UNDEAD_PERIOD;
+        }
         if let Some(peer) = self.peers.get_mut(from.address) {
             peer.identity.life = header.src.life;
+        }
+        let known = self.foca.iter_membership_state().map(foca::Member::id).find(|known| known.key() == from.key());
+        if let Some(known) = known.filter(|known| known.life > header.src.life) {
+            // Somebody told us of a life that it has not begun; only a later one is believed by gossip.
+            let life = known.life;
+            return self.send_to(now, from.address, Message::Outlived(life));
         }
         // What gossip cannot read it refuses whole; there is nobody to tell.
         let _ = self.foca.handle_data(bytes, &mut self.runtime);
@@ -215,8 +229,8 @@ impl Engine {
 /// Of how many members we ask for all they know when we come.
 const FEEDS: usize = 3;
 
-/// Numbers of lives are microseconds; higher ones than this are not learned from others, so that none can use them up.
-const LIFE_MAX: u64 = 1 << 62;
+/// How often we take for true that we are held for dead.
+const UNDEAD_PERIOD: Duration = Duration::from_millis(100);
 
 /// How long we try a node on behalf of another member.
 const VERDICT_AFTER: Duration = Duration::from_millis(120);
