@@ -1,11 +1,13 @@
-//! UPDATE is read and written without touching the heap.
+//! UPDATE is read and written, and a changed route told, without touching the heap.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::Arc;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
+use metallb_bgp::rib::{AdjRibOut, NextHops};
 use metallb_bgp::types::{Asn, Attributes, Family};
 use metallb_bgp::wire::template::{Encoding, Template};
 use metallb_bgp::wire::update::Outcome;
@@ -57,4 +59,27 @@ fn updates_are_written_and_read_without_allocation() {
     assert_eq!((read, seen), (0, 807));
     let (boxed, counted) = allocations(|| Box::new(7));
     assert_eq!((*boxed, counted), (7, 1), "the counter counts");
+}
+
+#[test]
+fn changed_routes_are_told_without_allocation() {
+    let encoding = Encoding { asn: Asn(65001), internal: false, four_octet_asn: true };
+    let next_hops = NextHops { v4: Some([10, 0, 0, 1].into()), v6: None };
+    let (plain, other) =
+        (Arc::new(Attributes::default()), Arc::new(Attributes { med: Some(1), ..Attributes::default() }));
+    let hosts: Vec<IpNet> = "10.0.0.0/20".parse::<IpNet>().unwrap().hosts().map(IpNet::from).collect();
+    let mut rib = AdjRibOut::default();
+    rib.set(hosts.iter().map(|host| (*host, Arc::clone(&plain))));
+    let mut out = vec![0; 4096];
+    let mut change = |prefix: IpNet, attributes: &Arc<Attributes>| {
+        rib.change(prefix, Some(attributes));
+        while rib.poll_transmit(&mut out, &encoding, &next_hops, 4096).bytes > 0 {}
+        rib.told()
+    };
+    // All are told, and both sets were once encoded.
+    change(hosts[7], &other);
+    for attributes in [&plain, &other, &plain] {
+        assert_eq!(allocations(|| change(hosts[7], attributes)), (hosts.len(), 0));
+    }
+    assert_eq!(allocations(|| change(hosts[8], &other)), (hosts.len(), 0), "another prefix");
 }

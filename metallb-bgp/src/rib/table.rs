@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use super::attributes::{SetId, Templates};
 use crate::wire::nlri::Wide;
+use crate::wire::template::Filling;
 
 /// The routes of one family, in order.
 #[derive(Clone, Debug)]
@@ -20,7 +21,7 @@ pub(super) struct Table<const N: usize> {
     nets: usize,
     /// All rows where both may differ.
     dirty: Range<usize>,
-    plan: Option<Plan>,
+    plan: Plan,
     told_count: usize,
     wanted_count: usize,
     /// Rows that are neither wanted nor told. They stay until they are many: closing a gap moves all rows behind it.
@@ -46,9 +47,10 @@ impl Mark {
     }
 }
 
-/// What to say. Any change of the rows makes it void.
-#[derive(Clone, Debug)]
+/// What to say. Any change of the rows makes it void; its memory serves the next one.
+#[derive(Clone, Debug, Default)]
 struct Plan {
+    made: bool,
     /// Withdrawals first, then offers, those with the same attributes together.
     runs: Vec<Run>,
     done: usize,
@@ -71,7 +73,7 @@ impl<const N: usize> Default for Table<N> {
             told: Vec::new(),
             nets: 0,
             dirty: 0..0,
-            plan: None,
+            plan: Plan::default(),
             told_count: 0,
             wanted_count: 0,
             dead: 0,
@@ -189,7 +191,7 @@ impl<const N: usize> Table<N> {
         self.compact();
         self.told_count = 0;
         self.dirty = 0..self.prefixes.len();
-        self.plan = None;
+        self.plan.made = false;
     }
 
     /// The peer is to be told everything again.
@@ -205,28 +207,65 @@ impl<const N: usize> Table<N> {
         if self.dirty.is_empty() {
             return 0;
         }
-        let mut plan = self.plan.take().unwrap_or_else(|| self.plan());
+        // What one row needs is no plan.
+        if self.dirty.len() == 1 {
+            return self.single_message(out, templates);
+        }
+        let mut plan = std::mem::take(&mut self.plan);
+        if !plan.made {
+            self.make(&mut plan);
+        }
         let bytes = self.fill(&mut plan, out, templates);
-        if plan.done < plan.runs.len() {
-            self.plan = Some(plan);
-        } else {
-            // All is said; only now is it safe to drop rows, as runs count them.
-            self.dirty = 0..0;
-            if self.dead > DEAD_MIN && self.dead > self.prefixes.len() / DEAD_SHARE {
-                self.compact();
-            }
+        plan.made = plan.done < plan.runs.len();
+        if !plan.made {
+            plan.runs.clear();
+            plan.runs.shrink_to(RUNS_KEPT);
+        }
+        self.plan = plan;
+        if !self.plan.made {
+            self.rest();
         }
         bytes
+    }
+
+    /// The message about the only row that may have changed.
+    fn single_message(&mut self, out: &mut [u8], templates: &mut Templates<'_>) -> usize {
+        let at = self.dirty.start;
+        let mark = self.wanted[at];
+        let mut bytes = 0;
+        if self.told[at] != mark {
+            let Some(mut filling) = begin(mark, out, templates) else { return 0 };
+            filling.push(&self.prefixes[at]);
+            bytes = filling.finish();
+            self.tell(at..at + 1, mark);
+        }
+        self.rest();
+        bytes
+    }
+
+    /// All is said; only now is it safe to drop rows, as runs count them.
+    fn rest(&mut self) {
+        self.dirty = 0..0;
+        if self.dead > DEAD_MIN && self.dead > self.prefixes.len() / DEAD_SHARE {
+            self.compact();
+        }
+    }
+
+    /// The peer is told that these rows are as `mark` says.
+    fn tell(&mut self, rows: Range<usize>, mark: Mark) {
+        let told = &mut self.told[rows];
+        // A message has fewer than 2¹⁶ prefixes.
+        let known: u32 = told.iter().map(|mark| u32::from(*mark != Mark::NOTHING)).sum();
+        let gone = mark == Mark::NOTHING;
+        self.told_count = self.told_count - known as usize + if gone { 0 } else { told.len() };
+        self.dead += if gone { told.len() } else { 0 };
+        told.fill(mark);
     }
 
     /// One message: the rest of one run, and of those behind it that get the same mark, as long as there is room.
     fn fill(&mut self, plan: &mut Plan, out: &mut [u8], templates: &mut Templates<'_>) -> usize {
         let Some(&Run { mark, .. }) = plan.runs.get(plan.done) else { return 0 };
-        let template = match mark.set() {
-            None => Some(templates.withdraw()),
-            Some(set) => templates.announce(set),
-        };
-        let Some(mut filling) = template.and_then(|template| template.begin(out)) else { return 0 };
+        let Some(mut filling) = begin(mark, out, templates) else { return 0 };
         while let Some(run) = plan.runs.get_mut(plan.done).filter(|run| run.mark == mark) {
             let rows = run.start as usize..run.end as usize;
             let prefixes = &self.prefixes[rows.clone()];
@@ -234,12 +273,7 @@ impl<const N: usize> Table<N> {
                 0 => filling.push_hosts(prefixes),
                 _ => prefixes.iter().take_while(|prefix| filling.push(prefix)).count(),
             };
-            let told = &mut self.told[rows.start..rows.start + taken];
-            // A message has fewer than 2¹⁶ prefixes.
-            let known: u32 = told.iter().map(|mark| u32::from(*mark != Mark::NOTHING)).sum();
-            self.told_count = self.told_count - known as usize + if mark == Mark::NOTHING { 0 } else { taken };
-            self.dead += if mark == Mark::NOTHING { taken } else { 0 };
-            told.fill(mark);
+            self.tell(rows.start..rows.start + taken, mark);
             run.start += taken as u32;
             if run.start < run.end {
                 break;
@@ -249,8 +283,9 @@ impl<const N: usize> Table<N> {
         filling.finish()
     }
 
-    fn plan(&self) -> Plan {
-        let mut runs: Vec<Run> = Vec::new();
+    fn make(&self, plan: &mut Plan) {
+        let runs = &mut plan.runs;
+        runs.clear();
         let Range { mut start, end } = self.dirty.clone();
         while start < end {
             let (wanted, told) = (&self.wanted[start..end], &self.told[start..end]);
@@ -264,9 +299,9 @@ impl<const N: usize> Table<N> {
             }
             start += length;
         }
-        // Stable: within a set the prefixes stay in order.
-        runs.sort_by_key(|run| run.mark);
-        Plan { runs, done: 0 }
+        // Within a set the prefixes stay in order.
+        runs.sort_unstable_by_key(|run| (run.mark, run.start));
+        (plan.done, plan.made) = (0, true);
     }
 
     fn wants_exactly(&self, routes: &[(Wide<N>, SetId)]) -> bool {
@@ -320,7 +355,7 @@ impl<const N: usize> Table<N> {
             true => range,
             false => self.dirty.start.min(range.start)..self.dirty.end.max(range.end),
         };
-        self.plan = None;
+        self.plan.made = false;
     }
 
     /// Drops the rows that are neither wanted nor told.
@@ -341,6 +376,15 @@ impl<const N: usize> Table<N> {
         self.told.truncate(kept);
         self.dead = 0;
     }
+}
+
+/// The beginning of a message that tells what `mark` says; `None` when there is no room for it.
+fn begin<'a>(mark: Mark, out: &'a mut [u8], templates: &'a mut Templates<'_>) -> Option<Filling<'a>> {
+    let template = match mark.set() {
+        None => templates.withdraw(),
+        Some(set) => templates.announce(set)?,
+    };
+    template.begin(out)
 }
 
 /// How many pairs of marks from the first on are alike; they are looked at by the dozen, without a branch for each.
@@ -367,3 +411,6 @@ fn is_net<const N: usize>(prefix: &Wide<N>) -> bool {
 /// Rows that may wait to be dropped: so many, or one of so many.
 const DEAD_MIN: usize = 64;
 const DEAD_SHARE: usize = 8;
+
+/// Runs that a plan keeps room for: one of changed routes has few.
+const RUNS_KEPT: usize = 64;
