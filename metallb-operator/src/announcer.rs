@@ -463,6 +463,14 @@ impl Announcer {
                 membership.takeover.observe(took.as_secs_f64());
             }
         }
+        for (metric, value) in [
+            (&series.l2_probes, counters.probes),
+            (&series.l2_claims_of_speakers, counters.claims_of_friends),
+            (&series.l2_mismatched_senders, counters.mismatched_senders),
+            (&series.l2_lost_events, counters.lost_events),
+        ] {
+            raise(metric, value);
+        }
         for (reason, value) in &counters.dropped {
             raise(&series.l2_dropped.with_label_values(&[reason.to_string()]), *value);
         }

@@ -96,6 +96,14 @@ pub struct SpeakerMetrics {
     pub l2_dropped: IntCounterVec,
     /// Foreign hosts seen using an address of ours; label `ip`.
     pub l2_conflicts: IntCounterVec,
+    /// Probes for addresses that were about to become ours.
+    pub l2_probes: IntCounter,
+    /// Other speakers seen claiming an address of ours.
+    pub l2_claims_of_speakers: IntCounter,
+    /// ARP messages whose sender is not the sender of their frame.
+    pub l2_mismatched_senders: IntCounter,
+    /// Conflicts that were counted and could not be told.
+    pub l2_lost_events: IntCounter,
 }
 
 impl Metrics {
@@ -166,6 +174,26 @@ impl Metrics {
             l2_conflicts: ip(
                 "metallb_layer2_conflicts_total",
                 "Number of times another host was seen using an IP that this node announces",
+            ),
+            l2_probes: counter(
+                &registry,
+                "metallb_layer2_probes_sent_total",
+                "Number of probes for IPs that this node was about to announce",
+            ),
+            l2_claims_of_speakers: counter(
+                &registry,
+                "metallb_layer2_claims_of_speakers_total",
+                "Number of times another speaker was seen claiming an IP that this node announces",
+            ),
+            l2_mismatched_senders: counter(
+                &registry,
+                "metallb_layer2_mismatched_senders_total",
+                "Number of ARP messages whose sender is not the sender of their frame",
+            ),
+            l2_lost_events: counter(
+                &registry,
+                "metallb_layer2_lost_events_total",
+                "Number of conflicts that were counted but not told, because too many came at once",
             ),
         };
         let membership = MembershipMetrics {
@@ -286,6 +314,7 @@ mod tests {
         metrics.speaker.l2_gratuitous.with_label_values(&["192.0.2.1"]).inc();
         metrics.speaker.l2_dropped.with_label_values(&["AnnounceIp"]).inc();
         metrics.speaker.l2_conflicts.with_label_values(&["192.0.2.1"]).inc();
+        metrics.speaker.l2_claims_of_speakers.inc();
         metrics.allocator.in_use.with_label_values(&["demo"]).set(3);
         metrics.client.updates.inc();
         let text = String::from_utf8(metrics.encode()).unwrap();
@@ -295,6 +324,8 @@ mod tests {
         assert!(text.contains("metallb_layer2_gratuitous_sent{ip=\"192.0.2.1\"} 1\n"), "{text}");
         assert!(text.contains("metallb_layer2_dropped_frames_total{reason=\"AnnounceIp\"} 1\n"), "{text}");
         assert!(text.contains("metallb_layer2_conflicts_total{ip=\"192.0.2.1\"} 1\n"), "{text}");
+        assert!(text.contains("metallb_layer2_claims_of_speakers_total 1\n"), "{text}");
+        assert!(text.contains("metallb_layer2_probes_sent_total 0\n"), "{text}");
         assert!(text.contains("metallb_allocator_addresses_in_use_total{pool=\"demo\"} 3\n"), "{text}");
         assert!(text.contains("metallb_k8s_client_updates_total 1\n"), "{text}");
         assert!(text.contains("metallb_k8s_client_config_loaded_bool 0\n"), "{text}");
