@@ -39,7 +39,7 @@ mod request;
 mod selection;
 mod sharing;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -70,6 +70,8 @@ pub struct Allocator {
     blocked: FxHashMap<IpAddr, BTreeSet<ServiceKey>>,
     /// The same relation from the other side.
     blockers: FxHashMap<ServiceKey, Vec<IpAddr>>,
+    /// Addresses that a host outside of the cluster uses, and its hardware address: never handed out.
+    quarantined: BTreeMap<IpAddr, Arc<str>>,
 }
 
 /// What one Service holds.
@@ -133,7 +135,7 @@ impl Allocator {
         self.pools.sort_by(|a, b| a.pool.name.cmp(&b.pool.name));
         self.order = PoolOrder::new(&self.pools);
         self.prefixes = PrefixTable::new(&self.pools);
-        for &ip in self.blocked.keys() {
+        for &ip in self.blocked.keys().chain(self.quarantined.keys()) {
             if let Some((pool, place)) = self.prefixes.find(ip) {
                 self.pools[pool].take(place);
             }
@@ -199,7 +201,7 @@ impl Allocator {
     /// of another load balancer class it keeps.
     ///
     /// # Errors
-    /// As `assign`, but never [`AllocateError::Blocked`].
+    /// As `assign`, but never [`AllocateError::Blocked`] and never [`AllocateError::Quarantined`].
     pub fn reclaim(&mut self, request: &Request, ips: &[IpAddr]) -> Result<&Allocation, AllocateError> {
         let grant = self.check(request, ips)?;
         Ok(self.replace(request, grant))
@@ -240,6 +242,9 @@ impl Allocator {
     pub fn offer_exactly(&self, request: &Request, ips: &[IpAddr]) -> Result<Offer, AllocateError> {
         if let Some((ip, holder)) = ips.iter().find_map(|&ip| Some((ip, self.blocker_of(ip)?.clone()))) {
             return Err(AllocateError::Blocked { ip, holder });
+        }
+        if let Some((ip, mac)) = self.quarantined_among(ips) {
+            return Err(AllocateError::Quarantined { ip, mac: Arc::clone(mac) });
         }
         self.check(request, ips).map(|grant| self.offer(&grant))
     }
@@ -321,6 +326,7 @@ impl Allocator {
             self.blocked.remove(&ip);
             if let Some((pool, place)) = self.prefixes.find(ip)
                 && !self.ledger.is_occupied(ip)
+                && !self.is_blocked(ip)
             {
                 self.pools[pool].give_back(place);
                 any = true;
@@ -329,15 +335,41 @@ impl Allocator {
         any
     }
 
+    /// Replaces the addresses that hosts outside of the cluster use, with the hardware address of each. Who holds one keeps it.
+    pub fn set_quarantined(&mut self, quarantined: &BTreeMap<IpAddr, Arc<str>>) {
+        let before = std::mem::replace(&mut self.quarantined, quarantined.clone());
+        for &ip in quarantined.keys() {
+            if let Some((pool, place)) = self.prefixes.find(ip) {
+                self.pools[pool].take(place);
+            }
+        }
+        for ip in before.into_keys() {
+            if let Some((pool, place)) = self.prefixes.find(ip)
+                && !self.is_blocked(ip)
+                && !self.ledger.is_occupied(ip)
+            {
+                self.pools[pool].give_back(place);
+            }
+        }
+    }
+
+    /// The first of `ips` that a host outside of the cluster uses, and its hardware address.
+    #[must_use]
+    pub fn quarantined_among(&self, ips: &[IpAddr]) -> Option<(IpAddr, &Arc<str>)> {
+        ips.iter().find_map(|&ip| Some((ip, self.quarantined.get(&ip)?)))
+    }
+
     /// A Service of another load balancer class that holds an address.
     #[must_use]
     pub fn blocker_of(&self, ip: IpAddr) -> Option<&ServiceKey> {
         self.blocked.get(&ip).and_then(BTreeSet::first)
     }
 
-    /// Whether a Service of another load balancer class holds an address; nearly always there is none at all.
+    /// Whether a Service of another load balancer class holds an address, or a foreign host uses it; nearly always there is none at
+    /// all.
     fn is_blocked(&self, ip: IpAddr) -> bool {
-        !self.blocked.is_empty() && self.blocked.contains_key(&ip)
+        let blocked = !self.blocked.is_empty() && self.blocked.contains_key(&ip);
+        blocked || !self.quarantined.is_empty() && self.quarantined.contains_key(&ip)
     }
 
     fn offer(&self, grant: &Grant) -> Offer {

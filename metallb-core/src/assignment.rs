@@ -9,15 +9,16 @@ mod waiting;
 mod wish;
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 pub use self::outcome::{AssignmentState, Outcome, ServiceEvent, StatusWrite};
 pub use self::reason::AssignReason;
 use self::reason::Refusal;
 use self::waiting::Waiting;
 pub use self::wish::{ServiceFamily, WishError, desired_ips, desired_pool};
-use crate::allocator::{Allocator, FamilyDemand, Offer, PoolVerdict, Request, quoted};
+use crate::allocator::{AllocateError, Allocator, FamilyDemand, Offer, PoolVerdict, Request, quoted};
 use crate::config::Config;
 use crate::model::{IpFamilyPolicy, PoolName, Service, ServiceKey, ServiceType};
 
@@ -45,6 +46,12 @@ impl Assigner {
     /// [`processing_order`].
     pub fn set_config(&mut self, config: &Config) {
         self.allocator.set_pools(config.pools.values());
+    }
+
+    /// Replaces the addresses that hosts outside of the cluster use, with the hardware address of each. Afterwards every Service must
+    /// [`converge`](Self::converge): who holds one moves, unless it asks for this one or there is no other.
+    pub fn set_quarantined(&mut self, quarantined: &BTreeMap<IpAddr, Arc<str>>) {
+        self.allocator.set_quarantined(quarantined);
     }
 
     /// The allocator, for counters and questions.
@@ -158,6 +165,9 @@ impl Assigner {
 
         match self.keep(service, family, &request, has_status, events) {
             Kept::Yes => {
+                if let Some(decision) = self.leave_quarantine(service, family, &request, events) {
+                    return decision;
+                }
                 self.complete(service, family, &request, events);
                 return Decision::Assigned(AssignReason::Kept, Vec::new());
             }
@@ -218,6 +228,31 @@ impl Assigner {
             Ok(desired) if !desired.is_empty() && !same_set(&desired, &current) => Kept::No,
             Ok(_) => Kept::Yes,
         }
+    }
+
+    /// Where a Service holds an address that a host outside of the cluster uses: other addresses if it did not ask for these and there
+    /// are any. Nobody is left without an address.
+    fn leave_quarantine(
+        &mut self,
+        service: &Service,
+        family: ServiceFamily,
+        request: &Request,
+        events: &mut Vec<ServiceEvent>,
+    ) -> Option<Decision> {
+        let held = self.allocator.holding(&service.key)?.ips;
+        let (ip, mac) = self.allocator.quarantined_among(&held)?;
+        let cause = AllocateError::Quarantined { ip, mac: Arc::clone(mac) };
+        let moved = self.offer(service, family, request).and_then(|offer| {
+            self.allocator.assign(request, &offer.ips)?;
+            Ok(offer.ips)
+        });
+        let Ok(ips) = moved else {
+            return Some(Decision::Kept(AssignReason::KeptInQuarantine, format!("keeps {}: {cause}", quoted(&held))));
+        };
+        let message = format!("current IP {} can not be kept: {cause}", quoted(&held));
+        events.push(normal("ClearAssignment", message));
+        events.push(normal("IPAllocated", format!("Assigned IP {}", quoted(&ips))));
+        Some(Decision::Assigned(AssignReason::MovedFromQuarantine, Vec::new()))
     }
 
     /// Keeps what the Service holds in memory, if it still may.

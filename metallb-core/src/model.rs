@@ -10,6 +10,7 @@ mod service;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 pub use identity::{
     BfdProfileName, InterfaceName, NamespaceName, NodeName, ObjectRef, PeerName, PoolName, ServiceKey, Timestamp,
@@ -118,6 +119,8 @@ pub struct Cluster {
     pub nodes: BTreeMap<NodeName, Node>,
     /// All namespaces.
     pub namespaces: BTreeMap<NamespaceName, Namespace>,
+    /// Addresses that hosts outside of the cluster use, and the hardware address of each: they are handed out to nobody.
+    pub quarantined: BTreeMap<IpAddr, Arc<str>>,
 }
 
 /// Nodes that carry it announce nothing unless told to ignore it.

@@ -148,6 +148,7 @@ pub fn plan(resources: &Resources, cluster: &Cluster, order: &[ServiceKey], opti
     let Parsed { config, mut problems } = Config::parse(resources, cluster);
     let mut assigner = Assigner::new(options.class.as_deref());
     assigner.set_config(&config);
+    assigner.set_quarantined(&cluster.quarantined);
 
     let read: Vec<&Service> = order.iter().filter_map(|key| cluster.services.get(key)).collect();
     let outcomes = settle(&mut assigner, &read);

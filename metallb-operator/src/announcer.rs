@@ -17,7 +17,7 @@ use metallb_core::config::Config;
 use metallb_core::election::{ElectionRules, Elections, Holder, LiveSpeakers, interfaces};
 use metallb_core::model::{Cluster, Node, NodeName, PeerName, Service, ServiceKey, ServiceType};
 use metallb_core::routes::routes;
-use metallb_l2::interface::Scope;
+use metallb_l2::interface::{MacAddr, Scope};
 use metallb_l2::io::{Driver, InterfaceFilter, StartError};
 use tokio::sync::mpsc;
 
@@ -89,6 +89,17 @@ pub struct L2Announcement {
     pub interfaces: Vec<String>,
     /// Whether none of the interfaces exists.
     pub failed: bool,
+}
+
+/// A host outside of the cluster that uses an address.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Conflict {
+    /// The address.
+    pub ip: IpAddr,
+    /// The host.
+    pub mac: MacAddr,
+    /// What was seen, in words.
+    pub text: String,
 }
 
 /// Something that began, ended or failed.
@@ -476,15 +487,16 @@ impl Announcer {
         }
     }
 
-    /// Conflicts that were seen since the last call, in words.
+    /// Conflicts that were seen since the last call.
     #[must_use]
-    pub fn take_conflicts(&self) -> Vec<(IpAddr, String)> {
+    pub fn take_conflicts(&self) -> Vec<Conflict> {
         let text = |event| match event {
             metallb_l2::engine::Event::Conflict { ip, mac, interface } => {
-                Some((ip, format!("another host, {mac}, uses {ip} on {interface}")))
+                Some(Conflict { ip, mac, text: format!("another host, {mac}, uses {ip} on {interface}") })
             }
             metallb_l2::engine::Event::Occupied { ip, mac, interface } => {
-                Some((ip, format!("another host, {mac}, has {ip} on {interface}: it is not announced")))
+                let text = format!("another host, {mac}, has {ip} on {interface}: it is not announced");
+                Some(Conflict { ip, mac, text })
             }
             _ => None,
         };

@@ -19,10 +19,10 @@ pub use peers::{
     BfdProfile, BfdProfileSpec, BgpPeer, BgpPeerSpec, BgpPeerV1Beta1, BgpPeerV1Beta1Spec, NodeSelector,
     NodeSelectorRequirement, SecretReference,
 };
-pub use pools::{IpAddressPool, IpAddressPoolSpec, IpAddressPoolStatus, ServiceAllocation};
+pub use pools::{IpAddressPool, IpAddressPoolSpec, IpAddressPoolStatus, QuarantinedAddress, ServiceAllocation};
 pub use statuses::{
-    ConfigurationState, ConfigurationStateStatus, InterfaceInfo, ServiceBgpStatus, ServiceBgpStatusSpec,
-    ServiceBgpStatusStatus, ServiceL2Status, ServiceL2StatusSpec, ServiceL2StatusStatus,
+    AddressConflict, ConfigurationState, ConfigurationStateStatus, InterfaceInfo, ServiceBgpStatus,
+    ServiceBgpStatusSpec, ServiceBgpStatusStatus, ServiceL2Status, ServiceL2StatusSpec, ServiceL2StatusStatus,
 };
 
 /// No fields.

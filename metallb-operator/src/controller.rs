@@ -1,12 +1,14 @@
 //! Gives addresses to Services of a cluster: follows the API, decides with `metallb-core`, writes status and Events.
 
 mod membership_key;
+mod quarantine;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service as KubeService;
+use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use metallb_core::assignment::{Assigner, Outcome, StatusWrite, processing_order};
@@ -17,6 +19,7 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use self::quarantine::Quarantine;
 use crate::admin::Admin;
 use crate::api::{IpAddressPool, IpAddressPoolStatus};
 use crate::cli::controller::ControllerArgs;
@@ -61,6 +64,8 @@ struct Controller {
     problems: BTreeSet<Problem>,
     reporter: ConfigurationReporter,
     pool_status: BTreeMap<PoolName, IpAddressPoolStatus>,
+    /// What is out of circulation; `None` where that is not asked for.
+    quarantine: Option<Quarantine>,
     loaded: bool,
     namespace: String,
 }
@@ -106,7 +111,8 @@ pub fn run(args: &ControllerArgs) -> Result<(), ControllerError> {
         }
         let reporter =
             ConfigurationReporter::spawn(client.clone(), &namespace, &args.cluster.pod_name, Component::Controller);
-        let (feed, mut updates) = Feed::start(&client, &namespace, Role::Controller);
+        let role = if args.quarantine_conflicts { Role::Quarantine } else { Role::Controller };
+        let (feed, mut updates) = Feed::start(&client, &namespace, role);
         let (done, mut written) = mpsc::unbounded_channel();
         let mut controller = Controller {
             client,
@@ -123,9 +129,11 @@ pub fn run(args: &ControllerArgs) -> Result<(), ControllerError> {
             problems: BTreeSet::new(),
             reporter,
             pool_status: BTreeMap::new(),
+            quarantine: args.quarantine_conflicts.then(Quarantine::default),
             loaded: false,
             namespace,
         };
+        let mut tick = tokio::time::interval(QUARANTINE_PERIOD);
         let mut batch = Vec::new();
         loop {
             tokio::select! {
@@ -137,6 +145,7 @@ pub fn run(args: &ControllerArgs) -> Result<(), ControllerError> {
                 }
                 Some(end) = written.recv() => controller.finish(&end),
                 Ok(()) = leads.changed() => controller.everything(),
+                _ = tick.tick(), if args.quarantine_conflicts => controller.look_at_conflicts(),
             }
         }
         tracing::info!("stopping");
@@ -157,10 +166,37 @@ impl Controller {
             return;
         }
         self.admin.readiness.set("caches synced", true);
+        if !self.loaded
+            && let Some(quarantine) = &mut self.quarantine
+        {
+            quarantine.adopt(&self.feed.quarantined);
+            self.assigner.set_quarantined(&quarantine.addresses());
+        }
         if touched.config || !self.loaded {
             self.reload();
         } else {
             self.converge(touched.services);
+        }
+        if touched.conflicts {
+            self.look_at_conflicts();
+        }
+    }
+
+    /// Takes out of circulation what speakers say that other hosts use, and puts back what nobody said so of for long.
+    fn look_at_conflicts(&mut self) {
+        let (true, Some(quarantine)) = (self.loaded, &mut self.quarantine) else { return };
+        let now = Timestamp::now();
+        let mut changed = quarantine.expire(now);
+        for conflict in self.feed.conflicts.values().flatten() {
+            let Ok(ip) = conflict.ip.parse() else { continue };
+            if self.assigner.allocator().pool_of(&[ip]).is_some() && quarantine.report(now, ip, &conflict.mac_address) {
+                tracing::warn!(%ip, mac = conflict.mac_address, event = "addressQuarantined", "another host uses this address");
+                changed = true;
+            }
+        }
+        if changed {
+            self.assigner.set_quarantined(&quarantine.addresses());
+            self.everything();
         }
     }
 
@@ -287,6 +323,11 @@ impl Controller {
                 assigned_ipv6: counters.assigned_v6,
                 available_ipv4: counters.available_v4,
                 available_ipv6: counters.available_v6,
+                quarantined: self.quarantine.as_ref().map_or_else(Vec::new, |quarantine| {
+                    let is_inside =
+                        |ip| self.assigner.allocator().pool_of(&[ip]).is_some_and(|pool| pool.name == *name);
+                    quarantine.listed(is_inside)
+                }),
             };
             if !*self.leads.borrow() || self.pool_status.get(name) == Some(&status) {
                 continue;
@@ -296,7 +337,12 @@ impl Controller {
             let (name, permits) = (name.to_string(), Arc::clone(&self.permits));
             tokio::spawn(async move {
                 let _permit = permits.acquire_owned().await;
-                let patch = Patch::Merge(json!({ "status": status }));
+                let mut patch = json!({ "status": status });
+                if status.quarantined.is_empty() {
+                    // What an earlier controller left there goes.
+                    patch["status"]["quarantined"] = serde_json::Value::Null;
+                }
+                let patch = Patch::Merge(patch);
                 if let Err(error) = pools.patch_status(&name, &PatchParams::default(), &patch).await {
                     tracing::debug!(pool = name, %error, "pool status could not be written");
                 }
@@ -328,6 +374,9 @@ async fn write_status(
         Err(error) => Err(error),
     }
 }
+
+/// How often it is looked whether an address can be handed out again.
+const QUARANTINE_PERIOD: Duration = Duration::from_secs(10);
 
 /// Writes to the API server at the same time.
 const WRITERS: usize = 16;

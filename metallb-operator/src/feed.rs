@@ -46,6 +46,8 @@ pub enum Update {
     BfdProfiles(Change<api::BfdProfile>),
     /// Communities
     Communities(Change<api::Community>),
+    /// ServiceL2Statuses
+    L2Statuses(Change<api::ServiceL2Status>),
 }
 
 /// What a Service needs beside its facts to be written: identity and version.
@@ -64,6 +66,10 @@ pub struct Feed {
     pub world: World,
     /// Identity and version of each Service.
     pub services: BTreeMap<ServiceKey, ServiceMeta>,
+    /// What the statuses of pools say about quarantine.
+    pub quarantined: Vec<api::QuarantinedAddress>,
+    /// Addresses that hosts outside of the cluster use, by the status object that says so.
+    pub conflicts: BTreeMap<String, Vec<api::AddressConflict>>,
     expected: usize,
     seen: BTreeSet<&'static str>,
 }
@@ -77,6 +83,8 @@ pub struct Touched {
     pub nodes: bool,
     /// Services whose own object or endpoints changed.
     pub services: BTreeSet<ServiceKey>,
+    /// Conflicts.
+    pub conflicts: bool,
 }
 
 /// Which kinds are watched.
@@ -84,6 +92,8 @@ pub struct Touched {
 pub enum Role {
     /// What assigning needs.
     Controller,
+    /// The same, and what speakers say of other hosts that use addresses.
+    Quarantine,
     /// What announcing needs.
     Speaker,
 }
@@ -107,6 +117,10 @@ impl Feed {
             local(client, namespace, &queue, Update::Peers);
             local(client, namespace, &queue, Update::BfdProfiles);
             expected += 4;
+        }
+        if role == Role::Quarantine {
+            local(client, namespace, &queue, Update::L2Statuses);
+            expected += 1;
         }
         (Self { expected, ..Self::default() }, updates)
     }
@@ -143,7 +157,17 @@ impl Feed {
                 "Namespace"
             }
             Update::Secrets(change) => listed(&mut resources.secrets, change, translate::secret, touched),
-            Update::Pools(change) => listed(&mut resources.pools, change, translate::pool, touched),
+            Update::L2Statuses(change) => {
+                touched.conflicts |= conflicts(&mut self.conflicts, change);
+                "ServiceL2Status"
+            }
+            Update::Pools(change) => {
+                if let Change::Reset(pools) = &change {
+                    let statuses = pools.iter().filter_map(|pool| pool.status.as_ref());
+                    self.quarantined = statuses.flat_map(|status| status.quarantined.iter().cloned()).collect();
+                }
+                listed(&mut resources.pools, change, translate::pool, touched)
+            }
             Update::L2Advertisements(change) => {
                 listed(&mut resources.l2_advertisements, change, translate::l2_advertisement, touched)
             }
@@ -229,6 +253,35 @@ fn local<K>(
 {
     let api: Api<DeserializeGuard<K>> = Api::namespaced(client.clone(), namespace);
     watches::spawn(api, queue.clone(), wrap);
+}
+
+/// Applies a change to what speakers say of other hosts. True when it says something new.
+fn conflicts(
+    by_object: &mut BTreeMap<String, Vec<api::AddressConflict>>,
+    change: Change<api::ServiceL2Status>,
+) -> bool {
+    let said = |object: &api::ServiceL2Status| {
+        let conflicts = object.status.as_ref().and_then(|status| status.conflicts.clone()).unwrap_or_default();
+        (object.name_any(), conflicts)
+    };
+    let is_any = |(_, conflicts): &(String, Vec<api::AddressConflict>)| !conflicts.is_empty();
+    match change {
+        Change::Reset(objects) => {
+            let new = objects.iter().map(said).filter(is_any).collect();
+            let changed = *by_object != new;
+            *by_object = new;
+            changed
+        }
+        Change::Apply(object) => {
+            let (name, conflicts) = said(&object);
+            let before = match conflicts.is_empty() {
+                true => by_object.remove(&name),
+                false => by_object.insert(name.clone(), conflicts),
+            };
+            before.as_ref() != by_object.get(&name)
+        }
+        Change::Delete(object) => by_object.remove(&object.name_any()).is_some(),
+    }
 }
 
 /// Applies a change to a map of facts. True when it says something new.

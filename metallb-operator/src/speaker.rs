@@ -3,19 +3,21 @@
 mod contacts;
 mod statuses;
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use kube::Client;
 use metallb_core::config::{Config, ConfigStore, Parsed, Problem, Severity};
 use metallb_core::model::ServiceKey;
+use metallb_l2::interface::MacAddr;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use self::statuses::StatusWriter;
 use crate::admin::Admin;
-use crate::announcer::{Announcer, Changes, Identity, TransitionKind};
+use crate::announcer::{Announcer, Changes, Conflict, Identity, TransitionKind};
 use crate::cli::speaker::SpeakerArgs;
 use crate::conductor::{self, ConductorError};
 use crate::exclusion::{self, ExclusionError};
@@ -65,6 +67,8 @@ struct Speaker {
     admin: Admin,
     events: EventSender,
     statuses: StatusWriter,
+    /// Hosts outside of the cluster that use addresses, and when they were seen.
+    conflicts: BTreeMap<IpAddr, (MacAddr, Instant)>,
     problems: BTreeSet<Problem>,
     reporter: ConfigurationReporter,
 }
@@ -132,6 +136,7 @@ pub fn run(args: &SpeakerArgs) -> Result<(), SpeakerError> {
             admin,
             events,
             statuses,
+            conflicts: BTreeMap::new(),
             problems: BTreeSet::new(),
             reporter,
         };
@@ -248,9 +253,20 @@ impl Speaker {
         self.problems = problems;
     }
 
-    fn refresh(&self) {
+    fn refresh(&mut self) {
         self.announcer.refresh_metrics();
-        for (ip, text) in self.announcer.take_conflicts() {
+        let now = Instant::now();
+        let ended: Vec<IpAddr> = self
+            .conflicts
+            .extract_if(.., |_, (_, seen)| now.saturating_duration_since(*seen) >= CONFLICT_SHOWN)
+            .map(|(ip, _)| ip)
+            .collect();
+        let mut news: BTreeSet<IpAddr> = ended.into_iter().collect();
+        for Conflict { ip, mac, text } in self.announcer.take_conflicts() {
+            let before = self.conflicts.insert(ip, (mac, now));
+            if before.is_none_or(|(known, _)| known != mac) {
+                news.insert(ip);
+            }
             tracing::warn!(%ip, event = "addressConflict", "{text}");
             let holders = self
                 .feed
@@ -262,6 +278,10 @@ impl Speaker {
             for service in holders {
                 self.tell(&service.key, NoticeSeverity::Warning, "addressConflict", text.clone());
             }
+        }
+        if !news.is_empty() {
+            let conflicts = self.conflicts.iter().map(|(ip, (mac, _))| (*ip, mac.to_string())).collect();
+            self.statuses.update_conflicts(conflicts, |ips| ips.iter().any(|ip| news.contains(ip)));
         }
     }
 
@@ -279,6 +299,9 @@ impl Speaker {
 
 /// How often counters and conflicts are looked at.
 const REFRESH: Duration = Duration::from_secs(1);
+
+/// How long a conflict is shown; one that goes on is told every thirty seconds.
+const CONFLICT_SHOWN: Duration = Duration::from_secs(90);
 
 /// Updates that are taken in before anything is decided.
 const BATCH: usize = 1024;

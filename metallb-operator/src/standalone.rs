@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::admin::Admin;
-use crate::announcer::{Announcer, Identity, PeerStatus, TransitionKind};
+use crate::announcer::{Announcer, Conflict, Identity, PeerStatus, TransitionKind};
 use crate::cli::standalone::StandaloneArgs;
 use crate::conductor::{self, ConductorError};
 use crate::exclusion::{self, ExclusionError};
@@ -272,6 +272,7 @@ impl Standalone {
 
     fn assign(&mut self, config: &Config, world: &mut World) {
         self.assigner.set_config(config);
+        self.assigner.set_quarantined(&world.cluster.quarantined);
         let known: Vec<ServiceKey> =
             self.last_world.iter().flat_map(|world| world.cluster.services.keys().cloned()).collect();
         for key in known.iter().filter(|key| !world.cluster.services.contains_key(*key)) {
@@ -332,7 +333,7 @@ impl Standalone {
 
     fn refresh(&mut self) {
         self.announcer.refresh_metrics();
-        for (ip, text) in self.announcer.take_conflicts() {
+        for Conflict { ip, text, .. } in self.announcer.take_conflicts() {
             tracing::warn!(%ip, event = "addressConflict", "{text}");
         }
         self.publish();

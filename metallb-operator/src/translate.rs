@@ -1,5 +1,9 @@
 //! Kubernetes objects to the plain values of `metallb-core`. Pure, and total: what is missing has its default.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
@@ -149,6 +153,14 @@ pub fn pool(object: &api::IpAddressPool) -> spec::PoolSpec {
             service_selectors: selectors(allocation.service_selectors.as_deref()),
         }),
     }
+}
+
+/// What the status of an `IPAddressPool` says that hosts outside of the cluster use; `None` where there is no status. What cannot be
+/// read is passed over: nobody but the controller writes it.
+#[must_use]
+pub fn quarantined(object: &api::IpAddressPool) -> Option<BTreeMap<IpAddr, Arc<str>>> {
+    let listed = &object.status.as_ref()?.quarantined;
+    Some(listed.iter().filter_map(|entry| Some((entry.ip.parse().ok()?, entry.mac_address.as_str().into()))).collect())
 }
 
 /// An `L2Advertisement`.

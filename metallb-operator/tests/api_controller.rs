@@ -10,9 +10,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Event, Service};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt as _};
-use metallb_operator::api::{ConfigurationState, IpAddressPool};
+use metallb_operator::api::{ConfigurationState, IpAddressPool, ServiceL2Status, ServiceL2StatusSpec};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -50,10 +50,15 @@ impl Scene {
     }
 
     fn controller(&self, name: &str) -> Controller {
+        self.controller_with(name, &[])
+    }
+
+    fn controller_with(&self, name: &str, more: &[&str]) -> Controller {
         let log = self.directory.path().join(format!("{name}.log"));
         let output = File::create(&log).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_metallb"))
             .args(["controller", "--namespace", "metallb-system", "--port", "0", "--health-probe-port", "0"])
+            .args(more)
             .env("KUBECONFIG", self.api.kubeconfig_file(Identity::Controller))
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
@@ -345,4 +350,72 @@ fn unchanged(
     let held: Vec<&String> = now.values().flatten().collect();
     assert_eq!(held.iter().collect::<BTreeSet<_>>().len(), held.len(), "an address is held twice: {now:?}");
     now
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn api_controller_quarantines_what_a_speaker_says_another_host_uses() {
+    let Some(scene) = Scene::start("api_controller_quarantines_what_a_speaker_says_another_host_uses").await else {
+        return;
+    };
+    scene.pool("edge", "10.0.0.0/29", "").await;
+    for name in ["a-moves", "b-stays"] {
+        scene.service(name, "", "").await;
+    }
+    scene.service("c-asks", "metallb.io/loadBalancerIPs: 10.0.0.5", "").await;
+    let mut plain = scene.controller("plain");
+    let assigned: [(&str, &[&str]); 3] =
+        [("a-moves", &["10.0.0.0"]), ("b-stays", &["10.0.0.1"]), ("c-asks", &["10.0.0.5"])];
+    scene.settles(&assigned, &plain).await;
+    // As a speaker writes it, with its rights and no more.
+    let speaker = scene.api.client(Identity::Speaker).await;
+    let statuses: Api<ServiceL2Status> = Api::namespaced(speaker.clone(), "metallb-system");
+    let mut status = ServiceL2Status::new("l2-test", ServiceL2StatusSpec {});
+    status.metadata.labels = Some([("metallb.io/node".to_owned(), "node-1".to_owned())].into());
+    statuses.create(&PostParams::default(), &status).await.unwrap();
+    let report = |conflicts: serde_json::Value| {
+        let statuses = statuses.clone();
+        async move {
+            let patch = Patch::Merge(json!({ "status": { "node": "node-1", "conflicts": conflicts } }));
+            statuses.patch_status("l2-test", &PatchParams::default(), &patch).await.unwrap();
+        }
+    };
+    let conflict = |ip: &str| json!({ "ip": ip, "macAddress": "02:00:00:00:00:99" });
+    report(json!([conflict("10.0.0.0"), conflict("10.0.0.5"), conflict("10.0.0.2"), conflict("9.9.9.9")])).await;
+    // Without the flag a report moves nobody; a Service that comes later shows that the report had its time.
+    scene.service("d-later", "", "").await;
+    scene.settles(&[("a-moves", &["10.0.0.0"]), ("d-later", &["10.0.0.2"])], &plain).await;
+    plain.end(Signal::SIGTERM);
+
+    let mut strict = scene.controller_with("strict", &["--quarantine-conflicts"]);
+    let moved: [(&str, &[&str]); 4] =
+        [("a-moves", &["10.0.0.3"]), ("b-stays", &["10.0.0.1"]), ("c-asks", &["10.0.0.5"]), ("d-later", &["10.0.0.4"])];
+    scene.settles(&moved, &strict).await;
+    scene.is_told("default", "a-moves", "02:00:00:00:00:99", &strict).await;
+    let pools: Api<IpAddressPool> = Api::namespaced(scene.client.clone(), "metallb-system");
+    let listed = async || -> Vec<String> {
+        let status = pools.get("edge").await.unwrap().status.unwrap_or_default();
+        status.quarantined.into_iter().map(|entry| entry.ip).collect()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while listed().await != ["10.0.0.0", "10.0.0.2", "10.0.0.5"] {
+        assert!(Instant::now() < deadline, "{:?}\n{}", listed().await, strict.output());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Nobody says it any more: the addresses stay out of circulation for a while, also for a successor.
+    report(serde_json::Value::Null).await;
+    strict.end(Signal::SIGTERM);
+    let mut successor = scene.controller_with("successor", &["--quarantine-conflicts"]);
+    scene.service("e-later", "", "").await;
+    scene.settles(&[("e-later", &["10.0.0.6"]), ("a-moves", &["10.0.0.3"])], &successor).await;
+    assert_eq!(listed().await, ["10.0.0.0", "10.0.0.2", "10.0.0.5"]);
+    successor.end(Signal::SIGTERM);
+    // Without the flag they are back, and the status says so.
+    let plain = scene.controller("plain again");
+    scene.service("f-later", "", "").await;
+    scene.settles(&[("f-later", &["10.0.0.0"])], &plain).await;
+    let deadline = Instant::now() + PATIENCE;
+    while !listed().await.is_empty() {
+        assert!(Instant::now() < deadline, "{:?}\n{}", listed().await, plain.output());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

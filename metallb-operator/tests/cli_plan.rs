@@ -59,6 +59,29 @@ fn deleting_a_pool_in_use_loses_the_address() {
     assert!(plan["changes"].as_array().unwrap().iter().any(lost));
 }
 
+/// As the controller leaves it in the status of the pool with `--quarantine-conflicts`.
+#[test]
+fn address_that_another_host_uses_is_planned_for_nobody_and_explained() {
+    let quarantine = |text: &str| -> String {
+        let status = "status: {assignedIPv4: 1, assignedIPv6: 0, availableIPv4: 0, availableIPv6: 0, quarantined: [{ip: 192.168.10.0, macAddress: '02:00:00:00:00:99', until: '2030-01-01T00:00:00Z'}]}";
+        let changed = text.replacen("spec: {addresses", &format!("{status}\nspec: {{addresses"), 1);
+        assert_ne!(changed, text);
+        changed
+    };
+    let manifests = quarantine(MANIFESTS);
+    let (code, plan) = plan_json(&[], &manifests);
+    assert_eq!((code, &plan["services"][0]["ips"]), (0, &json!(["192.168.10.1"])));
+    let held = "kind: Service\n  status: {loadBalancer: {ingress: [{ip: 192.168.10.0}]}}\n  metadata: {name: web";
+    let holding = manifests.replacen("kind: Service\n  metadata: {name: web", held, 1);
+    assert_ne!(holding, manifests);
+    let (_, plan) = plan_json(&[], &holding);
+    assert_eq!(plan["services"][0]["reason"]["code"], "MovedFromQuarantine", "{}", plan["services"][0]);
+    let only = holding.replace("192.168.10.0/24", "192.168.10.0/32");
+    assert_ne!(only, holding);
+    let text = explain(&["default/web"], &only);
+    assert!(text.contains("02:00:00:00:00:99"), "{text}");
+}
+
 #[test]
 fn change_that_only_adds_disrupts_nobody() {
     let directory = tempfile::tempdir().unwrap();

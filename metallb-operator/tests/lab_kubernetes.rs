@@ -5,6 +5,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+#[path = "support/claim.rs"]
+mod claim;
 #[path = "support/frr.rs"]
 mod frr;
 #[path = "support/kube.rs"]
@@ -12,6 +14,7 @@ mod kube;
 #[path = "support/netns.rs"]
 mod netns;
 
+use claim::claim;
 use frr::Frr;
 use kube::KubeApi;
 use netns::{Lab, Namespace, Process, eventually, missing_part, skip};
@@ -473,4 +476,57 @@ fn lab_kubernetes_both_modes_serve_one_service_under_the_shipped_roles() {
         hops if hops == ["172.16.1.11"] => Ok(()),
         hops => Err(format!("{hops:?}")),
     });
+}
+
+/// A host that has nothing to do with the cluster says that it has the address of a Service.
+#[test]
+fn lab_kubernetes_service_leaves_the_address_that_a_foreign_host_uses() {
+    const TEST: &str = "lab_kubernetes_service_leaves_the_address_that_a_foreign_host_uses";
+    let Some(assets) = parts(TEST, &["python3"]) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = cluster(assets);
+    let api = &cluster.api;
+    api.apply(SEED[0]);
+    api.apply(SEED[1].split("  nodeSelectors:").next().unwrap());
+    api.apply(SEED[2]);
+    let endpoints: Vec<String> = NODES.iter().map(|(name, last)| endpoint(&format!("172.16.1.{last}"), name)).collect();
+    api.apply(&format!(
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: web-1, namespace: default, labels: {{kubernetes.io/service-name: metallb1-cluster}}}}\naddressType: IPv4\nports: [{{port: 8080, protocol: TCP}}]\nendpoints: [{}]\n",
+        endpoints.join(", ")
+    ));
+    let quarantine = ["--quarantine-conflicts"];
+    let controller = start(directory.path(), &cluster, &cluster.control, "controller", "first", &quarantine);
+    let speakers = start_speakers(directory.path(), &cluster);
+    let address = || {
+        let ip = "jsonpath={.status.loadBalancer.ingress[*].ip}";
+        api.kubectl(&["get", "service", "metallb1-cluster", "-o", ip], None).unwrap_or_default()
+    };
+    let answers = |ip: &str| cluster.client.shell(&format!("arping -c 1 -w 1 -I eth0 {ip}")).status.success();
+    let logs = || speakers.iter().chain([&controller]).map(Process::output).collect::<String>();
+    eventually("a node answers for the address of the Service", PATIENCE, || {
+        if address() == "192.168.10.0" && answers("192.168.10.0") { Ok(()) } else { Err(logs()) }
+    });
+    let foreign = cluster.router.mac("eth0");
+    let moved = eventually("the Service has another address, and a node answers for it", PATIENCE, || {
+        claim(&cluster.router, "192.168.10.0");
+        let ip = address();
+        if !ip.is_empty() && ip != "192.168.10.0" && answers(&ip) { Ok(ip) } else { Err(format!("{ip}\n{}", logs())) }
+    });
+    assert!(!answers("192.168.10.0"), "the address is the other host's\n{}", logs());
+    let told = [
+        "get",
+        "events",
+        "--field-selector",
+        "involvedObject.name=metallb1-cluster",
+        "-o",
+        "jsonpath={.items[*].message}",
+    ];
+    let events = api.kubectl(&told, None).unwrap();
+    assert!(events.contains("can not be kept") && events.contains(&foreign), "{events}");
+    let pool = ["get", "ipaddresspools", "-A", "-o", "jsonpath={.items[*].status.quarantined}"];
+    let listed = eventually("the pool shows what is out of circulation", PATIENCE, || {
+        let listed = api.kubectl(&pool, None)?;
+        if listed.contains("192.168.10.0") && listed.contains(&foreign) { Ok(listed) } else { Err(listed) }
+    });
+    println!("{foreign} took 192.168.10.0: the Service has {moved}\n{listed}");
 }

@@ -1,6 +1,7 @@
 //! Why an address is not given.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -73,6 +74,14 @@ pub enum AllocateError {
         ip: IpAddr,
         /// Who holds it.
         holder: ServiceKey,
+    },
+    /// A host outside of the cluster uses the address.
+    #[error("\"{ip}\" is in use by a host outside of the cluster, {mac}")]
+    Quarantined {
+        /// The address.
+        ip: IpAddr,
+        /// The host.
+        mac: Arc<str>,
     },
     /// Not one address, and not one of each family.
     #[error("{} can't be held together: one address, or one of each family", quoted(.0))]

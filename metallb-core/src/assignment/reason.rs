@@ -73,6 +73,12 @@ reasons! {
     PortInUse
     /// A Service of another load balancer class holds the address.
     HeldByOtherClass
+    /// A host outside of the cluster uses the address asked for.
+    Quarantined
+    /// The Service got other addresses because a host outside of the cluster uses one that it had.
+    MovedFromQuarantine
+    /// A host outside of the cluster uses an address of the Service, which keeps it: it asks for it, or there is no other.
+    KeptInQuarantine
     /// The pool asked for has nothing left.
     PoolExhausted
     /// No pool has what is needed.
@@ -111,6 +117,7 @@ impl Refusal {
                 AllocateError::InUse { .. } => AssignReason::AddressInUse,
                 AllocateError::PortInUse { .. } => AssignReason::PortInUse,
                 AllocateError::Blocked { .. } => AssignReason::HeldByOtherClass,
+                AllocateError::Quarantined { .. } => AssignReason::Quarantined,
                 AllocateError::PoolExhausted { .. } => AssignReason::PoolExhausted,
                 AllocateError::Exhausted { .. } => AssignReason::NoAvailableIps,
             },

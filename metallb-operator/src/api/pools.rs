@@ -72,6 +72,21 @@ pub struct IpAddressPoolStatus {
     /// IPv6 addresses left.
     #[serde(rename = "availableIPv6")]
     pub available_ipv6: i64,
+    /// Addresses that hosts outside of the cluster use: they are handed out to nobody for a while.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantined: Vec<QuarantinedAddress>,
+}
+
+/// An address that a host outside of the cluster uses.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QuarantinedAddress {
+    /// The address.
+    pub ip: String,
+    /// The hardware address of the host.
+    pub mac_address: String,
+    /// When it is handed out again unless the host is seen once more, as RFC 3339 writes it.
+    pub until: String,
 }
 
 fn enabled() -> bool {

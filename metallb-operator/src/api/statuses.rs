@@ -47,6 +47,19 @@ pub struct ServiceL2StatusStatus {
     /// Where it answers; absent means on all interfaces.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interfaces: Option<Vec<InterfaceInfo>>,
+    /// Addresses of the Service that hosts outside of the cluster were seen using, lately.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conflicts: Option<Vec<AddressConflict>>,
+}
+
+/// A host outside of the cluster uses an address.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AddressConflict {
+    /// The address.
+    pub ip: String,
+    /// The hardware address of the host.
+    pub mac_address: String,
 }
 
 /// An interface by name.

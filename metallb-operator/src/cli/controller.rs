@@ -20,6 +20,10 @@ pub struct ControllerArgs {
     /// Secret to make for the speakers' gossip, unless it exists; empty makes none
     #[arg(long, env = "METALLB_ML_SECRET_NAME", default_value = "", value_name = "NAME", hide_default_value = true)]
     pub(crate) ml_secret_name: String,
+    /// Take an address that a host outside of the cluster uses away from its Service, if there is another, and hand it out to nobody
+    /// for ten minutes after the host was last seen
+    #[arg(long)]
+    pub(crate) quarantine_conflicts: bool,
     /// Accepted for compatibility, without effect
     #[arg(long, env = "METALLB_DEPLOYMENT", hide = true)]
     deployment: Option<String>,

@@ -1,5 +1,9 @@
 //! One object as a fact that decisions need.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use metallb_core::config::legacy::LegacyConfig;
 use metallb_core::config::spec::{
     BfdProfileSpec, BgpAdvertisementSpec, CommunitySpec, L2AdvertisementSpec, PeerSpec, PoolSpec, Resources, SecretSpec,
@@ -15,7 +19,8 @@ use crate::world::World;
 /// What an object says, for those that say something to us.
 #[derive(Clone, Debug)]
 pub(super) enum Fact {
-    Pool(PoolSpec),
+    /// With what its status says that foreign hosts use, if it has a status.
+    Pool(PoolSpec, Option<BTreeMap<IpAddr, Arc<str>>>),
     L2Advertisement(L2AdvertisementSpec),
     BgpAdvertisement(BgpAdvertisementSpec),
     Peer(Box<PeerSpec>),
@@ -44,7 +49,10 @@ impl Fact {
     /// Everything that is wrong with its shape, in words.
     pub(super) fn read(id: &ObjectId, version: &str, value: Value) -> Result<Self, Vec<String>> {
         Ok(match (version, id.kind.as_str()) {
-            ("metallb.io/v1beta1", "IPAddressPool") => Self::Pool(translate::pool(&typed(value)?)),
+            ("metallb.io/v1beta1", "IPAddressPool") => {
+                let pool = typed(value)?;
+                Self::Pool(translate::pool(&pool), translate::quarantined(&pool))
+            }
             ("metallb.io/v1beta1", "L2Advertisement") => {
                 Self::L2Advertisement(translate::l2_advertisement(&typed(value)?))
             }
@@ -78,7 +86,7 @@ impl Fact {
     pub(super) const fn is_configuration(&self) -> bool {
         matches!(
             self,
-            Self::Pool(_)
+            Self::Pool(..)
                 | Self::L2Advertisement(_)
                 | Self::BgpAdvertisement(_)
                 | Self::Peer(_)
@@ -92,6 +100,9 @@ impl Fact {
     /// What becomes of an object when `newer` is applied over it: the API server keeps what the manifest does not mention.
     pub(super) fn replaced_by(&mut self, newer: Self) {
         let old = std::mem::replace(self, newer);
+        if let (Self::Pool(_, new @ None), Self::Pool(_, known)) = (&mut *self, &old) {
+            new.clone_from(known);
+        }
         let (Self::Service { service, has_status }, Self::Service { service: old, has_status: had }) = (self, old)
         else {
             return;
@@ -117,7 +128,10 @@ impl Fact {
     pub(super) fn add_to(&self, world: &mut World) {
         let (resources, cluster) = (&mut world.resources, &mut world.cluster);
         match self {
-            Self::Pool(pool) => resources.pools.push(pool.clone()),
+            Self::Pool(pool, quarantined) => {
+                resources.pools.push(pool.clone());
+                cluster.quarantined.extend(quarantined.iter().flatten().map(|(ip, mac)| (*ip, Arc::clone(mac))));
+            }
             Self::L2Advertisement(advertisement) => resources.l2_advertisements.push(advertisement.clone()),
             Self::BgpAdvertisement(advertisement) => resources.bgp_advertisements.push(advertisement.clone()),
             Self::Peer(peer) => resources.peers.push((**peer).clone()),

@@ -1,19 +1,25 @@
 //! `ServiceL2Status` and `ServiceBGPStatus`: what this node announces, as objects (contract control-plane §6).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event};
 use kube::{Client, Error, Resource as _, ResourceExt as _};
 use metallb_core::model::ServiceKey;
 use serde_json::json;
 use tokio::sync::Notify;
 
-use crate::announcer::Announced;
+use crate::announcer::{Announced, L2Announcement};
 use crate::api::{
-    InterfaceInfo, ServiceBgpStatus, ServiceBgpStatusSpec, ServiceBgpStatusStatus, ServiceL2Status,
+    AddressConflict, InterfaceInfo, ServiceBgpStatus, ServiceBgpStatusSpec, ServiceBgpStatusStatus, ServiceL2Status,
     ServiceL2StatusSpec, ServiceL2StatusStatus,
 };
 
@@ -26,27 +32,36 @@ pub(super) struct StatusWriter {
 /// changed.
 #[derive(Default)]
 struct Wishes {
-    inner: Mutex<(Announced, BTreeSet<ServiceKey>)>,
+    inner: Mutex<(Wanted, BTreeSet<ServiceKey>)>,
     news: Notify,
 }
 
+/// What the objects are to say.
+#[derive(Clone, Default)]
+struct Wanted {
+    announced: Announced,
+    /// Hosts outside of the cluster that use addresses.
+    conflicts: BTreeMap<IpAddr, String>,
+}
+
 impl Wishes {
-    fn with<T>(&self, act: impl FnOnce(&mut Announced, &mut BTreeSet<ServiceKey>) -> T) -> T {
+    fn with<T>(&self, act: impl FnOnce(&mut Wanted, &mut BTreeSet<ServiceKey>) -> T) -> T {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let (wanted, changed) = &mut *inner;
         act(wanted, changed)
     }
 
     /// What is wanted of the Services that changed since the last time; of all of them where they are many.
-    fn take(&self, everything: bool) -> (Announced, Option<BTreeSet<ServiceKey>>) {
+    fn take(&self, everything: bool) -> (Wanted, Option<BTreeSet<ServiceKey>>) {
         self.with(|wanted, changed| {
             let changed = std::mem::take(changed);
             if everything || changed.len() > FEW {
                 return (wanted.clone(), None);
             }
-            let l2 = changed.iter().filter_map(|key| Some((key.clone(), wanted.l2.get(key)?.clone()))).collect();
-            let bgp = changed.iter().filter_map(|key| Some((key.clone(), wanted.bgp.get(key)?.clone()))).collect();
-            (Announced { l2, bgp }, Some(changed))
+            let Announced { l2, bgp } = &wanted.announced;
+            let l2 = changed.iter().filter_map(|key| Some((key.clone(), l2.get(key)?.clone()))).collect();
+            let bgp = changed.iter().filter_map(|key| Some((key.clone(), bgp.get(key)?.clone()))).collect();
+            (Wanted { announced: Announced { l2, bgp }, conflicts: wanted.conflicts.clone() }, Some(changed))
         })
     }
 }
@@ -55,6 +70,8 @@ impl StatusWriter {
     pub(super) fn spawn(client: Client, namespace: String, node: String, pod: String) -> Self {
         let wishes = Arc::new(Wishes::default());
         let shared = Arc::clone(&wishes);
+        mend::<ServiceL2Status>(Api::namespaced(client.clone(), &namespace), &node, Arc::clone(&wishes));
+        mend::<ServiceBgpStatus>(Api::namespaced(client.clone(), &namespace), &node, Arc::clone(&wishes));
         tokio::spawn(async move {
             let mut writer = Writer {
                 l2: Api::namespaced(client.clone(), &namespace),
@@ -89,13 +106,48 @@ impl StatusWriter {
         }
         self.wishes.with(|wanted, news| {
             for key in changed {
-                follow(&mut wanted.l2, &announced.l2, key);
-                follow(&mut wanted.bgp, &announced.bgp, key);
+                follow(&mut wanted.announced.l2, &announced.l2, key);
+                follow(&mut wanted.announced.bgp, &announced.bgp, key);
                 news.insert(key.clone());
             }
         });
         self.wishes.news.notify_one();
     }
+
+    /// Tells which hosts outside of the cluster use addresses now; `is_news` says of the addresses of a Service whether that is.
+    pub(super) fn update_conflicts(&self, conflicts: BTreeMap<IpAddr, String>, is_news: impl Fn(&[IpAddr]) -> bool) {
+        self.wishes.with(|wanted, news| {
+            wanted.conflicts = conflicts;
+            let touched = wanted.announced.l2.iter().filter(|(_, announcement)| is_news(&announcement.ips));
+            news.extend(touched.map(|(key, _)| key.clone()));
+        });
+        self.wishes.news.notify_one();
+    }
+}
+
+/// Has Services looked at again whose objects of this node somebody changed or deleted. Our own writes are among them; the look that
+/// follows finds nothing to do.
+fn mend<K>(api: Api<PartialObjectMeta<K>>, node: &str, wishes: Arc<Wishes>)
+where
+    K: kube::Resource<DynamicType = ()> + Clone + Debug + Send + 'static,
+{
+    let mine = watcher::Config::default().labels(&format!("{NODE_LABEL}={node}"));
+    tokio::spawn(async move {
+        let mut events = watcher::watcher(api, mine).default_backoff().boxed();
+        while let Some(event) = events.next().await {
+            match event {
+                // An object of no Service is removed when everything is looked at.
+                Ok(Event::Apply(object) | Event::Delete(object)) => {
+                    if let Some(key) = key_of(object.labels()) {
+                        wishes.with(|_, news| news.insert(key));
+                        wishes.news.notify_one();
+                    }
+                }
+                Ok(Event::Init | Event::InitApply(_) | Event::InitDone) => {}
+                Err(error) => tracing::debug!(%error, "watch of statuses interrupted, retrying"),
+            }
+        }
+    });
 }
 
 fn follow<V: Clone>(copy: &mut BTreeMap<ServiceKey, V>, original: &BTreeMap<ServiceKey, V>, key: &ServiceKey) {
@@ -121,14 +173,15 @@ struct Author {
 
 impl Writer {
     /// Brings the objects of these Services in step, or of all of them.
-    async fn converge(&mut self, wanted: &Announced, only: Option<&BTreeSet<ServiceKey>>) -> Result<(), Error> {
+    async fn converge(&mut self, wanted: &Wanted, only: Option<&BTreeSet<ServiceKey>>) -> Result<(), Error> {
+        let Wanted { announced: wanted, conflicts } = wanted;
         if self.author.owner.is_none() && !self.pod.is_empty() {
             let pod = self.pods.get(&self.pod).await?;
             self.author.owner = pod.owner_ref(&());
         }
         let Some(only) = only else {
             let mine = ListParams::default().labels(&format!("{NODE_LABEL}={}", self.author.node));
-            self.converge_l2(wanted, &mine).await?;
+            self.converge_l2(wanted, conflicts, &mine).await?;
             return self.converge_bgp(wanted, &mine).await;
         };
         for key in only {
@@ -139,13 +192,18 @@ impl Writer {
             let l2 = wanted.l2.get_key_value(key).map(|(key, value)| (key.clone(), value.clone()));
             let bgp = wanted.bgp.get_key_value(key).map(|(key, value)| (key.clone(), value.clone()));
             let wanted = Announced { l2: l2.into_iter().collect(), bgp: bgp.into_iter().collect() };
-            self.converge_l2(&wanted, &of_service).await?;
+            self.converge_l2(&wanted, conflicts, &of_service).await?;
             self.converge_bgp(&wanted, &of_service).await?;
         }
         Ok(())
     }
 
-    async fn converge_l2(&self, wanted: &Announced, mine: &ListParams) -> Result<(), Error> {
+    async fn converge_l2(
+        &self,
+        wanted: &Announced,
+        conflicts: &BTreeMap<IpAddr, String>,
+        mine: &ListParams,
+    ) -> Result<(), Error> {
         let mut missing = wanted.l2.clone();
         for object in self.l2.list(mine).await? {
             let announcement = key_of(object.labels()).and_then(|key| missing.remove(&key).map(|found| (key, found)));
@@ -153,9 +211,9 @@ impl Writer {
                 self.l2.delete(&object.name_any(), &DeleteParams::default()).await.map(|_| ()).or_else(gone)?;
                 continue;
             };
-            let status = self.author.l2_status(&key, &announcement.interfaces);
+            let status = self.author.l2_status(&key, &announcement, conflicts);
             if object.status.as_ref() != Some(&status) {
-                let patch = Patch::Merge(json!({ "status": status }));
+                let patch = Patch::Merge(json!({ "status": whole(&status) }));
                 self.l2.patch_status(&object.name_any(), &PatchParams::default(), &patch).await?;
             }
         }
@@ -171,7 +229,7 @@ impl Writer {
             let mut object = ServiceL2Status::new("", ServiceL2StatusSpec {});
             object.metadata = self.author.metadata("l2-", &key);
             let created = self.l2.create(&PostParams::default(), &object).await?;
-            let patch = Patch::Merge(json!({ "status": self.author.l2_status(&key, &announcement.interfaces) }));
+            let patch = Patch::Merge(json!({ "status": self.author.l2_status(&key, &announcement, conflicts) }));
             self.l2.patch_status(&created.name_any(), &PatchParams::default(), &patch).await?;
         }
         Ok(())
@@ -218,13 +276,23 @@ impl Author {
         }
     }
 
-    fn l2_status(&self, key: &ServiceKey, interfaces: &[String]) -> ServiceL2StatusStatus {
-        let interfaces: Vec<_> = interfaces.iter().map(|name| InterfaceInfo { name: Some(name.clone()) }).collect();
+    fn l2_status(
+        &self,
+        key: &ServiceKey,
+        announcement: &L2Announcement,
+        conflicts: &BTreeMap<IpAddr, String>,
+    ) -> ServiceL2StatusStatus {
+        let conflict =
+            |ip: &IpAddr| Some(AddressConflict { ip: ip.to_string(), mac_address: conflicts.get(ip)?.clone() });
+        let conflicts: Vec<AddressConflict> = announcement.ips.iter().filter_map(conflict).collect();
+        let interfaces: Vec<_> =
+            announcement.interfaces.iter().map(|name| InterfaceInfo { name: Some(name.clone()) }).collect();
         ServiceL2StatusStatus {
             node: Some(self.node.clone()),
             service_name: Some(key.name.to_string()),
             service_namespace: Some(key.namespace.to_string()),
             interfaces: (!interfaces.is_empty()).then_some(interfaces),
+            conflicts: (!conflicts.is_empty()).then_some(conflicts),
         }
     }
 
@@ -236,6 +304,17 @@ impl Author {
             peers: Some(peers),
         }
     }
+}
+
+/// With a null for what is not said any more: a merge leaves alone what it does not name.
+fn whole(status: &ServiceL2StatusStatus) -> serde_json::Value {
+    let mut value = json!(status);
+    for field in ["interfaces", "conflicts"] {
+        if value.get(field).is_none() {
+            value[field] = serde_json::Value::Null;
+        }
+    }
+    value
 }
 
 /// Deleting what is gone already is fine.
@@ -255,7 +334,7 @@ const SERVICE_LABEL: &str = "metallb.io/service-name";
 const NAMESPACE_LABEL: &str = "metallb.io/service-namespace";
 /// So many Services are looked at one by one; more of them by one look at all.
 const FEW: usize = 16;
-/// How often everything is looked at: objects that somebody changed or removed are mended.
+/// How often everything is looked at, in case something was missed.
 const RESYNC: std::time::Duration = std::time::Duration::from_secs(60);
 const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -290,11 +369,23 @@ mod tests {
     }
 
     #[test]
-    fn l2_status_names_interfaces_only_where_the_advertisement_does() {
+    fn l2_status_names_interfaces_where_the_advertisement_does_and_the_conflicts_of_its_addresses() {
         let key = ServiceKey::new("shop", "web");
-        let all = serde_json::to_value(author().l2_status(&key, &[])).unwrap();
-        assert_eq!(all, json!({ "node": "node-1", "serviceName": "web", "serviceNamespace": "shop" }));
-        let some = serde_json::to_value(author().l2_status(&key, &["eth0".to_owned(), "eth1".to_owned()])).unwrap();
+        let status = |interfaces: &[&str], conflicts: &[(&str, &str)]| {
+            let announcement = L2Announcement {
+                ips: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+                interfaces: interfaces.iter().map(ToString::to_string).collect(),
+                failed: false,
+            };
+            let conflicts = conflicts.iter().map(|(ip, mac)| (ip.parse().unwrap(), (*mac).to_owned())).collect();
+            author().l2_status(&key, &announcement, &conflicts)
+        };
+        let all = status(&[], &[("192.0.2.9", "02:00:00:00:00:09")]);
+        let bare = json!({ "node": "node-1", "serviceName": "web", "serviceNamespace": "shop" });
+        assert_eq!(serde_json::to_value(&all).unwrap(), bare, "others' conflicts are not its");
+        assert_eq!((&whole(&all)["interfaces"], &whole(&all)["conflicts"]), (&json!(null), &json!(null)));
+        let some = whole(&status(&["eth0", "eth1"], &[("2001:db8::1", "02:00:00:00:00:09")]));
         assert_eq!(some["interfaces"], json!([{ "name": "eth0" }, { "name": "eth1" }]));
+        assert_eq!(some["conflicts"], json!([{ "ip": "2001:db8::1", "macAddress": "02:00:00:00:00:09" }]));
     }
 }
