@@ -422,6 +422,11 @@ impl Peer {
             self.events.push_back(Event::Dropped { role: session.role(), reason });
             return;
         }
+        // RFC 4271 §8.2.2. A router that pauses closes what is opened to it; one that did so to ours must find us when it tries itself.
+        let refused = session.state() == State::OpenSent && matches!(reason, DownReason::ConnectionLost(_));
+        if refused && self.shared.config.mode == Mode::Both && !self.stopped {
+            self.attempt = Attempt::Waiting;
+        }
         self.note_down(session.state(), reason);
         if !self.stopped && !others {
             let pause = self.pause(now);

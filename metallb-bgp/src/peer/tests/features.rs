@@ -224,6 +224,24 @@ fn established_session_that_breaks_is_down_though_its_successor_is_on_the_way() 
 }
 
 #[test]
+fn peer_that_is_refused_by_one_that_pauses_lets_that_one_in_meanwhile() {
+    let now = Instant::now();
+    let mut peer = Peer::new(both_ways(config()), 1, now);
+    peer.handle_connected(now, id(11), next_hops());
+    assert_eq!(peer.state(), State::OpenSent);
+    // Else two that pause in turn would refuse each other for ever.
+    peer.handle_failed(now, Slot::One, "closed by the peer");
+    assert!(peer.poll_timeout().is_some_and(|at| at > now), "it pauses itself");
+    let slot = peer.handle_accepted(now, id(11), next_hops()).expect("a place");
+    peer.handle_bytes(now, slot, &helper_open());
+    peer.handle_bytes(now, slot, &keepalive_bytes());
+    assert_eq!(peer.state(), State::Established);
+    // One that was up, or that was told what is wrong, is not let in before the pause is over.
+    peer.handle_failed(now, slot, "reset");
+    assert_eq!((peer.state(), peer.handle_accepted(now, id(11), next_hops())), (State::Idle, None));
+}
+
+#[test]
 fn speaker_that_only_connects_has_no_place_for_a_connection_of_the_peer() {
     let now = Instant::now();
     let mut peer = Peer::new(config(), 1, now);

@@ -90,6 +90,7 @@ fn in_state(state: State, delaying: bool, now: Instant) -> Peer {
     match (state, delaying) {
         (State::Idle, _) => {
             session.handle_connected(now, id(11), next_hops());
+            session.handle_bytes(now, Slot::One, &peer_open(PEER, 90));
             session.handle_failed(now, Slot::One, "reset");
         }
         (State::Connect, false) => {}
