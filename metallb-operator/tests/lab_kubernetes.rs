@@ -529,4 +529,38 @@ fn lab_kubernetes_service_leaves_the_address_that_a_foreign_host_uses() {
         if listed.contains("192.168.10.0") && listed.contains(&foreign) { Ok(listed) } else { Err(listed) }
     });
     println!("{foreign} took 192.168.10.0: the Service has {moved}\n{listed}");
+
+    // Whatever others do to the status objects is mended.
+    let name = "jsonpath={.items[*].metadata.name}";
+    let names = || api.kubectl(&["get", "servicel2statuses", "-n", "metallb-system", "-o", name], None);
+    let first = eventually("there is a status", PATIENCE, || {
+        names().and_then(|name| if name.is_empty() { Err(logs()) } else { Ok(name) })
+    });
+    let lie = "{\"status\":{\"interfaces\":[{\"name\":\"made-up\"}]}}";
+    let patch = [
+        "patch",
+        "servicel2statuses",
+        &first,
+        "-n",
+        "metallb-system",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        lie,
+    ];
+    api.kubectl(&patch, None).unwrap();
+    // Sooner than everything is looked at for other reasons.
+    let soon = Duration::from_secs(30);
+    eventually("a changed status is mended", soon, || {
+        let status = api.kubectl(
+            &["get", "servicel2statuses", "-n", "metallb-system", "-o", "jsonpath={.items[*].status}"],
+            None,
+        )?;
+        if !status.is_empty() && !status.contains("made-up") { Ok(()) } else { Err(status) }
+    });
+    api.kubectl(&["delete", "servicel2statuses", "--all", "-n", "metallb-system"], None).unwrap();
+    eventually("a deleted status is written again", soon, || {
+        let second = names()?;
+        if !second.is_empty() && second != first { Ok(()) } else { Err(second) }
+    });
 }
