@@ -18,35 +18,40 @@ mod segment;
 
 use netns::{missing_part, skip};
 use nix::sys::signal::Signal;
-use segment::{Prober, Segment, VIPS};
+use segment::{Prober, Seen, Segment, VIPS, monotonic};
 
 /// Runs `fail` on the owner, measures, and has `mend` bring it back.
 fn case(name: &str, segment: &mut Segment, fail: impl Fn(&mut Segment, usize), mend: impl Fn(&mut Segment, usize)) {
     let probers = VIPS.map(|vip| Prober::start(&segment.client, vip));
+    let observers = VIPS.map(|vip| segment.observe(vip));
     for trial in 0..setting("METALLB_FAILOVER_TRIALS", 1) {
         let owner = segment.settle();
         // Not always at the same moment of the speakers' rounds.
         std::thread::sleep(Duration::from_millis(u64::try_from(trial * 37 % 100).unwrap()));
         probers.iter().for_each(Prober::begin);
-        let since = Instant::now();
+        let (since, asked) = (Instant::now(), monotonic());
         fail(segment, owner);
         std::thread::sleep(Duration::from_millis(1500));
         probers.iter().for_each(Prober::flowing);
         let failed = probers.each_ref().map(|prober| prober.seen(since));
+        let failed_owners = observers.each_ref().map(|observer| observer.two_owners(asked));
         let heir = segment.settle();
         probers.iter().for_each(Prober::begin);
-        let since = Instant::now();
+        let (since, asked) = (Instant::now(), monotonic());
         mend(segment, owner);
         std::thread::sleep(Duration::from_millis(1000));
         let back = segment.settle();
         probers.iter().for_each(Prober::flowing);
         let mended = probers.each_ref().map(|prober| prober.seen(since));
+        let mended_owners = observers.each_ref().map(|observer| observer.two_owners(asked));
         assert_eq!(back, owner, "the owner gets back what is its\n{}", segment.logs());
         let mut line = format!("{name} trial {trial}: owner {owner}, heir {heir};");
-        for (what, seen) in [("fail", failed), ("back", mended)] {
-            for (family, seen) in ["IPv4", "IPv6"].into_iter().zip(seen) {
-                let _ = write!(line, " {what} {family} gap {} ms lost {};", seen.gap.as_millis(), seen.lost);
-                report(name, what, family, seen.gap, seen.lost);
+        for (what, seen, owners) in [("fail", failed, failed_owners), ("back", mended, mended_owners)] {
+            for ((family, seen), two) in ["IPv4", "IPv6"].into_iter().zip(seen).zip(owners) {
+                let Seen { gap, lost, pause } = seen;
+                let (gap, two, pause) = (gap.as_millis(), two.as_millis(), pause.as_millis());
+                let _ = write!(line, " {what} {family} gap {gap} ms (client {pause}) lost {lost} two owners {two} ms;");
+                report(name, what, family, &seen, two);
             }
         }
         println!("{line}");
@@ -57,14 +62,16 @@ fn setting(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-fn report(case: &str, what: &str, family: &str, gap: Duration, lost: usize) {
+fn report(case: &str, what: &str, family: &str, seen: &Seen, two_owners: u128) {
     let Ok(path) = std::env::var("METALLB_FAILOVER_REPORT") else { return };
     let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
-    writeln!(file, "{case}\t{what}\t{family}\t{}\t{lost}", gap.as_micros()).unwrap();
+    let Seen { gap, lost, pause } = seen;
+    let (gap, pause) = (gap.as_micros(), pause.as_micros());
+    writeln!(file, "{case}\t{what}\t{family}\t{gap}\t{lost}\t{pause}\t{two_owners}").unwrap();
 }
 
 fn segment(test: &str) -> Option<Segment> {
-    if let Some(part) = missing_part(&["nft", "arping"]) {
+    if let Some(part) = missing_part(&["nft", "arping", "python3"]) {
         skip(test, &part);
         return None;
     }

@@ -297,7 +297,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 const DOUBT: Duration = Duration::from_millis(100);
 
 /// How often those that are gone are pinged, to see them return.
-const GONE_PING: Duration = Duration::from_millis(250);
+const GONE_PING: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {

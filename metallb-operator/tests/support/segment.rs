@@ -15,6 +15,9 @@ use super::netns::{Lab, Namespace, Process, eventually};
 pub(crate) const VIPS: [&str; 2] = ["192.168.10.100", "fc00:f853:ccd:e799::100"];
 
 const PORT: u16 = 9000;
+
+/// The number of the host that asks who has an address.
+const OBSERVER: usize = 50;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const CONFIG: &str = "
@@ -58,6 +61,8 @@ pub(crate) struct Segment {
     _lab: Lab,
     pub(crate) switch: Namespace,
     pub(crate) client: Namespace,
+    /// A host of its own, so that what it asks teaches the client nothing.
+    observer: Namespace,
     pub(crate) nodes: Vec<Node>,
 }
 
@@ -72,6 +77,7 @@ impl Worker {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let run = move || {
+            hurry();
             while !stopped.load(Ordering::Relaxed) {
                 step();
             }
@@ -152,6 +158,7 @@ impl Segment {
             namespace
         };
         let client = host("client", 0);
+        let observer = host("observer", OBSERVER);
         let nodes = (1..=size).map(|number| {
             let name = format!("node-{number}");
             let namespace = host(&name, number);
@@ -175,7 +182,7 @@ impl Segment {
             Node { name, number, namespace, process: None, _echo: echo }
         });
         let nodes = nodes.collect();
-        let mut segment = Self { directory, _lab: lab, switch, client, nodes };
+        let mut segment = Self { directory, _lab: lab, switch, client, observer, nodes };
         for index in 0..size {
             segment.write_node(index, "");
         }
@@ -242,6 +249,17 @@ impl Segment {
             .collect()
     }
 
+    /// Has somebody ask all the time who has an address.
+    pub(crate) fn observe(&self, vip: &str) -> Observer {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/owners.py");
+        let own = match vip.contains(':') {
+            true => format!("fc00:f853:ccd:e799::{:x}", 0x200 + OBSERVER),
+            false => format!("192.168.10.{}", 200 + OBSERVER),
+        };
+        let log = self.directory.path().join(format!("owners-{}.log", vip.replace(':', "_")));
+        Observer { process: self.observer.spawn(&log, "python3", &[script, "eth0", vip, &own]) }
+    }
+
     /// Waits until each address has exactly one owner, the same for both, and the client reaches it.
     pub(crate) fn settle(&self) -> usize {
         eventually("one node answers for each address", PATIENCE, || {
@@ -267,6 +285,39 @@ impl Segment {
     }
 }
 
+/// Asks who has an address.
+pub(crate) struct Observer {
+    process: Process,
+}
+
+impl Observer {
+    /// For how long since then more than one host answered.
+    pub(crate) fn two_owners(&self, since: Duration) -> Duration {
+        let text = self.process.output();
+        let parse = |line: &str| {
+            let mut words = line.split(' ');
+            let at = Duration::from_nanos(words.next()?.parse().ok()?);
+            Some((at, words.count()))
+        };
+        let told: Vec<(Duration, usize)> = text.lines().filter_map(parse).collect();
+        assert!(!told.is_empty(), "nobody was asked: {text}");
+        let periods = told.windows(2).filter(|pair| pair[0].0 >= since && pair[0].1 > 1);
+        periods.map(|pair| pair[1].0 - pair[0].0).sum()
+    }
+}
+
+/// The clock that the observers use.
+pub(crate) fn monotonic() -> Duration {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap().into()
+}
+
+/// Who measures a network must not wait for a busy machine.
+fn hurry() {
+    let thread = nix::unistd::gettid().to_string();
+    // Without the right to do so the client is late at times, and says so.
+    let _ = std::process::Command::new("chrt").args(["-f", "-p", "20", &thread]).output();
+}
+
 /// A client that asks an address every five milliseconds.
 pub(crate) struct Prober {
     asked: Arc<Mutex<Vec<(Instant, bool)>>>,
@@ -280,6 +331,8 @@ pub(crate) struct Seen {
     pub(crate) lost: usize,
     /// The longest time from one answered request to the next one.
     pub(crate) gap: Duration,
+    /// The longest time from one request to the next one: how late the client itself was.
+    pub(crate) pause: Duration,
 }
 
 impl Prober {
@@ -342,6 +395,7 @@ impl Prober {
         let lost = window.iter().filter(|(_, answered)| !answered).count();
         let answered: Vec<Instant> = window.iter().filter(|(_, answered)| *answered).map(|(at, _)| *at).collect();
         let gap = answered.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default();
-        Seen { lost, gap }
+        let pause = window.windows(2).map(|pair| pair[1].0 - pair[0].0).max().unwrap_or_default();
+        Seen { lost, gap, pause }
     }
 }
