@@ -45,7 +45,8 @@ fn sim_one_owner_per_part_of_the_segment_whatever_fails() {
     let mut failed = failed.into_inner().unwrap();
     failed.sort();
     if let Some((seed, violations)) = failed.first() {
-        println!("{} of {seeds} seeds failed; replay the first one with", failed.len());
+        let which: Vec<u64> = failed.iter().map(|(seed, _)| *seed).collect();
+        println!("{} of {seeds} seeds failed, {which:?}; replay the first one with", failed.len());
         println!(
             "METALLB_SIM_SEED={seed} cargo test --profile lab -p metallb-operator --test sim_failover -- --nocapture sim_one"
         );

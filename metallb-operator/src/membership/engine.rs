@@ -237,6 +237,9 @@ impl Engine {
         self.standing = standing;
         self.stale = true;
         self.tell_standing(now);
+        if standing == Standing::Leaving {
+            self.tell_missed(now);
+        }
         self.settle(now);
     }
 

@@ -58,7 +58,7 @@ pub enum Message {
     Standing,
     /// "I answer with these."
     Hardware(Vec<Hardware>),
-    /// "I watch this node for all of us. It is gone, says another one, too."
+    /// "I watch this node for all of us. It is gone, says another one, too." To the node itself: "I held you for gone, and leave."
     Missing {
         /// Which.
         #[serde(deserialize_with = "name")]

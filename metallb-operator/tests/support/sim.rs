@@ -28,6 +28,8 @@ pub(crate) struct Host {
     pub(crate) speaker: Option<Speaker>,
     /// Stopped by a signal: it hears later what comes now.
     pub(crate) stopped: bool,
+    /// When it was continued last.
+    woke: Option<u64>,
     backlog: VecDeque<(SocketAddr, Vec<u8>)>,
     pub(crate) link: bool,
     /// Which part of a partition it is in.
@@ -78,7 +80,7 @@ pub(crate) struct Weather {
     pub(crate) api_away: bool,
 }
 
-/// What is expected of neighbours that were cut off when an address moved, which nobody can know.
+/// What is expected of neighbours that were cut off when an address moved, or misled by who woke up and died, which nobody can know.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Away {
     /// They may believe the past until the late announcement.
@@ -98,7 +100,7 @@ pub(crate) struct World {
     pub(crate) weather: Weather,
     /// A neighbour on each side, and what it believes.
     pub(crate) caches: [BTreeMap<IpAddr, MacAddr>; 2],
-    /// Of which addresses each one missed an announcement while it was cut off.
+    /// Of which addresses each one missed an announcement while it was cut off, or was misled by who woke up.
     missed: [BTreeSet<IpAddr>; 2],
     pub(crate) violations: Vec<String>,
     waiting_labels: Vec<(usize, usize)>,
@@ -136,6 +138,7 @@ impl World {
             hosts.push(Host {
                 speaker: None,
                 stopped: false,
+                woke: None,
                 backlog: VecDeque::new(),
                 link: true,
                 side: 0,
@@ -239,6 +242,7 @@ impl World {
 
     pub(crate) fn resume(&mut self, index: usize) {
         self.hosts[index].stopped = false;
+        self.hosts[index].woke = Some(self.now);
         let backlog = std::mem::take(&mut self.hosts[index].backlog);
         let now = self.clock(index);
         if let Some(speaker) = &mut self.hosts[index].speaker {
@@ -568,6 +572,11 @@ impl World {
             {
                 self.caches[side].insert(ip, at);
                 self.missed[side].remove(&ip);
+                // Who wakes up may speak before it hears, and die unheard.
+                let woke = self.hosts.get(from).and_then(|host| host.woke);
+                if woke.is_some_and(|at| self.now < at + 100 * MS) {
+                    self.missed[side].insert(ip);
+                }
             }
         }
         for to in 0..self.hosts.len() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use metallb_core::model::NodeName;
 
-use super::{Engine, MEMBER_SILENCE};
+use super::{Engine, Event, MEMBER_SILENCE};
 use crate::membership::identity::Identity;
 use crate::membership::message::Message;
 
@@ -51,8 +51,22 @@ impl Engine {
         }
     }
 
+    /// Tells those that we held for gone, now that we leave: what we stood in for may have been theirs all the time.
+    pub(super) fn tell_missed(&mut self, now: Instant) {
+        let members = self.foca.iter_members().map(foca::Member::id).filter(|member| self.watch.is_gone(member.node()));
+        let gone: Vec<Identity> = members.cloned().collect();
+        for member in gone {
+            self.send_to(now, member.address, Message::Missing { about: member.node().clone(), silent: 0 });
+        }
+    }
+
     /// Another member, which watched it, says that a node is gone.
     pub(super) fn hear_missing(&mut self, now: Instant, from: &NodeName, about: &NodeName, silent: u32) {
+        if about == self.config.me.node() {
+            // It may have stood in for us.
+            self.events.push_back(Event::Lost(from.clone()));
+            return;
+        }
         if !self.interests.contains(about) {
             return;
         }
