@@ -50,8 +50,8 @@ impl fmt::Display for Rank {
 /// The text of an address that is hashed: dotted quad (also for IPv4-mapped addresses) or RFC 5952.
 #[derive(Clone, Debug)]
 pub struct IpText {
-    /// The text, the end mark 0x80, and zeros.
-    padded: [u8; IP_TEXT_MAX + 1],
+    /// A lane of zeros, the text, the end mark 0x80, and zeros.
+    padded: [u8; LANE + IP_TEXT_MAX + 1],
     len: u8,
 }
 
@@ -59,13 +59,24 @@ impl IpText {
     /// The canonical text of an address.
     #[must_use]
     pub fn new(ip: IpAddr) -> Self {
-        let mut padded = [0; IP_TEXT_MAX + 1];
-        let mut rest = &mut padded[..IP_TEXT_MAX];
+        let mut padded = [0; LANE + IP_TEXT_MAX + 1];
+        let mut rest = &mut padded[LANE..LANE + IP_TEXT_MAX];
         // Can't fail: no address is longer than eight groups of four digits and seven colons.
         let _ = write!(rest, "{}", canonical(ip));
         let len = IP_TEXT_MAX - rest.len();
-        padded[len] = END_MARK;
+        padded[LANE + len] = END_MARK;
         Self { padded, len: len as u8 }
+    }
+
+    /// The text and the end mark.
+    fn marked(&self) -> &[u8] {
+        &self.padded[LANE..=LANE + usize::from(self.len)]
+    }
+
+    /// A text of less than a lane, `shift` bytes further on in two lanes.
+    fn shifted(&self, shift: usize) -> [&[u8]; 2] {
+        let (low, high) = (LANE - shift, 2 * LANE - shift);
+        [&self.padded[low..low + LANE], &self.padded[high..high + LANE]]
     }
 }
 
@@ -101,25 +112,36 @@ impl NodeBlock {
     #[inline]
     pub fn rank(&self, ip: &IpText) -> Rank {
         let (start, ip_len) = (usize::from(self.tail_len), usize::from(ip.len));
-        let bits = self.name_bits + ip_len as u64 * 8;
         let mut state = self.state;
-        if start <= SHORT_TAIL && ip_len < SHORT_IP {
-            // The common case, with copies of a fixed size: an IPv4 address behind a name of up to 39 characters.
+        if start <= SHORT_TAIL && ip_len < LANE && self.name_bits == start as u64 * 8 {
+            // The common case, an IPv4 address behind a name of up to 39 characters, in whole lanes: what is stored in other pieces
+            // than it is loaded in makes the processor wait for a third of the time of the compression.
             let mut block = self.tail;
-            block[start..start + SHORT_IP].copy_from_slice(&ip.padded[..SHORT_IP]);
-            block[LENGTH_AT..].copy_from_slice(&bits.to_be_bytes());
+            let (lanes, _) = block.as_chunks_mut::<LANE>();
+            let [low, high] = ip.shifted(start % LANE);
+            merge(&mut lanes[start / LANE], low);
+            merge(&mut lanes[start / LANE + 1], high);
+            merge(&mut lanes[LENGTH_AT / LANE], &LENGTHS[start + ip_len]);
             compress256(&mut state, &[block]);
             return Rank(state);
         }
+        let bits = self.name_bits + ip_len as u64 * 8;
         let mut blocks = [[0; BLOCK]; 2];
         let flat = blocks.as_flattened_mut();
         flat[..start].copy_from_slice(&self.tail[..start]);
-        flat[start..=start + ip_len].copy_from_slice(&ip.padded[..=ip_len]);
+        flat[start..=start + ip_len].copy_from_slice(ip.marked());
         let used = if start + ip_len < LENGTH_AT { 1 } else { 2 };
         let end = used * BLOCK;
         flat[end - LENGTH_BYTES..end].copy_from_slice(&bits.to_be_bytes());
         compress256(&mut state, &blocks[..used]);
         Rank(state)
+    }
+}
+
+/// Puts a lane over one that has zeros where the other has not.
+fn merge(lane: &mut [u8; LANE], other: &[u8]) {
+    for (byte, other) in lane.iter_mut().zip(other) {
+        *byte |= other;
     }
 }
 
@@ -133,10 +155,22 @@ const LENGTH_AT: usize = BLOCK - LENGTH_BYTES;
 const END_MARK: u8 = 0x80;
 /// Eight groups of four digits and seven colons.
 const IP_TEXT_MAX: usize = 39;
-/// An IPv4 text of at most 15 characters, and the end mark.
-const SHORT_IP: usize = 16;
+/// What the processor loads at once; also an IPv4 text of at most 15 characters, and the end mark.
+const LANE: usize = 16;
 /// How long `name#` may be so that a short address still fits in the same block.
-const SHORT_TAIL: usize = LENGTH_AT - SHORT_IP;
+const SHORT_TAIL: usize = LENGTH_AT - LANE;
+/// The last lane of a block whose message has as many bytes as the index says.
+static LENGTHS: [[u8; LANE]; LENGTH_AT] = {
+    let mut lanes = [[0; LANE]; LENGTH_AT];
+    let mut bytes = 0;
+    while bytes < LENGTH_AT {
+        let bits = (bytes * 8) as u16;
+        lanes[bytes][LANE - 2] = (bits >> 8) as u8;
+        lanes[bytes][LANE - 1] = bits as u8;
+        bytes += 1;
+    }
+    lanes
+};
 /// FIPS 180-4 §5.3.3.
 const INITIAL: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
