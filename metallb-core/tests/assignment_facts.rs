@@ -7,9 +7,13 @@ mod pools;
 #[path = "support/scene.rs"]
 mod scene;
 
+use std::net::IpAddr;
+
 use metallb_core::assignment::{AssignReason, Assigner, AssignmentState, Outcome};
 use metallb_core::config::spec::PoolSpec;
-use metallb_core::model::{Ingress, IpFamily, Protocol, Service, ServiceKey, ServicePort, ServiceType, Timestamp};
+use metallb_core::model::{
+    ALLOCATED_FROM, Ingress, IpFamily, Protocol, Service, ServiceKey, ServicePort, ServiceType, Timestamp,
+};
 use pools::{avoiding, config, ips, manual, pinned, pool, service};
 use scene::{Scene, annotated, holding, with_policy};
 
@@ -362,6 +366,30 @@ fn the_primary_family_decides_between_pools_of_one_family() {
     let families = vec![IpFamily::V6, IpFamily::V4];
     scene.put(Service { ip_families: families, ..with_policy(service("s", DUAL), Prefer) });
     assert_eq!(scene.status("s"), ["1000::"]);
+}
+
+#[test]
+fn a_service_that_is_read_before_its_own_write_keeps_what_it_was_given() {
+    let mut assigner = Assigner::new(None);
+    assigner.set_config(&config(&single()));
+    let (first, second) = (service("first", V4), service("second", V4));
+    assigner.converge(&first);
+    let given = assigner.converge(&second).ips;
+    assigner.forget(&first.key);
+    let again = assigner.converge(&second);
+    assert_eq!(again.ips, given, "a lower address is free now, but the write is on its way");
+    assert_eq!(again.write.unwrap().ips, given);
+}
+
+#[test]
+fn a_hostname_beside_the_address_is_written_over() {
+    let mut assigner = Assigner::new(None);
+    assigner.set_config(&config(&single()));
+    let mut service = holding(service("s", V4), &["1.2.3.0"]);
+    service.annotations.insert(ALLOCATED_FROM.to_owned(), "pool1".to_owned());
+    assert_eq!(assigner.converge(&service).write, None);
+    service.ingress[0].hostname = Some("somebody.else.example".to_owned());
+    assert_eq!(assigner.converge(&service).write.unwrap().ips, ["1.2.3.0".parse::<IpAddr>().unwrap()]);
 }
 
 /// Pools p1 to p4 of the contract.

@@ -454,6 +454,24 @@ fn preferences_of_facts_108_and_speaker_50_to_54_add_up_per_node() {
 }
 
 #[test]
+fn pool_of_several_addresses_contains_them_all() {
+    let config = parse(&[pool("a", &["10.0.0.0/31", "fd00::/127"]), pool("b", &["10.0.0.2/31"])]).config;
+    let rows: [(&[&str], Option<&str>); 7] = [
+        (&["10.0.0.1"], Some("a")),
+        (&["10.0.0.2"], Some("b")),
+        (&["10.0.0.4"], None),
+        (&["10.0.0.0", "fd00::1"], Some("a")),
+        (&["10.0.0.2", "fd00::1"], None),
+        (&["10.0.0.0", "fd00::2"], None),
+        (&[], None),
+    ];
+    for (ips, expected) in rows {
+        let parsed: Vec<_> = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+        assert_eq!(config.pool_of(&parsed).map(|pool| pool.name.as_str()), expected, "{ips:?}");
+    }
+}
+
+#[test]
 fn allocation_of_facts_82_and_84_tells_nobody_from_everybody() {
     let allocation = |spec: Value| {
         let objects = [pool_with(json!({"serviceAllocation": spec})), namespace("team-a", "team", "a")];
