@@ -8,9 +8,10 @@
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, criterion_group};
 use metallb_benches::cpu_time::{self, CpuTime};
 use metallb_benches::election::sorted;
+use metallb_benches::report::{self, Row};
 use metallb_core::election::{Electorate, Standings};
 use metallb_core::model::NodeName;
 
@@ -26,25 +27,25 @@ fn election(criterion: &mut Criterion<CpuTime>) {
 
     let mut group = criterion.benchmark_group("election");
     group.sample_size(10);
-    group.bench_function("naive: 10 of 10,000 addresses", |bencher| {
+    group.bench_function(NAIVE, |bencher| {
         bencher.iter(|| ips[..10].iter().filter(|&&ip| sorted(&names, ip)[0] == me.as_str()).count());
     });
-    group.bench_function("ours: which of 10,000 addresses are mine", |bencher| {
+    group.bench_function(MINE, |bencher| {
         bencher.iter(|| electorate.owned_by(black_box(me), ips.iter().copied()).count());
     });
-    group.bench_function("ours: owner of each of 10,000 addresses", |bencher| {
+    group.bench_function(OWNERS, |bencher| {
         bencher.iter(|| ips.iter().filter(|&&ip| electorate.owner(ip) == Some(me)).count());
     });
     let table = Standings::new(electorate, ips.iter().copied());
     let newcomer = NodeName::from("worker-9999.rack");
-    group.bench_function("ours: a node joins 5,000 others", |bencher| {
+    group.bench_function(JOINS, |bencher| {
         let joined = |mut table: Standings| {
             table.join(&newcomer, 0);
             table
         };
         bencher.iter_batched(|| table.clone(), joined, BatchSize::LargeInput);
     });
-    group.bench_function("ours: a node leaves 5,000", |bencher| {
+    group.bench_function(LEAVES, |bencher| {
         let left = |mut table: Standings| {
             table.leave(me);
             table
@@ -62,4 +63,22 @@ criterion_group! {
     config = cpu_time::criterion();
     targets = election
 }
-criterion_main!(benches);
+
+fn main() {
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+    let row = |work, ours, times| Row { work, ours: ("election", ours), naive: ("election", NAIVE, times) };
+    // The naive one elects anew for all 10,000 addresses, whatever the question.
+    report::print(&[
+        row("which of 10,000 addresses are mine", MINE, 1_000.0),
+        row("owner of each of 10,000 addresses", OWNERS, 1_000.0),
+        row("a node joins 5,000 others", JOINS, 1_000.0),
+        row("a node leaves 5,000", LEAVES, 1_000.0),
+    ]);
+}
+
+const NAIVE: &str = "naive: 10 of 10,000 addresses";
+const MINE: &str = "ours: which of 10,000 addresses are mine";
+const OWNERS: &str = "ours: owner of each of 10,000 addresses";
+const JOINS: &str = "ours: a node joins 5,000 others";
+const LEAVES: &str = "ours: a node leaves 5,000";

@@ -3,3 +3,4 @@
 pub mod cpu_time;
 pub mod election;
 pub mod linear_allocator;
+pub mod report;

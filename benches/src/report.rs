@@ -1,0 +1,55 @@
+//! How many times faster than the naive algorithm, from what criterion has just saved: the figure that must never regress.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+/// One line of the report.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// What is done.
+    pub work: &'static str,
+    /// Group and name of our measurement.
+    pub ours: (&'static str, &'static str),
+    /// Group and name of the naive one, and how many times as much it would have to do for the same work.
+    pub naive: (&'static str, &'static str, f64),
+}
+
+/// Prints a table of all rows that were measured, as Markdown.
+#[allow(clippy::print_stdout, reason = "the report of a benchmark")]
+pub fn print(rows: &[Row]) {
+    let Some(home) = criterion_home() else { return };
+    let measured = rows.iter().filter_map(|row| {
+        let ours = median(&home, row.ours.0, row.ours.1)?;
+        let naive = median(&home, row.naive.0, row.naive.1)? * row.naive.2;
+        Some(format!("| {} | {} | {} | {:.0} |", row.work, time(ours), time(naive), naive / ours))
+    });
+    let lines: Vec<String> = measured.collect();
+    if !lines.is_empty() {
+        println!("\n| work | ours | naive | ratio |\n|---|---|---|---|\n{}", lines.join("\n"));
+    }
+}
+
+/// The directory beside the one that holds this program, as criterion chooses it.
+fn criterion_home() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    program.ancestors().map(|above| above.join("criterion")).find(|home| home.is_dir())
+}
+
+/// Nanoseconds.
+fn median(home: &Path, group: &str, name: &str) -> Option<f64> {
+    // As criterion makes names of directories.
+    let name = name.replace(['?', '"', '/', '\\', '*', '<', '>', ':', '|', '^'], "_");
+    let text = std::fs::read_to_string(home.join(group).join(name).join("new/estimates.json")).ok()?;
+    let estimates: Value = serde_json::from_str(&text).ok()?;
+    estimates["median"]["point_estimate"].as_f64()
+}
+
+fn time(nanoseconds: f64) -> String {
+    match nanoseconds {
+        ns if ns < 1e3 => format!("{ns:.0} ns"),
+        ns if ns < 1e6 => format!("{:.2} µs", ns / 1e3),
+        ns if ns < 1e9 => format!("{:.2} ms", ns / 1e6),
+        ns => format!("{:.2} s", ns / 1e9),
+    }
+}
