@@ -9,5 +9,18 @@ profile=${PROFILE:-lab}
 cargo build --quiet --profile "$profile" -p metallb-bgp --example bgp_rate
 echo "load before: $(cut -d' ' -f1-3 /proc/loadavg), $(nproc) cores, kernel $(uname -r), profile $profile"
 echo
-"target/$profile/examples/bgp_rate" "$@"
+"target/$profile/examples/bgp_rate" "$@" &
+program=$!
+# The program cleans up after itself, unless it is killed.
+cleanup() {
+  kill "$program" 2>/dev/null || true
+  for namespace in "bgp-rate-$program-r" "bgp-rate-$program-a"; do
+    for pid in $(ip netns pids "$namespace" 2>/dev/null); do kill -9 "$pid" 2>/dev/null || true; done
+    ip netns delete "$namespace" 2>/dev/null || true
+  done
+  rm -rf "/tmp/bgp-rate-$program"-*
+}
+trap cleanup EXIT
+trap 'exit 1' INT TERM
+wait "$program"
 echo "load after: $(cut -d' ' -f1-3 /proc/loadavg)"

@@ -24,9 +24,10 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) fn new() -> Result<Self, Error> {
-        let directory = tempfile::Builder::new().prefix("bgp-rate-").tempdir_in("/tmp")?;
+        let name = format!("bgp-rate-{}", std::process::id());
+        let directory = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in("/tmp")?;
         fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-        let stage = Self { name: format!("bgp-rate-{}", std::process::id()), directory };
+        let stage = Self { name, directory };
         let (receiver, announcer) = (stage.namespace("r"), stage.namespace("a"));
         ip(&format!("netns add {receiver}"))?;
         ip(&format!("netns add {announcer}"))?;
