@@ -17,6 +17,7 @@ use metallb_core::config::Config;
 use metallb_core::election::{ElectionRules, Elections, Holder, LiveSpeakers, interfaces};
 use metallb_core::model::{Cluster, Node, NodeName, PeerName, Service, ServiceKey, ServiceType};
 use metallb_core::routes::routes;
+use metallb_l2::counters::Counters;
 use metallb_l2::interface::{MacAddr, Scope};
 use metallb_l2::io::{Driver, InterfaceFilter, StartError};
 use tokio::sync::mpsc;
@@ -60,6 +61,8 @@ pub struct Announcer {
     assigned: Assigned,
     /// What it answered for earlier: whoever has that now may have to hear of it.
     given_up: BTreeSet<IpAddr>,
+    /// What the metrics of L2 show.
+    shown: Counters,
 }
 
 /// What is announced, by Service.
@@ -159,6 +162,7 @@ impl Announcer {
             addresses,
             assigned,
             given_up,
+            shown: Counters::default(),
         })
     }
 
@@ -433,16 +437,18 @@ impl Announcer {
     }
 
     /// Copies the engines' counters into the metrics.
-    pub fn refresh_metrics(&self) {
+    pub fn refresh_metrics(&mut self) {
         let counters = self.l2.handle().counters();
         let series = &self.metrics.speaker;
-        for (values, metric) in [
-            (&counters.requests, &series.l2_requests),
-            (&counters.responses, &series.l2_responses),
-            (&counters.gratuitous, &series.l2_gratuitous),
-            (&counters.conflicts, &series.l2_conflicts),
+        // Thousands of addresses that nobody asked for since cost a look each, and no text.
+        let before = std::mem::replace(&mut self.shown, counters.clone());
+        for (values, before, metric) in [
+            (&counters.requests, &before.requests, &series.l2_requests),
+            (&counters.responses, &before.responses, &series.l2_responses),
+            (&counters.gratuitous, &before.gratuitous, &series.l2_gratuitous),
+            (&counters.conflicts, &before.conflicts, &series.l2_conflicts),
         ] {
-            for (ip, value) in values {
+            for (ip, value) in values.iter().filter(|(ip, value)| before.get(*ip) != Some(*value)) {
                 raise(&metric.with_label_values(&[ip.to_string()]), *value);
             }
         }
