@@ -46,7 +46,7 @@ metadata: {{name: all, namespace: metallb-system}}
 apiVersion: metallb.io/v1beta1
 kind: BFDProfile
 metadata: {{name: fast, namespace: metallb-system}}
-spec: {{receiveInterval: 200, transmitInterval: 200}}
+spec: {{receiveInterval: 300, transmitInterval: 300}}
 ---
 apiVersion: metallb.io/v1beta2
 kind: BGPPeer
@@ -131,8 +131,8 @@ fn lab_bgp_binary_killed_and_stopped_under_graceful_restart_loses_no_route() {
     let router = "
 bfd
  profile fast
-  receive-interval 200
-  transmit-interval 200
+  receive-interval 300
+  transmit-interval 300
  exit
 exit
 router bgp 7675

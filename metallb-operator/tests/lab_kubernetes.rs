@@ -360,6 +360,31 @@ fn election_order(ip: &str) -> Vec<String> {
     ranked.into_iter().map(|(_, name)| name).collect()
 }
 
+/// What somebody changes or removes of a ServiceBGPStatus comes back as it was: one for each node, the speakers' names of peers in it.
+fn statuses_are_mended(api: &KubeApi) {
+    let selector = "metallb.io/node=kind-worker,metallb.io/service-name=metallb1-cluster";
+    let listed = |path: &str| {
+        let path = format!("jsonpath={{.items[*]{path}}}");
+        api.kubectl(&["get", "servicebgpstatuses", "-n", "metallb-system", "-l", selector, "-o", &path], None)
+    };
+    let is = |path: &str, expected: &str| match listed(path) {
+        Ok(found) if found == expected => Ok(()),
+        other => Err(format!("{path} is {other:?}")),
+    };
+    is(".status.peers", "[\"test\"]").unwrap();
+    is(".status.serviceNamespace", "default").unwrap();
+    let name = listed(".metadata.name").unwrap();
+    assert!(name.starts_with("bgp-"), "{name}");
+    let wrong = "{\"status\":{\"peers\":[\"someone\"]}}";
+    let on = ["servicebgpstatus", &name, "-n", "metallb-system"];
+    api.kubectl(&[&["patch"], &on[..], &["--subresource=status", "--type=merge", "-p", wrong]].concat(), None).unwrap();
+    // Long before everything is looked at anyway.
+    eventually("an edit is undone", Duration::from_secs(20), || is(".status.peers", "[\"test\"]"));
+    api.kubectl(&[&["delete"], &on[..]].concat(), None).unwrap();
+    eventually("what was deleted is there again", Duration::from_secs(20), || is(".status.peers", "[\"test\"]"));
+    assert_ne!(listed(".metadata.name").unwrap(), name);
+}
+
 #[test]
 fn lab_kubernetes_both_modes_serve_one_service_under_the_shipped_roles() {
     const TEST: &str = "lab_kubernetes_both_modes_serve_one_service_under_the_shipped_roles";
@@ -448,6 +473,8 @@ fn lab_kubernetes_both_modes_serve_one_service_under_the_shipped_roles() {
             Err(format!("l2 {l2}, bgp {bgp}, pool {pool}\n{events}\n{}", speakers[0].output()))
         }
     });
+
+    statuses_are_mended(api);
 
     // An address outside all pools stays pending with the reason on the object; nobody loses anything.
     api.apply("apiVersion: v1\nkind: Service\nmetadata: {name: outside}\nspec: {type: LoadBalancer, loadBalancerIP: 9.9.9.9, ports: [{port: 80}]}\n");

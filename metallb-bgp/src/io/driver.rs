@@ -90,6 +90,8 @@ pub(super) struct Driver {
     finder: Option<Finder>,
     watches: Arc<PathWatches>,
     bfd: Option<PathWatch>,
+    /// When BFD is to begin.
+    watch_at: Option<Instant>,
 }
 
 enum Link {
@@ -116,7 +118,8 @@ impl Driver {
         snapshot: Arc<Mutex<PeerSnapshot>>,
         watches: Arc<PathWatches>,
     ) -> Self {
-        let mut driver = Self {
+        let watch_at = config.bfd.map(|_| Instant::now() + BFD_ALONE);
+        Self {
             name,
             config,
             engine,
@@ -128,11 +131,8 @@ impl Driver {
             finder: None,
             watches,
             bfd: None,
-        };
-        if let Router::At(address) = driver.config.endpoint.router {
-            driver.watch_path(address.ip());
+            watch_at,
         }
-        driver
     }
 
     /// Runs until it is told to stop.
@@ -147,7 +147,7 @@ impl Driver {
             if self.stopping && self.links.iter().all(|link| matches!(link, Link::Closed)) {
                 return;
             }
-            let timer = self.engine.poll_timeout();
+            let timer = self.engine.poll_timeout().into_iter().chain(self.watch_at).min();
             let sleep = async {
                 match timer {
                     Some(at) => sleep_until(at.into()).await,
@@ -270,7 +270,7 @@ impl Driver {
         if let Some(slot) = slot {
             self.links[slot as usize] = Link::Open(stream, (ours, theirs));
             self.unsent[slot as usize].clear();
-            self.watch_path(theirs.ip());
+            self.move_watch(theirs.ip());
         }
         slot.is_some()
     }
@@ -284,7 +284,16 @@ impl Driver {
                 self.engine.handle_bytes(Instant::now(), slot, &buffer[..length]);
             }
         }
-        self.engine.handle_timeout(Instant::now());
+        let now = Instant::now();
+        self.engine.handle_timeout(now);
+        if self.watch_at.take_if(|at| *at <= now).is_some() {
+            match (self.ends(), &self.config.endpoint.router) {
+                (Some((_, theirs)), _) => self.watch_path(theirs.ip()),
+                (None, Router::At(address)) => self.watch_path(address.ip()),
+                // Its address is not known before it is connected to.
+                (None, Router::Behind { .. }) => {}
+            }
+        }
     }
 
     fn handle_link(&mut self, slot: Slot, event: io::Result<LinkEvent>, buffer: &mut [u8]) {
@@ -297,7 +306,7 @@ impl Driver {
                     let addresses = Addresses::read();
                     let router_id = self.config.router_id(addresses.own_v4(ours.ip()));
                     self.engine.handle_connected(now, router_id, next_hops(ours.ip(), &addresses));
-                    return self.watch_path(theirs.ip());
+                    return self.move_watch(theirs.ip());
                 }
                 Err(error) => error.to_string(),
             },
@@ -353,6 +362,13 @@ impl Driver {
         }
     }
 
+    /// The router may have another address on a new connection.
+    fn move_watch(&mut self, remote: IpAddr) {
+        if self.bfd.is_some() {
+            self.watch_path(remote);
+        }
+    }
+
     /// Brings BFD in step with a changed configuration.
     fn follow_bfd(&mut self, now: Instant) {
         let Some(bfd) = &self.config.bfd else {
@@ -362,10 +378,9 @@ impl Driver {
             }
             return;
         };
-        let remote = match (&self.bfd, &self.config.endpoint.router) {
-            (Some(watch), _) => Some(watch.path().remote),
-            (None, Router::At(address)) => Some(address.ip()),
-            (None, Router::Behind { .. }) => self.ends().map(|(_, theirs)| theirs.ip()),
+        let remote = match &self.bfd {
+            Some(watch) => Some(watch.path().remote),
+            None => self.ends().map(|(_, theirs)| theirs.ip()),
         };
         let profile = bfd.profile;
         if let Some(remote) = remote {
@@ -391,18 +406,21 @@ impl Driver {
         let mut said = false;
         while let Some(event) = self.engine.poll_event() {
             said = true;
+            if let (Event::Established { .. }, None, Some(_)) = (&event, &self.bfd, &self.config.bfd) {
+                self.watch_at = Some(Instant::now() + BFD_SETTLE);
+            }
             match &event {
                 Event::Established { asn, hold_time } => {
-                    tracing::info!(peer = &*self.name, %asn, ?hold_time, "BGP session established");
+                    tracing::info!(peer = &*self.name, event = "bgpEstablished", %asn, ?hold_time, "BGP session established");
                 }
                 Event::Dropped { role, reason } => {
-                    tracing::info!(peer = &*self.name, ?role, code = reason.code(), %reason, "BGP connection dropped");
+                    tracing::info!(peer = &*self.name, event = "bgpDropped", ?role, code = reason.code(), %reason, "BGP connection dropped");
                 }
-                Event::Down { from: State::Idle | State::Connect | State::Active, reason } => {
-                    tracing::debug!(peer = &*self.name, code = reason.code(), %reason, "BGP session down");
+                Event::Down { from: from @ (State::Idle | State::Connect | State::Active), reason } => {
+                    tracing::debug!(peer = &*self.name, event = "bgpDown", %from, code = reason.code(), %reason, "BGP session down");
                 }
                 Event::Down { from, reason } => {
-                    tracing::warn!(peer = &*self.name, %from, code = reason.code(), %reason, "BGP session down");
+                    tracing::warn!(peer = &*self.name, event = "bgpDown", %from, code = reason.code(), %reason, "BGP session down");
                 }
             }
             // Events are for show: a listener that is too slow must not hold the session up.
@@ -416,7 +434,7 @@ impl Driver {
                 snapshot.bfd = Some(status.clone());
             }
         } else {
-            snapshot.bfd = None;
+            snapshot.bfd = self.config.bfd.map(|_| BfdStatus::default());
         }
         snapshot.addresses = addresses;
         snapshot.follow(&self.engine, said);
@@ -498,6 +516,13 @@ impl Link {
         }
     }
 }
+
+/// How long BFD waits for its first session of BGP. FRR makes its BFD session anew when it learns the addresses of that one, and takes
+/// the end of the one before for a failure of the path if that was up already.
+const BFD_SETTLE: Duration = Duration::from_secs(1);
+
+/// How long BFD waits at most: a router may want BFD first.
+const BFD_ALONE: Duration = Duration::from_secs(5);
 
 /// So many more commands before what they ask for is done.
 const BATCH: usize = 256;

@@ -177,7 +177,10 @@ impl fmt::Display for DownReason {
                 let text = communication(inner.as_ref().unwrap_or(notification));
                 text.map_or(Ok(()), |text| write!(f, ": \"{}\"", text.escape_debug()))
             }
-            Self::Sent(notification) => write!(f, "sent {notification}"),
+            Self::Sent(notification) => {
+                write!(f, "sent {notification}")?;
+                notification.inner().map_or(Ok(()), |inner| write!(f, ": {inner}"))
+            }
             Self::Unsaid(notification) => write!(f, "closed without saying {notification}"),
             Self::Stopped => f.write_str("stopped"),
         }
@@ -207,6 +210,8 @@ mod tests {
         let once = shutdown.clone().hard_reset();
         let expected = "received Cease: Hard Reset (6/9): Cease: Administrative Shutdown (6/2): \"bye\"";
         assert_eq!(text(once.clone()), expected);
+        let sent = DownReason::Sent(Notification::new(6, 10, &[]).hard_reset()).to_string();
+        assert_eq!(sent, "sent Cease: Hard Reset (6/9): Cease: BFD Down (6/10)");
         assert_eq!(text(once.hard_reset()), "received Cease: Hard Reset (6/9): Cease: Hard Reset (6/9)");
     }
 

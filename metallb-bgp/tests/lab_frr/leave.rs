@@ -66,6 +66,11 @@ fn lab_restart_beside_bfd_never_takes_the_route_away() {
         eventually("and here too", || snapshot(&first).bfd.is_some_and(|bfd| bfd.state == metallb_bgp::bfd::State::Up))
             .await;
 
+        // Longer than BFD takes to find something wrong.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(snapshot(&first).counters.established, 1, "BFD comes up beside the session and leaves it alone");
+        assert_eq!(frr.neighbor(HOST_V4)["connectionsDropped"], 0);
+
         assert!(!first.drain(true).await, "a router that keeps the route is asked nothing");
         first.shutdown(true, Duration::from_secs(2)).await;
         eventually("the router's BFD is down", || frr.bfd_peer(HOST_V4)["status"] == "down").await;

@@ -206,7 +206,8 @@ impl Writer {
     ) -> Result<(), Error> {
         let mut missing = wanted.l2.clone();
         for object in self.l2.list(mine).await? {
-            let announcement = key_of(object.labels()).and_then(|key| missing.remove(&key).map(|found| (key, found)));
+            let ours = key_of(object.labels()).filter(|_| self.author.owns(&object));
+            let announcement = ours.and_then(|key| missing.remove(&key).map(|found| (key, found)));
             let Some((key, announcement)) = announcement else {
                 self.l2.delete(&object.name_any(), &DeleteParams::default()).await.map(|_| ()).or_else(gone)?;
                 continue;
@@ -238,7 +239,8 @@ impl Writer {
     async fn converge_bgp(&self, wanted: &Announced, mine: &ListParams) -> Result<(), Error> {
         let mut missing = wanted.bgp.clone();
         for object in self.bgp.list(mine).await? {
-            let announcement = key_of(object.labels()).and_then(|key| missing.remove(&key).map(|found| (key, found)));
+            let ours = key_of(object.labels()).filter(|_| self.author.owns(&object));
+            let announcement = ours.and_then(|key| missing.remove(&key).map(|found| (key, found)));
             let Some((key, (_, peers))) = announcement else {
                 self.bgp.delete(&object.name_any(), &DeleteParams::default()).await.map(|_| ()).or_else(gone)?;
                 continue;
@@ -262,6 +264,12 @@ impl Writer {
 }
 
 impl Author {
+    /// Whether the object goes with our pod. One of an earlier pod is about to be collected, and is made anew.
+    fn owns(&self, object: &impl kube::ResourceExt) -> bool {
+        let is_ours = |owner: &OwnerReference| object.owner_references().iter().any(|other| other.uid == owner.uid);
+        self.owner.as_ref().is_none_or(is_ours)
+    }
+
     fn metadata(&self, prefix: &str, key: &ServiceKey) -> ObjectMeta {
         let labels = BTreeMap::from([
             (NODE_LABEL.to_owned(), self.node.clone()),
@@ -366,6 +374,20 @@ mod tests {
             assert_eq!(owners, ["speaker-x"]);
         }
         assert_eq!(Author { owner: None, ..author() }.metadata("l2-", &key).owner_references, None);
+    }
+
+    #[test]
+    fn object_of_an_earlier_pod_is_not_ours() {
+        let of = |uid: &str| {
+            let mut author = author();
+            author.owner.as_mut().unwrap().uid = uid.to_owned();
+            author
+        };
+        let mut object = ServiceL2Status::new("l2-1", ServiceL2StatusSpec {});
+        object.metadata = of("old").metadata("l2-", &ServiceKey::new("shop", "web"));
+        assert!(of("old").owns(&object));
+        assert!(!of("new").owns(&object));
+        assert!(Author { owner: None, ..author() }.owns(&object), "who has no pod has nothing to compare with");
     }
 
     #[test]
