@@ -466,7 +466,10 @@ impl Announcer {
                 raise(&membership.suspicions.with_label_values(&[label]), value);
             }
             for (label, value) in [
-                ("refused", known.counters.refused),
+                ("malformed", known.counters.refused.malformed),
+                ("sealed_otherwise", known.counters.refused.sealed_otherwise),
+                ("unknown_key", known.counters.refused.unknown_key),
+                ("forged", known.counters.refused.forged),
                 ("stranger", known.counters.strangers),
                 ("repeated", known.counters.repeated),
             ] {

@@ -145,7 +145,7 @@ pub struct Counters {
     /// Datagrams that were believed.
     pub received: u64,
     /// Datagrams that were not sealed by a key of ours, or malformed.
-    pub refused: u64,
+    pub refused: Refused,
     /// Datagrams for another life of ours, or of a session that is not known; they are answered by a greeting.
     pub strangers: u64,
     /// Datagrams that came a second time.
@@ -156,6 +156,20 @@ pub struct Counters {
     pub refuted: u64,
     /// Suspicions that others confirmed.
     pub gone: u64,
+}
+
+/// Datagrams that were not looked at any further.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Refused {
+    /// They make no sense, or claim what their sender may not.
+    pub malformed: u64,
+    /// They are plain text where sealed ones are expected, or the other way round.
+    pub sealed_otherwise: u64,
+    /// Sealed with a key that we do not have.
+    pub unknown_key: u64,
+    /// Not sealed with the key that they name, or changed on their way.
+    pub forged: u64,
 }
 
 /// Somebody wants to know whether we hear a node.

@@ -9,18 +9,28 @@ use super::{Engine, Event, INQUIRIES_MAX, Inquiry};
 use crate::membership::identity::{Identity, LIFE_MAX};
 use crate::membership::message::{ADDRESSES_MAX, Body, HARDWARE_MAX, Message, Standing};
 use crate::membership::peers::Greeted;
-use crate::membership::seal::Opened;
+use crate::membership::seal::{Opened, SealError};
 
 impl Engine {
     pub(super) fn hear(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
         if self.entry == super::Entry::Outside {
             return;
         }
-        let opened = self.config.keys.open(datagram);
-        let Some((Opened { session, sequence, .. }, body)) =
-            opened.ok().and_then(|opened| Body::decode(&opened.body).map(|body| (opened, body)))
-        else {
-            self.counters.refused += 1;
+        let refused = &mut self.counters.refused;
+        let Opened { session, sequence, body } = match self.config.keys.open(datagram) {
+            Ok(opened) => opened,
+            Err(error) => {
+                *match error {
+                    SealError::Malformed => &mut refused.malformed,
+                    SealError::Mode => &mut refused.sealed_otherwise,
+                    SealError::UnknownKey => &mut refused.unknown_key,
+                    SealError::Forged => &mut refused.forged,
+                } += 1;
+                return;
+            }
+        };
+        let Some(body) = Body::decode(&body) else {
+            refused.malformed += 1;
             return;
         };
         if session == self.config.session {
@@ -90,7 +100,7 @@ impl Engine {
             Message::Hardware(addresses) if addresses.len() <= HARDWARE_MAX => {
                 self.hear_hardware(from.address, addresses);
             }
-            Message::Yielding { .. } | Message::Taken(_) | Message::Hardware(_) => self.counters.refused += 1,
+            Message::Yielding { .. } | Message::Taken(_) | Message::Hardware(_) => self.counters.refused.malformed += 1,
         }
     }
 
@@ -149,7 +159,7 @@ impl Engine {
         let Some(header) =
             source.filter(|header| header.src.node() == from.node() && header.src.address == from.address)
         else {
-            self.counters.refused += 1;
+            self.counters.refused.malformed += 1;
             return;
         };
         if header.message == foca::Message::TurnUndead {
