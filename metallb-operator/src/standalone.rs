@@ -108,6 +108,8 @@ struct Standalone {
     announcer: Announcer,
     admin: Admin,
     state: State,
+    /// Whether the state file says what `state` says.
+    is_stored: bool,
     last_world: Option<World>,
 }
 
@@ -164,7 +166,7 @@ pub fn run(args: StandaloneArgs) -> Result<(), StandaloneError> {
             Some(settings) => Some((announcer.gossip(&settings)?, args.contacts(settings.bind.port()))),
             None => None,
         };
-        let state = load_state(&args.state)?;
+        let state = State { node: args.announce.node_name.clone(), ..load_state(&args.state)? };
         let assigner = Assigner::new(args.lb_class());
         let mut standalone = Standalone {
             args,
@@ -174,6 +176,7 @@ pub fn run(args: StandaloneArgs) -> Result<(), StandaloneError> {
             announcer,
             admin,
             state,
+            is_stored: false,
             last_world: None,
         };
         standalone.reload()?;
@@ -226,6 +229,7 @@ impl Standalone {
         self.config = config;
         self.last_world = Some(world);
         self.state.problems = problems.iter().map(ToString::to_string).collect();
+        self.is_stored = false;
         self.announce();
         Ok(())
     }
@@ -339,24 +343,36 @@ impl Standalone {
         self.publish();
     }
 
-    /// Shows the state at `/status` and stores it.
+    /// Shows the state at `/status` and stores it, where it changed since it was stored.
     fn publish(&mut self) {
         let announced = self.announcer.announced();
         for service in &mut self.state.services {
             let key = ServiceKey::new(&service.namespace, &service.name);
-            service.l2 = announced.l2.contains_key(&key);
             let peers = announced.bgp.get(&key).map(|(_, peers)| peers);
-            service.bgp = peers.into_iter().flat_map(|peers| peers.iter()).map(ToString::to_string).collect();
+            let bgp = peers.into_iter().flat_map(|peers| peers.iter()).map(ToString::to_string).collect();
+            self.is_stored &= set(&mut service.l2, announced.l2.contains_key(&key)) & set(&mut service.bgp, bgp);
         }
         let shown = |peer: PeerStatus| serde_json::to_value(peer).unwrap_or_default();
         let peers: Vec<_> = self.announcer.peers().into_iter().map(shown).collect();
-        self.state.node = self.args.announce.node_name.clone();
-        self.state.peers = peers;
+        self.is_stored &= set(&mut self.state.peers, peers);
+        if self.is_stored {
+            return;
+        }
         self.admin.status.publish(&self.state);
-        if let Err(error) = save_state(&self.args.state, &self.state) {
-            tracing::error!(%error, "the state could not be stored: addresses may change at the next start");
+        match save_state(&self.args.state, &self.state) {
+            Ok(()) => self.is_stored = true,
+            Err(error) => {
+                tracing::error!(%error, "the state could not be stored: addresses may change at the next start");
+            }
         }
     }
+}
+
+/// Sets a value. True when it was that already.
+fn set<T: PartialEq>(place: &mut T, value: T) -> bool {
+    let is_same = *place == value;
+    *place = value;
+    is_same
 }
 
 /// Whether a file may be another one now. That it was opened or read is no change: we do so ourselves, and would never end.
