@@ -12,7 +12,6 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -43,20 +42,13 @@ impl Readiness {
     }
 }
 
-/// The live state that `/status` serves: replaced as a whole by the pipeline, or made by it when somebody asks.
-#[derive(Clone, Debug)]
+/// The live state that `/status` serves, made by the pipeline when somebody asks.
+#[derive(Clone, Debug, Default)]
 pub struct StatusBoard {
-    sender: Arc<watch::Sender<serde_json::Value>>,
     requests: Option<mpsc::Sender<oneshot::Sender<serde_json::Value>>>,
 }
 
 impl StatusBoard {
-    /// An empty board.
-    #[must_use]
-    pub fn new() -> Self {
-        Self { sender: Arc::new(watch::Sender::new(serde_json::Value::Null)), requests: None }
-    }
-
     /// From now on every reader's wish arrives here, to be answered with what is then shown. Clones made before do not know of it.
     pub fn on_request(&mut self) -> mpsc::Receiver<oneshot::Sender<serde_json::Value>> {
         // More readers at once than that wait for their turn.
@@ -65,31 +57,15 @@ impl StatusBoard {
         wishes
     }
 
-    /// Replaces what is shown. A value that cannot be serialised is logged and leaves the old one.
-    pub fn publish(&self, status: &impl Serialize) {
-        match serde_json::to_value(status) {
-            Ok(value) => {
-                self.sender.send_replace(value);
-            }
-            Err(error) => tracing::error!(%error, "the status could not be serialised"),
-        }
-    }
-
-    /// The current value; `null` while nothing is shown, or when the pipeline is too busy to say.
+    /// The current value; `null` where nobody answers, or when the pipeline is too busy to say.
     pub async fn current(&self) -> serde_json::Value {
-        let Some(requests) = &self.requests else { return self.sender.borrow().clone() };
+        let Some(requests) = &self.requests else { return serde_json::Value::Null };
         let (reply, answer) = oneshot::channel();
         let ask = async {
             requests.send(reply).await.ok()?;
             answer.await.ok()
         };
         tokio::time::timeout(PATIENCE, ask).await.ok().flatten().unwrap_or_default()
-    }
-}
-
-impl Default for StatusBoard {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -108,7 +84,7 @@ impl Admin {
     /// Nothing expected, nothing measured.
     #[must_use]
     pub fn new() -> Self {
-        Self { metrics: Metrics::new(), readiness: Readiness::default(), status: StatusBoard::new() }
+        Self { metrics: Metrics::new(), readiness: Readiness::default(), status: StatusBoard::default() }
     }
 
     /// Serves `/healthz`, `/readyz`, `/metrics` and `/status` on `address` until `shutdown` turns true.

@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::admin::Admin;
-use crate::announcer::{Announcer, Conflict, Identity, PeerStatus, TransitionKind};
+use crate::announcer::{Announcer, Conflict, Identity, TransitionKind};
 use crate::cli::standalone::StandaloneArgs;
 use crate::conductor::{self, ConductorError};
 use crate::exclusion::{self, ExclusionError};
@@ -64,7 +64,7 @@ pub enum StandaloneError {
     },
 }
 
-/// What the state file holds and `metallb status` shows.
+/// What the state file holds. `/status` shows it together with the sessions with routers, as they are when somebody asks.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct State {
@@ -72,8 +72,6 @@ pub struct State {
     pub node: String,
     /// Every Service of type LoadBalancer.
     pub services: Vec<ServiceState>,
-    /// Sessions with routers.
-    pub peers: Vec<serde_json::Value>,
     /// What is wrong with the manifests.
     pub problems: Vec<String>,
 }
@@ -130,7 +128,8 @@ pub fn run(args: StandaloneArgs) -> Result<(), StandaloneError> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(io("SIGTERM can't be handled"))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(io("SIGINT can't be handled"))?;
-        let admin = Admin::new();
+        let mut admin = Admin::new();
+        let mut status_requests = admin.status.on_request();
         admin.readiness.expect("manifests read");
         let (stop, stopped) = watch::channel(false);
         if let Some(address) = args.admin.probe_address(args.probe_host) {
@@ -200,7 +199,9 @@ pub fn run(args: StandaloneArgs) -> Result<(), StandaloneError> {
                     }
                 }
                 () = conductor::changed(members.as_ref()) => standalone.announce(),
-                Some(_) = peer_events.recv() => standalone.publish(),
+                // Taken out, so that the queue has room: nothing that is stored follows from them.
+                Some(_) = peer_events.recv() => {}
+                Some(reply) = status_requests.recv() => drop(reply.send(standalone.status())),
                 _ = tick.tick() => standalone.refresh(),
             }
         }
@@ -253,7 +254,7 @@ impl Standalone {
                 }
             }
         }
-        self.publish();
+        self.store();
     }
 
     /// Gives what this node answers for to other speakers.
@@ -340,11 +341,11 @@ impl Standalone {
         for Conflict { ip, text, .. } in self.announcer.take_conflicts() {
             tracing::warn!(%ip, event = "addressConflict", "{text}");
         }
-        self.publish();
+        self.store();
     }
 
-    /// Shows the state at `/status` and stores it, where it changed since it was stored.
-    fn publish(&mut self) {
+    /// Stores the state, where it changed since it was stored.
+    fn store(&mut self) {
         let announced = self.announcer.announced();
         for service in &mut self.state.services {
             let key = ServiceKey::new(&service.namespace, &service.name);
@@ -352,19 +353,24 @@ impl Standalone {
             let bgp = peers.into_iter().flat_map(|peers| peers.iter()).map(ToString::to_string).collect();
             self.is_stored &= set(&mut service.l2, announced.l2.contains_key(&key)) & set(&mut service.bgp, bgp);
         }
-        let shown = |peer: PeerStatus| serde_json::to_value(peer).unwrap_or_default();
-        let peers: Vec<_> = self.announcer.peers().into_iter().map(shown).collect();
-        self.is_stored &= set(&mut self.state.peers, peers);
         if self.is_stored {
             return;
         }
-        self.admin.status.publish(&self.state);
         match save_state(&self.args.state, &self.state) {
             Ok(()) => self.is_stored = true,
             Err(error) => {
                 tracing::error!(%error, "the state could not be stored: addresses may change at the next start");
             }
         }
+    }
+
+    /// What `/status` shows, made when somebody asks.
+    fn status(&mut self) -> serde_json::Value {
+        self.store();
+        let State { node, services, problems } = &self.state;
+        serde_json::json!({
+            "node": node, "services": services, "peers": self.announcer.peers(), "problems": problems,
+        })
     }
 }
 
