@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use metallb_core::assignment::{AssignReason, Assigner, AssignmentState, Outcome};
 use metallb_core::config::spec::PoolSpec;
 use metallb_core::model::{
-    ALLOCATED_FROM, Ingress, IpFamily, Protocol, Service, ServiceKey, ServicePort, ServiceType, Timestamp,
+    ALLOCATED_FROM, Ingress, IpFamily, PoolName, Protocol, Service, ServiceKey, ServicePort, ServiceType, Timestamp,
 };
 use pools::{avoiding, config, ips, manual, pinned, pool, service};
 use scene::{Scene, annotated, holding, with_policy};
@@ -357,6 +357,22 @@ fn a_class_decides_whose_service_it_is() {
         let outcome = assigner.converge(&service);
         assert_eq!(outcome.state == AssignmentState::Assigned, handled, "{ours:?} {theirs:?}");
         assert_eq!(outcome.write.is_some(), handled);
+    }
+}
+
+#[test]
+fn a_service_of_another_class_keeps_its_record_and_a_service_of_no_family_its_status() {
+    let mut assigner = Assigner::new(None);
+    assigner.set_config(&config(&single()));
+    let mut foreign = Service { load_balancer_class: Some("foo".to_owned()), ..service("s", V4) };
+    foreign.annotations.insert(ALLOCATED_FROM.to_owned(), "theirs".to_owned());
+    let outcome = assigner.converge(&foreign);
+    assert_eq!((outcome.pool.as_ref().map(PoolName::as_str), outcome.write), (Some("theirs"), None));
+
+    for status in [&["1.2.3.0"][..], &[]] {
+        let outcome = assigner.converge(&holding(service("headless", &["None"]), status));
+        assert_eq!((outcome.state, outcome.write), (AssignmentState::Pending, None), "{status:?}");
+        assert_eq!(outcome.reason == AssignReason::UnknownFamily, !status.is_empty(), "{status:?}");
     }
 }
 

@@ -56,6 +56,12 @@ fn single_object_facts_are_judged_as_the_contract_says() {
             Some(InvalidTimer),
         ),
         ("88, speaker 118: hold", vec![peer_with(json!({"holdTime": "1s"}))], Some(InvalidTimer)),
+        ("router ID of zeros", vec![peer_with(json!({"routerID": "0.0.0.0"}))], Some(InvalidRouterId)),
+        ("connectTime none", vec![peer_with(json!({"connectTime": "0s"}))], Some(InvalidTimer)),
+        ("connectTime least", vec![peer_with(json!({"connectTime": "1s"}))], None),
+        ("connectTime most", vec![peer_with(json!({"connectTime": "65535s"}))], None),
+        ("connectTime beyond", vec![peer_with(json!({"connectTime": "65536s"}))], Some(InvalidTimer)),
+        ("connectTime in part", vec![peer_with(json!({"connectTime": "1500ms"}))], Some(InvalidTimer)),
         ("89 key", vec![peer_with(json!({"nodeSelectors": [expression("", "In", &["a"])]}))], Some(InvalidSelector)),
         (
             "89 no operator",

@@ -5,7 +5,8 @@ mod support {
     pub(crate) mod objects;
 }
 
-use metallb_core::plan::{Plan, PlanOptions, plan};
+use metallb_core::model::ServiceKey;
+use metallb_core::plan::{CANDIDATES_SHOWN, Plan, PlanOptions, plan};
 use serde_json::{Value, json};
 
 use crate::support::objects::World;
@@ -34,6 +35,23 @@ fn route_of_a_plan_says_who_tells_whom_what() {
         "communities": ["0:1234"], "largeCommunities": ["1:2:3"]});
     assert_eq!(route, expected);
     assert_eq!(serde_json::to_value(&plan.pools).unwrap()[0]["assignedIPv4"], 1);
+    assert_eq!(plan.service(&ServiceKey::new("default", "web")), Some(&plan.services[0]));
+    for other in [ServiceKey::new("default", "api"), ServiceKey::new("web", "web")] {
+        assert_eq!(plan.service(&other), None);
+    }
+}
+
+#[test]
+fn list_of_candidates_is_whole_up_to_a_size_and_says_what_it_leaves_out_beyond() {
+    for (nodes, listed, omitted) in [(CANDIDATES_SHOWN, CANDIDATES_SHOWN, None), (CANDIDATES_SHOWN + 1, 4, Some(253))] {
+        let mut objects: Vec<Value> = (0..nodes).map(|index| node(&format!("node-{index}"))).collect();
+        let l2 =
+            json!({"kind": "L2Advertisement", "metadata": {"namespace": "metallb-system", "name": "l2"}, "spec": {}});
+        objects.extend([configuration(), vec![l2, service("LoadBalancer"), slice("node-0")]].concat());
+        let l2 = serde_json::to_value(&plan_of(&objects).services[0].l2[0]).unwrap();
+        assert_eq!(l2["candidates"].as_array().unwrap().len(), listed);
+        assert_eq!(l2.get("candidatesOmitted").and_then(Value::as_u64), omitted);
+    }
 }
 
 fn plan_of(objects: &[Value]) -> Plan {

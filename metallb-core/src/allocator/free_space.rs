@@ -192,6 +192,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn address_given_back_twice_is_free_once() {
+        let mut free = FreeSpace::new(&"10.0.0.0/30".parse().unwrap(), false);
+        let ip = |last: u8| IpAddr::from([10, 0, 0, last]);
+        (0..4).for_each(|last| free.give_back(ip(last)));
+        assert!(free.take(ip(1)), "two pieces now");
+        [0, 2, 3].into_iter().for_each(|last| free.give_back(ip(last)));
+        let mut left = Vec::new();
+        while let Some(lowest) = free.lowest() {
+            assert!(free.take(lowest));
+            left.push(lowest);
+        }
+        assert_eq!(left, [ip(0), ip(2), ip(3)]);
+    }
+
     proptest! {
         #[test]
         fn free_space_agrees_with_a_plain_set(

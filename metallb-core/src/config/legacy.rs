@@ -468,6 +468,37 @@ mod tests {
     }
 
     #[test]
+    fn every_field_of_a_peer_and_of_a_profile_arrives() {
+        let converted = convert(
+            r#"{"peers": [{"my-asn": 1, "peer-asn": 2, "peer-address": "10.0.0.1", "source-address": "10.0.0.9", "peer-port": 1179,
+                    "hold-time": "30s", "keepalive-time": "10s", "router-id": "10.0.0.8", "password": "secret", "bfd-profile": "fast",
+                    "ebgp-multihop": true, "node-selectors": [{"match-labels": {"rack": "1"}}]}],
+                "bfd-profiles": [{"name": "fast", "receive-interval": 11, "transmit-interval": 12, "detect-multiplier": 13,
+                    "echo-interval": 14, "echo-mode": true, "passive-mode": true, "minimum-ttl": 15}]}"#,
+        )
+        .unwrap();
+        let peer = &converted.resources.peers[0];
+        assert_eq!((peer.my_asn, peer.peer_asn, peer.port, peer.ebgp_multihop), (1, 2, 1179, true));
+        assert_eq!((peer.address.as_str(), peer.source_address.as_str()), ("10.0.0.1", "10.0.0.9"));
+        assert_eq!((peer.hold_time.as_deref(), peer.keepalive_time.as_deref()), (Some("30s"), Some("10s")));
+        assert_eq!(
+            (peer.router_id.as_str(), peer.password.expose(), peer.bfd_profile.as_str()),
+            ("10.0.0.8", "secret", "fast")
+        );
+        assert_eq!(peer.node_selectors[0].match_labels["rack"], "1");
+        let profile = &converted.resources.bfd_profiles[0];
+        let numbers = [
+            profile.receive_interval,
+            profile.transmit_interval,
+            profile.detect_multiplier,
+            profile.echo_interval,
+            profile.minimum_ttl,
+        ];
+        assert_eq!(numbers, [11, 12, 13, 14, 15].map(Some));
+        assert!(profile.echo_mode && profile.passive_mode);
+    }
+
+    #[test]
     fn bfd_profile_and_the_peer_that_names_it_are_renamed_alike() {
         let converted = convert(
             r#"{"peers": [{"my-asn": 1, "peer-asn": 2, "peer-address": "10.0.0.1", "bfd-profile": "Fast_One"}],
