@@ -26,6 +26,19 @@ mod support {
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Tries until it holds; at the end of all patience tells what was wrong last, and what the controller said.
+async fn eventually(controller: &Controller, mut probe: impl AsyncFnMut() -> Result<(), String>) {
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(evidence) = probe().await {
+        assert!(Instant::now() < deadline, "{evidence}\n{}", controller.output());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn holds(condition: bool, evidence: String) -> Result<(), String> {
+    if condition { Ok(()) } else { Err(evidence) }
+}
+
 /// A cluster without nodes, and controllers that run in it.
 struct Scene {
     api: ApiServer,
@@ -112,29 +125,21 @@ impl Scene {
 
     /// Waits until the addresses of the named Services are the given ones.
     async fn settles(&self, expected: &[(&str, &[&str])], controller: &Controller) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        eventually(controller, async || {
             let found = self.addresses().await;
             let wrong: Vec<_> =
                 expected.iter().filter(|(name, ips)| found.get(*name).is_none_or(|found| found != ips)).collect();
-            if wrong.is_empty() {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{wrong:?} are not as expected in {found:?}\n{}", controller.output());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+            holds(wrong.is_empty(), format!("{wrong:?} are not as expected in {found:?}"))
+        })
+        .await;
     }
 
     async fn is_told(&self, namespace: &str, name: &str, text: &str, controller: &Controller) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        eventually(controller, async || {
             let events = self.events(namespace, name).await;
-            if events.iter().any(|event| event.contains(text)) {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{name}: no {text:?} in {events:?}\n{}", controller.output());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+            holds(events.iter().any(|event| event.contains(text)), format!("{name}: no {text:?} in {events:?}"))
+        })
+        .await;
     }
 }
 
@@ -231,16 +236,12 @@ async fn api_controller_writes_what_the_contract_says_and_tells_why() {
     scene.service("next", "", "").await;
     scene.settles(&[("next", &["10.0.0.0"])], &controller).await;
     let pools: Api<IpAddressPool> = Api::namespaced(scene.client.clone(), "metallb-system");
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    eventually(&controller, async || {
         let status = pools.get("edge").await.unwrap().status.unwrap_or_default();
         let counted = (status.assigned_ipv4, status.available_ipv4, status.assigned_ipv6, status.available_ipv6);
-        if counted == (3, 1, 2, 2) {
-            break;
-        }
-        assert!(Instant::now() < deadline, "{counted:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        holds(counted == (3, 1, 2, 2), format!("{counted:?}"))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -264,19 +265,15 @@ async fn api_bad_objects_are_told_and_take_nothing_away_not_even_after_a_restart
     scene.service("later", "", "").await;
     scene.settles(&[("web", &["10.0.0.0"]), ("later", &["10.0.0.1"])], &controller).await;
     let states: Api<ConfigurationState> = Api::namespaced(scene.client.clone(), "metallb-system");
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    eventually(&controller, async || {
         let state = states.get_opt("controller").await.unwrap().and_then(|state| state.status).unwrap_or_default();
         let summary = state.error_summary.unwrap_or_default();
         let named = ["overlaps", "typo", "good"]
             .iter()
             .all(|name| summary.contains(&format!("IPAddressPool/metallb-system/{name}")));
-        if named && state.result.as_deref() == Some("Invalid") {
-            break;
-        }
-        assert!(Instant::now() < deadline, "{summary}\n{}", controller.output());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        holds(named && state.result.as_deref() == Some("Invalid"), summary)
+    })
+    .await;
     scene.pool("good", "10.0.0.0/30", "").await;
 
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
@@ -309,28 +306,20 @@ async fn api_restarts_and_rivals_never_change_an_address_or_give_one_twice() {
         seen = unchanged(&seen, scene.addresses().await, controllers.last().unwrap());
     }
     let controller = controllers.last().unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    eventually(controller, async || {
         seen = unchanged(&seen, scene.addresses().await, controller);
-        if seen.values().filter(|ips| !ips.is_empty()).count() == 80 {
-            break;
-        }
-        assert!(Instant::now() < deadline, "{seen:?}\n{}", controller.output());
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+        holds(seen.values().filter(|ips| !ips.is_empty()).count() == 80, format!("{seen:?}"))
+    })
+    .await;
     // Who waits gets what is freed, and nobody else moves.
     let holder = seen.iter().find(|(_, ips)| !ips.is_empty()).map(|(name, _)| name.clone()).unwrap();
     let freed = seen.remove(&holder).unwrap();
     scene.services().delete(&holder, &DeleteParams::default()).await.unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    eventually(controller, async || {
         seen = unchanged(&seen, scene.addresses().await, controller);
-        if seen.values().any(|ips| *ips == freed) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "nobody got {freed:?}\n{}", controller.output());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        holds(seen.values().any(|ips| *ips == freed), format!("nobody got {freed:?}"))
+    })
+    .await;
 }
 
 /// Asserts that no address of `before` changed and none is held twice.
@@ -396,11 +385,11 @@ async fn api_controller_quarantines_what_a_speaker_says_another_host_uses() {
         let status = pools.get("edge").await.unwrap().status.unwrap_or_default();
         status.quarantined.into_iter().map(|entry| entry.ip).collect()
     };
-    let deadline = Instant::now() + PATIENCE;
-    while listed().await != ["10.0.0.0", "10.0.0.2", "10.0.0.5"] {
-        assert!(Instant::now() < deadline, "{:?}\n{}", listed().await, strict.output());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually(&strict, async || {
+        let listed = listed().await;
+        holds(listed == ["10.0.0.0", "10.0.0.2", "10.0.0.5"], format!("{listed:?}"))
+    })
+    .await;
     // Nobody says it any more: the addresses stay out of circulation for a while, also for a successor.
     report(serde_json::Value::Null).await;
     strict.end(Signal::SIGTERM);
@@ -413,9 +402,9 @@ async fn api_controller_quarantines_what_a_speaker_says_another_host_uses() {
     let plain = scene.controller("plain again");
     scene.service("f-later", "", "").await;
     scene.settles(&[("f-later", &["10.0.0.0"])], &plain).await;
-    let deadline = Instant::now() + PATIENCE;
-    while !listed().await.is_empty() {
-        assert!(Instant::now() < deadline, "{:?}\n{}", listed().await, plain.output());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually(&plain, async || {
+        let listed = listed().await;
+        holds(listed.is_empty(), format!("{listed:?}"))
+    })
+    .await;
 }
