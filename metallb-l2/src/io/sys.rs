@@ -76,7 +76,7 @@ impl ReceiveBuffers {
                 (*message).msg_iov = piece;
                 (*message).msg_iovlen = 1;
                 (*message).msg_control = (&raw mut (*at).control[place]).cast();
-                (*message).msg_controllen = CONTROL;
+                (*message).msg_controllen = CONTROL as _; // another type with each C library
             }
         }
         Self { room, received: [(0, Checksum::Present); BATCH], len: 0 }
@@ -123,7 +123,7 @@ pub(super) fn receive_batch(socket: &OwnedFd, buffers: &mut ReceiveBuffers) -> R
         let message = unsafe { &mut (*at).messages[place] };
         *received = (message.msg_len as usize, checksum_of(&message.msg_hdr));
         // The kernel left how much it used.
-        message.msg_hdr.msg_controllen = CONTROL;
+        message.msg_hdr.msg_controllen = CONTROL as _;
     }
     buffers.len = count;
     Ok(count)
@@ -188,7 +188,7 @@ impl Poller {
     /// Waits until something can be done, or the time is over; without a time, for ever.
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> Result<()> {
         let timeout = timeout.map(|timeout| libc::timespec {
-            tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_sec: timeout.as_secs().min(u64::from(u32::MAX >> 1)) as _,
             tv_nsec: timeout.subsec_nanos() as _,
         });
         let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
