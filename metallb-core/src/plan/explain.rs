@@ -272,7 +272,9 @@ impl Facts<'_> {
             let message =
                 format!("no L2Advertisement of pool {} has serviceSelectors that match the Service", pool.name);
             tell(MissingReason::L2AdvertisementForService, message);
-        } else if let Some(l2) = self.told.l2.first().filter(|l2| l2.reason == L2Reason::NoCandidate) {
+        } else if let Some(l2) = self.told.l2.first().filter(|l2| l2.reason == L2Reason::NoCandidate)
+            && !self.cluster.nodes.is_empty()
+        {
             let against = grouped(l2.candidates.iter().map(|candidate| (candidate.reason, candidate.node.as_str())));
             let reasons: Vec<String> =
                 against.iter().map(|(reason, nodes)| format!("{nodes}: {}", candidate_text(*reason))).collect();

@@ -1,0 +1,204 @@
+//! What an explanation says is missing, for each thing that can be, and who has an address.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
+
+mod support {
+    pub(crate) mod objects;
+}
+
+use std::collections::BTreeSet;
+
+use metallb_core::model::ServiceKey;
+use metallb_core::plan::{MissingReason, PlanOptions, explain, explain_address, plan};
+use serde_json::{Value, json};
+
+use crate::support::objects::World;
+
+#[test]
+fn every_thing_that_is_missing_is_named_with_what_would_mend_it() {
+    use MissingReason::{
+        BgpAdvertisement, BgpAdvertisementForService, Candidate, Endpoint, L2Advertisement, L2AdvertisementForService,
+        Node, OurClass, Peer, PeerForService, Pool, PoolForService,
+    };
+    let rows: Vec<(&str, Vec<Value>, Vec<(MissingReason, &str)>)> = vec![
+        ("whole", all(&[]), vec![]),
+        (
+            "class",
+            all(&[service(json!({"loadBalancerClass": "theirs"}))]),
+            vec![(OurClass, "the Service has class \"theirs\", and Services of no class are handled here")],
+        ),
+        ("other type", all(&[service(json!({"type": "ClusterIP"}))]), vec![]),
+        ("no pool", without("IPAddressPool"), vec![(Pool, "there is no IPAddressPool")]),
+        (
+            "bad pool",
+            all(&[config("IPAddressPool", json!({"addresses": ["10.0.0.0/33"]}))]),
+            vec![(Pool, "none of the 1 IPAddressPools is valid (metallb plan lists what is wrong with them)")],
+        ),
+        (
+            "pool of others",
+            all(&[config(
+                "IPAddressPool",
+                json!({"addresses": ["10.0.0.0/30"], "serviceAllocation": {"namespaces": NAMESPACES}}),
+            )]),
+            vec![(PoolForService, "pool it serves other namespaces (a, b, c, d, e and 1 more)")],
+        ),
+        ("no node", without("Node"), vec![(Node, "no Node is known, so nobody can answer")]),
+        ("no slice", without("EndpointSlice"), vec![(Endpoint, "it has no endpoint")]),
+        (
+            "not ready",
+            all(&[slice(false)]),
+            vec![(Endpoint, "none of its 1 endpoints is ready or serving, so nobody announces it")],
+        ),
+        (
+            "no advertisement",
+            without("L2Advertisement"),
+            vec![(L2Advertisement, "no L2Advertisement reaches pool it: there is none at all")],
+        ),
+        (
+            "advertisement of others",
+            all(&[
+                config("L2Advertisement", json!({"ipAddressPools": ["other"]})),
+                config("BGPAdvertisement", json!({"ipAddressPools": ["other"]})),
+            ]),
+            vec![
+                (L2Advertisement, "no L2Advertisement reaches pool it: it selects other pools or is invalid"),
+                (BgpAdvertisement, "no BGPAdvertisement reaches pool it: it selects other pools or is invalid"),
+            ],
+        ),
+        (
+            "advertisement for others",
+            all(&[
+                config("L2Advertisement", json!({"serviceSelectors": [{"matchLabels": {"app": "other"}}]})),
+                config("BGPAdvertisement", json!({"serviceSelectors": [{"matchLabels": {"app": "other"}}]})),
+            ]),
+            vec![
+                (
+                    L2AdvertisementForService,
+                    "no L2Advertisement of pool it has serviceSelectors that match the Service",
+                ),
+                (
+                    BgpAdvertisementForService,
+                    "no BGPAdvertisement of pool it has serviceSelectors that match the Service",
+                ),
+            ],
+        ),
+        (
+            "no candidate",
+            all(&[config("L2Advertisement", json!({"nodeSelectors": [{"matchLabels": {"rack": "9"}}]}))]),
+            vec![(Candidate, "no node may answer for it: node-a: selected by no L2Advertisement for this Service")],
+        ),
+        ("no peer", without("BGPPeer"), vec![(Peer, "pool it is advertised by BGP, but there is no BGPPeer")]),
+        (
+            "bad peer",
+            all(&[peer(json!({"peerAddress": "nowhere"}))]),
+            vec![(Peer, "pool it is advertised by BGP, but none of the 1 BGPPeers is valid")],
+        ),
+        (
+            "peer not meant",
+            all(&[config("BGPAdvertisement", json!({"peers": ["other"]}))]),
+            vec![(PeerForService, "no peer takes its routes: peer it is not among spec.peers of the advertisement")],
+        ),
+        (
+            "peer elsewhere",
+            all(&[peer(json!({"nodeSelectors": [{"matchLabels": {"rack": "9"}}]}))]),
+            vec![(PeerForService, "no peer takes its routes: peer it selects none of the nodes that may announce")],
+        ),
+        (
+            "other family",
+            all(&[peer(json!({"peerAddress": "fd00::9"}))]),
+            vec![(
+                PeerForService,
+                "no peer takes its routes: peer it does not carry the address family (see dualStackAddressFamily)",
+            )],
+        ),
+    ];
+    let mut never: BTreeSet<MissingReason> = MissingReason::ALL.iter().map(|(reason, _)| *reason).collect();
+    for (name, objects, expected) in rows {
+        let world = World::read(&objects);
+        let key = ServiceKey::new("default", "web");
+        let told = explain(&world.resources, &world.cluster, &world.order, &PlanOptions::default(), &key).unwrap();
+        let found: Vec<MissingReason> = told.missing.iter().map(|missing| missing.code).collect();
+        assert_eq!(found, expected.iter().map(|(code, _)| *code).collect::<Vec<_>>(), "{name}: {:?}", told.missing);
+        never.retain(|reason| !found.contains(reason));
+        for (missing, (_, text)) in told.missing.iter().zip(&expected) {
+            assert!(missing.message.contains(text), "{name}: {:?} is not {text:?}", missing.message);
+        }
+    }
+    assert!(never.is_empty(), "no row for {never:?}");
+    let world = World::read(&all(&[]));
+    let nobody = ServiceKey::new("default", "nobody");
+    assert_eq!(explain(&world.resources, &world.cluster, &world.order, &PlanOptions::default(), &nobody), None);
+}
+
+#[test]
+fn address_tells_its_pool_its_holder_who_claims_it_and_what_carries_it() {
+    let mut foreign = service(json!({"loadBalancerClass": "theirs"}));
+    foreign["metadata"]["name"] = json!("api");
+    foreign["status"] = json!({"loadBalancer": {"ingress": [{"ip": "10.0.0.2"}]}});
+    let mut elsewhere = foreign.clone();
+    elsewhere["metadata"]["namespace"] = json!("other");
+    elsewhere["metadata"]["name"] = json!("web");
+    elsewhere["status"] = json!({"loadBalancer": {"ingress": [{"ip": "10.0.0.0"}]}});
+    let world = World::read(&[all(&[]), vec![foreign, elsewhere]].concat());
+    let plan = plan(&world.resources, &world.cluster, &world.order, &PlanOptions::default());
+    let rows: [(&str, usize, &[&str], &[&str], usize, usize); 4] = [
+        ("10.0.0.1", 1, &["default/web"], &[], 1, 1),
+        ("10.0.0.0", 1, &[], &["other/web"], 0, 0),
+        ("10.0.0.2", 1, &[], &["default/api"], 0, 0),
+        ("10.0.0.4", 0, &[], &[], 0, 0),
+    ];
+    for (ip, pools, holders, claimants, answers, routes) in rows {
+        let told = explain_address(&plan, &world.resources, &world.cluster, ip.parse().unwrap());
+        assert_eq!(told.pools.len(), pools, "{ip}");
+        assert_eq!((told.holders, told.claimants), (owned(holders), owned(claimants)), "{ip}");
+        assert_eq!((told.l2.len(), told.routes.len()), (answers, routes), "{ip}");
+    }
+}
+
+const NAMESPACES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+
+fn owned(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(ToString::to_string).collect()
+}
+
+/// A world in which nothing is missing; `instead` takes the place of objects of the same kind.
+fn all(instead: &[Value]) -> Vec<Value> {
+    let objects = [
+        config("IPAddressPool", json!({"addresses": ["10.0.0.0/30"]})),
+        config("L2Advertisement", json!({})),
+        config("BGPAdvertisement", json!({})),
+        peer(json!({})),
+        json!({"kind": "Node", "metadata": {"name": "node-a"}}),
+        service(json!({})),
+        slice(true),
+    ];
+    let others = objects.into_iter().filter(|object| !instead.iter().any(|other| other["kind"] == object["kind"]));
+    others.chain(instead.iter().cloned()).collect()
+}
+
+fn without(kind: &str) -> Vec<Value> {
+    all(&[]).into_iter().filter(|object| object["kind"] != kind).collect()
+}
+
+fn config(kind: &str, spec: Value) -> Value {
+    json!({"kind": kind, "metadata": {"namespace": "metallb-system", "name": "it"}, "spec": spec})
+}
+
+fn peer(more: Value) -> Value {
+    config("BGPPeer", merged(json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "10.9.9.9"}), more))
+}
+
+fn service(more: Value) -> Value {
+    let spec = json!({"type": "LoadBalancer", "clusterIPs": ["10.96.0.1"], "ports": [{"port": 80}]});
+    json!({"kind": "Service", "metadata": {"namespace": "default", "name": "web"}, "spec": merged(spec, more)})
+}
+
+fn slice(ready: bool) -> Value {
+    json!({"kind": "EndpointSlice",
+        "metadata": {"namespace": "default", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+        "endpoints": [{"addresses": ["10.1.0.1"], "nodeName": "node-a", "conditions": {"ready": ready, "serving": ready}}]})
+}
+
+fn merged(mut base: Value, more: Value) -> Value {
+    base.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    base
+}
