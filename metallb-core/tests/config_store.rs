@@ -6,6 +6,8 @@ mod support {
     pub(crate) mod objects;
 }
 
+use std::collections::BTreeSet;
+
 use metallb_core::config::{ConfigReason, ConfigStore, Parsed};
 use serde_json::{Value, json};
 
@@ -20,6 +22,45 @@ fn object_edited_into_an_error_keeps_its_last_good_form() {
     assert_eq!(codes(&parsed), [ConfigReason::InvalidAddress]);
     let parsed = update(&mut store, &[pool("a", "10.0.0.0/25")]);
     assert_eq!((prefixes(&parsed, "a"), codes(&parsed)), (vec!["10.0.0.0/25".to_owned()], vec![]));
+}
+
+#[test]
+fn every_kind_of_object_keeps_its_last_good_form_alone_and_together() {
+    let selector = |operator: &str| json!({"matchExpressions": [{"key": "rack", "operator": operator}]});
+    let peer = |address: &str| json!({"myASN": 64512, "peerASN": 64513, "peerAddress": address, "bfdProfile": "it"});
+    let kinds = [
+        ("IPAddressPool", json!({"addresses": ["10.0.0.0/24"]}), json!({"addresses": ["10.0.0.0/33"]})),
+        (
+            "L2Advertisement",
+            json!({"nodeSelectors": [selector("Exists")]}),
+            json!({"nodeSelectors": [selector("surrounds")]}),
+        ),
+        ("BGPAdvertisement", json!({"aggregationLength": 24}), json!({"aggregationLength": 34})),
+        ("BGPPeer", peer("10.9.9.9"), peer("nowhere")),
+        ("BFDProfile", json!({"receiveInterval": 100}), json!({"receiveInterval": 1})),
+        (
+            "Community",
+            json!({"communities": [{"name": "a", "value": "1:2"}]}),
+            json!({"communities": [{"name": "a", "value": "1"}]}),
+        ),
+    ];
+    let good: Vec<Value> = kinds.iter().map(|(kind, good, _)| object(kind, "it", good.clone())).collect();
+    let mut store = ConfigStore::new();
+    let before = update(&mut store, &good);
+    assert_eq!(before.problems, []);
+    for spoiled in (0..kinds.len()).map(|one| one..one + 1).chain([0..kinds.len(), 1..4, 2..6]) {
+        let mut objects = good.clone();
+        for index in spoiled.clone() {
+            let (kind, _, bad) = &kinds[index];
+            objects[index] = object(kind, "it", bad.clone());
+        }
+        let after = update(&mut store, &objects);
+        assert_eq!(after.config, before.config, "{spoiled:?}");
+        let blamed: BTreeSet<String> = after.problems.iter().map(|problem| problem.object.to_string()).collect();
+        // A peer is blamed too when its profile makes no sense any more.
+        let expected = kinds[spoiled].iter().map(|(kind, ..)| format!("{kind}/metallb-system/it")).collect();
+        assert!(blamed.is_superset(&expected), "{blamed:?} {expected:?}");
+    }
 }
 
 #[test]
