@@ -460,6 +460,20 @@ fn preferences_of_facts_108_and_speaker_50_to_54_add_up_per_node() {
 }
 
 #[test]
+fn peer_of_which_only_a_selector_makes_no_sense_is_left_out() {
+    let (long, longest) = ("v".repeat(64), "v".repeat(63));
+    for (selector, kept) in [
+        (expression("k", "surrounds", &["a"]), false),
+        (label("k", &long), false),
+        (expression("k", "In", &[&long]), false),
+        (label("k", &longest), true),
+    ] {
+        let parsed = parse(&[with(peer("p", "10.0.0.1"), json!({"nodeSelectors": [selector]}))]);
+        assert_eq!(parsed.config.peers.len(), usize::from(kept), "{:?}", parsed.problems);
+    }
+}
+
+#[test]
 fn pool_of_several_addresses_contains_them_all() {
     let config = parse(&[pool("a", &["10.0.0.0/31", "fd00::/127"]), pool("b", &["10.0.0.2/31"])]).config;
     let rows: [(&[&str], Option<&str>); 7] = [
