@@ -165,9 +165,7 @@ impl PeerParser<'_> {
             let message = "connect time should be between 1 seconds to 65535, in whole seconds";
             self.fail("connectTime", ConfigReason::InvalidTimer, message);
         }
-        let before = self.problems.len();
         let nodes = parse_selectors(&spec.node_selectors, &spec.reference(), "spec.nodeSelectors", self.problems);
-        self.failed |= self.problems.len() > before;
         let password = self.password(secrets);
         let bfd_profile = (!spec.bfd_profile.is_empty()).then(|| BfdProfileName::from(spec.bfd_profile.as_str()));
         if let Some(profile) = &bfd_profile
