@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::admin::Admin;
-use crate::announcer::{Announcer, Conflict, Identity, TransitionKind};
+use crate::announcer::{Announcer, Changes, Conflict, Identity, TransitionKind};
 use crate::cli::standalone::StandaloneArgs;
 use crate::conductor::{self, ConductorError};
 use crate::exclusion::{self, ExclusionError};
@@ -198,7 +198,7 @@ pub fn run(args: StandaloneArgs) -> Result<(), StandaloneError> {
                         tracing::error!(%error, "manifests could not be read, the last ones stay in force");
                     }
                 }
-                () = conductor::changed(members.as_ref()) => standalone.announce(),
+                () = conductor::changed(members.as_ref()) => standalone.follow_members(),
                 // Taken out, so that the queue has room: nothing that is stored follows from them.
                 Some(_) = peer_events.recv() => {}
                 Some(reply) = status_requests.recv() => drop(reply.send(standalone.status())),
@@ -230,15 +230,22 @@ impl Standalone {
         self.config = config;
         self.last_world = Some(world);
         self.state.problems = problems.iter().map(ToString::to_string).collect();
-        self.is_stored = false;
-        self.announce();
+        if let Some(world) = &self.last_world {
+            let changes = self.announcer.apply(&self.config, &world.cluster);
+            self.announced(changes);
+        }
         Ok(())
     }
 
-    /// Brings the announcements in step with what is known.
-    fn announce(&mut self) {
-        let Some(world) = &self.last_world else { return };
-        let changes = self.announcer.apply(&self.config, &world.cluster);
+    fn follow_members(&mut self) {
+        if let Some(world) = &self.last_world {
+            let changes = self.announcer.apply_members(&self.config, &world.cluster);
+            self.announced(changes);
+        }
+    }
+
+    /// Tells what began, ended or failed, and stores what is announced now.
+    fn announced(&mut self, changes: Changes) {
         for transition in changes.transitions {
             let service = transition.service.to_string();
             let node = self.args.announce.node_name.as_str();
@@ -254,6 +261,14 @@ impl Standalone {
                 }
             }
         }
+        let announced = self.announcer.announced();
+        for service in &mut self.state.services {
+            let key = ServiceKey::new(&service.namespace, &service.name);
+            service.l2 = announced.l2.contains_key(&key);
+            let peers = announced.bgp.get(&key).map(|(_, peers)| peers);
+            service.bgp = peers.into_iter().flat_map(|peers| peers.iter()).map(ToString::to_string).collect();
+        }
+        self.is_stored = false;
         self.store();
     }
 
@@ -344,15 +359,8 @@ impl Standalone {
         self.store();
     }
 
-    /// Stores the state, where it changed since it was stored.
+    /// Stores the state, unless it is stored already.
     fn store(&mut self) {
-        let announced = self.announcer.announced();
-        for service in &mut self.state.services {
-            let key = ServiceKey::new(&service.namespace, &service.name);
-            let peers = announced.bgp.get(&key).map(|(_, peers)| peers);
-            let bgp = peers.into_iter().flat_map(|peers| peers.iter()).map(ToString::to_string).collect();
-            self.is_stored &= set(&mut service.l2, announced.l2.contains_key(&key)) & set(&mut service.bgp, bgp);
-        }
         if self.is_stored {
             return;
         }
@@ -365,20 +373,12 @@ impl Standalone {
     }
 
     /// What `/status` shows, made when somebody asks.
-    fn status(&mut self) -> serde_json::Value {
-        self.store();
+    fn status(&self) -> serde_json::Value {
         let State { node, services, problems } = &self.state;
         serde_json::json!({
             "node": node, "services": services, "peers": self.announcer.peers(), "problems": problems,
         })
     }
-}
-
-/// Sets a value. True when it was that already.
-fn set<T: PartialEq>(place: &mut T, value: T) -> bool {
-    let is_same = *place == value;
-    *place = value;
-    is_same
 }
 
 /// Whether a file may be another one now. That it was opened or read is no change: we do so ourselves, and would never end.
