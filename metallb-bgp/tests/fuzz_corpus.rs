@@ -6,8 +6,11 @@
 mod bfd;
 #[path = "../../fuzz/src/bgp.rs"]
 mod bgp;
+#[allow(dead_code, clippy::print_stdout, reason = "shared by the crates whose readers are fuzzed")]
+#[path = "../../fuzz/src/corpus.rs"]
+mod corpus;
 
-use std::path::Path;
+use corpus::{Random, run, seeds};
 
 #[test]
 fn bgp_message_corpus_holds() {
@@ -59,12 +62,12 @@ fn damaged_seeds_hold() {
         for _ in 0..10_000 {
             let mut data = seeds[random.below(seeds.len())].clone();
             for _ in 0..=random.below(4) {
-                let at = random.below(data.len().max(1));
+                let at = random.below(data.len());
                 match random.below(4) {
                     0 => data.truncate(at),
-                    1 => data.insert(at.min(data.len()), random.below(256) as u8),
+                    1 => data.insert(at.min(data.len()), random.octet()),
                     2 => data.extend_from_within(at.min(data.len())..),
-                    _ => data.iter_mut().skip(at).take(1).for_each(|octet| *octet = random.below(256) as u8),
+                    _ => data.iter_mut().skip(at).take(1).for_each(|octet| *octet = random.octet()),
                 }
             }
             check(&data);
@@ -76,32 +79,7 @@ fn damaged_seeds_hold() {
 fn random_operations_hold() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     for _ in 0..3000 {
-        let data: Vec<u8> = (0..400).map(|_| random.below(256) as u8).collect();
+        let data: Vec<u8> = (0..400).map(|_| random.octet()).collect();
         bgp::bgp_session(&data);
     }
-}
-
-/// A cheap generator: what it finds becomes a seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) as usize % bound
-    }
-}
-
-fn run(target: &str, check: fn(&[u8]), least: usize) {
-    let seeds = seeds(target);
-    seeds.iter().for_each(|seed| check(seed));
-    assert!(seeds.len() >= least, "only {} seeds", seeds.len());
-}
-
-fn seeds(target: &str) -> Vec<Vec<u8>> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
-    let mut paths: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
 }

@@ -1,54 +1,64 @@
-//! The check of the fuzz target `manifests`, over its corpus and over small damage to it.
+//! The checks of the fuzz targets `manifests` and `gossip_frame`, over their corpora and over small damage to them.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
 #![allow(unreachable_pub, reason = "checks fail by panicking")]
 
+#[allow(clippy::print_stdout, reason = "shared by the crates whose readers are fuzzed")]
+#[path = "../../fuzz/src/corpus.rs"]
+mod corpus;
+#[path = "../../fuzz/src/gossip.rs"]
+mod gossip;
 #[path = "../../fuzz/src/manifests.rs"]
-mod checks;
+mod manifests;
 
-use std::path::Path;
+use corpus::{Random, run, seeds};
 
 #[test]
 fn manifest_corpus_holds() {
-    for seed in corpus() {
-        checks::manifests(&seed);
-    }
+    run("manifests", manifests::manifests, 1);
+}
+
+#[test]
+fn gossip_corpus_holds() {
+    run("gossip_frame", gossip::gossip_frame, 1);
 }
 
 #[test]
 fn damaged_manifests_hold() {
-    let corpus = corpus();
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut below = |limit: usize| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        usize::try_from(state >> 33).unwrap() % limit.max(1)
-    };
-    for round in 0..ROUNDS {
+    let corpus = seeds("manifests");
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for round in 0..3000 {
         let mut text = corpus[round % corpus.len()].clone();
-        for _ in 0..=below(3) {
-            let at = below(text.len());
-            match below(4) {
-                0 => text[at] = b"-:{}[]#&*!|>\'\"%@ \n\t\xff"[below(20)],
+        for _ in 0..=random.below(3) {
+            let at = random.below(text.len());
+            match random.below(4) {
+                0 => text[at] = b"-:{}[]#&*!|>'\"%@ \n\t\xff"[random.below(20)],
                 1 => drop(text.remove(at)),
                 2 => text.truncate(at.max(1)),
                 _ => {
-                    let other = &corpus[below(corpus.len())];
-                    let from = below(other.len());
-                    text.splice(at..at, other[from..(from + below(40)).min(other.len())].iter().copied());
+                    let other = &corpus[random.below(corpus.len())];
+                    let from = random.below(other.len());
+                    text.splice(at..at, other[from..(from + random.below(40)).min(other.len())].iter().copied());
                 }
             }
         }
-        checks::manifests(&text);
+        manifests::manifests(&text);
     }
 }
 
-fn corpus() -> Vec<Vec<u8>> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/manifests");
-    let mut files: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    assert!(!files.is_empty(), "the corpus is empty");
-    files.iter().map(|file| std::fs::read(file).unwrap()).collect()
+#[test]
+fn damaged_gossip_holds() {
+    let corpus = seeds("gossip_frame");
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for round in 0..300 {
+        let mut bytes = corpus[round % corpus.len()].clone();
+        for _ in 0..=random.below(3) {
+            let at = random.below(bytes.len());
+            match random.below(3) {
+                0 => bytes[at] ^= 1 << random.below(8),
+                1 => bytes[at] = random.octet(),
+                _ => bytes.extend(&corpus[random.below(corpus.len())]),
+            }
+        }
+        gossip::gossip_frame(&bytes);
+    }
 }
-
-const ROUNDS: usize = 3000;
