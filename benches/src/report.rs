@@ -9,10 +9,14 @@ use serde_json::Value;
 pub struct Row {
     /// What is done.
     pub work: &'static str,
-    /// Group and name of our measurement.
-    pub ours: (&'static str, &'static str),
-    /// Group and name of the naive one, and how many times as much it would have to do for the same work.
-    pub naive: (&'static str, &'static str, f64),
+    /// The group of both measurements.
+    pub group: &'static str,
+    /// The name of ours.
+    pub ours: &'static str,
+    /// The name of the naive one.
+    pub naive: &'static str,
+    /// How many times as much the naive one would have to do for the same work.
+    pub times: f64,
 }
 
 /// Prints a table of all rows that were measured, as Markdown. Nothing where criterion only tries whether the benchmarks run.
@@ -21,8 +25,8 @@ pub fn print(rows: &[Row]) {
     let only_tries = std::env::args().any(|argument| argument == "--test");
     let Some(home) = criterion_home().filter(|_| !only_tries) else { return };
     let measured = rows.iter().filter_map(|row| {
-        let ours = median(&home, row.ours.0, row.ours.1)?;
-        let naive = median(&home, row.naive.0, row.naive.1)? * row.naive.2;
+        let ours = median(&home, row.group, row.ours)?;
+        let naive = median(&home, row.group, row.naive)? * row.times;
         Some(format!("| {} | {} | {} | {:.0} |", row.work, time(ours), time(naive), naive / ours))
     });
     let lines: Vec<String> = measured.collect();
