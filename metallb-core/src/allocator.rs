@@ -312,9 +312,7 @@ impl Allocator {
         };
         for &ip in ips {
             self.blocked.entry(ip).or_default().insert(service.clone());
-            if let Some((pool, place)) = self.prefixes.find(ip) {
-                self.pools[pool].take(place);
-            }
+            self.withhold(ip);
         }
         let mut any = false;
         for ip in before.into_iter().flatten().filter(|ip| !ips.contains(ip)) {
@@ -324,13 +322,7 @@ impl Allocator {
                 continue;
             }
             self.blocked.remove(&ip);
-            if let Some((pool, place)) = self.prefixes.find(ip)
-                && !self.ledger.is_occupied(ip)
-                && !self.is_blocked(ip)
-            {
-                self.pools[pool].give_back(place);
-                any = true;
-            }
+            any |= self.give_back(ip);
         }
         any
     }
@@ -338,19 +330,26 @@ impl Allocator {
     /// Replaces the addresses that hosts outside of the cluster use, with the hardware address of each. Who holds one keeps it.
     pub fn set_quarantined(&mut self, quarantined: &BTreeMap<IpAddr, Arc<str>>) {
         let before = std::mem::replace(&mut self.quarantined, quarantined.clone());
-        for &ip in quarantined.keys() {
-            if let Some((pool, place)) = self.prefixes.find(ip) {
-                self.pools[pool].take(place);
-            }
-        }
+        quarantined.keys().for_each(|&ip| self.withhold(ip));
         for ip in before.into_keys() {
-            if let Some((pool, place)) = self.prefixes.find(ip)
-                && !self.is_blocked(ip)
-                && !self.ledger.is_occupied(ip)
-            {
-                self.pools[pool].give_back(place);
-            }
+            self.give_back(ip);
         }
+    }
+
+    /// Hands an address out to nobody from now on.
+    fn withhold(&mut self, ip: IpAddr) {
+        if let Some((pool, place)) = self.prefixes.find(ip) {
+            self.pools[pool].take(place);
+        }
+    }
+
+    /// Makes an address free again that nothing withholds any more and nobody holds. True when it is of a pool and became so.
+    fn give_back(&mut self, ip: IpAddr) -> bool {
+        let found = self.prefixes.find(ip).filter(|_| !self.ledger.is_occupied(ip) && !self.is_blocked(ip));
+        if let Some((pool, place)) = found {
+            self.pools[pool].give_back(place);
+        }
+        found.is_some()
     }
 
     /// The first of `ips` that a host outside of the cluster uses, and its hardware address.
