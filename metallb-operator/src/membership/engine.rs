@@ -259,10 +259,13 @@ impl Engine {
 
     /// Tells all members our standing once more, in case the first word was lost.
     pub fn tell_standing(&mut self, now: Instant) {
-        let members: Vec<SocketAddr> = self.foca.iter_members().map(|member| member.id().address).collect();
-        for address in members {
+        for address in self.member_addresses() {
             self.send_to(now, address, Message::Standing);
         }
+    }
+
+    fn member_addresses(&self) -> Vec<SocketAddr> {
+        self.foca.iter_members().map(|member| member.id().address).collect()
     }
 
     /// Ends our membership, for good.

@@ -42,17 +42,20 @@ impl Greetings {
 
     /// Whether a stranger is answered.
     pub(super) fn may_welcome(&mut self) -> bool {
-        let left = self.welcomes_left > 0;
-        self.welcomes_left = self.welcomes_left.saturating_sub(1);
-        left
+        spend(&mut self.welcomes_left)
     }
 
     /// Whether gossip is told of a newcomer that greeted us. Of one it is; a crowd greets everybody itself.
     pub(super) fn may_tell(&mut self) -> bool {
-        let left = self.tellings_left > 0;
-        self.tellings_left = self.tellings_left.saturating_sub(1);
-        left
+        spend(&mut self.tellings_left)
     }
+}
+
+/// Takes one. False when none is left.
+fn spend(left: &mut usize) -> bool {
+    let fewer = left.checked_sub(1);
+    *left = fewer.unwrap_or(0);
+    fewer.is_some()
 }
 
 impl Engine {
@@ -136,7 +139,7 @@ impl Engine {
         self.codec.set_heard(heard.map(|peer| peer.identity.clone()));
         let clashes = self.codec.take_clashes();
         self.events.extend(clashes.into_iter().map(|(node, address)| Event::NameClash { node, address }));
-        let members: BTreeSet<SocketAddr> = self.foca.iter_members().map(|member| member.id().address).collect();
+        let members: BTreeSet<SocketAddr> = self.member_addresses().into_iter().collect();
         let down = self.foca.iter_membership_state().map(|member| member.id().address);
         let absent: Vec<SocketAddr> = down
             .chain(self.greetings.contacts.iter().copied())

@@ -24,8 +24,7 @@ impl Engine {
             return;
         }
         self.hardware.addresses = addresses;
-        let members: Vec<SocketAddr> = self.foca.iter_members().map(|member| member.id().address).collect();
-        for address in members {
+        for address in self.member_addresses() {
             self.tell_hardware(now, address);
         }
         self.settle(now);
@@ -39,9 +38,9 @@ impl Engine {
 
     /// Tells one member in turn, in case an earlier word was lost: its cost does not grow with the number of members.
     pub(super) fn repeat_hardware(&mut self, now: Instant) {
-        let members: BTreeSet<SocketAddr> = self.foca.iter_members().map(|member| member.id().address).collect();
-        let next = members.iter().find(|address| self.hardware.told.is_none_or(|told| **address > told));
-        let next = next.or_else(|| members.first()).copied();
+        let members = self.member_addresses();
+        let later = members.iter().filter(|address| self.hardware.told.is_none_or(|told| **address > told));
+        let next = later.min().or_else(|| members.iter().min()).copied();
         self.hardware.told = next;
         if let Some(address) = next {
             self.tell_hardware(now, address);
