@@ -89,10 +89,12 @@ impl Collector for PeerCollector {
         let paths: Vec<(Labels, Path)> =
             paths.into_iter().map(|((remote, vrf), path)| (Labels { peer: remote.to_string(), vrf }, path)).collect();
         let incoming = self.observer.incoming();
-        let refused: Vec<_> =
-            incoming.refused.iter().map(|(reason, count)| (Some(("reason", reason.as_str())), *count)).collect();
-        let incoming =
-            [plain_family(ACCEPTED, &[(None, incoming.accepted)]), plain_family(REFUSED, &refused)].into_iter();
+        let accepted = (Vec::new(), incoming.accepted);
+        let refused = incoming.refused.iter().map(|(reason, count)| (vec![label("reason", reason.as_str())], *count));
+        let incoming = [
+            family(ACCEPTED.0, ACCEPTED.1, MetricType::COUNTER, std::iter::once(accepted)),
+            family(REFUSED.0, REFUSED.1, MetricType::COUNTER, refused),
+        ];
         let bgp = BGP.iter().map(|series| series.family(&sessions));
         let bfd = BFD.iter().map(|series| series.family(&paths));
         bgp.chain(bfd).chain(incoming).collect()
@@ -101,64 +103,48 @@ impl Collector for PeerCollector {
 
 impl<T> Series<T> {
     fn family(&self, rows: &[(Labels, T)]) -> MetricFamily {
-        let metrics = rows.iter().map(|(labels, row)| {
-            let mut metric = Metric::from_label(labels.pairs());
-            let value = (self.value)(row) as f64;
-            match self.kind {
-                MetricType::COUNTER => {
-                    let mut counter = Counter::default();
-                    counter.set_value(value);
-                    metric.set_counter(counter);
-                }
-                _ => {
-                    let mut gauge = Gauge::default();
-                    gauge.set_value(value);
-                    metric.set_gauge(gauge);
-                }
-            }
-            metric
-        });
-        let mut family = MetricFamily::default();
-        family.set_name(self.name.to_owned());
-        family.set_help(self.help.to_owned());
-        family.set_field_type(self.kind);
-        family.set_metric(metrics.collect());
-        family
+        let rows = rows.iter().map(|(labels, row)| (labels.pairs(), (self.value)(row)));
+        family(self.name, self.help, self.kind, rows)
     }
 }
 
 impl Labels {
     fn pairs(&self) -> Vec<LabelPair> {
-        let pair = |name: &str, value: &str| {
-            let mut pair = LabelPair::default();
-            pair.set_name(name.to_owned());
-            pair.set_value(value.to_owned());
-            pair
-        };
-        let vrf = self.vrf.as_deref().map(|vrf| pair("vrf", vrf));
-        std::iter::once(pair("peer", &self.peer)).chain(vrf).collect()
+        let vrf = self.vrf.as_deref().map(|vrf| label("vrf", vrf));
+        std::iter::once(label("peer", &self.peer)).chain(vrf).collect()
     }
 }
 
-/// A counter that belongs to no peer.
-fn plain_family((name, help): (&str, &str), rows: &[(Option<(&str, &str)>, u64)]) -> MetricFamily {
-    let metrics = rows.iter().map(|(label, value)| {
-        let pair = |(name, value): (&str, &str)| {
-            let mut pair = LabelPair::default();
-            pair.set_name(name.to_owned());
-            pair.set_value(value.to_owned());
-            pair
-        };
-        let mut metric = Metric::from_label(label.map(pair).into_iter().collect());
-        let mut counter = Counter::default();
-        counter.set_value(*value as f64);
-        metric.set_counter(counter);
+fn label(name: &str, value: &str) -> LabelPair {
+    let mut pair = LabelPair::default();
+    pair.set_name(name.to_owned());
+    pair.set_value(value.to_owned());
+    pair
+}
+
+/// One family of counters, or else of gauges.
+fn family(name: &str, help: &str, kind: MetricType, rows: impl Iterator<Item = (Vec<LabelPair>, u64)>) -> MetricFamily {
+    let metrics = rows.map(|(labels, value)| {
+        let mut metric = Metric::from_label(labels);
+        let value = value as f64;
+        match kind {
+            MetricType::COUNTER => {
+                let mut counter = Counter::default();
+                counter.set_value(value);
+                metric.set_counter(counter);
+            }
+            _ => {
+                let mut gauge = Gauge::default();
+                gauge.set_value(value);
+                metric.set_gauge(gauge);
+            }
+        }
         metric
     });
     let mut family = MetricFamily::default();
     family.set_name(name.to_owned());
     family.set_help(help.to_owned());
-    family.set_field_type(MetricType::COUNTER);
+    family.set_field_type(kind);
     family.set_metric(metrics.collect());
     family
 }
