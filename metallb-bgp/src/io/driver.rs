@@ -458,17 +458,19 @@ impl PeerSnapshot {
     }
 
     pub(super) fn of(peer: &Peer) -> Self {
-        Self {
+        let mut snapshot = Self {
             state: peer.state(),
-            established_at: peer.established_at(),
+            established_at: None,
             addresses: None,
-            last_down: peer.last_down().map(ToString::to_string),
-            negotiated: peer.negotiated().cloned(),
-            routes_told: peer.rib().told(),
-            routes_wanted: peer.rib().wanted(),
+            last_down: None,
+            negotiated: None,
+            routes_told: 0,
+            routes_wanted: 0,
             counters: *peer.counters(),
             bfd: None,
-        }
+        };
+        snapshot.follow(peer, true);
+        snapshot
     }
 }
 
