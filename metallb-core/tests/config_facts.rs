@@ -5,6 +5,8 @@
 #![allow(clippy::needless_pass_by_value, reason = "`json!` makes values, and rows read better without `&`")]
 
 mod support {
+    #[allow(dead_code, reason = "shared with tests that need more of it")]
+    pub(crate) mod manifest;
     pub(crate) mod objects;
 }
 
@@ -14,6 +16,7 @@ use metallb_core::config::{Config, ConfigReason, Parsed, Severity};
 use metallb_core::model::{IpFamily, Node, PeerName, PoolName};
 use serde_json::{Value, json};
 
+use crate::support::manifest::{merged, object};
 use crate::support::objects::World;
 
 #[test]
@@ -544,10 +547,6 @@ fn ads_of(config: &Config, pool: &str) -> Vec<String> {
     config.pools[pool].l2.iter().map(|ad| ad.name.to_string()).collect()
 }
 
-fn object(kind: &str, name: &str, spec: Value) -> Value {
-    json!({"kind": kind, "metadata": {"namespace": "metallb-system", "name": name}, "spec": spec})
-}
-
 fn pool(name: &str, addresses: &[&str]) -> Value {
     object("IPAddressPool", name, json!({"addresses": addresses}))
 }
@@ -615,17 +614,4 @@ fn with(object: Value, spec: Value) -> Value {
 
 fn with_labels(object: Value, key: &str, value: &str) -> Value {
     merged(object, &json!({"metadata": {"labels": {key: value}}}))
-}
-
-fn merged(mut base: Value, patch: &Value) -> Value {
-    match (&mut base, patch) {
-        (Value::Object(fields), Value::Object(changes)) => {
-            for (key, change) in changes {
-                let old = fields.remove(key).unwrap_or(Value::Null);
-                fields.insert(key.clone(), merged(old, change));
-            }
-            base
-        }
-        _ => patch.clone(),
-    }
 }

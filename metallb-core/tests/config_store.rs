@@ -3,6 +3,8 @@
 #![allow(clippy::needless_pass_by_value, reason = "`json!` makes values, and rows read better without `&`")]
 
 mod support {
+    #[allow(dead_code, reason = "shared with tests that need more of it")]
+    pub(crate) mod manifest;
     pub(crate) mod objects;
 }
 
@@ -11,6 +13,7 @@ use std::collections::BTreeSet;
 use metallb_core::config::{ConfigReason, ConfigStore, Parsed};
 use serde_json::{Value, json};
 
+use crate::support::manifest::object;
 use crate::support::objects::World;
 
 #[test]
@@ -153,10 +156,6 @@ fn advertisement_in_force_survives_the_loss_of_an_alias() {
 fn update(store: &mut ConfigStore, objects: &[Value]) -> Parsed {
     let world = World::read(objects);
     store.update(&world.resources, &world.cluster)
-}
-
-fn object(kind: &str, name: &str, spec: Value) -> Value {
-    json!({"kind": kind, "metadata": {"namespace": "metallb-system", "name": name}, "spec": spec})
 }
 
 fn pool(name: &str, addresses: &str) -> Value {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
 
 mod support {
+    pub(crate) mod manifest;
     pub(crate) mod objects;
 }
 
@@ -11,6 +12,7 @@ use metallb_core::model::ServiceKey;
 use metallb_core::plan::{MissingReason, PlanOptions, explain, explain_address, plan};
 use serde_json::{Value, json};
 
+use crate::support::manifest::{merged, node, object, service, slice};
 use crate::support::objects::World;
 
 #[test]
@@ -45,7 +47,7 @@ fn every_thing_that_is_missing_is_named_with_what_would_mend_it() {
         ("no slice", without("EndpointSlice"), vec![(Endpoint, "it has no endpoint")]),
         (
             "not ready",
-            all(&[slice(false)]),
+            all(&[slice("node-a", false)]),
             vec![(Endpoint, "none of its 1 endpoints is ready or serving, so nobody announces it")],
         ),
         (
@@ -167,9 +169,9 @@ fn all(instead: &[Value]) -> Vec<Value> {
         config("L2Advertisement", json!({})),
         config("BGPAdvertisement", json!({})),
         peer(json!({})),
-        json!({"kind": "Node", "metadata": {"name": "node-a"}}),
+        node("node-a"),
         service(json!({})),
-        slice(true),
+        slice("node-a", true),
     ];
     let others = objects.into_iter().filter(|object| !instead.iter().any(|other| other["kind"] == object["kind"]));
     others.chain(instead.iter().cloned()).collect()
@@ -180,25 +182,10 @@ fn without(kind: &str) -> Vec<Value> {
 }
 
 fn config(kind: &str, spec: Value) -> Value {
-    json!({"kind": kind, "metadata": {"namespace": "metallb-system", "name": "it"}, "spec": spec})
+    object(kind, "it", spec)
 }
 
 fn peer(more: Value) -> Value {
-    config("BGPPeer", merged(json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "10.9.9.9"}), more))
-}
-
-fn service(more: Value) -> Value {
-    let spec = json!({"type": "LoadBalancer", "clusterIPs": ["10.96.0.1"], "ports": [{"port": 80}]});
-    json!({"kind": "Service", "metadata": {"namespace": "default", "name": "web"}, "spec": merged(spec, more)})
-}
-
-fn slice(ready: bool) -> Value {
-    json!({"kind": "EndpointSlice",
-        "metadata": {"namespace": "default", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
-        "endpoints": [{"addresses": ["10.1.0.1"], "nodeName": "node-a", "conditions": {"ready": ready, "serving": ready}}]})
-}
-
-fn merged(mut base: Value, more: Value) -> Value {
-    base.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    base
+    let spec = json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "10.9.9.9"});
+    config("BGPPeer", merged(spec, &more))
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
 
 mod support {
+    pub(crate) mod manifest;
     pub(crate) mod objects;
 }
 
@@ -9,15 +10,22 @@ use metallb_core::model::ServiceKey;
 use metallb_core::plan::{CANDIDATES_SHOWN, Plan, PlanOptions, plan};
 use serde_json::{Value, json};
 
+use crate::support::manifest::{node, object, service, slice};
 use crate::support::objects::World;
 
 #[test]
 fn routes_need_a_configuration_a_service_and_its_type_as_facts_69_to_71_say() {
     let rows: [(u8, Vec<Value>, usize, usize); 4] = [
-        (69, vec![node("pandora"), service("LoadBalancer"), slice("iris")], 0, 0),
+        (69, vec![node("pandora"), service(json!({})), slice("iris", true)], 0, 0),
         (70, [configuration(), vec![node("pandora")]].concat(), 0, 0),
-        (71, [configuration(), vec![node("pandora"), service("ClusterIP"), slice("iris")]].concat(), 0, 0),
-        (72, [configuration(), vec![node("pandora"), service("LoadBalancer"), slice("iris")]].concat(), 1, 1),
+        (
+            71,
+            [configuration(), vec![node("pandora"), service(json!({"type": "ClusterIP"})), slice("iris", true)]]
+                .concat(),
+            0,
+            0,
+        ),
+        (72, [configuration(), vec![node("pandora"), service(json!({})), slice("iris", true)]].concat(), 1, 1),
     ];
     for (fact, objects, addresses, routes) in rows {
         let plan = plan_of(&objects);
@@ -28,7 +36,7 @@ fn routes_need_a_configuration_a_service_and_its_type_as_facts_69_to_71_say() {
 
 #[test]
 fn route_of_a_plan_says_who_tells_whom_what() {
-    let objects = [configuration(), vec![node("pandora"), service("LoadBalancer"), slice("iris")]].concat();
+    let objects = [configuration(), vec![node("pandora"), service(json!({})), slice("iris", true)]].concat();
     let plan = plan_of(&objects);
     let route = serde_json::to_value(&plan.services[0].bgp[0]).unwrap();
     let expected = json!({"node": "pandora", "peer": "peer1", "prefix": "10.20.30.0/32", "localPref": 100,
@@ -47,7 +55,7 @@ fn list_of_candidates_is_whole_up_to_a_size_and_says_what_it_leaves_out_beyond()
         let mut objects: Vec<Value> = (0..nodes).map(|index| node(&format!("node-{index}"))).collect();
         let l2 =
             json!({"kind": "L2Advertisement", "metadata": {"namespace": "metallb-system", "name": "l2"}, "spec": {}});
-        objects.extend([configuration(), vec![l2, service("LoadBalancer"), slice("node-0")]].concat());
+        objects.extend([configuration(), vec![l2, service(json!({})), slice("node-0", true)]].concat());
         let l2 = serde_json::to_value(&plan_of(&objects).services[0].l2[0]).unwrap();
         assert_eq!(l2["candidates"].as_array().unwrap().len(), listed);
         assert_eq!(l2.get("candidatesOmitted").and_then(Value::as_u64), omitted);
@@ -60,25 +68,9 @@ fn plan_of(objects: &[Value]) -> Plan {
 }
 
 fn configuration() -> Vec<Value> {
-    let spec = |kind: &str, name: &str, spec: Value| json!({"kind": kind, "metadata": {"namespace": "metallb-system", "name": name}, "spec": spec});
     vec![
-        spec("IPAddressPool", "pool", json!({"addresses": ["10.20.30.0/24"]})),
-        spec("BGPAdvertisement", "ad", json!({"communities": ["0:1234", "large:1:2:3"]})),
-        spec("BGPPeer", "peer1", json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "1.2.3.4"})),
+        object("IPAddressPool", "pool", json!({"addresses": ["10.20.30.0/24"]})),
+        object("BGPAdvertisement", "ad", json!({"communities": ["0:1234", "large:1:2:3"]})),
+        object("BGPPeer", "peer1", json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "1.2.3.4"})),
     ]
-}
-
-fn node(name: &str) -> Value {
-    json!({"kind": "Node", "metadata": {"name": name}})
-}
-
-fn service(kind: &str) -> Value {
-    json!({"kind": "Service", "metadata": {"namespace": "default", "name": "web"},
-        "spec": {"type": kind, "clusterIPs": ["10.96.0.1"], "ports": [{"port": 80}]}})
-}
-
-fn slice(node: &str) -> Value {
-    json!({"kind": "EndpointSlice",
-        "metadata": {"namespace": "default", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
-        "endpoints": [{"addresses": ["10.1.0.1"], "nodeName": node, "conditions": {"ready": true}}]})
 }
