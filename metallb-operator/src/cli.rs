@@ -1,10 +1,8 @@
-//! The command line: one file per subcommand, each with its arguments and a `run`.
+//! The command line: one file per subcommand, each with its arguments. What ends by itself has its `run` there, too.
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
-
-use crate::telemetry::{self, LogFormat, LogLevel};
 
 pub mod controller;
 pub mod convert_config;
@@ -61,9 +59,18 @@ impl Cli {
             Command::Explain(args) => finish(args.run()),
             Command::Crds(args) => finish(args.run()),
             Command::ConvertConfig(args) => finish(args.run()),
-            Command::Controller(args) => finish(args.run()),
-            Command::Speaker(args) => finish(args.run()),
-            Command::Standalone(args) => finish(args.run()),
+            Command::Controller(args) => {
+                args.start_log();
+                finish(crate::controller::run(&args).map(|()| ExitCode::SUCCESS))
+            }
+            Command::Speaker(args) => {
+                args.start_log();
+                finish(crate::speaker::run(&args).map(|()| ExitCode::SUCCESS))
+            }
+            Command::Standalone(args) => {
+                args.start_log();
+                finish(crate::standalone::run(args).map(|()| ExitCode::SUCCESS))
+            }
             Command::Status(args) => finish(args.run()),
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut Self::command(), "metallb", &mut std::io::stdout());
@@ -87,24 +94,6 @@ fn finish(result: Result<ExitCode, impl std::error::Error>) -> ExitCode {
             }
             ExitCode::FAILURE
         }
-    }
-}
-
-/// Logging flags that every long-running subcommand takes.
-#[derive(Clone, Debug, clap::Args)]
-pub struct LogArgs {
-    /// How much to log
-    #[arg(long, value_enum, default_value = "info", value_name = "LEVEL")]
-    log_level: LogLevel,
-    /// The shape of a log line
-    #[arg(long, value_enum, default_value = "json", value_name = "FORMAT")]
-    log_format: LogFormat,
-}
-
-impl LogArgs {
-    /// Installs the subscriber.
-    pub fn init(&self) {
-        telemetry::init(self.log_level, self.log_format);
     }
 }
 

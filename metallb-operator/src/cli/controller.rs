@@ -1,11 +1,8 @@
-//! `metallb controller`: arguments, and the process around [`crate::controller`].
+//! `metallb controller`: arguments of [`crate::controller`].
 
 use std::net::Ipv4Addr;
-use std::process::ExitCode;
 
-use crate::cli::LogArgs;
-use crate::cli::options::{AdminArgs, ClusterArgs, UpstreamArgs, UpstreamWebhookArgs};
-use crate::controller::{self, ControllerError};
+use crate::cli::options::{AdminArgs, ClusterArgs, LogArgs, UpstreamArgs, UpstreamWebhookArgs};
 
 /// Arguments of `metallb controller`.
 #[derive(Clone, Debug, clap::Args)]
@@ -34,15 +31,11 @@ pub struct ControllerArgs {
 }
 
 impl ControllerArgs {
-    /// Runs until a signal ends it.
-    ///
-    /// # Errors
-    /// What cannot work from the start: no API server configuration, an address in use.
-    pub fn run(self) -> Result<ExitCode, ControllerError> {
+    /// Starts the log, and tells there which flags have no effect.
+    pub fn start_log(&self) {
         self.log.init();
         self.upstream.warn();
         self.webhooks.warn();
-        controller::run(&self).map(|()| ExitCode::SUCCESS)
     }
 
     /// Probes come from the kubelet over the pod network.

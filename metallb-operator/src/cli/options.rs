@@ -3,6 +3,26 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use crate::telemetry::{self, LogFormat, LogLevel};
+
+/// Logging flags that every long-running subcommand takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LogArgs {
+    /// How much to log
+    #[arg(long, value_enum, default_value = "info", value_name = "LEVEL")]
+    log_level: LogLevel,
+    /// The shape of a log line
+    #[arg(long, value_enum, default_value = "json", value_name = "FORMAT")]
+    log_format: LogFormat,
+}
+
+impl LogArgs {
+    /// Installs the subscriber.
+    pub fn init(&self) {
+        telemetry::init(self.log_level, self.log_format);
+    }
+}
+
 /// Where the process runs in the cluster.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ClusterArgs {

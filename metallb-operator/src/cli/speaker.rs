@@ -1,14 +1,11 @@
-//! `metallb speaker`: arguments, and the process around [`crate::speaker`].
+//! `metallb speaker`: arguments of [`crate::speaker`].
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::cli::LogArgs;
-use crate::cli::options::{AdminArgs, ClusterArgs, UpstreamArgs, UpstreamFrrArgs};
+use crate::cli::options::{AdminArgs, ClusterArgs, LogArgs, UpstreamArgs, UpstreamFrrArgs};
 use crate::conductor;
-use crate::speaker::{self, SpeakerError};
 
 /// Arguments of `metallb speaker`.
 #[derive(Clone, Debug, clap::Args)]
@@ -135,15 +132,11 @@ fn listen(text: &str) -> Result<Listen, std::net::AddrParseError> {
 }
 
 impl SpeakerArgs {
-    /// Runs until a signal ends it.
-    ///
-    /// # Errors
-    /// What cannot work from the start: no API server configuration, no right to open sockets, an address in use.
-    pub fn run(self) -> Result<ExitCode, SpeakerError> {
+    /// Starts the log, and tells there which flags have no effect.
+    pub fn start_log(&self) {
         self.log.init();
         self.upstream.warn();
         self.frr.warn();
-        speaker::run(&self).map(|()| ExitCode::SUCCESS)
     }
 
     /// Probes of a host-network pod are for this host only, as upstream.

@@ -1,13 +1,10 @@
-//! `metallb standalone`: arguments.
+//! `metallb standalone`: arguments of [`crate::standalone`].
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::process::ExitCode;
 
-use crate::cli::LogArgs;
-use crate::cli::options::AdminArgs;
+use crate::cli::options::{AdminArgs, LogArgs};
 use crate::cli::speaker::{AnnounceArgs, MembershipArgs};
-use crate::standalone::{self, StandaloneError};
 
 /// Arguments of `metallb standalone`.
 #[derive(Clone, Debug, clap::Args)]
@@ -39,13 +36,9 @@ pub struct StandaloneArgs {
 }
 
 impl StandaloneArgs {
-    /// Runs until a signal ends it.
-    ///
-    /// # Errors
-    /// What cannot work from the start.
-    pub fn run(self) -> Result<ExitCode, StandaloneError> {
+    /// Starts the log.
+    pub fn start_log(&self) {
         self.log.init();
-        standalone::run(self).map(|()| ExitCode::SUCCESS)
     }
 
     /// Where other members may be.
