@@ -98,11 +98,4 @@ fn finish(result: Result<ExitCode, impl std::error::Error>) -> ExitCode {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn command_line_definition_is_consistent() {
-        Cli::command().debug_assert();
-    }
-}
+mod tests;

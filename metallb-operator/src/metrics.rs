@@ -304,6 +304,8 @@ fn register(registry: &Registry, collector: impl Collector + 'static) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -329,5 +331,23 @@ mod tests {
         assert!(text.contains("metallb_allocator_addresses_in_use_total{pool=\"demo\"} 3\n"), "{text}");
         assert!(text.contains("metallb_k8s_client_updates_total 1\n"), "{text}");
         assert!(text.contains("metallb_k8s_client_config_loaded_bool 0\n"), "{text}");
+    }
+
+    #[test]
+    fn page_of_metrics_names_every_series_and_no_other() {
+        let code = [include_str!("metrics.rs"), include_str!("metrics/peers.rs")];
+        let exported =
+            code.iter().filter_map(|file| file.split("#[cfg(test)]").next()).flat_map(|file| names(file, '"'));
+        let page = include_str!("../../docs/operations/metrics.md");
+        let rows: String =
+            page.lines().filter(|line| line.starts_with("| `metallb_")).flat_map(|line| [line, "\n"]).collect();
+        assert_eq!(exported.collect::<BTreeSet<_>>(), names(&rows, '`').collect::<BTreeSet<_>>());
+    }
+
+    /// The names of series that stand in `text` between two `quote`s.
+    fn names(text: &str, quote: char) -> impl Iterator<Item = &str> {
+        text.split(quote).filter(|word| {
+            word.starts_with("metallb_") && word.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
+        })
     }
 }
