@@ -260,13 +260,18 @@ impl Peer {
         true
     }
 
-    /// Ends the session for good.
+    /// Ends the session for good. Routes that are not to be kept are withdrawn first, as far as the connection takes it; the NOTIFICATION
+    /// that follows takes what is left.
     pub fn stop(&mut self, now: Instant, stop: Stop) {
         self.stopped = true;
         if let Attempt::Connecting(slot) = std::mem::replace(&mut self.attempt, Attempt::None) {
             self.actions.push_back(Action::Close(slot));
         }
         self.timers.clear();
+        let restarts = matches!(stop, Stop::Restart(_)) && self.sessions.iter().flatten().any(Session::keeps_routes);
+        if !restarts && !matches!(stop, Stop::Reconfigured) && self.shared.rib.set([]) {
+            self.tell_routes(now);
+        }
         let mut was_up = false;
         for slot in Slot::ALL {
             let Some(session) = &mut self.sessions[slot as usize] else { continue };

@@ -178,13 +178,7 @@ impl Session {
     /// keepalives is added to them; when that lasts too long the session ends (RFC 9687).
     pub(crate) fn handle_send(&mut self, now: Instant, blocked: bool, shared: &mut Shared) {
         self.blocked = blocked;
-        let hold = self.hold_time(&shared.config);
-        let at = match self.timers.at(Timer::SendHold) {
-            _ if !blocked || hold.is_zero() || self.negotiated.is_none() => None,
-            Some(at) => Some(at),
-            None => Some(now + SEND_HOLD.max(hold * 2)),
-        };
-        self.timers.set(Timer::SendHold, at);
+        self.arm_send_hold(now, &shared.config);
         self.flush(now, shared);
     }
 
@@ -354,6 +348,7 @@ impl Session {
         self.state = State::OpenConfirm;
         self.send_keepalive(now, shared);
         self.rearm_hold(now, &shared.config);
+        self.arm_send_hold(now, &shared.config);
         Ok(())
     }
 
@@ -385,6 +380,17 @@ impl Session {
     fn rearm_hold(&mut self, now: Instant, config: &SessionConfig) {
         let hold = self.hold_time(config);
         self.timers.set(Timer::Hold, (!hold.is_zero()).then(|| now + hold));
+    }
+
+    /// Runs from the moment when the connection took nothing more, once the peer has agreed to a hold time.
+    fn arm_send_hold(&mut self, now: Instant, config: &SessionConfig) {
+        let hold = self.hold_time(config);
+        let at = match self.timers.at(Timer::SendHold) {
+            _ if !self.blocked || hold.is_zero() || self.negotiated.is_none() => None,
+            Some(at) => Some(at),
+            None => Some(now + SEND_HOLD.max(hold * 2)),
+        };
+        self.timers.set(Timer::SendHold, at);
     }
 
     fn hold_time(&self, config: &SessionConfig) -> Duration {

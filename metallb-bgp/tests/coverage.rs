@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 fn functions() -> BTreeSet<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut names = BTreeSet::new();
-    for part in ["metallb-bgp/src", "metallb-bgp/tests", "metallb-operator/tests", "fuzz/src"] {
+    for part in ["metallb-bgp/src", "metallb-bgp/tests", "metallb-core/src", "metallb-operator/tests", "fuzz/src"] {
         let mut folders: Vec<PathBuf> = vec![root.join(part)];
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(&folder).unwrap() {
@@ -27,14 +27,17 @@ fn functions() -> BTreeSet<String> {
     names
 }
 
+/// Code spans with an underscore and nothing but lower case are names of tests.
+fn tests_named_in(text: &str) -> impl Iterator<Item = &str> {
+    let letter = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
+    text.split('`').skip(1).step_by(2).filter(move |span| span.contains('_') && span.bytes().all(letter))
+}
+
 #[test]
 fn tests_named_in_the_page_on_rfc_coverage_exist() {
     let page = read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/rfc-coverage.md")).unwrap();
     let known = functions();
-    // Code spans with an underscore and nothing but lower case are names of tests.
-    let is_name =
-        |span: &&str| span.contains('_') && span.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
-    let named: BTreeSet<&str> = page.split('`').skip(1).step_by(2).filter(is_name).collect();
+    let named: BTreeSet<&str> = tests_named_in(&page).collect();
     assert!(named.len() >= 50, "only {} tests are named", named.len());
     let missing: Vec<&&str> = named.iter().filter(|name| !known.contains(**name)).collect();
     assert!(missing.is_empty(), "{missing:#?}");
@@ -43,6 +46,18 @@ fn tests_named_in_the_page_on_rfc_coverage_exist() {
     for row in page.lines().filter(|line| line.starts_with("| ")) {
         let last = row.trim_end_matches('|').rsplit('|').next().unwrap().trim();
         assert!(!last.is_empty(), "neither a test nor a reason: {row}");
+    }
+}
+
+#[test]
+fn each_invariant_of_sessions_has_a_test_that_exists() {
+    let page = read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/testing.md")).unwrap();
+    let known = functions();
+    for number in 26..=41 {
+        let head = format!("| I{number} |");
+        let row = page.lines().find(|line| line.starts_with(&head)).unwrap_or_else(|| panic!("no {head}"));
+        let named: Vec<&str> = tests_named_in(row).collect();
+        assert!(!named.is_empty() && named.iter().all(|name| known.contains(*name)), "{row}");
     }
 }
 

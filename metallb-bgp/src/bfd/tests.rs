@@ -1,6 +1,7 @@
 #![expect(clippy::disallowed_methods, reason = "one reading of the clock is the epoch of a test")]
 
 pub(crate) mod cases;
+mod invariants;
 mod pair;
 mod session;
 

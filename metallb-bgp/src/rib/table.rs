@@ -143,6 +143,10 @@ impl<const N: usize> Table<N> {
         if self.wants_exactly(&routes) {
             return false;
         }
+        if routes.is_empty() {
+            self.want_nothing();
+            return true;
+        }
         let before = std::mem::take(self);
         self.wanted_count = routes.len();
         self.told_count = before.told_count;
@@ -158,6 +162,18 @@ impl<const N: usize> Table<N> {
         rows.for_each(|(prefix, _, told)| self.push_unwanted(prefix, told));
         self.dirty = 0..self.prefixes.len();
         true
+    }
+
+    /// What the peer knows is where it was: no row has to move.
+    fn want_nothing(&mut self) {
+        if self.told_count == 0 {
+            *self = Self::default();
+            return;
+        }
+        self.wanted.fill(Mark::NOTHING);
+        self.wanted_count = 0;
+        self.dead = self.prefixes.len() - self.told_count;
+        self.touch(0..self.prefixes.len());
     }
 
     /// Changes what is wanted of one prefix. True when it changed.
@@ -360,6 +376,10 @@ impl<const N: usize> Table<N> {
 
     /// Drops the rows that are neither wanted nor told.
     fn compact(&mut self) {
+        if self.dead == self.prefixes.len() {
+            *self = Self::default();
+            return;
+        }
         let mut kept = 0;
         for index in 0..self.prefixes.len() {
             if self.wanted[index] == Mark::NOTHING && self.told[index] == Mark::NOTHING {

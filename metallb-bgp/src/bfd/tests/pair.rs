@@ -2,26 +2,29 @@
 
 use std::collections::BTreeMap;
 
+use super::invariants::Watch;
 use super::*;
 use crate::bfd::rate::Random;
 
-struct Pair {
+pub(super) struct Pair {
     start: Instant,
-    now: Instant,
-    ends: [Engine; 2],
-    keys: [SessionKey; 2],
+    pub(super) now: Instant,
+    pub(super) ends: [Engine; 2],
+    pub(super) keys: [SessionKey; 2],
+    /// What must hold after every step.
+    watch: [Watch; 2],
     /// By arrival; the number keeps datagrams of one moment apart.
     wire: BTreeMap<(Instant, u64), (usize, Vec<u8>)>,
     sent: u64,
     random: Random,
-    delay: Duration,
+    pub(super) delay: Duration,
     /// Of 1,000 datagrams, per direction by sender.
-    loss: [u64; 2],
+    pub(super) loss: [u64; 2],
     /// So many in a row are lost at most, per direction.
     most_in_a_row: u64,
     lost: [u64; 2],
-    changes: Vec<(Instant, usize, StateChange)>,
-    packets: Vec<(Instant, usize, ControlPacket)>,
+    pub(super) changes: Vec<(Instant, usize, StateChange)>,
+    pub(super) packets: Vec<(Instant, usize, ControlPacket)>,
 }
 
 impl Pair {
@@ -37,6 +40,7 @@ impl Pair {
             now: start,
             ends,
             keys,
+            watch: Default::default(),
             wire: BTreeMap::new(),
             sent: 0,
             random: Random::new(9),
@@ -49,11 +53,24 @@ impl Pair {
         }
     }
 
-    fn both(profile: Profile) -> Self {
+    pub(super) fn both(profile: Profile) -> Self {
         Self::new([profile, profile])
     }
 
-    fn run(&mut self, length: Duration) {
+    /// A datagram that somebody else sends to an end in the other's name.
+    pub(super) fn forge(&mut self, to: usize, payload: Vec<u8>) {
+        self.sent += 1;
+        self.wire.insert((self.now, self.sent), (to, payload));
+    }
+
+    /// An end is another process from now on.
+    pub(super) fn reboot(&mut self, end: usize, seed: u64, profile: Profile) {
+        self.ends[end] = Engine::new(seed);
+        self.ends[end].add_session(self.now, self.keys[end], profile).unwrap();
+        self.watch[end] = Watch::default();
+    }
+
+    pub(super) fn run(&mut self, length: Duration) {
         let until = self.now + length;
         self.collect();
         loop {
@@ -66,7 +83,9 @@ impl Pair {
                 let (remote, local) = (self.keys[to].remote, self.keys[1 - to].remote);
                 let meta = Meta { remote, local, ..meta(Hops::Single) };
                 // A session held down refuses what arrives, and that is right.
-                let _ = self.ends[to].handle_packet(self.now, &meta, &payload);
+                if self.ends[to].handle_packet(self.now, &meta, &payload).is_ok() {
+                    self.watch[to].heard(self.now);
+                }
             }
             for engine in &mut self.ends {
                 engine.handle_timeout(self.now);
@@ -78,8 +97,11 @@ impl Pair {
 
     fn collect(&mut self) {
         for (from, engine) in self.ends.iter_mut().enumerate() {
+            self.watch[from].look(engine.session(&self.keys[from]).as_ref());
             while let Some(transmit) = engine.poll_transmit() {
-                self.packets.push((self.now, from, ControlPacket::decode(transmit.payload()).unwrap()));
+                let packet = ControlPacket::decode(transmit.payload()).unwrap();
+                self.watch[from].sent(self.now, packet);
+                self.packets.push((self.now, from, packet));
                 let lose = self.random.next() % 1_000 < self.loss[from] && self.lost[from] < self.most_in_a_row;
                 self.lost[from] = if lose { self.lost[from] + 1 } else { 0 };
                 if !lose {
@@ -89,13 +111,15 @@ impl Pair {
             }
             while let Some(event) = engine.poll_event() {
                 if let EventKind::StateChanged(change) = event.kind {
+                    self.watch[from].changed(self.now, &change);
                     self.changes.push((self.now, from, change));
                 }
             }
+            self.watch[from].check(self.now, engine.session(&self.keys[from]).as_ref());
         }
     }
 
-    fn states(&self) -> [Option<State>; 2] {
+    pub(super) fn states(&self) -> [Option<State>; 2] {
         [0, 1].map(|end| self.ends[end].session(&self.keys[end]).map(|session| session.state))
     }
 
@@ -104,9 +128,9 @@ impl Pair {
     }
 }
 
-const UP: [Option<State>; 2] = [Some(State::Up); 2];
+pub(super) const UP: [Option<State>; 2] = [Some(State::Up); 2];
 
-fn fast(multiplier: u8) -> Profile {
+pub(super) fn fast(multiplier: u8) -> Profile {
     Profile {
         transmit_interval: Interval(50_000),
         receive_interval: Interval(50_000),
@@ -239,8 +263,8 @@ fn a_rebooted_neighbor_takes_the_session_down_and_up_again() {
     let mut pair = Pair::both(Profile::default());
     pair.run(Duration::from_secs(5));
     let old = pair.ends[1].session(&pair.keys[1]).unwrap().discriminator;
-    pair.ends[1] = Engine::new(77);
-    let new = pair.ends[1].add_session(pair.now, pair.keys[1], Profile::default()).unwrap();
+    pair.reboot(1, 77, Profile::default());
+    let new = pair.ends[1].session(&pair.keys[1]).unwrap().discriminator;
     assert_ne!(old, new, "BFD-24");
     pair.run(Duration::from_secs(5));
     assert_eq!((pair.states(), pair.downs()), (UP, 1));

@@ -19,6 +19,7 @@ struct Pipe {
     /// How much of `sent` was read, and the types seen.
     read: usize,
     kinds: Vec<MessageType>,
+    ends_of_rib: usize,
     blocked_until: Option<Instant>,
 }
 
@@ -43,40 +44,54 @@ struct Setting {
 struct World {
     now: Instant,
     random: u64,
-    same_id: bool,
+    setting: Setting,
     ends: [Peer; 2],
     wires: Vec<Wire>,
     /// Attempts to connect, and when they come to an end.
     attempts: Vec<(Instant, usize, Slot)>,
     routes: [BTreeMap<IpNet, Arc<Attributes>>; 2],
     faults: bool,
+    /// An end that says farewell for good, and takes its routes with it.
+    leaving: Option<usize>,
     trace: DefaultHasher,
     established: [u32; 2],
+    /// How many farewells took routes away.
+    farewells: u32,
+    /// Counted by ends that are gone.
+    collisions: u64,
+}
+
+impl Setting {
+    fn end(&self, side: usize, seed: u64, now: Instant) -> Peer {
+        let mut numbers = [Asn(7776), PEER];
+        numbers.rotate_left(side);
+        let config = SessionConfig {
+            connect_time: Some(Duration::from_secs(5)),
+            mode: self.modes[side],
+            delay_open: self.delay_open,
+            graceful_restart: self.graceful,
+            ..SessionConfig::new(numbers[0], RemoteAsn::Number(numbers[1]))
+        };
+        Peer::new(config, seed, now)
+    }
 }
 
 impl World {
     fn new(seed: u64, setting: Setting, now: Instant) -> Self {
-        let end = |side: usize, asn, remote| {
-            let config = SessionConfig {
-                connect_time: Some(Duration::from_secs(5)),
-                mode: setting.modes[side],
-                delay_open: setting.delay_open,
-                graceful_restart: setting.graceful,
-                ..SessionConfig::new(asn, RemoteAsn::Number(remote))
-            };
-            Peer::new(config, seed.wrapping_add(side as u64), now)
-        };
         let mut world = Self {
             now,
             random: seed | 1,
-            same_id: setting.same_id,
-            ends: [end(0, Asn(7776), PEER), end(1, PEER, Asn(7776))],
+            setting,
+            ends: [0, 1].map(|side| setting.end(side, seed.wrapping_add(side as u64), now)),
             wires: Vec::new(),
             attempts: Vec::new(),
             routes: [BTreeMap::new(), BTreeMap::new()],
             faults: true,
+            leaving: None,
             trace: DefaultHasher::new(),
             established: [0; 2],
+            farewells: 0,
+            collisions: 0,
         };
         for side in 0..2 {
             world.ends[side].set_routes(now, BTreeMap::new());
@@ -92,7 +107,7 @@ impl World {
     }
 
     fn router_id(&self, side: usize) -> RouterId {
-        id(if self.same_id { 7 } else { side as u8 + 1 })
+        id(if self.setting.same_id { 7 } else { side as u8 + 1 })
     }
 
     /// Lets both ends act until neither has anything to say, then checks what must always hold.
@@ -119,15 +134,33 @@ impl World {
                 break;
             }
         }
-        for side in 0..2 {
-            let end = &self.ends[side];
+        self.check();
+    }
+
+    /// What must hold after every step. The numbers are those of the table in `docs/testing.md`.
+    fn check(&self) {
+        for (side, end) in self.ends.iter().enumerate() {
             let expects = end.attempt == Attempt::Waiting;
             assert!(end.poll_timeout().is_some() || expects, "I31: there is always something to wait for");
             let up = end.sessions.iter().flatten().filter(|one| one.state() == State::Established).count();
             assert!(up <= 1, "I30: two sessions with one peer");
-            let blocked = self.wires.iter().any(|wire| wire.pipes[side].blocked_until.is_some());
-            if up == 1 && !blocked {
-                assert_eq!(end.rib().told(), end.rib().wanted(), "I26: what is wanted was told");
+            assert_eq!(end.rib().wanted(), self.routes[side].len(), "I38: what was received is not kept");
+            for slot in Slot::ALL {
+                let Some(session) = &end.sessions[slot as usize] else { continue };
+                let pipe = self.wire(side, slot).map(|wire| &self.wires[wire].pipes[side]);
+                let pipe = pipe.expect("I30: a session without a connection");
+                let blocked = pipe.blocked_until.is_some();
+                let (state, armed) = (session.state(), |timer| session.timers().at(timer).is_some());
+                let agreed = state >= State::OpenConfirm;
+                assert_eq!(armed(Timer::Hold), state >= State::OpenSent, "I31: {state}");
+                assert_eq!(armed(Timer::DelayOpen), state < State::OpenSent, "I31: {state}");
+                assert_eq!(armed(Timer::Keepalive), agreed, "I31: {state}");
+                assert_eq!(armed(Timer::SendHold), agreed && blocked, "I31: {state}");
+                if state == State::Established && !blocked {
+                    assert_eq!(end.rib().told(), end.rib().wanted(), "I26: what is wanted was told");
+                    assert!(pipe.table.iter().eq(self.routes[side].keys()), "I26: and nothing else");
+                    assert_eq!(pipe.ends_of_rib, 1, "I35: the end of the first exchange is marked, once");
+                }
             }
         }
     }
@@ -151,7 +184,7 @@ impl World {
                 pipe.segments.push_back((arrival, piece.to_vec()));
             }
             let heard = self.wires[at].pipes[1 - side].arrived.clone();
-            observe(&mut self.wires[at].pipes[side], &heard);
+            observe(&mut self.wires[at].pipes[side], &heard, &self.routes[side]);
         }
         said
     }
@@ -166,6 +199,12 @@ impl World {
         let Some(at) = self.wire(side, slot) else { return };
         self.transmit(side);
         let mut wire = self.wires.remove(at);
+        let pipe = &wire.pipes[side];
+        if self.leaving == Some(side) && !pipe.kinds.is_empty() && pipe.blocked_until.is_none() {
+            assert!(pipe.table.is_empty(), "I34: withdrawn before the end");
+            assert_eq!(pipe.kinds.last(), Some(&MessageType::Notification));
+            self.farewells += u32::from(pipe.kinds.contains(&MessageType::Update));
+        }
         let other = 1 - side;
         if !wire.open[other] {
             return;
@@ -176,6 +215,33 @@ impl World {
         self.ends[other].handle_failed(self.now, wire.slots[other], "closed");
         // Nobody reads it any more.
         self.ends[other].poll_transmit(wire.slots[other]);
+    }
+
+    /// A speaker ends as it was asked to, and another takes its place.
+    fn restart(&mut self, side: usize) {
+        let up = self.ends[side].sessions.iter().flatten().any(Session::keeps_routes);
+        let stop = match self.chance(3) {
+            0 => Stop::Restart("restart".to_owned()),
+            1 => Stop::Shutdown("maintenance".to_owned()),
+            _ => Stop::Deconfigured,
+        };
+        let keeps = up && matches!(stop, Stop::Restart(_));
+        self.leaving = (!keeps).then_some(side);
+        if !keeps {
+            self.routes[side].clear();
+        }
+        self.ends[side].stop(self.now, stop);
+        while self.transmit(side) {}
+        while let Some(action) = self.ends[side].poll_action() {
+            let Action::Close(slot) = action else { panic!("{action:?} after the end") };
+            self.close(side, slot);
+        }
+        assert_eq!(self.ends[side].poll_timeout(), None, "I31: nothing is waited for after the end");
+        self.leaving = None;
+        self.collisions += self.ends[side].counters().collisions;
+        let seed = self.chance(u64::MAX);
+        self.ends[side] = self.setting.end(side, seed, self.now);
+        self.ends[side].set_routes(self.now, self.routes[side].clone());
     }
 
     /// An attempt to connect comes to an end, good or bad.
@@ -226,6 +292,10 @@ impl World {
             self.fault();
             self.settle();
         }
+    }
+
+    fn collisions(&self) -> u64 {
+        self.collisions + self.ends.iter().map(|end| end.counters().collisions).sum::<u64>()
     }
 
     fn unblock(&mut self) -> Option<(usize, Slot)> {
@@ -296,14 +366,15 @@ impl World {
                 self.ends[side].handle_bytes(self.now, slot, &refresh_bytes());
             }
             (50..53, _) => self.ends[side].set_draining(self.now, wire == 0),
+            (53, _) => self.restart(side),
             _ => {}
         }
     }
 }
 
-/// Reads what one end sent: the order of types is legal, what is offered minus what is withdrawn is what the peer knows, and errors quote
-/// only what was `heard`.
-fn observe(pipe: &mut Pipe, heard: &[u8]) {
+/// Reads what one end sent: the order of types is legal, what is offered is `wanted`, what is offered minus what is withdrawn is what the
+/// peer knows, and errors quote only what was `heard`.
+fn observe(pipe: &mut Pipe, heard: &[u8], wanted: &BTreeMap<IpNet, Arc<Attributes>>) {
     while let Some((kind, body, size)) = split(&pipe.sent[pipe.read..]).expect("what we send is well formed") {
         assert_ne!(pipe.kinds.last(), Some(&MessageType::Notification), "I32: nothing follows a NOTIFICATION");
         let may = match kind {
@@ -318,7 +389,9 @@ fn observe(pipe: &mut Pipe, heard: &[u8]) {
             let (attributes, offered) = block(rest);
             prefixes(withdrawn)
                 .for_each(|prefix| assert!(pipe.table.remove(&prefix), "only what was offered is withdrawn"));
+            prefixes(offered).for_each(|prefix| assert!(wanted.contains_key(&prefix), "I27, I28: {prefix}"));
             pipe.table.extend(prefixes(offered));
+            pipe.ends_of_rib += usize::from(body == [0; 4]);
             assert!(offered.is_empty() || !attributes.windows(3).any(|head| head == [0x40, 5, 4]), "I29");
         }
         if let (MessageType::Notification, [1..=5 | 7, _, data @ ..]) = (kind, body) {
@@ -345,7 +418,7 @@ fn prefixes(bytes: &[u8]) -> impl Iterator<Item = IpNet> {
     })
 }
 
-fn run(seed: u64, setting: Setting, start: Instant) -> (u64, [u32; 2], u64) {
+fn run(seed: u64, setting: Setting, start: Instant) -> (u64, World) {
     let mut world = World::new(seed, setting, start);
     world.settle();
     for _ in 0..2000 {
@@ -362,14 +435,13 @@ fn run(seed: u64, setting: Setting, start: Instant) -> (u64, [u32; 2], u64) {
         let [wire] = &world.wires[..] else { panic!("{setting:?} {seed}: {} connections", world.wires.len()) };
         assert!(wire.pipes[side].table.iter().eq(world.routes[side].keys()), "I26: {setting:?} {seed}");
     }
-    let collisions = world.ends[0].counters().collisions + world.ends[1].counters().collisions;
-    (world.trace.finish(), world.established, collisions)
+    (world.trace.finish(), world)
 }
 
 #[test]
 fn two_peers_survive_faults_and_end_in_agreement() {
     let start = Instant::now();
-    let (mut ups, mut collisions) = (0, 0);
+    let (mut ups, mut collisions, mut farewells) = (0, 0, 0);
     let both = [Mode::Both; 2];
     for (seed, modes) in (1..).zip([both, [Mode::Active, Mode::Passive], both, [Mode::Passive, Mode::Both]].repeat(4)) {
         let setting = Setting {
@@ -378,13 +450,15 @@ fn two_peers_survive_faults_and_end_in_agreement() {
             graceful: seed % 2 == 0,
             same_id: seed % 5 == 0,
         };
-        let (trace, established, collided) = run(seed, setting, start);
+        let (trace, world) = run(seed, setting, start);
         assert_eq!(run(seed, setting, start).0, trace, "{setting:?} {seed}: the same seed gives the same bytes");
-        ups += established[0];
-        collisions += collided;
+        ups += world.established[0];
+        collisions += world.collisions();
+        farewells += world.farewells;
     }
     assert!(ups > 60, "the sessions came up only {ups} times: the faults leave nothing to see");
     assert!(collisions > 20, "only {collisions} collisions");
+    assert!(farewells > 20, "only {farewells} farewells");
 }
 
 /// Cases F06 and F07: both ends connect at the same moment, under fifty different delays.
@@ -404,7 +478,7 @@ fn collision_leaves_exactly_one_connection_and_the_same_at_both_ends() {
             }
             let up = world.ends.iter().all(|end| end.state() == State::Established);
             assert!(up && world.wires.len() == 1, "seed {seed}, {} connections", world.wires.len());
-            collisions += world.ends[0].counters().collisions + world.ends[1].counters().collisions;
+            collisions += world.collisions();
         }
     }
     assert!(collisions >= 50, "only {collisions} collisions");
