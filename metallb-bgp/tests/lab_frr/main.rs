@@ -182,13 +182,13 @@ fn lab_routes_of_the_router_are_counted_and_never_used() {
     let offers = ebgp("no bgp network import-check\n network 203.0.113.0/24");
     let Some(frr) = Frr::start("lab_routes_of_the_router", &offers) else { return };
     frr.lab.on_host(|| async {
-        let before = frr.lab.host_ip("route show table all");
+        let before = frr.lab.host_ip("-4 route show table all");
         let speaker = speaker(&[("v4", &peer(ROUTER_V4, 7776, 7675))]);
         speaker.set_routes("v4", routes(&[VIP_V4], &Attributes::default()));
         eventually("the router has the route", || frr.path(VIP_V4).is_some()).await;
         eventually("the router's own route came", || snapshot(&speaker).counters.prefixes_dropped > 0).await;
         assert!(before.contains("172.16.1.0/24"), "{before}");
-        assert_eq!(frr.lab.host_ip("route show table all"), before);
+        assert_eq!(frr.lab.host_ip("-4 route show table all"), before);
     });
 }
 
