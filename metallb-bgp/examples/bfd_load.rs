@@ -1,19 +1,29 @@
 //! Watches many neighbours by BFD and tells what it costs: `bfd_load LOCAL REMOTE COUNT INTERVAL_MS SECONDS`.
 //!
 //! Session n is between LOCAL + n and REMOTE + n. Prints every failure of the first session with the time since the epoch, and at the
-//! end the processor time of the whole process over the measured seconds. `scripts/bfd-bench.sh` runs a pair of these.
+//! end the processor time of the BFD thread over the measured seconds. `scripts/bfd-bench.sh` runs a pair of these.
+//!
+//! `bfd_load floor LOCAL REMOTE INTERVAL_MS SECONDS` is what no implementation that sleeps between packets can go below: a thread that
+//! only waits, sends as many bytes as often, and takes what comes, without looking at it.
 
 #![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "a measurement prints times")]
 
 use std::error::Error;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant, SystemTime};
 
 use metallb_bgp::bfd::{Hops, Interval, Profile, State};
 use metallb_bgp::io::bfd_udp::{BfdPath, BfdThread};
+use nix::poll::{PollFd, PollFlags, ppoll};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [mode, local, remote, interval, seconds] = arguments.as_slice()
+        && mode == "floor"
+    {
+        return floor(local.parse()?, remote.parse()?, interval.parse()?, seconds.parse()?);
+    }
     let [local, remote, count, interval, seconds] = arguments.as_slice() else {
         return Err("usage: bfd_load LOCAL REMOTE COUNT INTERVAL_MS SECONDS".into());
     };
@@ -59,6 +69,36 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+fn floor(local: Ipv4Addr, remote: Ipv4Addr, interval: u64, seconds: u64) -> Result<(), Box<dyn Error>> {
+    let socket = UdpSocket::bind((local, FLOOR_PORT))?;
+    socket.connect((remote, FLOOR_PORT))?;
+    socket.set_nonblocking(true)?;
+    let interval = Duration::from_millis(interval);
+    std::thread::Builder::new().name("bfd".into()).spawn(move || {
+        let mut random = 1_u32;
+        let mut due = Instant::now();
+        loop {
+            let now = Instant::now();
+            if now >= due {
+                // One that nobody hears is refused later on.
+                let _ = socket.send(&[0; 24]);
+                random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                due = now + interval * 3 / 4 + interval / 4 * (random >> 24) / 256;
+            }
+            let mut wanted = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+            if matches!(ppoll(&mut wanted, Some((due - now).into()), None), Ok(1..)) {
+                let _ = socket.recv(&mut [0; 64]);
+            }
+        }
+    })?;
+    std::thread::sleep(Duration::from_secs(6));
+    let (start, used) = (Instant::now(), processor_time()?);
+    std::thread::sleep(Duration::from_secs(seconds));
+    let cost = processor_time()?.saturating_sub(used);
+    println!("bare loop {:.2} % of a core", 100.0 * cost.as_secs_f64() / start.elapsed().as_secs_f64());
+    Ok(())
+}
+
 /// Of the BFD thread, from the scheduler.
 fn processor_time() -> Result<Duration, Box<dyn Error>> {
     for task in std::fs::read_dir("/proc/self/task")? {
@@ -71,3 +111,6 @@ fn processor_time() -> Result<Duration, Box<dyn Error>> {
     }
     Err("no BFD thread".into())
 }
+
+/// Nobody else's.
+const FLOOR_PORT: u16 = 49_151;

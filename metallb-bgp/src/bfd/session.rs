@@ -292,7 +292,17 @@ impl Session {
         }
         self.received_at = Some(now);
         self.detect_at = Some(now + self.detection_time());
+        self.ride(now);
         true
+    }
+
+    /// A packet that may leave by now does so while the driver is awake for another, which saves a wake-up. It still follows the one
+    /// before after 75 % of the interval at least, and what its moment is drawn from is random at either end (RFC 5880 §6.8.7).
+    fn ride(&mut self, now: Instant) {
+        let (Some(sent), Some(interval)) = (self.sent_at, self.transmit_interval) else { return };
+        if self.state == State::Up && now.saturating_duration_since(sent) >= interval * 3 / 4 {
+            self.transmit_at = self.transmit_at.map(|at| at.min(now));
+        }
     }
 
     /// Takes note that an echo packet came back; false for one that is not under way.

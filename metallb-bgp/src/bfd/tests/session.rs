@@ -274,3 +274,24 @@ fn a_lower_receive_interval_of_the_neighbor_counts_at_once() {
     engine.handle_packet(start + ms(500), &meta(SINGLE), &often.encode()).unwrap();
     assert!(engine.poll_timeout().unwrap() <= start + ms(550));
 }
+
+#[test]
+fn a_packet_that_may_leave_by_now_rides_on_one_received() {
+    let start = Instant::now();
+    let (mut engine, key) = prepared(start, Hops::Single, Prelude::Up, Profile::default());
+    let mine = engine.session(&key).unwrap().discriminator;
+    let hear = |engine: &mut Engine, now| {
+        engine.handle_packet(now, &meta(Hops::Single), &packet(mine).encode()).unwrap();
+        engine.handle_timeout(now);
+        drain(engine).len()
+    };
+    let sent = engine.poll_timeout().unwrap();
+    engine.handle_timeout(sent);
+    assert_eq!(drain(&mut engine).len(), 1);
+    assert_eq!(hear(&mut engine, sent + Duration::from_millis(224)), 0, "not before three quarters");
+    let planned = engine.poll_timeout().unwrap();
+    let ridden = sent + Duration::from_millis(225);
+    assert!(planned >= ridden);
+    assert_eq!(hear(&mut engine, ridden), 1);
+    assert!(engine.poll_timeout().unwrap() >= ridden + Duration::from_millis(225), "the next is counted from this one");
+}

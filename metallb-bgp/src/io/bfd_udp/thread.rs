@@ -73,8 +73,9 @@ impl Driver {
 
     pub(super) fn run(mut self) {
         let mut buffer = [0; DATAGRAM];
+        let mut woken = Vec::new();
         loop {
-            let (called, woken) = self.wait();
+            let called = self.wait(&mut woken);
             let now = Instant::now();
             // Packets that waited while we were late prove that neighbours were alive: they come before any deadline.
             self.receive(&woken, now, &mut buffer);
@@ -94,8 +95,8 @@ impl Driver {
         }
     }
 
-    /// Sleeps until there is something to do; returns whether somebody called, and which listeners have datagrams.
-    fn wait(&self) -> (bool, Vec<bool>) {
+    /// Sleeps until there is something to do; returns whether somebody called, and in `woken` which listeners have datagrams.
+    fn wait(&self, woken: &mut Vec<bool>) -> bool {
         let mut descriptors = vec![PollFd::new(self.wake.as_fd(), PollFlags::POLLIN)];
         descriptors.extend(self.listeners.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)));
         let deadlines = [self.engine.poll_timeout(), Some(self.maintain_at), self.stop_at];
@@ -103,7 +104,10 @@ impl Driver {
         // An interrupted or failed wait is a short one.
         let _ = ppoll(&mut descriptors, sleep.map(TimeSpec::from), None);
         let mut ready = descriptors.iter().map(|descriptor| descriptor.any().unwrap_or(false));
-        (ready.next().unwrap_or(false), ready.collect())
+        let called = ready.next().unwrap_or(false);
+        woken.clear();
+        woken.extend(ready);
+        called
     }
 
     fn receive(&mut self, woken: &[bool], now: Instant, buffer: &mut [u8]) {
