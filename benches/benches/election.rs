@@ -1,6 +1,7 @@
 //! Who answers for 10,000 addresses among 5,000 nodes, and what does it cost when a node joins or leaves?
 //!
-//! `naive` sorts all nodes for one address as upstream does; it is measured for ten addresses, of which a speaker has
+//! Every answer is made of compressions of SHA-256, so a second table says how long as many of them take alone: on another
+//! processor that is the figure to compare with. `naive` sorts all nodes for one address as upstream does; it is measured for ten addresses, of which a speaker has
 //! thousands. Run: `cargo bench -p metallb-benches --bench election`.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a benchmark that can't be set up must stop")]
@@ -8,17 +9,18 @@
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 
-use criterion::{BatchSize, Criterion, criterion_group};
+use criterion::{Criterion, criterion_group};
 use metallb_benches::cpu_time::{self, CpuTime};
 use metallb_benches::election::sorted;
-use metallb_benches::report::{self, Row};
+use metallb_benches::report::{self, Floor, Row};
+use metallb_core::election::hash::{IpText, NodeBlock};
 use metallb_core::election::{Electorate, Standings};
 use metallb_core::model::NodeName;
+use sha2::block_api::compress256;
 
 fn election(criterion: &mut Criterion<CpuTime>) {
-    let names: Vec<String> = (0..NODES).map(|index| format!("worker-{index:04}.rack")).collect();
-    let nodes: Vec<NodeName> = names.iter().map(|name| name.as_str().into()).collect();
-    let ips: Vec<IpAddr> = (0..ADDRESSES).map(|index| Ipv4Addr::from_bits(0x0a00_0000 + index).into()).collect();
+    let names: Vec<String> = names().collect();
+    let (nodes, ips) = (nodes(), ips());
     let electorate = Electorate::new(nodes.iter().map(|node| (node.clone(), 0)));
     let me = &nodes[NODES as usize / 2];
     for &ip in &ips[..10] {
@@ -30,29 +32,87 @@ fn election(criterion: &mut Criterion<CpuTime>) {
     group.bench_function(NAIVE, |bencher| {
         bencher.iter(|| ips[..10].iter().filter(|&&ip| sorted(&names, ip)[0] == me.as_str()).count());
     });
+    group.bench_function(BARE, |bencher| {
+        let block = [[7; 64]];
+        bencher.iter(|| {
+            (0..ADDRESSES).fold(0, |all, index| {
+                let mut state = [index; 8];
+                compress256(&mut state, black_box(&block));
+                all ^ state[0]
+            })
+        });
+    });
     group.bench_function(MINE, |bencher| {
-        bencher.iter(|| electorate.owned_by(black_box(me), ips.iter().copied()).count());
+        // One node after the other: how many compressions an answer takes is a matter of luck.
+        let mut askers = askers(&nodes).cycle();
+        bencher.iter(|| electorate.owned_by(black_box(askers.next().unwrap()), ips.iter().copied()).count());
     });
     group.bench_function(OWNERS, |bencher| {
         bencher.iter(|| ips.iter().filter(|&&ip| electorate.owner(ip) == Some(me)).count());
     });
-    let table = Standings::new(electorate, ips.iter().copied());
+    // Nodes come and go while the table lives on.
+    let mut table = Standings::new(electorate, ips.iter().copied());
     let newcomer = NodeName::from("worker-9999.rack");
     group.bench_function(JOINS, |bencher| {
-        let joined = |mut table: Standings| {
-            table.join(&newcomer, 0);
-            table
-        };
-        bencher.iter_batched(|| table.clone(), joined, BatchSize::LargeInput);
+        bencher.iter_custom(|times| {
+            let timed = |_| {
+                let start = cpu_time::now();
+                black_box(table.join(&newcomer, 0));
+                let took = cpu_time::now() - start;
+                table.leave(&newcomer);
+                took
+            };
+            (0..times).map(timed).sum()
+        });
     });
     group.bench_function(LEAVES, |bencher| {
-        let left = |mut table: Standings| {
-            table.leave(me);
-            table
-        };
-        bencher.iter_batched(|| table.clone(), left, BatchSize::LargeInput);
+        bencher.iter_custom(|times| {
+            let timed = |_| {
+                let start = cpu_time::now();
+                black_box(table.leave(me));
+                let took = cpu_time::now() - start;
+                table.join(me, 0);
+                took
+            };
+            (0..times).map(timed).sum()
+        });
     });
     group.finish();
+}
+
+fn names() -> impl Iterator<Item = String> {
+    (0..NODES).map(|index| format!("worker-{index:04}.rack"))
+}
+
+fn nodes() -> Vec<NodeName> {
+    names().map(|name| name.as_str().into()).collect()
+}
+
+fn ips() -> Vec<IpAddr> {
+    (0..ADDRESSES).map(|index| Ipv4Addr::from_bits(0x0a00_0000 + index).into()).collect()
+}
+
+/// Who asks what is its own.
+fn askers(nodes: &[NodeName]) -> impl Iterator<Item = &NodeName> + Clone {
+    nodes.iter().step_by(nodes.len() / 20)
+}
+
+/// How many compressions the question takes, on average over who asks: each address ends at the first node that is better.
+fn compressions_of_mine() -> f64 {
+    let (nodes, ips) = (nodes(), ips());
+    let blocks: Vec<NodeBlock> = nodes.iter().map(NodeBlock::new).collect();
+    let texts: Vec<IpText> = ips.iter().map(|&ip| IpText::new(ip)).collect();
+    let of = |asker: &NodeName| -> usize {
+        let me = nodes.iter().position(|node| node == asker).unwrap();
+        let asked = |ip: &IpText| {
+            let mine = blocks[me].rank(ip);
+            let mut others = blocks.iter().enumerate().filter(|(index, _)| *index != me);
+            1 + others.position(|(_, other)| other.rank(ip) < mine).map_or(nodes.len() - 1, |lost| lost + 1)
+        };
+        texts.iter().map(asked).sum()
+    };
+    let each: Vec<usize> = askers(&nodes).map(of).collect();
+    each.iter().sum::<usize>() as f64 / each.len() as f64
 }
 
 const NODES: u32 = 5_000;
@@ -75,9 +135,17 @@ fn main() {
         row("a node joins 5,000 others", JOINS),
         row("a node leaves 5,000", LEAVES),
     ]);
+    let per_address = |compressions: f64| compressions / f64::from(ADDRESSES);
+    let floor = |work, ours, times| Floor { work, group: "election", ours, bare: BARE, times };
+    report::print_floors(&[
+        floor("which of 10,000 addresses are mine", MINE, per_address(compressions_of_mine())),
+        floor("owner of each of 10,000 addresses", OWNERS, f64::from(NODES)),
+        floor("a node joins 5,000 others", JOINS, 1.0),
+    ]);
 }
 
 const NAIVE: &str = "naive: 10 of 10,000 addresses";
+const BARE: &str = "bare: 10,000 compressions";
 const MINE: &str = "ours: which of 10,000 addresses are mine";
 const OWNERS: &str = "ours: owner of each of 10,000 addresses";
 const JOINS: &str = "ours: a node joins 5,000 others";

@@ -19,19 +19,49 @@ pub struct Row {
     pub times: f64,
 }
 
-/// Prints a table of all rows that were measured, as Markdown. Nothing where criterion only tries whether the benchmarks run.
-#[allow(clippy::print_stdout, reason = "the report of a benchmark")]
+/// What no implementation can do without, by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Floor {
+    /// What is done.
+    pub work: &'static str,
+    /// The group of both measurements.
+    pub group: &'static str,
+    /// The name of ours.
+    pub ours: &'static str,
+    /// The name of the bare operation.
+    pub bare: &'static str,
+    /// How many of it the work needs.
+    pub times: f64,
+}
+
+/// Prints a table of all rows that were measured, as Markdown.
 pub fn print(rows: &[Row]) {
+    let measured = |row: &Row, home: &Path| {
+        let ours = median(home, row.group, row.ours)?;
+        let naive = median(home, row.group, row.naive)? * row.times;
+        Some(format!("| {} | {} | {} | {:.0} |", row.work, time(ours), time(naive), naive / ours))
+    };
+    table("| work | ours | naive | ratio |\n|---|---|---|---|", rows, measured);
+}
+
+/// Prints how near all that was measured is to what it can't do without, as Markdown.
+pub fn print_floors(floors: &[Floor]) {
+    let measured = |floor: &Floor, home: &Path| {
+        let ours = median(home, floor.group, floor.ours)?;
+        let bare = median(home, floor.group, floor.bare)? * floor.times;
+        Some(format!("| {} | {} | {} | {:.2} |", floor.work, time(ours), time(bare), ours / bare))
+    };
+    table("| work | ours | floor | ours / floor |\n|---|---|---|---|", floors, measured);
+}
+
+/// Nothing where criterion only tries whether the benchmarks run, nor for rows that were not measured.
+#[allow(clippy::print_stdout, reason = "the report of a benchmark")]
+fn table<R>(head: &str, rows: &[R], line: impl Fn(&R, &Path) -> Option<String>) {
     let only_tries = std::env::args().any(|argument| argument == "--test");
     let Some(home) = criterion_home().filter(|_| !only_tries) else { return };
-    let measured = rows.iter().filter_map(|row| {
-        let ours = median(&home, row.group, row.ours)?;
-        let naive = median(&home, row.group, row.naive)? * row.times;
-        Some(format!("| {} | {} | {} | {:.0} |", row.work, time(ours), time(naive), naive / ours))
-    });
-    let lines: Vec<String> = measured.collect();
+    let lines: Vec<String> = rows.iter().filter_map(|row| line(row, &home)).collect();
     if !lines.is_empty() {
-        println!("\n| work | ours | naive | ratio |\n|---|---|---|---|\n{}", lines.join("\n"));
+        println!("\n{head}\n{}", lines.join("\n"));
     }
 }
 

@@ -173,12 +173,26 @@ impl<'a> Elections<'a> {
     /// The Services whose addresses `node` answers for, by name. An election that the node loses ends at the first node that
     /// beats it, so this is far cheaper than [`Elections::elect`] for each.
     pub fn owned_by(&self, node: &NodeName) -> impl Iterator<Item = &'a ServiceKey> {
-        self.entries.iter().filter_map(move |(&key, entry)| {
-            let own = entry.own.as_ref().ok()?;
+        // Services with the same candidates are asked about together.
+        let mut together: FxHashMap<*const Electorate, (&Electorate, Vec<usize>, Vec<IpAddr>)> = FxHashMap::default();
+        for (index, entry) in self.entries.values().enumerate() {
+            let Ok(own) = &entry.own else { continue };
+            if entry.joint.is_some() && !own.nodes().any(|other| other == node) {
+                continue;
+            }
             let electorate = entry.joint.as_ref().unwrap_or(own);
-            electorate.owned_by(node, [entry.ip]).next()?;
-            (entry.joint.is_none() || own.nodes().any(|other| other == node)).then_some(key)
-        })
+            let (_, entries, ips) =
+                together.entry(Arc::as_ptr(electorate)).or_insert_with(|| (electorate, Vec::new(), Vec::new()));
+            entries.push(index);
+            ips.push(entry.ip);
+        }
+        let mut owned = vec![false; self.entries.len()];
+        for (electorate, entries, ips) in together.into_values() {
+            for place in electorate.places_owned_by(node, &ips) {
+                owned[entries[place]] = true;
+            }
+        }
+        self.entries.keys().zip(owned).filter(|(_, owned)| *owned).map(|(&key, _)| key)
     }
 
     /// Every node of the cluster by name, and what speaks for or against it. Empty where the Service as a whole is refused.

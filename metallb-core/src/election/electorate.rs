@@ -19,12 +19,15 @@ pub struct Electorate {
 pub(super) struct Member {
     pub(super) node: NodeName,
     score: u64,
-    block: NodeBlock,
+    pub(super) block: NodeBlock,
 }
+
+/// Where a candidate stands for one address, and which it is.
+pub(super) type Place = (Standing, usize);
 
 /// Where a candidate stands for one address; lower is better.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct Standing(Reverse<u64>, Rank);
+pub(super) struct Standing(pub(super) Reverse<u64>, pub(super) Rank);
 
 impl Electorate {
     /// Candidates with their preference scores; 0 is no preference. Names must differ.
@@ -68,7 +71,8 @@ impl Electorate {
     /// The best `count` candidates for an address, best first: the owner, then who would follow.
     #[must_use]
     pub fn podium(&self, ip: IpAddr, count: usize) -> Vec<&NodeName> {
-        self.best(&IpText::new(ip), count).into_iter().map(|(_, index)| &self.members[index].node).collect()
+        let best = self.best(&[IpText::new(ip)], count).pop().unwrap_or_default();
+        best.into_iter().map(|(_, index)| &self.members[index].node).collect()
     }
 
     /// Those of `ips` for which `node` answers. Each address ends at the first candidate that beats the node: about ln n hashes
@@ -78,55 +82,86 @@ impl Electorate {
         node: &NodeName,
         ips: impl IntoIterator<Item = IpAddr> + 'a,
     ) -> impl Iterator<Item = IpAddr> + 'a {
-        let leaders = self.leaders();
-        let me = leaders.iter().position(|member| member.node == *node);
-        ips.into_iter().filter(move |&ip| {
-            let Some(me) = me else { return false };
-            let text = IpText::new(ip);
-            let mine = leaders[me].block.rank(&text);
-            leaders.iter().enumerate().all(|(index, member)| index == me || member.block.rank(&text) > mine)
-        })
+        let me = self.leader(node);
+        let mut ips = ips.into_iter();
+        let batches = std::iter::from_fn(move || {
+            let me = me?;
+            let batch: Vec<IpAddr> = ips.by_ref().take(BATCH).collect();
+            (!batch.is_empty()).then(|| self.won(me, &batch).into_iter().map(move |index| batch[index]))
+        });
+        batches.flatten()
     }
 
-    /// Adds a candidate; returns where it stands among the members.
-    pub(super) fn join(&mut self, node: NodeName, score: u64) -> usize {
-        let member = Member::new(node, score);
-        let index = self.members.partition_point(|other| other.place() < member.place());
-        self.members.insert(index, member);
-        index
+    /// As [`Electorate::owned_by`], by the places of the addresses among `ips`.
+    pub(super) fn places_owned_by(&self, node: &NodeName, ips: &[IpAddr]) -> Vec<usize> {
+        let Some(me) = self.leader(node) else { return Vec::new() };
+        let batches = ips.chunks(BATCH).enumerate();
+        batches.flat_map(|(batch, ips)| self.won(me, ips).into_iter().map(move |index| batch * BATCH + index)).collect()
     }
 
-    /// Removes a candidate; returns where it stood.
-    pub(super) fn leave(&mut self, node: &NodeName) -> Option<usize> {
-        let index = self.members.iter().position(|member| member.node == *node)?;
-        self.members.remove(index);
-        Some(index)
+    pub(super) fn into_members(self) -> Vec<Member> {
+        self.members
     }
 
-    pub(super) fn members(&self) -> &[Member] {
-        &self.members
-    }
-
-    /// The best `count` members, best first, as indexes.
-    pub(super) fn best(&self, text: &IpText, count: usize) -> Vec<(Standing, usize)> {
-        let mut best: Vec<(Standing, usize)> = Vec::with_capacity(count + 1);
-        for (index, member) in self.members.iter().enumerate() {
-            if best.len() == count {
-                // Members come by score: from here on nobody can displace one with more.
-                match best.last() {
-                    Some((worst, _)) if worst.0 == Reverse(member.score) => {}
-                    _ => break,
-                }
+    /// The best `count` members for each of many addresses, best first, as indexes.
+    pub(super) fn best(&self, texts: &[IpText], count: usize) -> Vec<Vec<Place>> {
+        let mut rows: Vec<Vec<Place>> = texts.iter().map(|_| Vec::with_capacity(count + 1)).collect();
+        let Some(last) = count.min(self.members.len()).checked_sub(1) else { return rows };
+        // Members come by score, and nobody can displace one with more.
+        let able = self.members.partition_point(|member| member.score >= self.members[last].score);
+        for (texts, rows) in texts.chunks(BATCH).zip(rows.chunks_mut(BATCH)) {
+            let mut bars = vec![u64::MAX; texts.len()];
+            for (index, member) in self.members[..able].iter().enumerate() {
+                let mut rows = rows.iter_mut().zip(&mut bars);
+                member.block.rank_each(texts.iter(), |rank| {
+                    if let Some((row, bar)) = rows.next()
+                        && rank.leading() <= *bar
+                    {
+                        offer(row, (Standing(Reverse(member.score), rank), index), count);
+                        // Once a row is full, whoever is still to come has the score of its last one.
+                        *bar = row.get(count - 1).map_or(u64::MAX, |(Standing(_, worst), _)| worst.leading());
+                    }
+                });
             }
-            let standing = member.standing(text);
-            if best.len() == count && best.last().is_some_and(|(worst, _)| standing > *worst) {
-                continue;
-            }
-            let at = best.partition_point(|(other, _)| *other < standing);
-            best.insert(at, (standing, index));
-            best.truncate(count);
         }
-        best
+        rows
+    }
+
+    /// The places of those addresses of one batch for which the leader at `me` answers.
+    fn won(&self, me: usize, ips: &[IpAddr]) -> Vec<usize> {
+        let leaders = self.leaders();
+        let texts: Vec<IpText> = ips.iter().map(|&ip| IpText::new(ip)).collect();
+        let mut mine = Vec::with_capacity(texts.len());
+        leaders[me].block.rank_each(texts.iter(), |rank| mine.push(rank));
+
+        // Most addresses are lost to one of the first few nodes, and the processor can't foresee to which: if each address went
+        // through the nodes by itself, it would wait at the end of each. So these nodes go through all addresses.
+        let (first, others) = leaders.split_at(leaders.len().min(ROUNDS));
+        let mut open: Vec<usize> = (0..texts.len()).collect();
+        let mut lost = vec![false; texts.len()];
+        for (_, member) in first.iter().enumerate().filter(|(index, _)| *index != me) {
+            let mut rivals = lost.iter_mut().zip(open.iter().map(|&at| &mine[at]));
+            member.block.rank_each(open.iter().map(|&at| &texts[at]), |rank| {
+                if let Some((lost, mine)) = rivals.next() {
+                    *lost = rank.beats(mine);
+                }
+            });
+            // As `retain` does, but without a jump.
+            let mut kept = 0;
+            for index in 0..open.len() {
+                open[kept] = open[index];
+                kept += usize::from(!lost[index]);
+            }
+            open.truncate(kept);
+        }
+        let rest = others.iter().enumerate().filter(|(index, _)| first.len() + index != me).map(|(_, member)| member);
+        open.retain(|&at| rest.clone().all(|member| !member.block.rank(&texts[at]).beats(&mine[at])));
+        open
+    }
+
+    /// Where a node stands among the leaders.
+    fn leader(&self, node: &NodeName) -> Option<usize> {
+        self.leaders().binary_search_by(|member| member.node.cmp(node)).ok()
     }
 
     /// The members of the highest score: only they can win.
@@ -137,7 +172,7 @@ impl Electorate {
 }
 
 impl Member {
-    fn new(node: NodeName, score: u64) -> Self {
+    pub(super) fn new(node: NodeName, score: u64) -> Self {
         Self { block: NodeBlock::new(&node), node, score }
     }
 
@@ -149,3 +184,18 @@ impl Member {
         (Reverse(self.score), &self.node)
     }
 }
+
+/// Puts a member among the best `count` of an address if it belongs there.
+pub(super) fn offer(best: &mut Vec<Place>, place: Place, count: usize) {
+    if best.len() == count && best.last().is_some_and(|(worst, _)| place.0 > *worst) {
+        return;
+    }
+    let at = best.partition_point(|(other, _)| *other < place.0);
+    best.insert(at, place);
+    best.truncate(count);
+}
+
+/// How many addresses are hashed at a time: their texts stay close to the processor.
+const BATCH: usize = 128;
+/// How many nodes go through a whole batch: what they leave, one address in as many, goes through the others by itself.
+const ROUNDS: usize = 32;

@@ -23,6 +23,20 @@ impl Rank {
         NodeBlock::new(node).rank(&IpText::new(ip))
     }
 
+    /// Whether this one goes first. Nearly always the first eight bytes tell, and then without a jump: the processor could not
+    /// foresee where it leads.
+    #[inline]
+    pub(super) fn beats(&self, other: &Self) -> bool {
+        let (mine, others) = (self.leading(), other.leading());
+        if mine == others { self < other } else { mine < others }
+    }
+
+    /// The first eight bytes as a number.
+    #[inline]
+    pub(super) fn leading(&self) -> u64 {
+        u64::from(self.0[0]) << 32 | u64::from(self.0[1])
+    }
+
     /// The 32 bytes of the digest.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 32] {
@@ -119,7 +133,7 @@ impl NodeBlock {
     pub fn rank(&self, ip: &IpText) -> Rank {
         let (start, ip_len) = (usize::from(self.tail_len), usize::from(ip.len));
         let mut state = self.state;
-        if start <= SHORT_TAIL && ip_len < LANE && self.name_bits == start as u64 * 8 {
+        if self.is_short() && ip_len < LANE {
             // The common case, an IPv4 address behind a name of up to 39 characters, in whole lanes: what is stored in other pieces
             // than it is loaded in makes the processor wait for a third of the time of the compression.
             let mut block = self.tail;
@@ -141,6 +155,43 @@ impl NodeBlock {
         flat[end - LENGTH_BYTES..end].copy_from_slice(&bits.to_be_bytes());
         compress256(&mut state, &blocks[..used]);
         Rank(state)
+    }
+
+    /// The ranks of this node for many addresses, one after the other; the name is copied into the block once for all of them.
+    #[inline]
+    pub(super) fn rank_each<'t>(&self, ips: impl Iterator<Item = &'t IpText>, mut each: impl FnMut(Rank)) {
+        if !self.is_short() {
+            return ips.for_each(|ip| each(self.rank(ip)));
+        }
+        let start = usize::from(self.tail_len);
+        let at = start / LANE;
+        let mut block = self.tail;
+        for ip in ips {
+            let ip_len = usize::from(ip.len);
+            if ip_len >= LANE {
+                each(self.rank(ip));
+                continue;
+            }
+            let (lanes, _) = block.as_chunks_mut::<LANE>();
+            let (name, _) = self.tail.as_chunks::<LANE>();
+            let [low, high] = ip.shifted(start % LANE);
+            lanes[at] = name[at];
+            merge(&mut lanes[at], low);
+            lanes[LENGTH_AT / LANE] = LENGTHS[start + ip_len];
+            if at + 1 == LENGTH_AT / LANE {
+                merge(&mut lanes[at + 1], high);
+            } else {
+                lanes[at + 1].copy_from_slice(high);
+            }
+            let mut state = self.state;
+            compress256(&mut state, std::slice::from_ref(&block));
+            each(Rank(state));
+        }
+    }
+
+    /// Whether the name and any IPv4 address fit in one block.
+    fn is_short(&self) -> bool {
+        usize::from(self.tail_len) <= SHORT_TAIL && self.name_bits == u64::from(self.tail_len) * 8
     }
 }
 
@@ -245,6 +296,33 @@ mod tests {
         for octet in 0..=255 {
             let ip = IpAddr::from([octet, 255 - octet, octet / 2, octet]);
             assert_eq!(Rank::of(&"node-a".into(), ip).to_bytes(), plain("node-a", &ip.to_string()));
+        }
+    }
+
+    #[test]
+    fn ranks_of_many_addresses_are_those_of_each() {
+        let ips = ["1.2.3.4", "fd00::1", "255.255.255.255", "::", "9.9.9.9", "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff"];
+        let texts = ips.map(|ip| IpText::new(ip.parse().unwrap()));
+        for len in 1..=130 {
+            let block = NodeBlock::new(&"n".repeat(len).as_str().into());
+            let mut ranks = Vec::new();
+            block.rank_each(texts.iter(), |rank| ranks.push(rank));
+            assert_eq!(ranks, texts.each_ref().map(|text| block.rank(text)), "{len}");
+        }
+    }
+
+    #[test]
+    fn rank_beats_another_by_its_first_byte_that_differs() {
+        let words = |changed: usize, word: u32| {
+            let mut words = [7; 8];
+            words[changed] = word;
+            Rank(words)
+        };
+        for at in 0..8 {
+            assert!(words(at, 6).beats(&words(at, 7)) && !words(at, 7).beats(&words(at, 6)), "word {at}");
+            assert!(!words(at, 7).beats(&words(at, 7)), "nothing beats itself");
+            let first_two = u64::from(words(at, 6) < words(2, 7) && at < 2);
+            assert_eq!(u64::from(words(at, 6).leading() < words(at, 7).leading()), first_two, "word {at}");
         }
     }
 
