@@ -136,12 +136,6 @@ impl Selector {
             }
         })
     }
-
-    /// Whether it selects everything.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.requirements.is_empty()
-    }
 }
 
 impl fmt::Display for Selector {

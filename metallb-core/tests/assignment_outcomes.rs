@@ -1,0 +1,114 @@
+//! What an outcome says beside its addresses: the pool, the words, the pools that were passed over, and who is next.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+#[path = "support/pools.rs"]
+#[allow(dead_code, reason = "of words that tests share, each needs some")]
+mod pools;
+#[path = "support/scene.rs"]
+#[allow(dead_code, reason = "of words that tests share, each needs some")]
+mod scene;
+
+use metallb_core::assignment::{AssignReason, Assigner};
+use metallb_core::config::spec::PoolSpec;
+use metallb_core::model::{ALLOCATED_FROM, PoolName, Service, ServiceKey, ServiceType, Timestamp};
+use pools::{config, ips, manual, pool, service};
+use scene::{Scene, annotated, holding};
+
+const V4: &[&str] = &["10.0.0.1"];
+
+#[test]
+fn service_that_is_no_load_balancer_any_more_loses_the_record_of_its_pool() {
+    let mut scene = Scene::new(&[pool("p", &["1.2.3.0/31"])]);
+    scene.put(service("s", V4));
+    let key = ServiceKey::new("test", "s");
+    assert_eq!(scene.services[&key].annotations[ALLOCATED_FROM], "p");
+    let outcome = scene.put(Service { service_type: ServiceType::Other, ..scene.services[&key].clone() });
+    assert_eq!((outcome.reason, outcome.pool), (AssignReason::NotLoadBalancer, None));
+    assert!(!scene.services[&key].annotations.contains_key(ALLOCATED_FROM));
+}
+
+#[test]
+fn pools_that_were_passed_over_are_told_where_the_choice_was_ours() {
+    let pools = [manual(pool("asked", &["1.2.3.0/31"])), pool("full", &["1.2.4.0/32"]), pool("good", &["1.2.5.0/31"])];
+    let rows: [(Service, &str, &[&str]); 4] = [
+        (service("s", V4), "1.2.5.0", &["full"]),
+        (annotated(service("s", V4), "address-pool", "asked"), "1.2.3.0", &[]),
+        (annotated(service("s", V4), "loadBalancerIPs", "1.2.5.1"), "1.2.5.1", &[]),
+        (annotated(annotated(service("s", V4), "loadBalancerIPs", "1.2.3.1"), "address-pool", "asked"), "1.2.3.1", &[]),
+    ];
+    for (asker, ip, passed_over) in rows {
+        let mut scene = Scene::new(&pools);
+        scene.put(service("first", V4));
+        let outcome = scene.put(asker.clone());
+        let verdicts: Vec<&str> = outcome.verdicts.iter().map(|verdict| verdict.pool.as_str()).collect();
+        assert_eq!((outcome.ips, verdicts.as_slice()), (ips(&[ip]), passed_over), "{:?}", asker.annotations);
+    }
+}
+
+#[test]
+fn pool_that_was_asked_for_says_why_it_refuses() {
+    let pools = [pool("small", &["1.2.3.0/32"]), pool("v6", &["1000::/127"]), pool("other", &["1.2.4.0/24"])];
+    let rows: [(&str, AssignReason, &[(&str, &str)]); 3] = [
+        ("small", AssignReason::PoolExhausted, &[("small", "Full")]),
+        ("v6", AssignReason::PoolExhausted, &[("v6", "Family")]),
+        ("nope", AssignReason::UnknownPool, &[]),
+    ];
+    for (asked, reason, verdicts) in rows {
+        let mut scene = Scene::new(&pools);
+        scene.put(annotated(service("first", V4), "address-pool", "small"));
+        let outcome = scene.put(annotated(service("s", V4), "address-pool", asked));
+        let told: Vec<_> = outcome.verdicts.iter().map(|told| (told.pool.as_str(), told.refusal.as_str())).collect();
+        assert_eq!((outcome.reason, told.as_slice()), (reason, verdicts), "{asked}");
+    }
+}
+
+#[test]
+fn words_tell_what_is_new_from_what_is_kept() {
+    let mut scene = Scene::new(&[pool("p", &["1.2.3.0/31"])]);
+    let put = |scene: &mut Scene| {
+        let key = ServiceKey::new("test", "s");
+        let service = scene.services.get(&key).cloned().unwrap_or_else(|| service("s", V4));
+        scene.put(service).message
+    };
+    assert_eq!(put(&mut scene), "assigned [\"1.2.3.0\"]");
+    assert_eq!(put(&mut scene), "keeps [\"1.2.3.0\"]");
+}
+
+#[test]
+fn next_in_line_is_the_oldest_who_can_be_served() {
+    let at = |seconds, service| Service { created: Some(Timestamp::from_unix(seconds)), ..service };
+    let mut scene = Scene::new(&[pool("p", &["1.2.3.0/31"])]);
+    scene.put(service("a", V4));
+    scene.put(service("b", V4));
+    assert_eq!((scene.status("a"), scene.status("b")), (vec!["1.2.3.0".to_owned()], vec!["1.2.3.1".to_owned()]));
+    scene.put(at(1, annotated(service("picky", V4), "loadBalancerIPs", "1.2.3.1")));
+    scene.put(at(2, service("modest", V4)));
+    scene.put(at(3, service("late", V4)));
+    assert_eq!(scene.delete("a"), [ServiceKey::new("test", "modest")], "the oldest asks for another address");
+    assert_eq!(scene.delete("b"), [ServiceKey::new("test", "picky")]);
+}
+
+#[test]
+fn claim_holds_what_is_wanted_and_nothing_else() {
+    let held = || holding(service("s", V4), &["1.2.3.0"]);
+    let pools: [PoolSpec; 2] = [pool("one", &["1.2.3.0/31"]), pool("two", &["1.2.4.0/31"])];
+    let rows: [(Service, bool); 8] = [
+        (held(), true),
+        (annotated(held(), "address-pool", "one"), true),
+        (annotated(held(), "address-pool", "two"), false),
+        (annotated(held(), "loadBalancerIPs", "1.2.3.0"), true),
+        (annotated(held(), "loadBalancerIPs", "1.2.3.1"), false),
+        // What it asks for makes no sense, so it keeps what it has.
+        (annotated(held(), "loadBalancerIPs", "nope"), true),
+        (holding(service("s", V4), &["1000::"]), false),
+        (holding(service("s", V4), &["9.9.9.9"]), false),
+    ];
+    for (service, holds) in rows {
+        let mut assigner = Assigner::new(None);
+        assigner.set_config(&config(&pools));
+        assigner.claim(&service);
+        let pool = assigner.allocator().holding(&service.key).map(|held| held.pool.clone());
+        assert_eq!(pool, holds.then(|| PoolName::from("one")), "{:?} {:?}", service.annotations, service.ingress);
+    }
+}
