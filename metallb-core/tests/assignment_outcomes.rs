@@ -12,7 +12,7 @@ mod scene;
 use metallb_core::assignment::{AssignReason, Assigner};
 use metallb_core::config::spec::PoolSpec;
 use metallb_core::model::{ALLOCATED_FROM, PoolName, Service, ServiceKey, ServiceType, Timestamp};
-use pools::{config, ips, manual, pool, service};
+use pools::{config, ips, manual, pinned, pool, service};
 use scene::{Scene, annotated, holding};
 
 const V4: &[&str] = &["10.0.0.1"];
@@ -48,8 +48,16 @@ fn pools_that_were_passed_over_are_told_where_the_choice_was_ours() {
 
 #[test]
 fn pool_that_was_asked_for_says_why_it_refuses() {
-    let pools = [pool("small", &["1.2.3.0/32"]), pool("v6", &["1000::/127"]), pool("other", &["1.2.4.0/24"])];
-    let rows: [(&str, AssignReason, &[(&str, &str)]); 3] = [
+    let pools = [
+        pool("small", &["1.2.3.0/32"]),
+        pool("v6", &["1000::/127"]),
+        pool("other", &["1.2.4.0/24"]),
+        pinned(pool("theirs", &["1.2.5.0/24"]), 0, &["elsewhere"], None),
+        pinned(pool("labelled", &["1.2.6.0/24"]), 0, &[], Some("red")),
+    ];
+    let rows: [(&str, AssignReason, &[(&str, &str)]); 5] = [
+        ("theirs", AssignReason::PoolNotCompatible, &[("theirs", "Namespace")]),
+        ("labelled", AssignReason::PoolNotCompatible, &[("labelled", "ServiceSelector")]),
         ("small", AssignReason::PoolExhausted, &[("small", "Full")]),
         ("v6", AssignReason::PoolExhausted, &[("v6", "Family")]),
         ("nope", AssignReason::UnknownPool, &[]),

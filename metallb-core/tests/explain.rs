@@ -133,18 +133,22 @@ fn every_thing_that_is_missing_is_named_with_what_would_mend_it() {
 
 #[test]
 fn address_tells_its_pool_its_holder_who_claims_it_and_what_carries_it() {
-    let mut foreign = service(json!({"loadBalancerClass": "theirs"}));
-    foreign["metadata"]["name"] = json!("api");
-    foreign["status"] = json!({"loadBalancer": {"ingress": [{"ip": "10.0.0.2"}]}});
-    let mut elsewhere = foreign.clone();
-    elsewhere["metadata"]["namespace"] = json!("other");
-    elsewhere["metadata"]["name"] = json!("web");
-    elsewhere["status"] = json!({"loadBalancer": {"ingress": [{"ip": "10.0.0.0"}]}});
-    let world = World::read(&[all(&[]), vec![foreign, elsewhere]].concat());
+    let claims = |namespace: &str, name: &str, ips: &[&str]| {
+        let mut foreign = service(json!({"loadBalancerClass": "theirs"}));
+        foreign["metadata"] = json!({"namespace": namespace, "name": name});
+        let ingress: Vec<Value> = ips.iter().map(|ip| json!({"ip": ip})).collect();
+        foreign["status"] = json!({"loadBalancer": {"ingress": ingress}});
+        foreign
+    };
+    let mut web = service(json!({}));
+    web["status"] = json!({"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}});
+    // One claims an address beside its holder from the same namespace, one under the same name.
+    let others = vec![web, claims("default", "api", &["10.0.0.1", "10.0.0.2"]), claims("other", "web", &["10.0.0.1"])];
+    let world = World::read(&[all(&others[..1]), others[1..].to_vec()].concat());
     let plan = plan(&world.resources, &world.cluster, &world.order, &PlanOptions::default());
     let rows: [(&str, usize, &[&str], &[&str], usize, usize); 4] = [
-        ("10.0.0.1", 1, &["default/web"], &[], 1, 1),
-        ("10.0.0.0", 1, &[], &["other/web"], 0, 0),
+        ("10.0.0.1", 1, &["default/web"], &["default/api", "other/web"], 1, 1),
+        ("10.0.0.0", 1, &[], &[], 0, 0),
         ("10.0.0.2", 1, &[], &["default/api"], 0, 0),
         ("10.0.0.4", 0, &[], &[], 0, 0),
     ];

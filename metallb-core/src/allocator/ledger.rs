@@ -203,3 +203,43 @@ const fn half(hash: u64) -> u32 {
 const fn spread(hash: u32) -> u64 {
     (hash as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::allocator::{Addresses, FamilyDemand};
+    use crate::model::Service;
+
+    #[test]
+    fn holders_whose_hashes_agree_are_told_apart_by_their_names() {
+        let mut seen: HashMap<u32, ServiceKey> = HashMap::new();
+        let pair = (0_u32..).find_map(|number| {
+            let key = ServiceKey::new("test", &format!("s{number}"));
+            let other = seen.insert(half(hash(&key)), key.clone())?;
+            Some([other, key])
+        });
+        let pair = pair.unwrap();
+        let enter = |ledger: &mut Ledger, last: u8| {
+            let request = Request::new(&Service::load_balancer(pair[usize::from(last)].clone()), FamilyDemand::V4);
+            let ips = Addresses::one([10, 0, 0, last].into());
+            ledger.enter(Allocation { pool: "p".into(), ips, request }, |first| assert!(first));
+        };
+        for struck in [0_u8, 1] {
+            let mut ledger = Ledger::default();
+            enter(&mut ledger, struck);
+            let stays = usize::from(1 - struck);
+            assert!(ledger.holding(&pair[stays]).is_none());
+            assert!(ledger.strike(hash(&pair[stays]), &pair[stays]).is_none(), "the other one holds nothing yet");
+            enter(&mut ledger, 1 - struck);
+            for (last, key) in [0, 1].into_iter().zip(&pair) {
+                assert_eq!(ledger.holding(key).unwrap().ips, [IpAddr::from([10, 0, 0, last])]);
+            }
+            let gone = &pair[usize::from(struck)];
+            assert_eq!(ledger.strike(hash(gone), gone).unwrap().ips, [IpAddr::from([10, 0, 0, struck])]);
+            assert!(ledger.strike(hash(gone), gone).is_none());
+            assert_eq!(ledger.holding(&pair[stays]).unwrap().request.service, pair[stays]);
+        }
+    }
+}

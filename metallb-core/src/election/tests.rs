@@ -381,7 +381,17 @@ fn services_on_one_address_never_have_two_owners() {
         cluster.endpoints.insert(b.key.clone(), endpoints(on_b));
         let holders = [&a, &b].map(|service| Holder { service, pool: &pool, ips: &shared });
         let elections = Elections::new(&cluster, &rules, holders);
-        let owners = [&a, &b].map(|service| elections.elect(&service.key).unwrap().owner);
+        let told = [&a, &b].map(|service| elections.elect(&service.key).unwrap());
+        for (election, on) in told.iter().zip([on_a, on_b]) {
+            let usable = on.iter().any(|node| !node.starts_with('!'));
+            let expected = match election.owner {
+                Some(_) => L2Reason::Elected,
+                None if usable => L2Reason::OwnedForSharingService,
+                None => L2Reason::NoEndpoints,
+            };
+            assert_eq!(election.reason, expected, "{on:?}");
+        }
+        let owners = told.map(|election| election.owner);
         let owners = owners.each_ref().map(|owner| owner.as_ref().map(NodeName::as_str));
         assert_eq!(owners, [owner_a, owner_b], "{on_a:?} {on_b:?}");
         for (service, owner) in [(&a, owners[0]), (&b, owners[1])] {
@@ -390,6 +400,28 @@ fn services_on_one_address_never_have_two_owners() {
                 assert_eq!(owns, owner == Some(node), "{} {node}", service.key);
             }
         }
+    }
+}
+
+#[test]
+fn candidate_that_cannot_serve_all_who_share_the_address_says_so() {
+    let mut cluster = cluster(&["n1", "n2", "n3"]);
+    let (a, b) = (service("a", TrafficPolicy::Local), service("b", TrafficPolicy::Local));
+    let shared = [ip(VIP)];
+    let pool = pool(vec![ad(&[])]);
+    cluster.endpoints.insert(a.key.clone(), endpoints(&["n1", "n2"]));
+    cluster.endpoints.insert(b.key.clone(), endpoints(&["n2", "n3"]));
+    let rules = ElectionRules::default();
+    let rows: [(&[&Service], [&str; 3]); 2] = [
+        (&[&a], ["Eligible", "Eligible", "NoLocalEndpoint"]),
+        (&[&a, &b], ["NotForSharedIp", "Eligible", "NoLocalEndpoint"]),
+    ];
+    for (services, expected) in rows {
+        let holders = services.iter().map(|service| Holder { service, pool: &pool, ips: &shared });
+        let candidates = Elections::new(&cluster, &rules, holders).candidates(&a.key);
+        assert_eq!(candidates.iter().map(|told| told.reason.as_str()).collect::<Vec<_>>(), expected);
+        let eligible = candidates.iter().map(|told| told.eligible);
+        assert_eq!(eligible.collect::<Vec<_>>(), expected.map(|reason| reason == "Eligible"));
     }
 }
 

@@ -1,0 +1,211 @@
+//! Where each number and text of a configuration begins to make no sense: the last value that does, and the first that does not.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
+#![allow(clippy::needless_pass_by_value, reason = "`json!` makes values, and rows read better without `&`")]
+
+mod support {
+    #[allow(dead_code, reason = "shared with tests that need more of it")]
+    pub(crate) mod manifest;
+    pub(crate) mod objects;
+}
+
+use metallb_core::config::{BfdProfile, Config, Parsed, PeerEndpoint, RemoteAsn};
+use metallb_core::model::IpFamily;
+use serde_json::{Value, json};
+
+use crate::support::manifest::{merged, object};
+use crate::support::objects::World;
+
+#[test]
+fn values_of_a_peer_end_where_the_protocol_ends() {
+    let long = |length: usize| "x".repeat(length);
+    let rows: Vec<(&str, Value, Value)> = vec![
+        ("myASN", json!(1), json!(0)),
+        ("myASN", json!(4_294_967_295_u32), json!(4_294_967_296_u64)),
+        ("peerASN", json!(4_294_967_295_u32), json!(4_294_967_296_u64)),
+        ("peerASN", json!(1), json!(-1)),
+        ("localASN", json!(4_294_967_295_u32), json!(4_294_967_296_u64)),
+        ("peerPort", json!(65_535), json!(65_536)),
+        ("peerPort", json!(1), json!(-1)),
+        ("holdTime", json!("3s"), json!("2s")),
+        ("holdTime", json!("999ms"), json!("1s")),
+        ("holdTime", json!("65535s"), json!("65536s")),
+        ("connectTime", json!("2s"), json!("2001ms")),
+        ("routerID", json!("0.0.0.1"), json!("0.0.0.0")),
+        ("routerID", json!("255.255.255.255"), json!("::1")),
+        ("sourceAddress", json!("10.0.0.9"), json!("10.0.0.256")),
+        ("password", json!(long(80)), json!(long(81))),
+    ];
+    for (field, last, first) in rows {
+        let judge = |value: &Value| parse(&[peer(json!({field: value}))]);
+        let good = judge(&last);
+        assert_eq!((good.config.peers.len(), good.problems), (1, vec![]), "{field}: {last}");
+        let bad = judge(&first);
+        assert_eq!((bad.config.peers.len(), bad.problems.len()), (0, 1), "{field}: {first}");
+        let blamed = bad.problems[0].field.clone();
+        assert_eq!(blamed, format!("spec.{field}"), "{first}");
+    }
+    let both = |hold: &str, keepalive: &str| parse(&[peer(json!({"holdTime": hold, "keepaliveTime": keepalive}))]);
+    assert_eq!(both("9s", "9s").config.peers.len(), 1);
+    assert_eq!(both("9s", "9001ms").config.peers.len(), 0);
+}
+
+#[test]
+fn peer_is_what_was_written() {
+    let rows: Vec<(Value, &str, RemoteAsn, [bool; 2])> = vec![
+        (json!({}), "10.9.9.9:179", RemoteAsn::Number(64_513), [true, false]),
+        (json!({"peerPort": 1179}), "10.9.9.9:1179", RemoteAsn::Number(64_513), [true, false]),
+        (json!({"peerAddress": "fd00::9"}), "[fd00::9]:179", RemoteAsn::Number(64_513), [false, true]),
+        (json!({"peerAddress": "::ffff:10.9.9.9"}), "10.9.9.9:179", RemoteAsn::Number(64_513), [true, false]),
+        (json!({"dualStackAddressFamily": true}), "10.9.9.9:179", RemoteAsn::Number(64_513), [true, true]),
+        (
+            json!({"peerAddress": "", "interface": "eth7", "peerASN": 0, "dynamicASN": "external"}),
+            "eth7:179",
+            RemoteAsn::External,
+            [true, true],
+        ),
+        (json!({"peerASN": 0, "dynamicASN": "internal"}), "10.9.9.9:179", RemoteAsn::Internal, [true, false]),
+    ];
+    for (spec, label, remote, carries) in rows {
+        let parsed = parse(&[peer(spec.clone())]);
+        assert_eq!(parsed.problems, [], "{spec}");
+        let peer = &parsed.config.peers["p"];
+        assert_eq!((peer.metric_label().as_str(), peer.remote_asn), (label, remote), "{spec}");
+        assert_eq!([IpFamily::V4, IpFamily::V6].map(|family| peer.carries(family)), carries, "{spec}");
+        assert_eq!(matches!(peer.endpoint, PeerEndpoint::Interface(_)), label.starts_with("eth"), "{spec}");
+    }
+}
+
+#[test]
+fn multihop_is_refused_within_an_autonomous_system_only() {
+    let rows = [
+        (json!({"peerASN": 64_513}), true),
+        (json!({"peerASN": 64_512}), false),
+        (json!({"peerASN": 0, "dynamicASN": "external"}), true),
+        (json!({"peerASN": 0, "dynamicASN": "internal"}), false),
+    ];
+    for (spec, good) in rows {
+        for multihop in [true, false] {
+            let parsed = parse(&[peer(merged(json!({"ebgpMultiHop": multihop}), &spec))]);
+            assert_eq!(parsed.config.peers.len(), usize::from(good || !multihop), "{spec} {multihop}");
+        }
+    }
+}
+
+#[test]
+fn values_of_a_bfd_profile_end_where_the_protocol_ends() {
+    type Read = fn(&BfdProfile) -> u128;
+    let rows: [(&str, Read, u128, [i64; 2]); 5] = [
+        ("receiveInterval", |profile| profile.receive_interval.as_millis(), 300, [10, 60_000]),
+        ("transmitInterval", |profile| profile.transmit_interval.as_millis(), 300, [10, 60_000]),
+        ("echoInterval", |profile| profile.echo_interval.as_millis(), 50, [10, 60_000]),
+        ("detectMultiplier", |profile| profile.detect_multiplier.into(), 3, [2, 255]),
+        ("minimumTtl", |profile| profile.minimum_ttl.into(), 254, [1, 254]),
+    ];
+    for (field, read, default, [least, most]) in rows {
+        let judge = |value: i64| parse(&[object("BFDProfile", "b", json!({field: value}))]);
+        for value in [least, most] {
+            let parsed = judge(value);
+            assert_eq!(parsed.problems, [], "{field} {value}");
+            assert_eq!(read(&parsed.config.bfd_profiles["b"]), value.unsigned_abs().into(), "{field}");
+        }
+        for value in [least - 1, most + 1] {
+            let parsed = judge(value);
+            assert_eq!((parsed.config.bfd_profiles.len(), parsed.problems.len()), (0, 1), "{field} {value}");
+        }
+        let unset = parse(&[object("BFDProfile", "b", json!({}))]);
+        assert_eq!(read(&unset.config.bfd_profiles["b"]), default, "{field}");
+    }
+}
+
+#[test]
+fn values_of_advertisements_end_where_they_mean_nothing() {
+    let pools = || {
+        [
+            object("IPAddressPool", "p", json!({"addresses": ["0.0.0.0/0"]})),
+            object("IPAddressPool", "q", json!({"addresses": ["::/0"]})),
+        ]
+    };
+    let rows: [(&str, Value, Value); 7] = [
+        ("aggregationLength", json!(0), json!(-1)),
+        ("aggregationLength", json!(32), json!(33)),
+        ("aggregationLengthV6", json!(0), json!(-1)),
+        ("aggregationLengthV6", json!(128), json!(129)),
+        ("localPref", json!(4_294_967_295_u32), json!(4_294_967_296_u64)),
+        ("localPref", json!(0), json!(-1)),
+        ("communities", json!(["65535:65535"]), json!(["65535:65536"])),
+    ];
+    for (field, last, first) in rows {
+        let judge =
+            |value: &Value| parse(&[&pools()[..], &[object("BGPAdvertisement", "a", json!({field: value}))]].concat());
+        let good = judge(&last);
+        assert_eq!((good.config.pools["p"].bgp.len(), good.problems), (1, vec![]), "{field}: {last}");
+        let bad = judge(&first);
+        assert_eq!((bad.config.pools["p"].bgp.len(), bad.problems.is_empty()), (0, false), "{field}: {first}");
+    }
+    for (weight, good) in [(0, false), (1, true), (100, true), (101, false)] {
+        let preference = json!({"preferredNodeSelectors": [{"weight": weight, "preference": {}}]});
+        let parsed = parse(&[&pools()[..], &[object("L2Advertisement", "a", preference)]].concat());
+        assert_eq!((parsed.config.pools["p"].l2.len() == 1, parsed.problems.is_empty()), (good, good), "{weight}");
+    }
+}
+
+#[test]
+fn peers_are_twins_only_at_one_router_port_vrf_and_node() {
+    let nodes = ["h1", "h2"].map(|name| json!({"kind": "Node", "metadata": {"name": name, "labels": {"host": name}}}));
+    let on = |host: &str| json!({"nodeSelectors": [{"matchLabels": {"host": host}}]});
+    let rows = [
+        (json!({}), json!({}), false),
+        (json!({"peerAddress": "10.9.9.8"}), json!({}), true),
+        (json!({"peerPort": 1179}), json!({}), true),
+        (json!({"peerPort": 179}), json!({}), false),
+        (json!({"vrf": "red"}), json!({}), true),
+        (json!({"vrf": "red"}), json!({"vrf": "red"}), false),
+        (on("h1"), on("h2"), true),
+        (on("h1"), on("h1"), false),
+        (on("h1"), json!({}), false),
+        (on("h9"), on("h9"), true),
+    ];
+    for (first, second, both) in rows {
+        let twins = |nodes: &[Value]| {
+            let mut second = peer(second.clone());
+            second["metadata"]["name"] = json!("q");
+            parse(&[nodes, &[peer(first.clone()), second]].concat()).config.peers.len()
+        };
+        assert_eq!(twins(&nodes), 1 + usize::from(both), "{first} {second}");
+        // Where no node is known they may meet, whatever they select.
+        let apart = both && first.get("nodeSelectors").is_none();
+        assert_eq!(twins(&[]), 1 + usize::from(apart), "without nodes: {first} {second}");
+    }
+}
+
+#[test]
+fn echo_is_given_up_only_where_ipv6_reaches_the_peer() {
+    let of = |pools: &str, peers: Value| {
+        object("BGPAdvertisement", pools, json!({"ipAddressPools": [pools], "peers": peers}))
+    };
+    let v6 = object("IPAddressPool", "v6", json!({"addresses": ["fd00::/120"]}));
+    let v4 = object("IPAddressPool", "v4", json!({"addresses": ["10.0.0.0/24"]}));
+    let rows = [
+        (true, vec![of("v4", json!([]))], true),
+        (true, vec![of("v6", json!([]))], false),
+        (false, vec![of("v6", json!([]))], true),
+        (true, vec![of("v6", json!(["p"]))], false),
+        (true, vec![of("v6", json!(["other"]))], true),
+        (true, vec![], true),
+    ];
+    for (echo, ads, keeps) in rows {
+        let profile = object("BFDProfile", "b", json!({"echoMode": echo}));
+        let objects = [vec![v4.clone(), v6.clone(), profile, peer(json!({"bfdProfile": "b"}))], ads.clone()].concat();
+        assert_eq!(parse(&objects).config.peers["p"].bfd_profile.is_some(), keeps, "{echo} {ads:?}");
+    }
+}
+
+fn parse(objects: &[Value]) -> Parsed {
+    let world = World::read(objects);
+    Config::parse(&world.resources, &world.cluster)
+}
+
+fn peer(more: Value) -> Value {
+    let spec = json!({"myASN": 64_512, "peerASN": 64_513, "peerAddress": "10.9.9.9"});
+    object("BGPPeer", "p", merged(spec, &more))
+}
