@@ -143,7 +143,7 @@ fn address_tells_its_pool_its_holder_who_claims_it_and_what_carries_it() {
     let mut web = service(json!({}));
     web["status"] = json!({"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}});
     // One claims an address beside its holder from the same namespace, one under the same name.
-    let others = vec![web, claims("default", "api", &["10.0.0.1", "10.0.0.2"]), claims("other", "web", &["10.0.0.1"])];
+    let others = [web, claims("default", "api", &["10.0.0.1", "10.0.0.2"]), claims("other", "web", &["10.0.0.1"])];
     let world = World::read(&[all(&others[..1]), others[1..].to_vec()].concat());
     let plan = plan(&world.resources, &world.cluster, &world.order, &PlanOptions::default());
     let rows: [(&str, usize, &[&str], &[&str], usize, usize); 4] = [
