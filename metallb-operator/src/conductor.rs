@@ -16,13 +16,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use metallb_core::model::NodeName;
 use metallb_l2::interface::{MacAddr, Scope};
 use metallb_l2::io::{Handle as L2, News};
+use nix::net::if_::InterfaceFlags;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::socket::SockaddrStorage;
 use nix::sys::time::TimeSpec;
 use thiserror::Error;
 use tokio::sync::Notify;
 
-use crate::membership::engine::{Config, Counters, Engine, Event, Timing};
+use crate::membership::engine::{Config, Counters, Engine, Event, Link, Timing};
 use crate::membership::handover::{Handover, Tally};
 use crate::membership::identity::Identity;
 use crate::membership::message::{Hardware, Standing};
@@ -158,6 +160,8 @@ impl Conductor {
             handover: Handover::default(),
             l2,
             socket,
+            bind: settings.bind.ip(),
+            link_at: None,
             queue,
             wake: Arc::clone(&handle.wake),
             shared: Arc::clone(&handle.shared),
@@ -257,6 +261,9 @@ struct Worker {
     handover: Handover,
     l2: L2,
     socket: UdpSocket,
+    bind: IpAddr,
+    /// When to look at the link of the socket again, while it is down.
+    link_at: Option<Instant>,
     queue: mpsc::Receiver<Command>,
     wake: Arc<EventFd>,
     shared: Arc<Mutex<Snapshot>>,
@@ -274,6 +281,13 @@ struct Leaving {
     done: mpsc::SyncSender<()>,
 }
 
+/// What woke the thread, unless it was the time.
+#[derive(Clone, Copy, Debug)]
+struct Ready {
+    commands: bool,
+    datagrams: bool,
+}
+
 /// Whether the thread goes on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Next {
@@ -289,13 +303,18 @@ impl Worker {
             if self.finish_leaving() == Next::Stop {
                 return;
             }
-            self.wait();
-            if self.obey() == Next::Stop {
+            let Ready { commands, datagrams } = self.wait();
+            if commands && self.obey() == Next::Stop {
                 return;
             }
             // All that came in is heard before anybody is found silent.
-            self.receive();
+            if datagrams {
+                self.receive();
+            }
             let now = Instant::now();
+            if self.link_at.is_some_and(|at| at <= now) {
+                self.look_at_link(now);
+            }
             self.engine.handle_timeout(now);
             self.handover.handle_timeout(now);
             if self.keys_at <= now {
@@ -305,13 +324,28 @@ impl Worker {
         }
     }
 
-    fn wait(&self) {
-        let next = self.engine.poll_timeout().into_iter().chain(self.handover.poll_timeout()).chain([self.keys_at]);
+    fn wait(&self) -> Ready {
+        let next = self
+            .engine
+            .poll_timeout()
+            .into_iter()
+            .chain(self.handover.poll_timeout())
+            .chain([self.keys_at])
+            .chain(self.link_at);
         let next = next.chain(self.leaving.iter().map(|leaving| leaving.repeat_at.min(leaving.until))).min();
         let patience = next.map(|at| TimeSpec::from(at.saturating_duration_since(Instant::now())));
         let mut descriptors = [self.wake.as_fd(), self.socket.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         // An interrupted wait is a short one.
         let _ = ppoll(&mut descriptors, patience, None);
+        let [commands, datagrams] = descriptors.map(|descriptor| descriptor.any().unwrap_or(true));
+        Ready { commands, datagrams }
+    }
+
+    /// Whether the interface that has our address can send. It is looked at when interfaces change, and while it can't.
+    fn look_at_link(&mut self, now: Instant) {
+        let link = link_of(self.bind);
+        self.engine.set_link(link);
+        self.link_at = (link == Link::Down).then_some(now + LINK_PERIOD);
     }
 
     fn obey(&mut self) -> Next {
@@ -332,6 +366,7 @@ impl Worker {
                 Command::Plan(mine, successors) => self.handover.plan(now, mine, &successors),
                 Command::Announced(ips) => self.announced(now, &ips),
                 Command::Usable(hardware) if self.leaving.is_none() => {
+                    self.look_at_link(now);
                     self.engine.set_standing(now, if hardware.is_empty() { Standing::Unable } else { Standing::Able });
                     self.engine.set_hardware(now, hardware);
                 }
@@ -475,6 +510,18 @@ impl Worker {
     }
 }
 
+/// Whether the interface with this address has a carrier. What is not known is taken for up.
+fn link_of(address: IpAddr) -> Link {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Link::Up };
+    let has = |storage: &SockaddrStorage| match address {
+        IpAddr::V4(ip) => storage.as_sockaddr_in().is_some_and(|known| known.ip() == ip),
+        IpAddr::V6(ip) => storage.as_sockaddr_in6().is_some_and(|known| known.ip() == ip),
+    };
+    let mut ours = interfaces.filter(|interface| interface.address.as_ref().is_some_and(has)).peekable();
+    let running = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
+    if ours.peek().is_none() || ours.any(|interface| interface.flags.contains(running)) { Link::Up } else { Link::Down }
+}
+
 /// The keys in a directory: `secretkey` seals; files whose names begin with `secretkey-` are accepted too, while keys change.
 fn read_keys(directory: &Path) -> Result<Keyring, ConductorError> {
     let read = |path: PathBuf| std::fs::read(&path).map_err(|source| ConductorError::Key { path, source });
@@ -495,6 +542,9 @@ fn read_keys(directory: &Path) -> Result<Keyring, ConductorError> {
 
 /// The key of the Secret that upstream's controller makes, too.
 const KEY_FILE: &str = "secretkey";
+
+/// How often the link is looked at while it is down, should nobody say that it is back.
+const LINK_PERIOD: Duration = Duration::from_millis(500);
 
 /// How often the keys are read again.
 const KEYS_PERIOD: Duration = Duration::from_secs(5);

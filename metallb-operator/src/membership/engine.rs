@@ -3,6 +3,7 @@
 mod greet;
 mod hardware;
 mod hearing;
+mod link;
 mod ring;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -17,6 +18,8 @@ use rand::rngs::SmallRng;
 
 use self::greet::Greetings;
 use self::hardware::OwnHardware;
+pub use self::link::Link;
+use self::link::Return;
 use super::codec::GossipCodec;
 use super::identity::Identity;
 use super::message::{Body, GOSSIP_MAX, Message, Standing};
@@ -48,6 +51,9 @@ pub struct Engine {
     config: Config,
     sequence: u64,
     standing: Standing,
+    link: Link,
+    /// We are about to be able to announce again.
+    returning: Option<Return>,
     hardware: OwnHardware,
     foca: Foca<Identity, GossipCodec, SmallRng, NoCustomBroadcast>,
     codec: GossipCodec,
@@ -69,6 +75,8 @@ pub struct Engine {
     live: BTreeSet<NodeName>,
     /// Who ended without a word and has not been seen alive since.
     lost: BTreeSet<NodeName>,
+    /// When anybody was heard last.
+    heard_at: Instant,
     /// Whether `live` may have changed.
     stale: bool,
     /// When it was made up last.
@@ -203,6 +211,8 @@ impl Engine {
         Self {
             sequence: 0,
             standing: Standing::Able,
+            link: Link::Up,
+            returning: None,
             hardware: OwnHardware::default(),
             foca,
             codec,
@@ -212,7 +222,7 @@ impl Engine {
             tuned_for: FIRST_TUNING,
             peers: Peers::default(),
             waiting: Waiting::default(),
-            watch: Watch::new(config.timing),
+            watch: Watch::new(config.me.node().clone(), config.timing),
             inquiries: Vec::new(),
             greetings: Greetings::new(now),
             entry: Entry::Outside,
@@ -220,6 +230,7 @@ impl Engine {
             undead_at: now,
             live: BTreeSet::from([config.me.node().clone()]),
             lost: BTreeSet::new(),
+            heard_at: now,
             stale: false,
             settled_at: now,
             outgoing: VecDeque::new(),
@@ -243,8 +254,24 @@ impl Engine {
         self.settle(now);
     }
 
-    /// Changes what we say about ourselves, and tells all members at once. Who leaves is believed on its own word.
+    /// Changes what we say about ourselves, and tells all members at once. Who leaves is believed on its own word. Who can announce
+    /// again says so when it has heard the others, at the latest after 150 ms.
     pub fn set_standing(&mut self, now: Instant, standing: Standing) {
+        match (self.standing, standing) {
+            (Standing::Unable, Standing::Able) if self.entry == Entry::Inside => {
+                if self.returning.is_none() {
+                    self.begin_return(now);
+                }
+            }
+            _ => {
+                self.returning = None;
+                self.take_standing(now, standing);
+            }
+        }
+        self.settle(now);
+    }
+
+    fn take_standing(&mut self, now: Instant, standing: Standing) {
         if standing == self.standing {
             return;
         }
@@ -254,7 +281,6 @@ impl Engine {
         if standing == Standing::Leaving {
             self.tell_missed(now);
         }
-        self.settle(now);
     }
 
     /// Tells all members our standing once more, in case the first word was lost.
@@ -301,6 +327,8 @@ impl Engine {
         {
             self.enter();
         }
+        self.run_return(now);
+        self.stale |= self.cut_off_at().is_some_and(|at| at <= now);
         self.run_greetings(now);
         self.run_inquiries(now);
         let Self { watch, foca, config, peers, .. } = self;
@@ -343,7 +371,16 @@ impl Engine {
         let timer = self.timers.first_key_value().map(|((at, _), _)| *at);
         let rest = self.stale.then(|| self.settled_at + self.rest());
         let watch = self.watch.next();
-        inquiries.chain(timer).chain(entering).chain(watch).chain(rest).chain([self.greetings.next()]).min()
+        let returning = self.returning.as_ref().map(Return::next);
+        inquiries
+            .chain(timer)
+            .chain(entering)
+            .chain(watch)
+            .chain(rest)
+            .chain(returning)
+            .chain(self.cut_off_at())
+            .chain([self.greetings.next()])
+            .min()
     }
 
     /// The nodes whose speakers live and can announce, ourselves included.
@@ -430,6 +467,9 @@ impl Engine {
     }
 
     fn transmit(&mut self, address: SocketAddr, session: u64, message: Message) {
+        if self.link == Link::Down {
+            return;
+        }
         let Some(body) = (Body { to: session, standing: self.standing, message }).encode() else { return };
         self.sequence += 1;
         let datagram = self.config.keys.seal(self.config.session, self.sequence, &body);
@@ -453,8 +493,10 @@ impl Engine {
                 self.tuned_for = target;
             }
         }
+        let cut_off = self.is_cut_off(now);
         let able = |member: &Identity| {
-            !self.watch.is_gone(member.node())
+            !cut_off
+                && !self.watch.is_gone(member.node())
                 && self.peers.get(member.address).is_none_or(|peer| peer.standing == Standing::Able)
         };
         let others = self.foca.iter_members().map(foca::Member::id).filter(|member| able(member));

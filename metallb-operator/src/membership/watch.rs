@@ -3,6 +3,7 @@
 //! ```text
 //! heard ──100 ms── ping ──50── ping ──50── ping ──50── suspected: others are asked, pings go on
 //!   any sign of life from the node itself ends it; "it answers me" of another member delays the next question
+//!   of two that watch each other one pings and the other one answers, which tells it as much
 //!   "it does not answer me" of one member, contradicted by none ── gone
 //! ```
 //!
@@ -47,6 +48,7 @@ pub(super) struct Watch {
     timing: Timing,
     /// The interval for few.
     interval: Duration,
+    me: NodeName,
     nodes: BTreeMap<NodeName, Watched>,
     /// What is still wanted; those that are gone stay watched beyond.
     wanted: BTreeSet<NodeName>,
@@ -59,14 +61,25 @@ struct Watched {
     /// Pings since then, and when the next one is due.
     pings: u32,
     next_ping: Instant,
+    /// When it pinged us last.
+    pinged: Option<Instant>,
     state: State,
+}
+
+/// What a datagram of a watched node is, beside a sign of life.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Sign {
+    /// It watches us, too.
+    Ping,
+    Other,
 }
 
 #[derive(Debug)]
 enum State {
     Steady,
     Suspected(Question),
-    Gone,
+    /// Since when.
+    Gone(Instant),
 }
 
 /// A question to others and what came of it.
@@ -99,8 +112,8 @@ pub(super) enum Action {
 }
 
 impl Watch {
-    pub(super) fn new(timing: Timing) -> Self {
-        Self { interval: timing.interval, timing, nodes: BTreeMap::new(), wanted: BTreeSet::new(), tokens: 0 }
+    pub(super) fn new(me: NodeName, timing: Timing) -> Self {
+        Self { interval: timing.interval, timing, me, nodes: BTreeMap::new(), wanted: BTreeSet::new(), tokens: 0 }
     }
 
     /// Replaces the nodes to watch.
@@ -113,6 +126,7 @@ impl Watch {
                 heard: now,
                 pings: 0,
                 next_ping: now + self.timing.interval,
+                pinged: None,
                 state: State::Steady,
             });
         }
@@ -136,6 +150,7 @@ impl Watch {
             heard,
             pings: 0,
             next_ping: now,
+            pinged: None,
             state: State::Steady,
         });
         let mut actions = Vec::new();
@@ -155,19 +170,25 @@ impl Watch {
     }
 
     pub(super) fn is_gone(&self, node: &NodeName) -> bool {
-        self.nodes.get(node).is_some_and(|watched| matches!(watched.state, State::Gone))
+        self.nodes.get(node).is_some_and(|watched| matches!(watched.state, State::Gone(_)))
     }
 
     /// A sign of life from the node itself.
-    pub(super) fn hear(&mut self, now: Instant, node: &NodeName) -> Option<Action> {
+    pub(super) fn hear(&mut self, now: Instant, node: &NodeName, sign: Sign) -> Option<Action> {
+        let interval = self.timing.interval;
         let watched = self.nodes.get_mut(node)?;
+        if sign == Sign::Ping {
+            watched.pinged = Some(now);
+        }
         watched.heard = now;
         watched.pings = 0;
-        watched.next_ping = now + self.timing.interval;
+        // Its pings tell us as much as its answers to ours. So that not both ask at once, the second one in order waits a little.
+        let mutual = watched.pinged.is_some_and(|at| now.saturating_duration_since(at) <= interval * 2);
+        watched.next_ping = now + if mutual && *node < self.me { interval + interval / LAG } else { interval };
         let news = match std::mem::replace(&mut watched.state, State::Steady) {
             State::Steady => None,
             State::Suspected(_) => Some(Action::Refuted(node.clone())),
-            State::Gone => Some(Action::Back(node.clone())),
+            State::Gone(_) => Some(Action::Back(node.clone())),
         };
         if !self.wanted.contains(node) {
             self.nodes.remove(node);
@@ -207,9 +228,8 @@ impl Watch {
         let mut actions = Vec::new();
         let timing = self.timing;
         for (node, watched) in &mut self.nodes {
-            // Those that are due soon go along, so that the process wakes up once for all.
             let due =
-                watched.next_ping <= now + timing.interval * 3 / 10 && watched.pings == 0 || watched.next_ping <= now;
+                watched.next_ping <= now || watched.pings == 0 && watched.next_ping <= now + timing.interval / ALONG;
             let unanswered = watched.pings >= timing.pings && watched.next_ping <= now;
             match &mut watched.state {
                 State::Steady if unanswered => {
@@ -250,7 +270,7 @@ impl Watch {
                 actions.push(Action::Ping(node.clone()));
                 watched.pings = watched.pings.saturating_add(1);
                 watched.next_ping = match watched.state {
-                    State::Gone => now + GONE_PING,
+                    State::Gone(since) => now + gone_ping(now, since),
                     _ => now + timing.retry,
                 };
             }
@@ -258,10 +278,19 @@ impl Watch {
         actions
     }
 
+    /// Whether nodes are watched, and all of them are gone.
+    pub(super) fn hears_nobody(&self) -> bool {
+        !self.nodes.is_empty() && self.nodes.values().all(|watched| matches!(watched.state, State::Gone(_)))
+    }
+
+    pub(super) fn watched(&self) -> impl Iterator<Item = &NodeName> {
+        self.nodes.keys()
+    }
+
     pub(super) fn next(&self) -> Option<Instant> {
         let next = |watched: &Watched| match &watched.state {
             State::Suspected(question) => watched.next_ping.min(question.deadline),
-            State::Steady | State::Gone => watched.next_ping,
+            State::Steady | State::Gone(_) => watched.next_ping,
         };
         self.nodes.values().map(next).min()
     }
@@ -269,7 +298,7 @@ impl Watch {
 
 impl Watched {
     fn end(&mut self, node: &NodeName, now: Instant) -> Action {
-        self.state = State::Gone;
+        self.state = State::Gone(now);
         self.next_ping = now + GONE_PING;
         Action::Gone(node.clone(), self.heard)
     }
@@ -296,8 +325,20 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// How long a node is tried that another member found gone.
 const DOUBT: Duration = Duration::from_millis(100);
 
-/// How often those that are gone are pinged, to see them return.
-const GONE_PING: Duration = Duration::from_millis(100);
+/// Of two that watch each other, the second one in order waits longer by this part of the interval: an answer takes less.
+const LAG: u32 = 5;
+
+/// Pings that are due within this part of the interval go along with an earlier one, so that the process wakes up once for all.
+const ALONG: u32 = 10;
+
+/// How often those that are gone are pinged, to see them return: at first, when it is most likely, and later.
+const GONE_PING: Duration = Duration::from_millis(20);
+const GONE_PING_LATER: Duration = Duration::from_millis(100);
+const FIRST: Duration = Duration::from_secs(30);
+
+fn gone_ping(now: Instant, since: Instant) -> Duration {
+    if now.saturating_duration_since(since) < FIRST { GONE_PING } else { GONE_PING_LATER }
+}
 
 #[cfg(test)]
 mod tests {
@@ -331,7 +372,7 @@ mod tests {
     #[test]
     fn in_a_cluster_of_two_silence_is_enough() {
         let now = start();
-        let mut watch = Watch::new(Timing::default());
+        let mut watch = Watch::new("me".into(), Timing::default());
         watch.set(now, names(&["x"]).into_iter().collect());
         let log = run(&mut watch, now, 1000 * MS, &[]);
         assert_eq!(gone_at(&log), Some(250), "{log:?}");
@@ -340,7 +381,7 @@ mod tests {
     #[test]
     fn one_other_member_must_agree() {
         let now = start();
-        let mut watch = Watch::new(Timing::default());
+        let mut watch = Watch::new("me".into(), Timing::default());
         watch.set(now, names(&["x"]).into_iter().collect());
         let log = run(&mut watch, now, 300 * MS, &["w"]);
         let Some(Action::Ask { token, .. }) =
@@ -353,13 +394,13 @@ mod tests {
         let judged = watch.judge(at, &"w".into(), &"x".into(), *token, false);
         assert_eq!(judged, Some(Action::Gone("x".into(), now)));
         assert!(watch.is_gone(&"x".into()));
-        assert_eq!(watch.hear(at + MS, &"x".into()), Some(Action::Back("x".into())));
+        assert_eq!(watch.hear(at + MS, &"x".into(), Sign::Other), Some(Action::Back("x".into())));
     }
 
     #[test]
     fn who_was_not_asked_has_no_say() {
         let now = start();
-        let mut watch = Watch::new(Timing::default());
+        let mut watch = Watch::new("me".into(), Timing::default());
         watch.set(now, names(&["x"]).into_iter().collect());
         run(&mut watch, now, 300 * MS, &["w"]);
         assert_eq!(watch.judge(now + 300 * MS, &"liar".into(), &"x".into(), 2, false), None);
@@ -370,7 +411,7 @@ mod tests {
     #[test]
     fn a_member_that_hears_it_keeps_it_alive() {
         let now = start();
-        let mut watch = Watch::new(Timing::default());
+        let mut watch = Watch::new("me".into(), Timing::default());
         watch.set(now, names(&["x"]).into_iter().collect());
         let mut at = Duration::ZERO;
         for _ in 0..20 {
@@ -393,7 +434,7 @@ mod tests {
     #[test]
     fn when_nobody_answers_at_all_we_are_on_our_own_after_a_second() {
         let now = start();
-        let mut watch = Watch::new(Timing::default());
+        let mut watch = Watch::new("me".into(), Timing::default());
         watch.set(now, names(&["x"]).into_iter().collect());
         let log = run(&mut watch, now, 3000 * MS, &["w", "v"]);
         let gone = gone_at(&log).unwrap();
@@ -403,11 +444,40 @@ mod tests {
     #[test]
     fn a_stall_of_ours_is_no_silence_of_theirs() {
         let now = start();
-        let mut watch = Watch::new(Timing::default());
+        let mut watch = Watch::new("me".into(), Timing::default());
         watch.set(now, names(&["x"]).into_iter().collect());
         let awake = now + Duration::from_secs(30);
         let actions = watch.run_due(awake, |_| Vec::new());
         assert_eq!(actions, [Action::Ping("x".into())]);
-        assert_eq!(watch.hear(awake + MS, &"x".into()), None);
+        assert_eq!(watch.hear(awake + MS, &"x".into(), Sign::Other), None);
+    }
+
+    #[test]
+    fn of_two_that_watch_each_other_one_pings_and_the_other_one_answers() {
+        let start = start();
+        let (mut a, mut b) = (Watch::new("a".into(), Timing::default()), Watch::new("b".into(), Timing::default()));
+        a.set(start, names(&["b"]).into_iter().collect());
+        b.set(start, names(&["a"]).into_iter().collect());
+        let mut pings = [0, 0];
+        let mut now = start;
+        while now < start + 10_000 * MS {
+            now = a.next().into_iter().chain(b.next()).min().unwrap().max(now);
+            let asked = [a.run_due(now, |_| Vec::new()), b.run_due(now, |_| Vec::new())].map(|due| !due.is_empty());
+            let mut say = |asked: bool, from: usize| {
+                let (mine, other) = if from == 0 { (&mut a, &mut b) } else { (&mut b, &mut a) };
+                if asked {
+                    pings[from] += 1;
+                    let (me, peer) = [("a", "b"), ("b", "a")][from];
+                    assert_eq!(other.hear(now + MS, &me.into(), Sign::Ping), None);
+                    assert_eq!(mine.hear(now + 2 * MS, &peer.into(), Sign::Other), None);
+                }
+            };
+            say(asked[0], 0);
+            say(asked[1], 1);
+        }
+        assert!((95..=100).contains(&pings[0]) && pings[1] <= 2, "{pings:?}");
+        // The one that answers asks itself soon after it is not asked any more.
+        let silent = run(&mut b, now, 400 * MS, &[]);
+        assert!(gone_at(&silent).is_some_and(|at| at <= 300), "{silent:?}");
     }
 }

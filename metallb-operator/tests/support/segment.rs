@@ -257,7 +257,12 @@ impl Segment {
             false => format!("192.168.10.{}", 200 + OBSERVER),
         };
         let log = self.directory.path().join(format!("owners-{}.log", vip.replace(':', "_")));
-        Observer { process: self.observer.spawn(&log, "python3", &[script, "eth0", vip, &own]) }
+        let process = self.observer.spawn(&log, "python3", &[script, "eth0", vip, &own]);
+        eventually("the observer asks", PATIENCE, || match process.output() {
+            text if text.is_empty() => Err(text),
+            _ => Ok(()),
+        });
+        Observer { process }
     }
 
     /// Waits until each address has exactly one owner, the same for both, and the client reaches it.

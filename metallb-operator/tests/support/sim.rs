@@ -12,7 +12,7 @@ use metallb_core::model::NodeName;
 use metallb_l2::engine::{Engine as L2, Received};
 use metallb_l2::interface::{Interface, MacAddr, Scope, Stance};
 use metallb_l2::wire::ndp::Checksum;
-use metallb_operator::membership::engine::{Config, Engine, Event, Timing};
+use metallb_operator::membership::engine::{Config, Engine, Event, Link, Timing};
 use metallb_operator::membership::handover::Handover;
 use metallb_operator::membership::identity::Identity;
 use metallb_operator::membership::message::Standing;
@@ -233,6 +233,7 @@ impl World {
         host.link = up;
         if let Some(speaker) = &mut host.speaker {
             speaker.l2.set_interfaces(now, up.then(|| interfaces(index)).into_iter().flatten());
+            speaker.engine.set_link(if up { Link::Up } else { Link::Down });
             if !speaker.leaving {
                 speaker.engine.set_standing(now, if up { Standing::Able } else { Standing::Unable });
             }

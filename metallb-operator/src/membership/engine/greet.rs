@@ -16,6 +16,7 @@ pub(super) struct Greetings {
     queue: VecDeque<SocketAddr>,
     queue_at: Instant,
     round_at: Instant,
+    contact_at: Instant,
     cursor: usize,
     /// Answers to strangers that are left until `round_at`.
     welcomes_left: usize,
@@ -30,6 +31,7 @@ impl Greetings {
             queue: VecDeque::new(),
             queue_at: now,
             round_at: now + ROUND,
+            contact_at: now + ROUND,
             cursor: 0,
             welcomes_left: WELCOMES,
             tellings_left: TELLINGS,
@@ -37,7 +39,8 @@ impl Greetings {
     }
 
     pub(super) fn next(&self) -> Instant {
-        if self.queue.is_empty() { self.round_at } else { self.queue_at.min(self.round_at) }
+        let next = self.round_at.min(self.contact_at);
+        if self.queue.is_empty() { next } else { self.queue_at.min(next) }
     }
 
     /// Whether a stranger is answered.
@@ -112,8 +115,13 @@ impl Engine {
             self.greetings.round_at = now + ROUND;
             self.greetings.welcomes_left = WELCOMES.max(2 * self.greetings.contacts.len());
             self.greetings.tellings_left = TELLINGS;
-            self.contact(now);
+            self.keep_house(now);
             self.repeat_hardware(now);
+        }
+        if self.greetings.contact_at <= now {
+            let absent = self.contact(now);
+            let few = absent > 0 && absent + self.foca.num_members() <= FEW_IN_ALL;
+            self.greetings.contact_at = now + if few { ROUND_OF_FEW } else { ROUND };
         }
     }
 
@@ -131,14 +139,18 @@ impl Engine {
         self.greetings.queue_at = now + PACE;
     }
 
-    /// Greets those that are no members: contacts, and those that were.
-    fn contact(&mut self, now: Instant) {
+    /// Forgets what is old.
+    fn keep_house(&mut self, now: Instant) {
         self.peers.expire(now);
         self.waiting.expire(now);
         let heard = self.peers.iter().filter(|peer| now.saturating_duration_since(peer.heard) < MEMBER_SILENCE);
         self.codec.set_heard(heard.map(|peer| peer.identity.clone()));
         let clashes = self.codec.take_clashes();
         self.events.extend(clashes.into_iter().map(|(node, address)| Event::NameClash { node, address }));
+    }
+
+    /// Greets those that are no members: contacts, and those that were. How many there are.
+    fn contact(&mut self, now: Instant) -> usize {
         let members: BTreeSet<SocketAddr> = self.member_addresses().into_iter().collect();
         let down = self.foca.iter_membership_state().map(|member| member.id().address);
         let absent: Vec<SocketAddr> = down
@@ -148,7 +160,7 @@ impl Engine {
             .filter(|address| !members.contains(address) && *address != self.config.me.address)
             .collect();
         if absent.is_empty() {
-            return;
+            return 0;
         }
         let many = AGAIN.max(absent.len() / ROUNDS_FOR_ALL).min(absent.len());
         for offset in 0..many {
@@ -159,6 +171,7 @@ impl Engine {
             }
         }
         self.greetings.cursor = (self.greetings.cursor + many) % absent.len();
+        absent.len()
     }
 
     /// Asks a host that talks to us for members, and becomes one of its.
@@ -171,7 +184,7 @@ impl Engine {
 }
 
 /// How long those that are greeted first may take to answer, before we act as if we were alone.
-const ENTRY_PATIENCE: Duration = Duration::from_millis(150);
+pub(super) const ENTRY_PATIENCE: Duration = Duration::from_millis(150);
 
 /// How many are greeted for the first time at once, and how long until the next ones are: a thousand in an eighth of a second.
 const BATCH: usize = 32;
@@ -180,6 +193,10 @@ const PACE: Duration = Duration::from_millis(4);
 /// How often those that are no members are greeted, how many at once, and in how many rounds all are.
 const ROUND: Duration = Duration::from_secs(1);
 const AGAIN: usize = 32;
+
+/// Among so few, whoever returns is to be heard at once: two may have answered for its addresses meanwhile.
+const FEW_IN_ALL: usize = 16;
+const ROUND_OF_FEW: Duration = Duration::from_millis(100);
 const ROUNDS_FOR_ALL: usize = 4;
 
 /// Answers to strangers per [`ROUND`], unless there are more contacts: whoever replays datagrams does not get more out of us.

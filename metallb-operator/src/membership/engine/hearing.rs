@@ -10,6 +10,7 @@ use crate::membership::identity::{Identity, LIFE_MAX};
 use crate::membership::message::{ADDRESSES_MAX, Body, HARDWARE_MAX, Message, Standing};
 use crate::membership::peers::Greeted;
 use crate::membership::seal::{Opened, SealError};
+use crate::membership::watch::Sign;
 
 impl Engine {
     pub(super) fn hear(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
@@ -70,9 +71,13 @@ impl Engine {
         peer.standing = body.standing;
         let identity = peer.identity.clone();
         self.counters.received += 1;
-        if let Some(news) = self.watch.hear(now, identity.node()) {
+        self.stale |= self.is_cut_off(now);
+        self.heard_at = now;
+        let sign = if body.message == Message::Ping { Sign::Ping } else { Sign::Other };
+        if let Some(news) = self.watch.hear(now, identity.node(), sign) {
             self.act(now, news);
         }
+        self.hear_while_returning(now, from);
         self.answer_inquiries(identity.node());
         self.handle(now, &identity, body);
     }

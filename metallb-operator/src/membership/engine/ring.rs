@@ -38,6 +38,19 @@ impl Engine {
         others.into_iter().map(|(_, member)| member.node().clone()).collect()
     }
 
+    /// Whether nobody among many answers us: those that we do not watch are as far away as those that we do.
+    pub(super) fn is_cut_off(&self, now: Instant) -> bool {
+        self.foca.num_members() > FEW
+            && self.watch.hears_nobody()
+            && now.saturating_duration_since(self.heard_at) >= self.config.timing.isolated
+    }
+
+    /// When we may turn out to be cut off.
+    pub(super) fn cut_off_at(&self) -> Option<Instant> {
+        let may_be = self.live.len() > 1 && self.foca.num_members() > FEW && self.watch.hears_nobody();
+        may_be.then(|| self.heard_at + self.config.timing.isolated)
+    }
+
     /// Tells everybody that a node that we watch for all is gone.
     pub(super) fn tell_missing(&mut self, now: Instant, node: &NodeName, heard: Instant) {
         if self.foca.num_members() <= FEW || !self.watch.wants(node) {

@@ -358,3 +358,96 @@ fn members_know_the_hardware_of_each_other_though_a_word_is_lost() {
     world.run(5 * MS);
     assert_eq!(others(&world, 0), BTreeSet::from([mac(1), mac(7), [2, 0, 0, 0, 1, 0]]));
 }
+
+/// Nothing passes to or from the first host.
+fn first_is_apart(from: SocketAddr, to: SocketAddr) -> bool {
+    from != address(0) && to != address(0)
+}
+
+#[test]
+fn who_lost_its_link_is_silent_and_hears_the_others_before_it_stands_for_election_again() {
+    let mut world = World::new(3);
+    let now = world.now;
+    world.engine(0).set_link(Link::Down);
+    world.engine(0).set_standing(now, Standing::Unable);
+    world.passes = first_is_apart;
+    for _ in 0..2500 {
+        world.run(MS);
+        assert!(!world.flying.iter().any(|(_, from, _)| *from == address(0)), "a kernel would ask for neighbours");
+    }
+    assert_eq!(world.live(1), ["n1", "n2"]);
+    world.passes = |_, _| true;
+    let now = world.now;
+    world.engine(0).set_link(Link::Up);
+    world.engine(0).set_standing(now, Standing::Able);
+    for _ in 0..20 {
+        let live = world.live(0);
+        assert!(!live.contains(&"n0") || live.len() == 3, "it stands for election, and sees {live:?}");
+        world.run(MS / 4);
+    }
+    for index in 0..3 {
+        assert_eq!(world.live(index), ["n0", "n1", "n2"], "{:?}", world.log);
+    }
+}
+
+#[test]
+fn whose_link_returns_and_whom_nobody_answers_stands_for_election_soon() {
+    let mut world = World::new(3);
+    let now = world.now;
+    world.passes = first_is_apart;
+    world.engine(0).set_standing(now, Standing::Unable);
+    world.run(2500 * MS);
+    let now = world.now;
+    world.engine(0).set_standing(now, Standing::Able);
+    world.run(140 * MS);
+    assert_eq!(world.live(0), [""; 0]);
+    world.run(20 * MS);
+    assert_eq!(world.live(0), ["n0"]);
+    // Who cannot announce after all does not.
+    let now = world.now;
+    world.engine(0).set_standing(now, Standing::Unable);
+    world.engine(0).set_standing(now, Standing::Able);
+    world.engine(0).set_standing(now, Standing::Unable);
+    world.run(500 * MS);
+    assert_eq!(world.live(0), [""; 0]);
+}
+
+#[test]
+fn after_a_short_partition_all_hear_each_other_at_once() {
+    for pause in [2000, 5000] {
+        let mut world = World::new(3);
+        world.passes = first_is_apart;
+        world.run(pause * MS);
+        assert_eq!((world.live(0), world.live(1)), (vec!["n0"], vec!["n1", "n2"]));
+        world.passes = |_, _| true;
+        world.run(25 * MS);
+        for index in 0..3 {
+            assert_eq!(world.live(index), ["n0", "n1", "n2"], "{:?}", world.log);
+        }
+    }
+}
+
+#[test]
+fn who_is_cut_off_from_many_knows_it_within_two_seconds() {
+    let mut world = World::new(14);
+    world.run(2000 * MS);
+    world.passes = first_is_apart;
+    world.run(2000 * MS);
+    assert_eq!(world.live(0), ["n0"], "{:?}", world.log);
+    world.passes = |_, _| true;
+    world.run(1500 * MS);
+    for index in 0..14 {
+        assert_eq!(world.live(index).len(), 14, "{:?}", world.log);
+    }
+}
+
+#[test]
+fn an_idle_member_of_five_sends_forty_datagrams_a_second_beside_gossip() {
+    let mut world = World::new(5);
+    world.run(3000 * MS);
+    let sent = |world: &World| (0..5).map(|index| world.engines[index].as_ref().unwrap().counters().sent).sum::<u64>();
+    let before = sent(&world);
+    world.run(10_000 * MS);
+    let each = (sent(&world) - before) / 5 / 10;
+    assert!((38..=46).contains(&each), "{each} datagrams a second");
+}
