@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ipnet::{IpNet, Ipv4Net};
+use metallb_benches::report::{Goal, print_goals};
 use metallb_bgp::rib::{AdjRibOut, NextHops};
 use metallb_bgp::types::{Asn, Attributes, Family};
 use metallb_bgp::wire::nlri::wide_v4;
@@ -102,5 +103,22 @@ fn codec(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, codec);
+fn report(_: &mut Criterion) {
+    let goal = |work, group, ours, nanoseconds| Goal { work, group, ours, nanoseconds };
+    print_goals(
+        &[
+            goal("decode and check, 1 prefix", "bgp_codec_decode_1", "ours", 40.0),
+            goal("decode and visit, 1 prefix", "bgp_codec_decode_1", "ours, every prefix visited", 40.0),
+            goal("decode and check, 805 prefixes", "bgp_codec_decode_805", "ours", 600.0),
+            goal("decode and visit, 805 prefixes", "bgp_codec_decode_805", "ours, every prefix visited", 600.0),
+            goal("encode prefixes of the RIB, 1", "bgp_codec_encode_1", "ours", 10.0),
+            goal("from a refresh to the bytes, 1", "bgp_codec_encode_1", "ours, through the Adj-RIB-Out", 10.0),
+            goal("encode prefixes of the RIB, 805", "bgp_codec_encode_805", "ours", 500.0),
+            goal("from a refresh to the bytes, 805", "bgp_codec_encode_805", "ours, through the Adj-RIB-Out", 500.0),
+        ],
+        &["zettabgp", "netgauze-bgp-pkt"],
+    );
+}
+
+criterion_group!(benches, codec, report);
 criterion_main!(benches);

@@ -34,6 +34,19 @@ pub struct Floor {
     pub times: f64,
 }
 
+/// A goal, and what other crates take for the same work.
+#[derive(Clone, Copy, Debug)]
+pub struct Goal {
+    /// What is done.
+    pub work: &'static str,
+    /// The group of all measurements.
+    pub group: &'static str,
+    /// The name of ours.
+    pub ours: &'static str,
+    /// What it may take, in nanoseconds.
+    pub nanoseconds: f64,
+}
+
 /// Prints a table of all rows that were measured, as Markdown.
 pub fn print(rows: &[Row]) {
     let measured = |row: &Row, home: &Path| {
@@ -52,6 +65,19 @@ pub fn print_floors(floors: &[Floor]) {
         Some(format!("| {} | {} | {} | {:.2} |", floor.work, time(ours), time(bare), ours / bare))
     };
     table("| work | ours | floor | ours / floor |\n|---|---|---|---|", floors, measured);
+}
+
+/// Prints all goals that were measured, as Markdown, with a column for each of the `others` and a dash where one does no such work.
+pub fn print_goals(goals: &[Goal], others: &[&str]) {
+    let measured = |goal: &Goal, home: &Path| {
+        let ours = median(home, goal.group, goal.ours)?;
+        let theirs = others.iter().map(|name| median(home, goal.group, name).map_or_else(|| "-".to_owned(), time));
+        let reached = if ours <= goal.nanoseconds { "yes" } else { "no" };
+        let cells = [goal.work.to_owned(), time(goal.nanoseconds), time(ours), reached.to_owned()];
+        Some(format!("| {} |", cells.into_iter().chain(theirs).collect::<Vec<_>>().join(" | ")))
+    };
+    let heads: Vec<&str> = ["work", "goal", "ours", "reached"].into_iter().chain(others.iter().copied()).collect();
+    table(&format!("| {} |\n|{}", heads.join(" | "), "---|".repeat(heads.len())), goals, measured);
 }
 
 /// Nothing where criterion only tries whether the benchmarks run, nor for rows that were not measured.
@@ -82,6 +108,7 @@ fn median(home: &Path, group: &str, name: &str) -> Option<f64> {
 
 fn time(nanoseconds: f64) -> String {
     match nanoseconds {
+        ns if ns < 1e2 => format!("{ns:.1} ns"),
         ns if ns < 1e3 => format!("{ns:.0} ns"),
         ns if ns < 1e6 => format!("{:.2} µs", ns / 1e3),
         ns if ns < 1e9 => format!("{:.2} ms", ns / 1e6),

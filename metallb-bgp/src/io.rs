@@ -1,4 +1,5 @@
 //! Sockets and the tasks that drive sessions: one task per peer, so that one peer's trouble never delays another.
+//! A single route is told by whoever decides it, without waking the task.
 #![expect(clippy::disallowed_methods, reason = "this is where the engines get their time from")]
 
 mod addresses;
@@ -7,6 +8,7 @@ mod config;
 mod connector;
 mod discovery;
 mod driver;
+mod exchange;
 mod incoming;
 mod path_watch;
 mod sockopt;

@@ -1,9 +1,9 @@
 //! The driver over real connections on loopback, with a router that misbehaves. Case numbers are those of the reliability table.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -267,6 +267,60 @@ async fn slow_reader_gets_every_route_and_the_first_attempt_is_not_disturbed_by_
     assert_eq!((counters.opens_sent, counters.established), (1, 1));
     speaker.shutdown(false, PATIENCE).await;
     assert_eq!(last_word(&mut stream).await.unwrap()[..2], [6, 2]);
+}
+
+/// A change after a pause is told by the caller's own thread, those that follow and whole tables by the peer's task.
+#[tokio::test]
+async fn changes_reach_the_peer_in_the_order_in_which_they_were_told() {
+    let (listener, address) = listener().await;
+    let speaker = speaker(&[("router", config(address))]);
+    let told = Arc::new(Mutex::new(BTreeSet::new()));
+    speaker.set_routes("router", host_routes(50));
+    let reader = tokio::spawn(follow(accept_and_establish(&listener).await, Arc::clone(&told)));
+    let all: Vec<(IpNet, Arc<Attributes>)> = host_routes(60).into_iter().collect();
+    let mut random = 1_u32;
+    for round in 0..300 {
+        // The task does nothing before the next pause: what it is told must not be overtaken.
+        let mut wanted = host_routes(0);
+        for step in 0..round % 8 {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            if step == round % 3 {
+                wanted = host_routes((random >> 16) % 60);
+                speaker.set_routes("router", wanted.clone());
+            }
+            let (prefix, attributes) = &all[(random >> 24) as usize % all.len()];
+            let change = (random >> 8 & 1 == 0).then(|| Arc::clone(attributes));
+            match &change {
+                Some(attributes) => drop(wanted.insert(*prefix, Arc::clone(attributes))),
+                None => drop(wanted.remove(prefix)),
+            }
+            speaker.change_routes("router", vec![(*prefix, change)]);
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        if round % 8 > round % 3 {
+            let wanted = wanted.keys().map(ToString::to_string).collect();
+            until(|| *told.lock().unwrap() == wanted).await;
+        }
+    }
+    assert!(!reader.is_finished());
+    assert_eq!(speaker.snapshot()["router"].counters.established, 1);
+}
+
+/// Keeps what a peer knows.
+async fn follow(mut stream: TcpStream, told: Arc<Mutex<BTreeSet<String>>>) {
+    let prefixes = |bytes: &[u8]| -> Vec<String> {
+        bytes.chunks(5).map(|chunk| format!("{}.{}.{}.{}/32", chunk[1], chunk[2], chunk[3], chunk[4])).collect()
+    };
+    while let Some((kind, body)) = read_message(&mut stream).await {
+        let end = |at: usize| at + 2 + usize::from(u16::from_be_bytes([body[at], body[at + 1]]));
+        if kind == UPDATE {
+            let mut told = told.lock().unwrap();
+            for gone in prefixes(&body[2..end(0)]) {
+                assert!(told.remove(&gone), "what the peer does not know is not withdrawn");
+            }
+            told.extend(prefixes(&body[end(end(0))..]));
+        }
+    }
 }
 
 async fn until(mut condition: impl FnMut() -> bool) {

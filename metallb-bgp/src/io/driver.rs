@@ -5,7 +5,8 @@ use std::future::{Future, pending};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -19,6 +20,7 @@ use super::addresses::Addresses;
 use super::bfd_udp::BfdStatus;
 use super::connector::{connect, next_hops};
 use super::discovery::Finder;
+use super::exchange::Exchange;
 use super::incoming::Ticket;
 use super::path_watch::{PathWatch, PathWatches, path_to};
 use super::{PeerConfig, Router};
@@ -72,7 +74,25 @@ pub(super) enum Command {
         keep_routes: bool,
         reply: oneshot::Sender<bool>,
     },
+    /// Something was said to the peer by another: there is more to do.
+    Continue,
     Stop(Stop),
+}
+
+/// What those who use a peer's task share with it.
+#[derive(Clone, Debug)]
+pub(super) struct Shares {
+    pub(super) exchange: Arc<Mutex<Exchange>>,
+    /// Changes of routes that the task was told and has not done.
+    pub(super) queued: Arc<AtomicUsize>,
+    pub(super) snapshot: Arc<Mutex<PeerSnapshot>>,
+}
+
+impl Shares {
+    pub(super) fn new(engine: Peer) -> Self {
+        let snapshot = Arc::new(Mutex::new(PeerSnapshot::of(&engine)));
+        Self { exchange: Arc::new(Mutex::new(Exchange::new(engine))), queued: Arc::default(), snapshot }
+    }
 }
 
 /// A peer, its connections and what is on the way between them. There is a second connection only while both ends connect, until the peer's
@@ -80,11 +100,9 @@ pub(super) enum Command {
 pub(super) struct Driver {
     name: Arc<str>,
     config: PeerConfig,
-    engine: Peer,
+    shares: Shares,
     events: mpsc::Sender<PeerEvent>,
-    snapshot: Arc<Mutex<PeerSnapshot>>,
     links: [Link; 2],
-    unsent: [Vec<u8>; 2],
     stopping: bool,
     /// Looks for a router that has no configured address.
     finder: Option<Finder>,
@@ -97,7 +115,7 @@ pub(super) struct Driver {
 enum Link {
     Closed,
     Connecting(Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>),
-    Open(TcpStream, Ends),
+    Open(Arc<TcpStream>, Ends),
 }
 
 /// Both ends of a connection, ours first.
@@ -113,20 +131,17 @@ impl Driver {
     pub(super) fn new(
         name: Arc<str>,
         config: PeerConfig,
-        engine: Peer,
+        shares: Shares,
         events: mpsc::Sender<PeerEvent>,
-        snapshot: Arc<Mutex<PeerSnapshot>>,
         watches: Arc<PathWatches>,
     ) -> Self {
         let watch_at = config.bfd.map(|_| Instant::now() + BFD_ALONE);
         Self {
             name,
             config,
-            engine,
+            shares,
             events,
-            snapshot,
             links: [Link::Closed, Link::Closed],
-            unsent: [Vec::new(), Vec::new()],
             stopping: false,
             finder: None,
             watches,
@@ -147,14 +162,14 @@ impl Driver {
             if self.stopping && self.links.iter().all(|link| matches!(link, Link::Closed)) {
                 return;
             }
-            let timer = self.engine.poll_timeout().into_iter().chain(self.watch_at).min();
+            let timer = self.exchange().engine.poll_timeout().into_iter().chain(self.watch_at).min();
             let sleep = async {
                 match timer {
                     Some(at) => sleep_until(at.into()).await,
                     None => pending().await,
                 }
             };
-            let sending = [0, 1].map(|slot: usize| !self.unsent[slot].is_empty());
+            let sending = Slot::ALL.map(|slot| self.exchange().is_behind(slot));
             tokio::select! {
                 command = commands.recv() => {
                     self.handle_command(command);
@@ -167,7 +182,8 @@ impl Driver {
                 () = sleep => self.handle_timeout(&mut buffer),
                 news = next_of(&mut self.bfd) => {
                     let now = Instant::now();
-                    news.into_iter().for_each(|state| self.engine.handle_bfd(now, state));
+                    let mut exchange = self.exchange();
+                    news.into_iter().for_each(|state| exchange.engine.handle_bfd(now, state));
                 }
                 (slot, event) = next(&mut self.links, sending) => {
                     self.handle_link(slot, event, &mut buffer);
@@ -181,10 +197,8 @@ impl Driver {
     /// Does what the engine asks for and sends what it says, until there is nothing more, or the connection takes no more.
     async fn drain(&mut self) {
         loop {
-            for slot in Slot::ALL {
-                self.unsent[slot as usize].extend(self.engine.poll_transmit(slot));
-            }
-            while let Some(action) = self.engine.poll_action() {
+            let actions = self.exchange().actions();
+            for action in actions {
                 match action {
                     Action::Connect(slot) => {
                         let neighbor = self.finder.as_ref().map(Finder::neighbor);
@@ -198,47 +212,23 @@ impl Driver {
                     }
                 }
             }
-            let mut sent = false;
-            for slot in Slot::ALL {
-                sent |= self.send(slot);
-            }
-            if !sent {
+            if !self.exchange().send() {
                 return;
             }
         }
     }
 
-    /// Hands what is unsent to the connection. True when the engine has heard of it and may have more to say.
-    fn send(&mut self, slot: Slot) -> bool {
-        let unsent = &mut self.unsent[slot as usize];
-        let Link::Open(stream, _) = &self.links[slot as usize] else { return false };
-        if unsent.is_empty() {
-            return false;
-        }
-        let now = Instant::now();
-        match stream.try_write(unsent) {
-            Ok(sent) => {
-                unsent.drain(..sent);
-                self.engine.handle_send(now, slot, !unsent.is_empty());
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.engine.handle_send(now, slot, true);
-                return false;
-            }
-            Err(error) => self.engine.handle_failed(now, slot, &error.to_string()),
-        }
-        true
-    }
-
     fn handle_command(&mut self, command: Option<Command>) {
         let now = Instant::now();
         match command {
-            Some(Command::Routes(routes)) => self.engine.set_routes(now, routes),
-            Some(Command::Changes(changes)) => self.engine.change_routes(now, changes),
-            Some(Command::Bfd(state)) => self.engine.handle_bfd(now, state),
+            Some(Command::Routes(routes)) => self.change(|engine| engine.set_routes(now, routes)),
+            Some(Command::Changes(changes)) => self.change(|engine| engine.change_routes(now, changes)),
+            Some(Command::Bfd(state)) => self.exchange().engine.handle_bfd(now, state),
+            // The next drain does it.
+            Some(Command::Continue) => {}
             Some(Command::Configure(config)) => {
                 // The speaker sends only what needs no new session.
-                self.engine.reconfigure(config.session.clone());
+                self.exchange().engine.reconfigure(config.session.clone());
                 self.config = *config;
                 self.follow_bfd(now);
             }
@@ -248,17 +238,29 @@ impl Driver {
             }
             Some(Command::Leave { keep_routes, reply }) => {
                 // Whoever asked may have stopped waiting.
-                let _ = reply.send(self.engine.prepare_leave(now, keep_routes));
+                let _ = reply.send(self.exchange().engine.prepare_leave(now, keep_routes));
             }
             Some(Command::Stop(stop)) => {
                 self.stopping = true;
-                self.engine.stop(now, stop);
+                self.exchange().engine.stop(now, stop);
             }
             None => {
                 self.stopping = true;
-                self.engine.stop(now, Stop::Restart(String::new()));
+                self.exchange().engine.stop(now, Stop::Restart(String::new()));
             }
         }
+    }
+
+    /// Makes a change that was told; from its end on others may change routes themselves.
+    fn change(&self, change: impl FnOnce(&mut Peer)) {
+        let mut exchange = self.exchange();
+        change(&mut exchange.engine);
+        self.shares.queued.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Never held while anything is waited for.
+    fn exchange(&self) -> MutexGuard<'_, Exchange> {
+        self.shares.exchange.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A connection that the engine has no place for is dropped, which closes it.
@@ -266,10 +268,9 @@ impl Driver {
         let Ok((ours, theirs)) = both_ends(&stream) else { return false };
         let addresses = Addresses::read();
         let router_id = self.config.router_id(addresses.own_v4(ours.ip()));
-        let slot = self.engine.handle_accepted(now, router_id, next_hops(ours.ip(), &addresses));
+        let slot = self.exchange().engine.handle_accepted(now, router_id, next_hops(ours.ip(), &addresses));
         if let Some(slot) = slot {
-            self.links[slot as usize] = Link::Open(stream, (ours, theirs));
-            self.unsent[slot as usize].clear();
+            self.open(slot, stream, (ours, theirs));
             self.move_watch(theirs.ip());
         }
         slot.is_some()
@@ -281,11 +282,11 @@ impl Driver {
             if let Link::Open(stream, _) = &self.links[slot as usize]
                 && let Ok(length @ 1..) = stream.try_read(buffer)
             {
-                self.engine.handle_bytes(Instant::now(), slot, &buffer[..length]);
+                self.exchange().engine.handle_bytes(Instant::now(), slot, &buffer[..length]);
             }
         }
         let now = Instant::now();
-        self.engine.handle_timeout(now);
+        self.exchange().engine.handle_timeout(now);
         if self.watch_at.take_if(|at| *at <= now).is_some() {
             match (self.ends(), &self.config.endpoint.router) {
                 (Some((_, theirs)), _) => self.watch_path(theirs.ip()),
@@ -301,11 +302,10 @@ impl Driver {
         let failed = match event {
             Ok(LinkEvent::Connected(stream)) => match both_ends(&stream) {
                 Ok((ours, theirs)) => {
-                    self.links[slot as usize] = Link::Open(stream, (ours, theirs));
-                    self.unsent[slot as usize].clear();
+                    self.open(slot, stream, (ours, theirs));
                     let addresses = Addresses::read();
                     let router_id = self.config.router_id(addresses.own_v4(ours.ip()));
-                    self.engine.handle_connected(now, router_id, next_hops(ours.ip(), &addresses));
+                    self.exchange().engine.handle_connected(now, router_id, next_hops(ours.ip(), &addresses));
                     return self.move_watch(theirs.ip());
                 }
                 Err(error) => error.to_string(),
@@ -314,7 +314,7 @@ impl Driver {
                 let Link::Open(stream, _) = &self.links[slot as usize] else { return };
                 match stream.try_read(buffer) {
                     Ok(0) => "closed by the peer".to_owned(),
-                    Ok(length) => return self.engine.handle_bytes(now, slot, &buffer[..length]),
+                    Ok(length) => return self.exchange().engine.handle_bytes(now, slot, &buffer[..length]),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                     Err(error) => error.to_string(),
                 }
@@ -323,15 +323,23 @@ impl Driver {
             Ok(LinkEvent::Writable) => return,
             Err(error) => error.to_string(),
         };
-        self.engine.handle_failed(now, slot, &failed);
+        self.exchange().engine.handle_failed(now, slot, &failed);
+    }
+
+    fn open(&mut self, slot: Slot, stream: TcpStream, ends: Ends) {
+        let stream = Arc::new(stream);
+        self.exchange().open(slot, Arc::clone(&stream));
+        self.links[slot as usize] = Link::Open(stream, ends);
     }
 
     /// Sends the last word, and gives the peer a moment to take it: closing with unread input would make the kernel reset the connection,
     /// and the word would be lost.
     async fn close(&mut self, slot: Slot) {
-        let unsent = std::mem::take(&mut self.unsent[slot as usize]);
+        let unsent = self.exchange().close(slot);
         let link = std::mem::replace(&mut self.links[slot as usize], Link::Closed);
-        let Link::Open(mut stream, _) = link else { return };
+        let Link::Open(stream, _) = link else { return };
+        // The exchange has let go of it.
+        let Some(mut stream) = Arc::into_inner(stream) else { return };
         let farewell = async move {
             stream.write_all(&unsent).await?;
             stream.shutdown().await?;
@@ -374,7 +382,7 @@ impl Driver {
         let Some(bfd) = &self.config.bfd else {
             if self.bfd.take().is_some() {
                 // Without BFD nothing is known of the path.
-                self.engine.handle_bfd(now, BfdState::AdminDown);
+                self.exchange().engine.handle_bfd(now, BfdState::AdminDown);
             }
             return;
         };
@@ -404,7 +412,11 @@ impl Driver {
     /// Costs little where nothing but counters changed: it follows every input.
     fn publish(&mut self) {
         let mut said = false;
-        while let Some(event) = self.engine.poll_event() {
+        let events: Vec<Event> = {
+            let mut exchange = self.exchange();
+            std::iter::from_fn(|| exchange.engine.poll_event()).collect()
+        };
+        for event in events {
             said = true;
             if let (Event::Established { .. }, None, Some(_)) = (&event, &self.bfd, &self.config.bfd) {
                 self.watch_at = Some(Instant::now() + BFD_SETTLE);
@@ -427,7 +439,8 @@ impl Driver {
             let _ = self.events.try_send(PeerEvent { peer: Arc::clone(&self.name), event });
         }
         let addresses = self.ends();
-        let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        let exchange = self.exchange();
+        let mut snapshot = self.shares.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(watch) = &self.bfd {
             let status = watch.status();
             if snapshot.bfd.as_ref() != Some(&*status) {
@@ -437,13 +450,13 @@ impl Driver {
             snapshot.bfd = self.config.bfd.map(|_| BfdStatus::default());
         }
         snapshot.addresses = addresses;
-        snapshot.follow(&self.engine, said);
+        snapshot.follow(&exchange.engine, said);
     }
 }
 
 impl PeerSnapshot {
     /// Takes over what changed. Why a session ended is put in words only where an event says that it did.
-    fn follow(&mut self, peer: &Peer, event: bool) {
+    pub(super) fn follow(&mut self, peer: &Peer, event: bool) {
         self.state = peer.state();
         self.established_at = peer.established_at();
         self.routes_told = peer.rib().told();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,8 @@ use tokio::task::JoinHandle;
 
 use super::PeerConfig;
 use super::bfd_udp::BfdReport;
-use super::driver::{Command, Driver, PeerEvent, PeerSnapshot};
+use super::driver::{Command, Driver, PeerEvent, PeerSnapshot, Shares};
+use super::exchange::{AtOnce, Exchange};
 use super::incoming::{Door, Expected, Incoming, IncomingReport, may_connect};
 use super::path_watch::PathWatches;
 use crate::peer::Peer;
@@ -45,7 +46,7 @@ pub struct Observer {
 struct Running {
     config: PeerConfig,
     commands: mpsc::UnboundedSender<Command>,
-    snapshot: Arc<Mutex<PeerSnapshot>>,
+    shares: Shares,
     task: JoinHandle<()>,
     /// Connections of the peer that its task has not seen yet.
     waiting: Arc<AtomicUsize>,
@@ -103,7 +104,8 @@ impl Speaker {
             running.tell(Command::Stop(Stop::Deconfigured));
             self.ending.push(running.task);
         }
-        let snapshots = self.peers.iter().map(|(name, running)| (Arc::clone(name), Arc::clone(&running.snapshot)));
+        let snapshots =
+            self.peers.iter().map(|(name, running)| (Arc::clone(name), Arc::clone(&running.shares.snapshot)));
         *self.observer.snapshots.lock().unwrap_or_else(PoisonError::into_inner) = snapshots.collect();
         self.let_in();
         started
@@ -143,15 +145,20 @@ impl Speaker {
     /// Replaces the routes of a peer; one that is not there is ignored.
     pub fn set_routes(&self, peer: &str, routes: BTreeMap<IpNet, Arc<Attributes>>) {
         if let Some(running) = self.peers.get(peer) {
-            running.tell(Command::Routes(routes));
+            running.tell_routes(Command::Routes(routes));
         }
     }
 
     /// Changes single routes of a peer, `None` takes one back; at no cost for the others. A peer that is not there is ignored. The first
-    /// routes of a peer come by [`set_routes`](Self::set_routes), which alone says that these are all.
+    /// routes of a peer come by [`set_routes`](Self::set_routes), which alone says that these are all. A few changes after a pause are told
+    /// before this returns, which takes some microseconds and never waits; what else there is goes to the peer's task.
     pub fn change_routes(&self, peer: &str, changes: Vec<(IpNet, Option<Arc<Attributes>>)>) {
-        if let Some(running) = self.peers.get(peer) {
-            running.tell(Command::Changes(changes));
+        let Some(running) = self.peers.get(peer) else { return };
+        let Shares { exchange, queued, snapshot } = &running.shares;
+        match Exchange::change_at_once(exchange, queued, snapshot, &changes) {
+            AtOnce::Done => {}
+            AtOnce::Continue => running.tell(Command::Continue),
+            AtOnce::NotNow => running.tell_routes(Command::Changes(changes)),
         }
     }
 
@@ -213,13 +220,12 @@ impl Speaker {
         // The step of a well-known linear congruential generator: each peer's timers have their own jitter.
         self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let engine = Peer::new(config.session.clone(), self.seed, Instant::now());
-        let snapshot = Arc::new(Mutex::new(PeerSnapshot::of(&engine)));
+        let shares = Shares::new(engine);
         let driver = Driver::new(
             Arc::clone(name),
             config.clone(),
-            engine,
+            shares.clone(),
             self.events.clone(),
-            Arc::clone(&snapshot),
             Arc::clone(&self.observer.watches),
         );
         let task = tokio::spawn(async move {
@@ -229,7 +235,7 @@ impl Speaker {
             }
             driver.run(queue).await;
         });
-        Running { config, commands, snapshot, task, waiting: Arc::default() }
+        Running { config, commands, shares, task, waiting: Arc::default() }
     }
 }
 
@@ -256,6 +262,12 @@ impl Observer {
 }
 
 impl Running {
+    /// Changes of routes are made in the order in which they were told.
+    fn tell_routes(&self, command: Command) {
+        self.shares.queued.fetch_add(1, Ordering::Release);
+        self.tell(command);
+    }
+
     fn tell(&self, command: Command) {
         // The task is gone only when it was told to stop.
         let _ = self.commands.send(command);

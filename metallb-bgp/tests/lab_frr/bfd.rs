@@ -138,3 +138,22 @@ fn lab_bfd_echo_packets_return() {
         .await;
     });
 }
+
+/// FRR 8.4 has no strict mode: what it would do is done by hand. It lets nobody in before BFD is up.
+#[test]
+fn lab_router_that_wants_bfd_before_bgp_finds_it() {
+    let waiting = format!("bfd\n peer {HOST_V4}\n  receive-interval 200\n  transmit-interval 200\n exit\nexit\n")
+        + &ebgp(&format!("neighbor {HOST_V4} shutdown"));
+    let Some(frr) = Frr::start("lab_bfd_first", &waiting) else { return };
+    frr.lab.on_host(|| async {
+        let mut v4 = peer(ROUTER_V4, 7776, 7675);
+        v4.bfd = watched(200, None);
+        let speaker = speaker(&[("v4", &v4)]);
+        speaker.set_routes("v4", routes(&[VIP_V4], &Attributes::default()));
+        eventually("BFD is up without a session of BGP", || frr.bfd_peer(HOST_V4)["status"] == "up").await;
+        assert_eq!(snapshot(&speaker).counters.established, 0);
+        frr.configure(&["configure terminal", "router bgp 7675", &format!("no neighbor {HOST_V4} shutdown")]);
+        eventually("the router has the route", || frr.path(VIP_V4).is_some()).await;
+        assert_eq!(bfd_state(&speaker, "v4"), "Up");
+    });
+}
