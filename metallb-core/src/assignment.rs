@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-pub use self::outcome::{AssignmentState, Outcome, ServiceEvent, StatusWrite};
+pub use self::outcome::{AssignmentState, EventKind, Outcome, ServiceEvent, StatusWrite};
 pub use self::reason::AssignReason;
 use self::reason::Refusal;
 use self::waiting::Waiting;
@@ -113,7 +113,7 @@ impl Assigner {
             .then(|| StatusWrite { ips: ips.clone(), pool: pool.clone() });
         if write.is_some() {
             events.extend(service.deprecated_annotations().map(|key| ServiceEvent {
-                warning: true,
+                kind: EventKind::Warning,
                 reason: "deprecatedAnnotation",
                 message: format!("annotation {key} is deprecated, use the prefix metallb.io/ instead"),
             }));
@@ -442,9 +442,9 @@ fn differs(service: &Service, ips: &[IpAddr], pool: Option<&PoolName>) -> bool {
 }
 
 fn warning(reason: &'static str, message: &str) -> ServiceEvent {
-    ServiceEvent { warning: true, reason, message: message.to_owned() }
+    ServiceEvent { kind: EventKind::Warning, reason, message: message.to_owned() }
 }
 
 fn normal(reason: &'static str, message: String) -> ServiceEvent {
-    ServiceEvent { warning: false, reason, message }
+    ServiceEvent { kind: EventKind::Normal, reason, message }
 }

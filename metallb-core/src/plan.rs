@@ -216,7 +216,21 @@ impl Plan {
     /// The plan of one Service.
     #[must_use]
     pub fn service(&self, key: &ServiceKey) -> Option<&ServicePlan> {
-        self.services.iter().find(|service| service.namespace == key.namespace.as_str() && service.name == *key.name)
+        self.services.iter().find(|service| service.is_of(key))
+    }
+}
+
+impl ServicePlan {
+    /// The Service that it is about.
+    #[must_use]
+    pub fn key(&self) -> ServiceKey {
+        ServiceKey::new(&self.namespace, &self.name)
+    }
+
+    /// Whether it is about this Service.
+    #[must_use]
+    pub fn is_of(&self, key: &ServiceKey) -> bool {
+        self.namespace == key.namespace.as_str() && self.name == *key.name
     }
 }
 

@@ -9,7 +9,7 @@ mod scene;
 
 use std::net::IpAddr;
 
-use metallb_core::assignment::{AssignReason, Assigner, AssignmentState, Outcome};
+use metallb_core::assignment::{AssignReason, Assigner, AssignmentState, EventKind, Outcome};
 use metallb_core::config::spec::PoolSpec;
 use metallb_core::model::{
     ALLOCATED_FROM, Ingress, IpFamily, PoolName, Protocol, Service, ServiceKey, ServicePort, ServiceType, Timestamp,
@@ -447,5 +447,5 @@ fn team(team: &str, mut service: Service) -> Service {
 }
 
 fn warnings(outcome: &Outcome) -> Vec<&'static str> {
-    outcome.events.iter().filter(|event| event.warning).map(|event| event.reason).collect()
+    outcome.events.iter().filter(|event| event.kind == EventKind::Warning).map(|event| event.reason).collect()
 }

@@ -155,15 +155,16 @@ fn address_tells_its_pool_its_holder_who_claims_it_and_what_carries_it() {
     for (ip, pools, holders, claimants, answers, routes) in rows {
         let told = explain_address(&plan, &world.resources, &world.cluster, ip.parse().unwrap());
         assert_eq!(told.pools.len(), pools, "{ip}");
-        assert_eq!((told.holders, told.claimants), (owned(holders), owned(claimants)), "{ip}");
+        assert_eq!((told.holders, told.claimants), (keys(holders), keys(claimants)), "{ip}");
         assert_eq!((told.l2.len(), told.routes.len()), (answers, routes), "{ip}");
     }
 }
 
 const NAMESPACES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
-fn owned(texts: &[&str]) -> Vec<String> {
-    texts.iter().map(ToString::to_string).collect()
+fn keys(texts: &[&str]) -> Vec<ServiceKey> {
+    let key = |(namespace, name)| ServiceKey::new(namespace, name);
+    texts.iter().map(|text| key(text.split_once('/').unwrap())).collect()
 }
 
 /// A world in which nothing is missing; `instead` takes the place of objects of the same kind.

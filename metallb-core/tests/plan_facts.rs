@@ -6,7 +6,8 @@ mod support {
     pub(crate) mod objects;
 }
 
-use metallb_core::model::ServiceKey;
+use metallb_core::config::ConfigReason;
+use metallb_core::model::{IpFamily, ServiceKey};
 use metallb_core::plan::{CANDIDATES_SHOWN, Plan, PlanOptions, plan};
 use serde_json::{Value, json};
 
@@ -47,6 +48,43 @@ fn route_of_a_plan_says_who_tells_whom_what() {
     for other in [ServiceKey::new("default", "api"), ServiceKey::new("web", "web")] {
         assert_eq!(plan.service(&other), None);
     }
+}
+
+#[test]
+fn plan_has_errors_where_an_object_makes_no_sense_and_not_where_one_is_only_odd() {
+    let l2 = |pools: Value| object("L2Advertisement", "l2", json!({"ipAddressPools": pools}));
+    let rows = [
+        (configuration(), 0, false),
+        ([configuration(), vec![l2(json!(["nobody"]))]].concat(), 1, false),
+        ([configuration(), vec![l2(json!(["pool", "pool"]))]].concat(), 1, true),
+    ];
+    for (objects, problems, errors) in rows {
+        let plan = plan_of(&objects);
+        assert_eq!((plan.problems.len(), plan.has_errors()), (problems, errors), "{:?}", plan.problems);
+    }
+}
+
+#[test]
+fn address_that_a_session_does_not_carry_is_said_of_its_peer() {
+    let world = [
+        object("IPAddressPool", "pool", json!({"addresses": ["fd00::/120"]})),
+        object("BGPAdvertisement", "ad", json!({})),
+        object("BGPPeer", "other", json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "fd00:1::4"})),
+        object("BGPPeer", "peer1", json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "1.2.3.4"})),
+        node("pandora"),
+        service(json!({"clusterIPs": ["fd00:96::1"]})),
+        slice("iris", true),
+    ];
+    let plan = plan_of(&world);
+    let told: Vec<_> = plan.problems.iter().map(|problem| (problem.object.to_string(), problem.code)).collect();
+    assert_eq!(told, [("BGPPeer/metallb-system/peer1".to_owned(), ConfigReason::FamilyNotCarried)]);
+    let peers: Vec<&str> = plan.services[0].bgp.iter().map(|route| route.peer.as_str()).collect();
+    assert_eq!((peers, plan.has_errors()), (vec!["other"], false));
+}
+
+#[test]
+fn families_read_as_kubernetes_writes_them() {
+    assert_eq!([IpFamily::V4, IpFamily::V6].map(|family| family.to_string()), ["IPv4", "IPv6"]);
 }
 
 #[test]

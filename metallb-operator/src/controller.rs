@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Service as KubeService;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
-use metallb_core::assignment::{Assigner, Outcome, StatusWrite, processing_order};
+use metallb_core::assignment::{Assigner, EventKind, Outcome, StatusWrite, processing_order};
 use metallb_core::config::{Config, ConfigStore, Parsed, Problem, Severity};
 use metallb_core::model::{ALLOCATED_FROM, PoolName, ServiceKey};
 use serde_json::json;
@@ -255,7 +255,10 @@ impl Controller {
         if !repeated {
             let uid = self.feed.services.get(key).and_then(|meta| meta.uid.clone());
             for event in &outcome.events {
-                let severity = if event.warning { NoticeSeverity::Warning } else { NoticeSeverity::Normal };
+                let severity = match event.kind {
+                    EventKind::Warning => NoticeSeverity::Warning,
+                    EventKind::Normal => NoticeSeverity::Normal,
+                };
                 self.events.send(Notice::about_service(
                     key,
                     uid.clone(),

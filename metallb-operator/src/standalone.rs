@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use metallb_core::assignment::{Assigner, AssignmentState};
+use metallb_core::assignment::{Assigner, AssignmentState, EventKind};
 use metallb_core::config::{Config, ConfigStore, Parsed, Problem, Severity};
 use metallb_core::model::{Ingress, Service, ServiceKey};
 use metallb_core::plan::settle;
@@ -307,10 +307,9 @@ impl Standalone {
             }
             for event in &outcome.events {
                 let service = key.to_string();
-                if event.warning {
-                    tracing::warn!(service, event = event.reason, "{}", event.message);
-                } else {
-                    tracing::info!(service, event = event.reason, "{}", event.message);
+                match event.kind {
+                    EventKind::Warning => tracing::warn!(service, event = event.reason, "{}", event.message),
+                    EventKind::Normal => tracing::info!(service, event = event.reason, "{}", event.message),
                 }
             }
             if let Some(stored) = world.cluster.services.get_mut(&key) {

@@ -98,6 +98,8 @@ mod tests {
             assert_eq!(Addresses::new(&ips).map(|addresses| addresses.to_vec()), valid.then_some(ips));
         }
         assert_ne!(Addresses::one(v4), Addresses::one(v6));
+        let pair = Addresses::pair(v4, v6);
+        assert!(pair == [v4, v6] && pair != [v6, v4] && pair != [v4] && Addresses::one(v4) == vec![v4]);
         assert_eq!(format!("{:?}", Addresses::one(v4)), "[10.0.0.1]");
     }
 }

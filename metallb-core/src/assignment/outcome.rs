@@ -42,7 +42,7 @@ pub struct StatusWrite {
 }
 
 /// Where a Service stands.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AssignmentState {
     /// It has what it needs.
@@ -56,10 +56,19 @@ pub enum AssignmentState {
 /// An Event on a Service.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ServiceEvent {
-    /// `type: Warning` instead of `Normal`.
-    pub warning: bool,
+    /// Whether somebody should look at it.
+    pub kind: EventKind,
     /// The stable reason (contract control-plane §2.6).
     pub reason: &'static str,
     /// The text, for people.
     pub message: String,
+}
+
+/// `type` of an Event.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum EventKind {
+    /// Things went as they should.
+    Normal,
+    /// Something is wrong.
+    Warning,
 }

@@ -6,13 +6,13 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use super::{L2Plan, Plan, RoutePlan, ServicePlan};
-use crate::model::{InterfaceName, NodeName};
+use crate::model::{InterfaceName, NodeName, ServiceKey};
 
 /// One difference.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Change {
-    /// `namespace/name`
-    pub service: String,
+    /// Whose.
+    pub service: ServiceKey,
     /// What changes.
     pub kind: ChangeKind,
     /// What it was.
@@ -24,7 +24,7 @@ pub struct Change {
 }
 
 /// What can change.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ChangeKind {
     /// A Service loses an address and gets none for it.
@@ -44,26 +44,28 @@ pub enum ChangeKind {
 /// The differences, by Service in the order of `after`, then of `before`.
 #[must_use]
 pub fn diff(before: &Plan, after: &Plan) -> Vec<Change> {
-    let name = |service: &ServicePlan| format!("{}/{}", service.namespace, service.name);
-    let old: BTreeMap<String, &ServicePlan> = before.services.iter().map(|service| (name(service), service)).collect();
-    let new: BTreeMap<String, &ServicePlan> = after.services.iter().map(|service| (name(service), service)).collect();
+    let (old, new) = (by_key(before), by_key(after));
     let mut changes = Vec::new();
     for service in &after.services {
-        let name = name(service);
-        compare(&name, old.get(&name).copied(), Some(service), &mut changes);
+        let key = service.key();
+        compare(&key, old.get(&key).copied(), Some(service), &mut changes);
     }
     for service in &before.services {
-        let name = name(service);
-        if !new.contains_key(&name) {
-            compare(&name, Some(service), None, &mut changes);
+        let key = service.key();
+        if !new.contains_key(&key) {
+            compare(&key, Some(service), None, &mut changes);
         }
     }
     changes
 }
 
-fn compare(name: &str, old: Option<&ServicePlan>, new: Option<&ServicePlan>, changes: &mut Vec<Change>) {
+fn by_key(plan: &Plan) -> BTreeMap<ServiceKey, &ServicePlan> {
+    plan.services.iter().map(|service| (service.key(), service)).collect()
+}
+
+fn compare(key: &ServiceKey, old: Option<&ServicePlan>, new: Option<&ServicePlan>, changes: &mut Vec<Change>) {
     let mut push = |kind, from: Option<String>, to: Option<String>, disruptive| {
-        changes.push(Change { service: name.to_owned(), kind, from, to, disruptive });
+        changes.push(Change { service: key.clone(), kind, from, to, disruptive });
     };
     for v4 in [true, false] {
         let of =

@@ -46,7 +46,7 @@ pub struct Missing {
 }
 
 /// What may be missing.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[non_exhaustive]
 pub enum MissingReason {
     /// The Service belongs to another load balancer class.
@@ -122,10 +122,10 @@ pub struct AddressExplanation<'a> {
     pub ip: IpAddr,
     /// The pools that contain it; a valid configuration has at most one.
     pub pools: Vec<PoolName>,
-    /// The Services that hold it, as `namespace/name`.
-    pub holders: Vec<String>,
+    /// The Services that hold it.
+    pub holders: Vec<ServiceKey>,
     /// Services whose status names it although it is not theirs by this plan: of another class, or about to lose it.
-    pub claimants: Vec<String>,
+    pub claimants: Vec<ServiceKey>,
     /// Who answers for it, by holder.
     pub l2: Vec<&'a L2Plan>,
     /// The routes that cover it.
@@ -148,7 +148,7 @@ pub fn explain(
     let pool = told.pool.as_ref().and_then(|name| config.pools.get(name)).map(AsRef::as_ref);
 
     let holders = planned.services.iter().filter_map(|other| {
-        let service = cluster.services.get(&ServiceKey::new(&other.namespace, &other.name))?;
+        let service = cluster.services.get(&other.key())?;
         Some(Holder { service, pool: config.pools.get(other.pool.as_ref()?)?, ips: &other.ips })
     });
     let candidates = Elections::new(cluster, &options.rules, holders).candidates(key);
@@ -181,20 +181,18 @@ pub fn explain_address<'a>(
     let config = Config::parse(resources, cluster).config;
     let pools = config.pools.values().filter(|pool| pool.contains(ip)).map(|pool| pool.name.clone()).collect();
     let holders: Vec<&ServicePlan> = plan.services.iter().filter(|service| service.ips.contains(&ip)).collect();
-    let holds = |key: &ServiceKey| {
-        holders.iter().any(|service| service.namespace == key.namespace.as_str() && service.name == *key.name)
-    };
+    let holds = |key: &ServiceKey| holders.iter().any(|service| service.is_of(key));
     let claims = |service: &&Service| service.ingress_ips().flatten().any(|claimed| claimed == ip);
     AddressExplanation {
         ip,
         pools,
-        holders: holders.iter().map(|service| format!("{}/{}", service.namespace, service.name)).collect(),
+        holders: holders.iter().map(|service| service.key()).collect(),
         claimants: cluster
             .services
             .values()
             .filter(claims)
             .filter(|service| !holds(&service.key))
-            .map(|service| service.key.to_string())
+            .map(|service| service.key.clone())
             .collect(),
         l2: holders.iter().flat_map(|service| &service.l2).filter(|l2| l2.ip == ip).collect(),
         routes: plan

@@ -55,9 +55,10 @@ pub(super) fn of_address(explanation: &AddressExplanation<'_>) -> String {
     let ip = explanation.ip;
     let mut text = String::new();
     let pools = explanation.pools.iter().map(|pool| format!("pool {pool}")).collect::<Vec<_>>().join(", ");
-    let _ = match (explanation.holders.is_empty(), pools.is_empty()) {
-        (false, false) => writeln!(text, "{ip} of {pools} belongs to {}.", explanation.holders.join(" and ")),
-        (false, true) => writeln!(text, "{ip} belongs to {}.", explanation.holders.join(" and ")),
+    let holders = explanation.holders.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+    let _ = match (holders.is_empty(), pools.is_empty()) {
+        (false, false) => writeln!(text, "{ip} of {pools} belongs to {holders}."),
+        (false, true) => writeln!(text, "{ip} belongs to {holders}."),
         (true, false) => writeln!(text, "{ip} lies in {pools}; nobody has it."),
         (true, true) => writeln!(text, "{ip} lies in no pool; nobody has it."),
     };

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use metallb_core::assignment::AssignmentState;
 use metallb_core::config::Severity;
 use metallb_core::election::L2Reason;
-use metallb_core::model::InterfaceName;
+use metallb_core::model::{InterfaceName, ServiceKey};
 use metallb_core::plan::{Change, ChangeKind, Plan, ServicePlan};
 
 use crate::cli::output::{Paint, columns, counted, dash};
@@ -188,7 +188,7 @@ fn problems(plan: &Plan, paint: Paint, text: &mut String) {
 
 /// Changes by Service, those that hurt first.
 fn what_changes(changes: &[Change], paint: Paint, text: &mut String) {
-    let mut by_service: BTreeMap<&str, Vec<&Change>> = BTreeMap::new();
+    let mut by_service: BTreeMap<&ServiceKey, Vec<&Change>> = BTreeMap::new();
     for change in changes {
         by_service.entry(&change.service).or_default().push(change);
     }
@@ -217,7 +217,7 @@ fn what_changes(changes: &[Change], paint: Paint, text: &mut String) {
         let _ = write!(text, "\n{}\n  nothing\n", paint.head("WHAT WOULD CHANGE"));
     }
     let _ = write!(text, "\n{}\n", paint.head("WHOM IT HURTS"));
-    let names: Vec<&str> = hurt.iter().take(10).map(|(service, _)| **service).collect();
+    let names: Vec<String> = hurt.iter().take(10).map(|(service, _)| service.to_string()).collect();
     let more = hurt.len() - names.len();
     let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
     let _ = match names.len() {
