@@ -227,7 +227,15 @@ mod tests {
                 }
                 prop_assert_eq!(free.lowest(), model.first().copied());
                 prop_assert_eq!(free.is_empty(), model.is_empty());
+                let intervals: Vec<(u128, u128)> =
+                    free.lowest.into_iter().chain(free.others.iter().map(|(&first, &last)| (first, last))).collect();
+                prop_assert!(intervals.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0), "neighbours: {:?}", intervals);
+                let places: u128 = intervals.iter().map(|(first, last)| last - first + 1).sum();
+                prop_assert_eq!(places, model.len() as u128);
             }
+            prefix_addresses().for_each(|ip| free.give_back(ip));
+            let fresh = FreeSpace::new(&prefix, avoid);
+            prop_assert_eq!((free.lowest, free.others), (fresh.lowest, fresh.others), "one piece again");
         }
     }
 
