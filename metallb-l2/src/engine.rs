@@ -14,6 +14,7 @@ use crate::group::{GroupChange, Groups};
 use crate::interface::{Announcement, Interface, MacAddr};
 use crate::limit::{Limiter, Limits};
 use crate::outgoing::{Gratuitous, Outgoing, Wave, enqueue, enqueue_probe};
+use crate::reserved::{Objection, Reserved};
 use crate::responder::{Claim, DropReason, hear};
 use crate::vip::{Phase, VipTable};
 use crate::wire::Frame;
@@ -21,7 +22,7 @@ use crate::wire::ndp::Checksum;
 
 /// Answers for a set of addresses on a set of interfaces.
 ///
-/// `set_interfaces`, `set_addresses`, `set_friends`, `announce_again`, `handle_frame` and `handle_timeout` put facts in;
+/// `set_interfaces`, `set_addresses`, `set_reserved`, `set_friends`, `announce_again`, `handle_frame` and `handle_timeout` put facts in;
 /// `poll_transmit`, `poll_announced`, `poll_group` and `poll_event` take results out, to be drained after every input; `poll_timeout` says when to call again. The same seed and
 /// inputs give the same bytes. Answering allocates nothing.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ pub struct Engine {
     interfaces: BTreeMap<u32, Interface>,
     own_macs: FxHashSet<MacAddr>,
     friends: FxHashSet<MacAddr>,
+    reserved: Reserved,
     vips: VipTable,
     schedule: Schedule,
     probes: Schedule,
@@ -104,6 +106,7 @@ impl Engine {
             interfaces: BTreeMap::new(),
             own_macs: FxHashSet::default(),
             friends: FxHashSet::default(),
+            reserved: Reserved::new(),
             vips: VipTable::default(),
             schedule: Schedule::new(Rhythm::ANNOUNCE, seed),
             probes: Schedule::new(Rhythm::PROBE, seed.rotate_left(32)),
@@ -163,12 +166,14 @@ impl Engine {
             }
             changed = true;
             (vip.scope, vip.phase) = (scope, phase);
+            vip.objection = self.reserved.objection(vip.ip).cloned();
             vip.resolve(self.interfaces.values());
             let generation = vip.generation.advance();
             match phase {
-                Phase::Held if vip.scope.is_some() => held.push((id, generation)),
+                _ if vip.scope.is_none() || vip.objection.is_some() => {}
+                Phase::Held => held.push((id, generation)),
                 Phase::Probing | Phase::Occupied => probing.push((id, generation)),
-                Phase::Held | Phase::Yielding => {}
+                Phase::Yielding => {}
             }
         }
         if changed {
@@ -177,6 +182,42 @@ impl Engine {
             self.groups.update(&self.vips, self.interfaces.values());
         }
         self.announce_due(now);
+    }
+
+    /// Replaces what is taken. An address of which that is news falls silent at once, and is announced as a new one is when nothing
+    /// speaks against it any more.
+    pub fn set_reserved(&mut self, now: Instant, reserved: Reserved) {
+        if reserved == self.reserved {
+            return;
+        }
+        self.reserved = reserved;
+        let (mut held, mut probing) = (Vec::new(), Vec::new());
+        for (id, vip) in self.vips.iter_mut() {
+            let objection = self.reserved.objection(vip.ip);
+            if objection == vip.objection.as_ref() {
+                continue;
+            }
+            vip.objection = objection.cloned();
+            vip.resolve(self.interfaces.values());
+            let generation = vip.generation.advance();
+            match vip.phase {
+                _ if vip.scope.is_none() || vip.objection.is_some() => {}
+                Phase::Held => held.push((id, generation)),
+                Phase::Probing | Phase::Occupied => probing.push((id, generation)),
+                Phase::Yielding => {}
+            }
+        }
+        self.schedule.start(now, held);
+        self.probes.start(now, probing);
+        self.groups.update(&self.vips, self.interfaces.values());
+        self.announce_due(now);
+    }
+
+    /// The addresses that are to be answered for and are not, and why.
+    #[must_use]
+    pub fn objections(&self) -> BTreeMap<IpAddr, Objection> {
+        let wanted = self.vips.iter().filter(|(_, vip)| vip.scope.is_some());
+        wanted.filter_map(|(_, vip)| Some((vip.ip, vip.objection.clone()?))).collect()
     }
 
     /// Announces addresses anew, all in one burst with its repetitions: for the winner when two speakers held them. What is not
@@ -205,7 +246,7 @@ impl Engine {
     pub fn announces(&self, ip: IpAddr) -> bool {
         let answered = |id| {
             let vip = self.vips.vip(id);
-            vip.scope.is_some() && matches!(vip.phase, Phase::Held | Phase::Yielding)
+            vip.scope.is_some() && vip.objection.is_none() && matches!(vip.phase, Phase::Held | Phase::Yielding)
         };
         self.vips.find(ip).is_some_and(answered)
     }
@@ -294,6 +335,9 @@ impl Engine {
         let vip = self.vips.vip_mut(id);
         if vip.scope.is_none() {
             return Err(DropReason::AnnounceIp);
+        }
+        if vip.objection.is_some() {
+            return Err(DropReason::Reserved);
         }
         if !vip.is_on(frame.interface) {
             return Err(DropReason::NotMatchInterface);

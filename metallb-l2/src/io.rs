@@ -4,6 +4,7 @@
 //! sends what comes out. `CAP_NET_RAW` is all it needs.
 
 mod driver;
+mod gateways;
 mod port;
 mod raw_socket;
 mod routing;

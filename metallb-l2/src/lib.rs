@@ -1,7 +1,7 @@
 //! Answers ARP (RFC 826, RFC 5227) and NDP (RFC 4861) for addresses that the host does not have, and announces them.
 //!
 //! ```text
-//!   wire  <──  responder, announce, outgoing, conflict, limit, group, links  <──  engine  <──  io (feature `io`)
+//!   wire  <──  responder, announce, outgoing, conflict, limit, group, links, reserved  <──  engine  <──  io (feature `io`)
 //!   bytes      one question each, no IO                                           decisions    AF_PACKET, netlink, one thread
 //! ```
 //!
@@ -22,6 +22,7 @@ pub mod io;
 pub mod limit;
 pub mod links;
 mod outgoing;
+pub mod reserved;
 pub mod responder;
 mod vip;
 pub mod wire;

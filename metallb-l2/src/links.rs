@@ -1,11 +1,12 @@
 //! The network devices of a host, kept in step by changes; says which of them may be announced on (contract speaker §1.5).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use crate::interface::{Interface, MacAddr};
+use crate::reserved::Reserved;
 
 /// Says whether a device may be used at all, by name.
 pub type InterfaceFilter = Arc<dyn Fn(&str) -> bool + Send + Sync>;
@@ -65,6 +66,26 @@ pub enum Change {
         /// The address.
         ip: Ipv6Addr,
     },
+    /// A device has an address that is not link-local, in a network whose addresses begin with the same `prefix` bits.
+    Address {
+        /// Which device.
+        index: u32,
+        /// The address.
+        ip: IpAddr,
+        /// The bits.
+        prefix: u8,
+    },
+    /// A device has such an address no more.
+    AddressGone {
+        /// Which device.
+        index: u32,
+        /// The address.
+        ip: IpAddr,
+        /// The bits.
+        prefix: u8,
+    },
+    /// A default route came, went or is different.
+    DefaultRoutes,
 }
 
 /// The devices. Its size is that of the host's own tables.
@@ -73,13 +94,14 @@ pub struct Links {
     /// With the filter's word, asked once per name.
     links: BTreeMap<u32, (Link, bool)>,
     link_local: BTreeMap<u32, BTreeMap<Ipv6Addr, bool>>,
+    addresses: BTreeMap<u32, BTreeSet<(IpAddr, u8)>>,
 }
 
 impl Links {
     /// No devices yet; what `filter` refuses will never be usable.
     #[must_use]
     pub const fn new(filter: InterfaceFilter) -> Self {
-        Self { filter, links: BTreeMap::new(), link_local: BTreeMap::new() }
+        Self { filter, links: BTreeMap::new(), link_local: BTreeMap::new(), addresses: BTreeMap::new() }
     }
 
     /// Takes in a change. Says whether an interface that may be announced on came, went or is different.
@@ -88,7 +110,10 @@ impl Links {
             Change::Link(Link { index, .. })
             | Change::LinkGone(index)
             | Change::LinkLocal { index, .. }
-            | Change::LinkLocalGone { index, .. } => *index,
+            | Change::LinkLocalGone { index, .. }
+            | Change::Address { index, .. }
+            | Change::AddressGone { index, .. } => *index,
+            Change::DefaultRoutes => return false,
         };
         let before = self.interface(index);
         match change {
@@ -100,6 +125,7 @@ impl Links {
             Change::LinkGone(_) => {
                 self.links.remove(&index);
                 self.link_local.remove(&index);
+                self.addresses.remove(&index);
             }
             Change::LinkLocal { ip, proven, .. } => {
                 self.link_local.entry(index).or_default().insert(ip, proven);
@@ -109,6 +135,13 @@ impl Links {
                     addresses.remove(&ip);
                 }
             }
+            Change::Address { ip, prefix, .. } => drop(self.addresses.entry(index).or_default().insert((ip, prefix))),
+            Change::AddressGone { ip, prefix, .. } => {
+                if let Some(addresses) = self.addresses.get_mut(&index) {
+                    addresses.remove(&(ip, prefix));
+                }
+            }
+            Change::DefaultRoutes => {}
         }
         before != self.interface(index)
     }
@@ -117,6 +150,7 @@ impl Links {
     pub fn replace(&mut self, changes: impl IntoIterator<Item = Change>) {
         self.links.clear();
         self.link_local.clear();
+        self.addresses.clear();
         for change in changes {
             self.apply(change);
         }
@@ -125,6 +159,29 @@ impl Links {
     /// The interfaces that may be announced on.
     pub fn interfaces(&self) -> impl Iterator<Item = Interface> {
         self.links.keys().filter_map(|&index| self.interface(index))
+    }
+
+    /// What the addresses of this host rule out: those of devices where others ask for them. The loopback device and those of the
+    /// kind have addresses for inner use, be it the ones that are announced.
+    #[must_use]
+    pub fn reserved(&self) -> Reserved {
+        let mut reserved = Reserved::new();
+        for (index, addresses) in &self.addresses {
+            let Some((link, _)) = self.links.get(index).filter(|(link, _)| link.resolves) else { continue };
+            addresses.iter().for_each(|&(ip, prefix)| reserved.attach(&link.name, ip, prefix));
+        }
+        reserved
+    }
+
+    /// A device that has an address for inner use, as kube-proxy gives those of Services to one of its own where it works with IPVS.
+    #[must_use]
+    pub fn inner_holder(&self, ip: IpAddr) -> Option<Arc<str>> {
+        let has = |addresses: &BTreeSet<_>| addresses.range((ip, 0)..=(ip, u8::MAX)).next().is_some();
+        let mut holders = self.addresses.iter().filter(|(_, addresses)| has(addresses));
+        holders.find_map(|(index, _)| {
+            let (link, _) = self.links.get(index)?;
+            (!link.resolves).then(|| Arc::clone(&link.name))
+        })
     }
 
     fn interface(&self, index: u32) -> Option<Interface> {
@@ -147,6 +204,7 @@ impl fmt::Debug for Links {
         f.debug_struct("Links")
             .field("links", &self.links)
             .field("link_local", &self.link_local)
+            .field("addresses", &self.addresses)
             .finish_non_exhaustive()
     }
 }
@@ -247,6 +305,32 @@ mod tests {
         links.apply(Change::LinkGone(2));
         links.apply(Change::Link(eth0()));
         assert_eq!(found(&links), None, "a device of the same number is another one");
+    }
+
+    #[test]
+    fn addresses_are_ruled_out_while_a_device_that_resolves_has_them_and_else_are_for_inner_use() {
+        let mut links = links();
+        let ip: IpAddr = "192.168.10.5".parse().unwrap();
+        let has = |index, ip| Change::Address { index, ip, prefix: 24 };
+        assert!(!links.apply(has(2, ip)), "no interface is different");
+        assert_eq!(
+            (links.reserved(), links.inner_holder(ip)),
+            (Reserved::new(), None),
+            "nothing is known of the device"
+        );
+        links.apply(Change::Link(eth0()));
+        let mut expected = Reserved::new();
+        expected.attach(&"eth0".into(), ip, 24);
+        assert_eq!((links.reserved(), links.inner_holder(ip)), (expected.clone(), None));
+        let inner: IpAddr = "192.168.10.77".parse().unwrap();
+        links.apply(Change::Link(Link { index: 3, name: "kube-ipvs0".into(), resolves: false, ..eth0() }));
+        links.apply(has(3, inner));
+        assert_eq!((links.reserved(), links.inner_holder(inner)), (expected, Some("kube-ipvs0".into())));
+        links.apply(Change::AddressGone { index: 3, ip: inner, prefix: 24 });
+        assert_eq!(links.inner_holder(inner), None);
+        links.apply(Change::LinkGone(2));
+        links.apply(Change::Link(eth0()));
+        assert_eq!(links.reserved(), Reserved::new(), "a device of the same number is another one");
     }
 
     #[test]

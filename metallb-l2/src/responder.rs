@@ -88,13 +88,15 @@ pub enum DropReason {
     Interface,
     /// The address becomes ours once it is certain that nobody has it.
     Probing,
+    /// The address is ours to announce, and something speaks against it, see [`Objection`](crate::reserved::Objection).
+    Reserved,
     /// The sender, or all senders together, ask more often than the limit allows.
     RateLimited,
 }
 
 impl DropReason {
     /// All reasons, in their order.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Malformed,
         Self::Vlan,
         Self::OtherMessage,
@@ -111,6 +113,7 @@ impl DropReason {
         Self::NotMatchInterface,
         Self::Interface,
         Self::Probing,
+        Self::Reserved,
         Self::RateLimited,
     ];
 }

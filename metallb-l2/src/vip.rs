@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 use crate::announce::Generation;
 use crate::conflict::Conflict;
 use crate::interface::{Interface, Scope, Stance};
+use crate::reserved::Objection;
 
 /// The place of an address in the table, for as long as the table lives.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -34,6 +35,8 @@ pub(crate) struct Vip {
     /// Where it is answered for; `None` when it is not ours now.
     pub(crate) scope: Option<Scope>,
     pub(crate) phase: Phase,
+    /// Why it is not answered for nevertheless.
+    pub(crate) objection: Option<Objection>,
     on: Indices,
     pub(crate) generation: Generation,
     pub(crate) conflict: Conflict,
@@ -90,6 +93,7 @@ impl VipTable {
                 ip,
                 scope: None,
                 phase: Phase::Held,
+                objection: None,
                 on: Indices::Only(Vec::new()),
                 generation: Generation::default(),
                 conflict: Conflict::default(),
@@ -127,7 +131,7 @@ impl VipTable {
 impl Vip {
     /// Whether it is ours and nobody else's.
     pub(crate) fn is_held(&self) -> bool {
-        self.scope.is_some() && self.phase == Phase::Held
+        self.scope.is_some() && self.phase == Phase::Held && self.objection.is_none()
     }
 
     /// Where it stands once it is to be treated so.
@@ -149,9 +153,9 @@ impl Vip {
         }
     }
 
-    /// Translates the scope for the interfaces that exist now; to be called when either changes.
+    /// Translates the scope for the interfaces that exist now; to be called when either changes, or the objection.
     pub(crate) fn resolve<'a>(&mut self, interfaces: impl IntoIterator<Item = &'a Interface> + Clone) {
-        self.on = match &self.scope {
+        self.on = match self.scope.as_ref().filter(|_| self.objection.is_none()) {
             None => Indices::Only(Vec::new()),
             Some(Scope::All) if interfaces.clone().into_iter().all(|interface| !interface.only_by_name) => Indices::All,
             Some(scope) => {

@@ -484,6 +484,54 @@ fn no_answer_for_any_target_that_is_not_ours() {
 }
 
 #[test]
+fn reserved_address_is_neither_answered_for_nor_announced_until_nothing_speaks_against_it() {
+    let now = Instant::now();
+    let mut engine = engine(now);
+    let (question, mut reserved) = (request([192, 168, 10, 9], v4(), MacAddr::BROADCAST), Reserved::new());
+    reserved.attach(&"eth0".into(), v4(), 24);
+    // In the middle of a burst: the rest of it is about the other address.
+    engine.set_reserved(now, reserved.clone());
+    let rest = std::iter::from_fn(|| engine.poll_transmit()).count();
+    assert_eq!(rest, 1, "the advertisement");
+    assert_eq!(hear(&mut engine, now, 1, &question), Err(DropReason::Reserved));
+    assert!(!engine.announces(v4()) && engine.announces(v6()));
+    let objection = Objection::OwnAddress("eth0".into());
+    assert_eq!(engine.objections(), [(v4(), objection)].into());
+    engine.announce_again(now, [v4()]);
+    assert_eq!(drain(&mut engine), 0);
+    let foreign = Arp::gratuitous(Operation::Reply, ASKER, [192, 168, 10, 0].into());
+    assert_eq!(hear(&mut engine, now, 1, foreign.as_bytes()), Err(DropReason::ArpReply));
+    assert_eq!(engine.poll_event(), None, "whoever has it, it is not ours");
+    engine.set_reserved(now, reserved);
+    assert_eq!(drain(&mut engine), 0);
+    engine.set_reserved(now, Reserved::new());
+    assert_eq!(drain(&mut engine), 2, "announced as a new one");
+    assert!(hear(&mut engine, now, 1, &question).is_ok());
+    assert_eq!(engine.objections(), BTreeMap::new());
+}
+
+#[test]
+fn address_that_is_reserved_before_it_is_wanted_is_probed_for_only_once_it_is_free() {
+    let now = Instant::now();
+    let mut engine = Engine::new(Config::default(), 7, now);
+    engine.set_interfaces(now, [eth0()]);
+    let mut reserved = Reserved::new();
+    reserved.route_through(&[v4(), v6()]);
+    engine.set_reserved(now, reserved);
+    engine.set_addresses(now, claim());
+    assert_eq!(run_until(&mut engine, now + Duration::from_secs(20)), []);
+    assert_eq!(engine.poll_group(), None);
+    assert_eq!(engine.objections().len(), 2);
+    engine.set_addresses(now, NOTHING);
+    assert_eq!(engine.objections(), BTreeMap::new(), "what nobody wants is no matter");
+    engine.set_addresses(now, claim());
+    engine.set_reserved(now, Reserved::new());
+    run_until(&mut engine, now + Duration::from_secs(1));
+    assert_eq!(engine.counters().probes, 6);
+    assert!(engine.announces(v4()) && engine.announces(v6()));
+}
+
+#[test]
 fn events_that_nobody_takes_stay_bounded() {
     let now = Instant::now();
     let mut engine = Engine::new(Config::default(), 7, now);

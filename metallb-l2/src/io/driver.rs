@@ -1,5 +1,6 @@
 //! What a program holds of the thread that answers: it starts it, commands it, and hears from it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::mpsc;
@@ -15,6 +16,7 @@ use crate::counters::Counters;
 use crate::engine::{Config, Event};
 use crate::interface::{Announcement, Interface, MacAddr};
 use crate::links::InterfaceFilter;
+use crate::reserved::Objection;
 
 /// Owns the thread; dropping it stops the thread and with it all answers.
 #[derive(Debug)]
@@ -67,8 +69,10 @@ pub(super) enum Command {
     AnnounceAgain(Vec<IpAddr>),
     ProbeFor(Vec<IpAddr>),
     Befriend(Vec<MacAddr>),
+    LeaveToNodes(Vec<IpAddr>),
     Listen(Listener),
     Count(mpsc::SyncSender<Counters>),
+    FindAnsweredByKernel(Vec<IpAddr>, mpsc::SyncSender<Answered>),
     Stop,
 }
 
@@ -78,7 +82,11 @@ pub(super) struct Shared {
     counted: Counters,
     pub(super) interfaces: Vec<Interface>,
     pub(super) events: Vec<Event>,
+    pub(super) objections: BTreeMap<IpAddr, Objection>,
 }
+
+/// Addresses that the kernel answers for, and the interfaces on which it does.
+type Answered = BTreeMap<IpAddr, Vec<Arc<str>>>;
 
 impl Driver {
     /// Starts the thread on the interfaces that `filter` lets through, now and whenever they change. `seed` jitters the gratuitous
@@ -146,6 +154,28 @@ impl Handle {
     /// Replaces the hardware addresses of the other speakers, whose claims are no conflict.
     pub fn set_friends(&self, friends: Vec<MacAddr>) {
         self.send(Command::Befriend(friends));
+    }
+
+    /// Replaces the addresses that other members of the cluster have themselves: they are not announced, whoever asks for it.
+    pub fn leave_to_nodes(&self, addresses: Vec<IpAddr>) {
+        self.send(Command::LeaveToNodes(addresses));
+    }
+
+    /// The addresses that are to be announced and are not, and what speaks against it. Follows
+    /// [`announce`](Self::announce) with a small delay.
+    #[must_use]
+    pub fn objections(&self) -> BTreeMap<IpAddr, Objection> {
+        self.lock().objections.clone()
+    }
+
+    /// Which of these addresses the kernel of this host answers for by itself, whoever announces them, and on which interfaces: they
+    /// are on a device for inner use, and it is not told to keep that to itself (`arp_ignore`). kube-proxy with IPVS and without
+    /// `strictARP` is like that. `None` when the thread is gone or late.
+    #[must_use]
+    pub fn answered_by_kernel(&self, addresses: Vec<IpAddr>) -> Option<BTreeMap<IpAddr, Vec<Arc<str>>>> {
+        let (reply, found) = mpsc::sync_channel(1);
+        self.send(Command::FindAnsweredByKernel(addresses, reply));
+        found.recv_timeout(PATIENCE).ok()
     }
 
     /// Tells a listener what happens, in order, beginning with the interfaces in use now. It is called on the thread that answers,

@@ -4,7 +4,7 @@
 //! hiding the whole device.
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_packet_core::{
@@ -21,7 +21,7 @@ use super::sys;
 use crate::interface::MacAddr;
 use crate::links::{Change, Link, PartOf};
 
-/// Tells of every change from the moment it is opened.
+/// Tells of every change from the moment it is opened; of routes only that a default route is another one.
 pub(super) struct RoutingNews {
     socket: Socket,
     buffer: Vec<u8>,
@@ -41,7 +41,9 @@ impl RoutingNews {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.set_non_blocking(true)?;
         socket.set_rx_buf_sz(NEWS_KEPT)?;
-        let groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV6_IFADDR;
+        sys::hear_only_default_routes(&socket)?;
+        let addresses = libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
+        let groups = libc::RTMGRP_LINK | addresses | libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE;
         socket.bind(&SocketAddr::new(0, groups as u32))?;
         Ok(Self { socket, buffer: Vec::with_capacity(DATAGRAM_MAX) })
     }
@@ -79,17 +81,26 @@ impl AsFd for RoutingNews {
 /// The kernel cannot be asked, or what it tells changes faster than it can tell it.
 pub(super) fn list() -> io::Result<Vec<Change>> {
     let links = RouteNetlinkMessage::GetLink(LinkMessage::default());
-    let mut all = dump(&links)?;
+    let mut all = dump::<Told>(&links)?;
     let mut addresses = AddressMessage::default();
+    addresses.header.family = AddressFamily::Inet;
+    all.extend(dump::<Told>(&RouteNetlinkMessage::GetAddress(addresses.clone()))?);
     addresses.header.family = AddressFamily::Inet6;
     // Without IPv6 in the kernel there is nobody to ask.
-    all.extend(dump(&RouteNetlinkMessage::GetAddress(addresses)).unwrap_or_default());
+    all.extend(dump::<Told>(&RouteNetlinkMessage::GetAddress(addresses)).unwrap_or_default());
     Ok(all)
 }
 
-fn dump(request: &RouteNetlinkMessage) -> io::Result<Vec<Change>> {
+/// Everything that the kernel has of a kind, in terms of `T`.
+///
+/// # Errors
+/// As [`list`].
+pub(super) fn dump<T>(request: &RouteNetlinkMessage) -> io::Result<Vec<T::Item>>
+where
+    T: NetlinkDeserializable + IntoIterator,
+{
     for _ in 0..ATTEMPTS {
-        if let Some(found) = dump_once(request.clone())? {
+        if let Some(found) = dump_once::<T>(request.clone())? {
             return Ok(found);
         }
     }
@@ -97,7 +108,10 @@ fn dump(request: &RouteNetlinkMessage) -> io::Result<Vec<Change>> {
 }
 
 /// `None` when something changed meanwhile, so that the list may lack something.
-fn dump_once(request: RouteNetlinkMessage) -> io::Result<Option<Vec<Change>>> {
+fn dump_once<T>(request: RouteNetlinkMessage) -> io::Result<Option<Vec<T::Item>>>
+where
+    T: NetlinkDeserializable + IntoIterator,
+{
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
@@ -113,10 +127,10 @@ fn dump_once(request: RouteNetlinkMessage) -> io::Result<Option<Vec<Change>>> {
     loop {
         buffer.clear();
         socket.recv(&mut buffer, 0)?;
-        for message in messages(&buffer) {
+        for message in messages::<T>(&buffer) {
             interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
             match message.payload {
-                NetlinkPayload::InnerMessage(Told(change)) => found.extend(change),
+                NetlinkPayload::InnerMessage(told) => found.extend(told),
                 NetlinkPayload::Done(_) => return Ok((!interrupted).then_some(found)),
                 NetlinkPayload::Error(error) => return Err(error.to_io()),
                 _ => {}
@@ -127,16 +141,16 @@ fn dump_once(request: RouteNetlinkMessage) -> io::Result<Option<Vec<Change>>> {
 
 /// The changes in a datagram.
 fn changes(datagram: &[u8]) -> impl Iterator<Item = Change> {
-    messages(datagram).filter_map(|message| match message.payload {
+    messages::<Told>(datagram).filter_map(|message| match message.payload {
         NetlinkPayload::InnerMessage(Told(change)) => change,
         _ => None,
     })
 }
 
 /// The messages in a datagram, up to one that makes no sense.
-fn messages(mut datagram: &[u8]) -> impl Iterator<Item = NetlinkMessage<Told>> {
+fn messages<T: NetlinkDeserializable>(mut datagram: &[u8]) -> impl Iterator<Item = NetlinkMessage<T>> {
     std::iter::from_fn(move || {
-        let message = NetlinkMessage::<Told>::deserialize(datagram).ok()?;
+        let message = NetlinkMessage::<T>::deserialize(datagram).ok()?;
         let length = usize::try_from(message.header.length).ok()?.next_multiple_of(4);
         datagram = datagram.get(length..).unwrap_or_default();
         Some(message)
@@ -147,6 +161,15 @@ fn messages(mut datagram: &[u8]) -> impl Iterator<Item = NetlinkMessage<Told>> {
 #[derive(Debug)]
 struct Told(Option<Change>);
 
+impl IntoIterator for Told {
+    type Item = Change;
+    type IntoIter = std::option::IntoIter<Change>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
 impl NetlinkDeserializable for Told {
     type Error = DecodeError;
 
@@ -154,8 +177,9 @@ impl NetlinkDeserializable for Told {
         Ok(Self(match header.message_type {
             libc::RTM_NEWLINK => link(payload, false),
             libc::RTM_DELLINK => link(payload, true),
-            libc::RTM_NEWADDR => link_local(payload, false),
-            libc::RTM_DELADDR => link_local(payload, true),
+            libc::RTM_NEWADDR => address(payload, false),
+            libc::RTM_DELADDR => address(payload, true),
+            libc::RTM_NEWROUTE | libc::RTM_DELROUTE => Some(Change::DefaultRoutes),
             _ => None,
         }))
     }
@@ -200,23 +224,33 @@ fn link(payload: &[u8], gone: bool) -> Option<Change> {
     }))
 }
 
-fn link_local(payload: &[u8], gone: bool) -> Option<Change> {
+fn address(payload: &[u8], gone: bool) -> Option<Change> {
     let header = AddressHeader::parse(payload).ok()?;
     let attributes = NlasIterator::new(payload.get(header.buffer_len()..)?).map_while(Result::ok);
     let (mut address, mut local) = (None, None);
     for attribute in attributes.filter_map(|attribute| AddressAttribute::parse(&attribute).ok()) {
         match attribute {
-            AddressAttribute::Address(IpAddr::V6(ip)) => address = Some(ip),
+            AddressAttribute::Address(ip) => address = Some(ip),
             // On a link between two hosts the other attribute is the peer's.
-            AddressAttribute::Local(IpAddr::V6(ip)) => local = Some(ip),
+            AddressAttribute::Local(ip) => local = Some(ip),
             _ => {}
         }
     }
-    let (index, ip) = (header.index, local.or(address).filter(Ipv6Addr::is_unicast_link_local)?);
-    let unproven = AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed;
+    let (index, ip) = (header.index, local.or(address)?);
+    if let IpAddr::V6(ip) = ip
+        && ip.is_unicast_link_local()
+    {
+        let unproven = AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed;
+        return Some(match gone {
+            true => Change::LinkLocalGone { index, ip },
+            false => Change::LinkLocal { index, ip, proven: !header.flags.intersects(unproven) },
+        });
+    }
+    // The length is that of the peer's network where there is a peer.
+    let prefix = if address == Some(ip) { header.prefix_len } else { u8::MAX };
     Some(match gone {
-        true => Change::LinkLocalGone { index, ip },
-        false => Change::LinkLocal { index, ip, proven: !header.flags.intersects(unproven) },
+        true => Change::AddressGone { index, ip, prefix },
+        false => Change::Address { index, ip, prefix },
     })
 }
 
@@ -235,6 +269,8 @@ const ATTEMPTS: usize = 8;
 #[cfg(test)]
 mod tests {
     use netlink_packet_route::link::{InfoPortKind, LinkAttribute, LinkInfo};
+
+    use std::net::Ipv6Addr;
 
     use super::*;
 
@@ -316,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn only_link_local_addresses_are_told_with_whether_they_may_be_used() {
+    fn addresses_are_told_link_local_ones_with_whether_they_may_be_used() {
         let address = |ip: &str, flags| {
             let mut message = AddressMessage::default();
             message.header.family = AddressFamily::Inet6;
@@ -333,7 +369,29 @@ mod tests {
         ] {
             assert_eq!(told(address("fe80::1", flags)), [Change::LinkLocal { index: 4, ip, proven }]);
         }
-        assert_eq!(told(address("fd00::1", AddressHeaderFlags::Permanent)), []);
+        let ip: IpAddr = "fd00::1".parse().unwrap();
+        let told_of = told(address("fd00::1", AddressHeaderFlags::Permanent));
+        assert_eq!(told_of, [Change::Address { index: 4, ip, prefix: 0 }]);
+    }
+
+    #[test]
+    fn address_on_a_link_between_two_hosts_is_ours_without_a_network() {
+        let message = |local: Option<&str>, address: &str| {
+            let mut message = AddressMessage::default();
+            message.header.family = AddressFamily::Inet;
+            (message.header.index, message.header.prefix_len) = (4, 24);
+            let local = local.map(|ip| AddressAttribute::Local(ip.parse().unwrap()));
+            message.attributes =
+                [AddressAttribute::Address(address.parse().unwrap())].into_iter().chain(local).collect();
+            message
+        };
+        let ip: IpAddr = "10.0.0.1".parse().unwrap();
+        for (local, address, prefix) in [(Some("10.0.0.1"), "10.0.0.1", 24), (Some("10.0.0.1"), "10.9.0.1", u8::MAX)] {
+            let new = told(RouteNetlinkMessage::NewAddress(message(local, address)));
+            assert_eq!(new, [Change::Address { index: 4, ip, prefix }]);
+            let gone = told(RouteNetlinkMessage::DelAddress(message(local, address)));
+            assert_eq!(gone, [Change::AddressGone { index: 4, ip, prefix }]);
+        }
     }
 
     #[test]

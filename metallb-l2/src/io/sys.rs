@@ -4,7 +4,7 @@
 use std::io::{Error, ErrorKind, Result};
 use std::mem::{MaybeUninit, size_of};
 use std::net::Ipv6Addr;
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::ptr::NonNull;
 use std::time::Duration;
 
@@ -170,6 +170,12 @@ pub(super) fn send_batch<F: AsRef<[u8]>>(socket: &OwnedFd, frames: &[F]) -> Resu
     usize::try_from(sent).map_err(|_| Error::last_os_error())
 }
 
+/// Keeps news of other routes than default routes from a routing netlink socket: some hosts have a million of them, always in motion.
+pub(super) fn hear_only_default_routes(socket: &impl AsRawFd) -> Result<()> {
+    let program = sock_fprog { len: DEFAULT_ROUTES.len() as u16, filter: DEFAULT_ROUTES.as_ptr().cast_mut() };
+    set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+}
+
 /// Descriptors to wait for. They are only numbers here: one that is closed in between is reported, not touched.
 #[derive(Default)]
 pub(super) struct Poller(Vec<libc::pollfd>);
@@ -242,7 +248,7 @@ fn new_socket(family: c_int, kind: c_int, protocol: c_int) -> Result<OwnedFd> {
     }
 }
 
-fn set_option<T>(socket: &OwnedFd, level: c_int, option: c_int, value: &T) -> Result<()> {
+fn set_option<T>(socket: &impl AsRawFd, level: c_int, option: c_int, value: &T) -> Result<()> {
     let value = std::ptr::from_ref(value).cast::<c_void>();
     // SAFETY: the pointer and length describe a live T, which each caller chose to be what the option reads.
     let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, value, size_of::<T>() as socklen_t) };
@@ -296,6 +302,18 @@ const FILTER: [sock_filter; 17] = [
     jump_if_equal(135, 1, 0),
     jump_if_equal(136, 0, 1),
     accept(FRAME_KEPT as u32),
+    accept(0),
+];
+
+/// Everything but messages about routes with a destination: the type of a message is at 4, in the host's order, and the length of the
+/// destination at 17.
+const DEFAULT_ROUTES: [sock_filter; 7] = [
+    load(libc::BPF_H, 4),
+    jump_if_equal(libc::RTM_NEWROUTE.to_be() as u32, 1, 0),
+    jump_if_equal(libc::RTM_DELROUTE.to_be() as u32, 0, 2),
+    load(libc::BPF_B, 17),
+    jump_if_equal(0, 0, 1),
+    accept(u32::MAX),
     accept(0),
 ];
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::eventfd::EventFd;
 
 use super::driver::{Command, Listener, News, Shared, StartError};
+use super::gateways::gateways;
 use super::port::Port;
 use super::raw_socket::{RawSocket, ReceiveBatch};
 use super::routing::{self, Heard, RoutingNews};
@@ -18,12 +19,16 @@ use super::sys;
 use crate::engine::{Config, Engine};
 use crate::group::{GroupChange, Membership};
 use crate::interface::{Announcement, Interface, MacAddr, Stance};
-use crate::links::{InterfaceFilter, Links};
+use crate::links::{Change, InterfaceFilter, Links};
+use crate::reserved::ArpIgnore;
 
 pub(super) struct Worker {
     engine: Engine,
     ports: BTreeMap<u32, Port>,
     links: Links,
+    gateways: BTreeSet<IpAddr>,
+    /// Addresses of other members of the cluster.
+    nodes: Vec<IpAddr>,
     news: RoutingNews,
     members: OwnedFd,
     queue: mpsc::Receiver<Command>,
@@ -76,6 +81,8 @@ impl Worker {
             engine: Engine::new(config, seed, now()),
             ports: BTreeMap::new(),
             links,
+            gateways: BTreeSet::new(),
+            nodes: Vec::new(),
             news,
             members,
             queue,
@@ -91,6 +98,8 @@ impl Worker {
             shared,
         };
         worker.use_interfaces();
+        worker.look_for_gateways();
+        worker.reserve();
         Ok(worker)
     }
 
@@ -144,10 +153,17 @@ impl Worker {
                 }
                 Ok(Command::AnnounceAgain(addresses)) => self.engine.announce_again(now(), addresses),
                 Ok(Command::Befriend(friends)) => self.engine.set_friends(friends),
+                Ok(Command::LeaveToNodes(addresses)) => {
+                    self.nodes = addresses;
+                    self.reserve();
+                }
                 Ok(Command::Listen(mut listener)) => {
                     let interfaces = self.lock().interfaces.clone();
                     listener(&News::Interfaces(interfaces));
                     self.listeners.push(listener);
+                }
+                Ok(Command::FindAnsweredByKernel(addresses, reply)) => {
+                    drop(reply.try_send(self.find_answered_by_kernel(addresses)));
                 }
                 // The asker may have lost its patience.
                 Ok(Command::Count(reply)) => drop(reply.try_send(self.engine.counters())),
@@ -206,6 +222,36 @@ impl Worker {
             }
         }
         self.engine.set_addresses(now(), addresses);
+        self.lock().objections = self.engine.objections();
+    }
+
+    /// Leaves alone what hosts, routers and networks have for themselves.
+    fn reserve(&mut self) {
+        let mut reserved = self.links.reserved();
+        reserved.route_through(&self.gateways);
+        reserved.leave_to_nodes(&self.nodes);
+        self.engine.set_reserved(now(), reserved);
+        self.lock().objections = self.engine.objections();
+        self.drain();
+    }
+
+    fn look_for_gateways(&mut self) {
+        match gateways() {
+            Ok(found) => self.gateways = found,
+            // It is looked again with the next news of routes or interfaces.
+            Err(error) => tracing::warn!(%error, "default routes can't be listed"),
+        }
+    }
+
+    fn find_answered_by_kernel(&self, addresses: Vec<IpAddr>) -> BTreeMap<IpAddr, Vec<Arc<str>>> {
+        let mut inner = addresses.into_iter().filter(|ip| ip.is_ipv4() && self.links.inner_holder(*ip).is_some());
+        let Some(first) = inner.next() else { return BTreeMap::new() };
+        let all = arp_ignore("all");
+        let interfaces: Vec<Arc<str>> = self.lock().interfaces.iter().map(|it| Arc::clone(&it.name)).collect();
+        let tells = |name: &Arc<str>| ArpIgnore::of(all, arp_ignore(name)) == ArpIgnore::Nothing;
+        let telling: Vec<Arc<str>> = interfaces.into_iter().filter(tells).collect();
+        let found = [first].into_iter().chain(inner).filter(|_| !telling.is_empty());
+        found.map(|ip| (ip, telling.clone())).collect()
     }
 
     /// Takes in what the kernel tells of devices, one change after the other: a link that is lost and comes back between two looks
@@ -223,13 +269,22 @@ impl Worker {
                 self.list_is_stale = true;
             }
         }
+        let (any, mut routes_changed) = (!news.is_empty(), false);
         for change in news {
+            // The kernel tells no end of the routes of a device that goes down.
+            routes_changed |= change == Change::DefaultRoutes;
             if self.links.apply(change) {
+                routes_changed = true;
                 self.use_interfaces();
             }
         }
+        if routes_changed {
+            self.look_for_gateways();
+        }
         if self.list_is_stale {
             self.retry();
+        } else if any {
+            self.reserve();
         }
     }
 
@@ -241,6 +296,8 @@ impl Worker {
                 Ok(changes) => {
                     self.links.replace(changes);
                     self.list_is_stale = false;
+                    self.look_for_gateways();
+                    self.reserve();
                 }
                 Err(error) => {
                     tracing::warn!(%error, "interfaces could not be listed");
@@ -340,6 +397,12 @@ impl Worker {
 #[allow(clippy::disallowed_methods, reason = "drivers tell the engine the time")]
 pub(super) fn now() -> Instant {
     Instant::now()
+}
+
+/// A setting of an interface, or of all of them. What can't be read is taken for what the kernel does unless it is told otherwise.
+fn arp_ignore(interface: &str) -> u8 {
+    let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{interface}/arp_ignore"));
+    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
 /// Places in the poller.

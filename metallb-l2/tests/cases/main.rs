@@ -6,10 +6,12 @@
 mod arp;
 mod catalogue;
 mod events;
+mod flows;
 mod frames;
 mod lab;
 mod ndp;
 mod neighbours;
+mod reserved;
 
 use std::time::Instant;
 

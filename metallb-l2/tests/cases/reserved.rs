@@ -1,0 +1,125 @@
+//! Addresses that the host, its network or its router have for themselves, and those that its kernel answers for as well (cases
+//! ARP-32 and ARP-36).
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use metallb_l2::interface::Scope;
+use metallb_l2::io::Handle;
+use metallb_l2::reserved::Objection;
+
+use crate::frames::{US, VIP4, VIP4_SENTINEL, VIP6, who_has};
+use crate::lab::{Lab, in_namespace, ip, is_answer, is_arp, wait_for};
+
+const HOST: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 5);
+const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 1);
+const BROADCAST: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 255);
+const NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 6);
+
+fn all(addresses: &[IpAddr]) -> Vec<(IpAddr, Scope)> {
+    addresses.iter().map(|&ip| (ip, Scope::All)).collect()
+}
+
+fn wait_for_objections(handle: &Handle, expected: &[(Ipv4Addr, Objection)]) {
+    let expected: BTreeMap<IpAddr, Objection> =
+        expected.iter().map(|(ip, objection)| (IpAddr::V4(*ip), objection.clone())).collect();
+    wait_for(&format!("{expected:?}"), || handle.objections() == expected);
+}
+
+fn set_arp_ignore(interface: &str, value: u8) {
+    std::fs::write(format!("/proc/sys/net/ipv4/conf/{interface}/arp_ignore"), value.to_string()).unwrap();
+}
+
+#[test]
+fn lab_address_of_the_host_its_router_its_network_or_another_node_is_not_announced_while_it_is_that() {
+    in_namespace(|| {
+        let mut lab = Lab::new(Vec::new());
+        let handle = lab.driver.handle();
+        // The kernel does not answer here, so whatever answers is the driver.
+        set_arp_ignore("vip0", 8);
+        ip(&format!("addr add {HOST}/24 dev vip0"));
+        ip(&format!("route add default via {ROUTER}"));
+        ip("addr add fd00::5/64 dev vip0 nodad");
+        handle.leave_to_nodes(vec![NODE.into()]);
+        let refused = [VIP4, ROUTER, HOST, NODE, BROADCAST];
+        let wanted: Vec<IpAddr> =
+            refused.map(IpAddr::V4).into_iter().chain([VIP4_SENTINEL.into(), VIP6.into()]).collect();
+        handle.announce(all(&wanted));
+        let eth: Arc<str> = "vip0".into();
+        let own = (HOST, Objection::OwnAddress(Arc::clone(&eth)));
+        let network = (VIP4, Objection::NetworkAddress(Arc::clone(&eth)));
+        let broadcast = (BROADCAST, Objection::BroadcastAddress(eth));
+        let (router, node) = ((ROUTER, Objection::Gateway), (NODE, Objection::AnotherNode));
+        wait_for_objections(&handle, &[own.clone(), network.clone(), broadcast.clone(), router, node.clone()]);
+        lab.wait_for_announcements(US, [VIP4_SENTINEL.into(), VIP6.into()]);
+        for ip in refused {
+            assert_eq!(lab.answers_to(&who_has(ip)), Vec::<Vec<u8>>::new(), "{ip}");
+            assert_eq!(handle.counters().gratuitous.get(&IpAddr::V4(ip)), None, "{ip}");
+        }
+        ip(&format!("route del default via {ROUTER}"));
+        lab.wait_for_announcements(US, [ROUTER.into()]);
+        wait_for_objections(&handle, &[own, network, broadcast, node.clone()]);
+        ip(&format!("addr del {HOST}/24 dev vip0"));
+        lab.wait_for_announcements(US, [HOST, VIP4, BROADCAST].map(IpAddr::V4));
+        wait_for_objections(&handle, &[node]);
+        handle.leave_to_nodes(Vec::new());
+        lab.wait_for_announcements(US, [NODE.into()]);
+        assert_eq!(lab.count_answers_to(&who_has(NODE)), 1);
+    });
+}
+
+#[test]
+fn lab_route_that_the_kernel_drops_with_a_device_speaks_against_nothing_any_more() {
+    in_namespace(|| {
+        let lab = Lab::new(Vec::new());
+        let handle = lab.driver.handle();
+        ip("link add vip1 type veth peer name cli1");
+        ip("link set vip1 up");
+        ip("link set cli1 up");
+        ip("addr add 10.7.0.5/24 dev vip1");
+        ip("route add default via 10.7.0.1");
+        handle.announce(all(&[IpAddr::from([10, 7, 0, 1])]));
+        wait_for_objections(&handle, &[([10, 7, 0, 1].into(), Objection::Gateway)]);
+        ip("link set vip1 down");
+        wait_for_objections(&handle, &[]);
+    });
+}
+
+#[test]
+fn lab_kernel_that_answers_beside_us_is_found_out_until_it_keeps_to_its_interfaces() {
+    // As kube-proxy with IPVS does it: the addresses of Services are on a device of its own.
+    in_namespace(|| {
+        let mut lab = Lab::new(all(&[VIP4.into(), VIP4_SENTINEL.into()]));
+        let handle = lab.driver.handle();
+        lab.wait_for_announcements(US, [VIP4.into(), VIP4_SENTINEL.into()]);
+        ip("addr add 192.168.20.5/24 dev vip0");
+        // Some kernels have no dummy devices; what matters of them is that they do no ARP.
+        ip("link add kube-ipvs0 type veth peer name unused0");
+        ip("link set kube-ipvs0 arp off");
+        ip(&format!("addr add {VIP4}/32 dev kube-ipvs0"));
+        let elsewhere = IpAddr::from([192, 168, 10, 99]);
+        ip(&format!("addr add {elsewhere}/32 dev kube-ipvs0"));
+        let asked = || handle.answered_by_kernel(vec![VIP4.into(), VIP4_SENTINEL.into(), VIP6.into(), elsewhere]);
+        let both = BTreeMap::from([(VIP4.into(), vec!["vip0".into()]), (elsewhere, vec!["vip0".into()])]);
+        wait_for("the addresses", || asked().as_ref() == Some(&both));
+        assert_eq!(handle.objections(), BTreeMap::new(), "it is announced as ever");
+        // The question comes from the same network as the answer would.
+        let arps = |lab: &mut Lab| lab.count_answers_to(&who_has(VIP4));
+        assert_eq!(arps(&mut lab), 2, "the kernel's and ours");
+        set_arp_ignore("vip0", 1);
+        assert_eq!(asked(), Some(BTreeMap::new()));
+        assert_eq!(arps(&mut lab), 1);
+        set_arp_ignore("vip0", 0);
+        set_arp_ignore("all", 2);
+        assert_eq!(asked(), Some(BTreeMap::new()));
+        lab.send(&who_has(Ipv4Addr::new(192, 168, 10, 99)));
+        lab.send(&who_has(VIP4_SENTINEL));
+        let mut answered = Vec::new();
+        wait_for("the last answer", || {
+            answered.extend(lab.receive().into_iter().filter(|frame| is_answer(frame) && is_arp(frame)));
+            !answered.is_empty()
+        });
+        assert!(answered.iter().all(|frame| frame[28..32] == VIP4_SENTINEL.octets()), "what others announce is theirs");
+    });
+}
