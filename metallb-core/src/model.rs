@@ -7,7 +7,7 @@ mod identity;
 mod labels;
 mod service;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -62,13 +62,21 @@ pub struct Node {
     /// The condition `Ready`; `None` when it is not reported. It plays no part in an election (contract speaker §1.1): it
     /// stands in for liveness where speakers do not gossip.
     pub ready: Option<bool>,
+    /// Its own addresses (`InternalIP`): no Service can have them.
+    pub addresses: BTreeSet<IpAddr>,
 }
 
 impl Node {
     /// A node with this name and nothing else known.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        Self { name: name.into(), labels: Labels::new(), network_unavailable: false, ready: None }
+        Self {
+            name: name.into(),
+            labels: Labels::new(),
+            network_unavailable: false,
+            ready: None,
+            addresses: BTreeSet::new(),
+        }
     }
 
     /// Whether it carries the label `node.kubernetes.io/exclude-from-external-load-balancers`, with any value.

@@ -21,8 +21,6 @@ pub enum Objection {
     AnotherNode,
     /// It is the next hop of a default route: who took it would cut this network off.
     Gateway,
-    /// It is the network address of what an interface is attached to.
-    NetworkAddress(Arc<str>),
     /// It is the broadcast address of what an interface is attached to.
     BroadcastAddress(Arc<str>),
 }
@@ -37,16 +35,12 @@ impl Reserved {
     /// An interface has an address in a network whose addresses begin with the same `prefix` bits.
     pub fn attach(&mut self, interface: &Arc<str>, ip: IpAddr, prefix: u8) {
         self.object(ip, Objection::OwnAddress(Arc::clone(interface)));
-        // Networks of one or two addresses have neither of both (RFC 3021). All addresses of an IPv6 network but one can be those of
-        // hosts, and that one, which its routers share, is given to Services by many a pool.
+        // Networks of one or two addresses have none (RFC 3021), nor have those of IPv6. The first address of a network is one like any
+        // other: hosts have long been treating it so, and a pool that is a whole network gives it to its first Service.
         if let (IpAddr::V4(v4), 1..=30) = (ip, prefix) {
             let mask = u32::MAX << (32 - u32::from(prefix));
-            let network = v4.to_bits() & mask;
-            self.object(Ipv4Addr::from_bits(network).into(), Objection::NetworkAddress(Arc::clone(interface)));
-            self.object(
-                Ipv4Addr::from_bits(network | !mask).into(),
-                Objection::BroadcastAddress(Arc::clone(interface)),
-            );
+            let last = Ipv4Addr::from_bits(v4.to_bits() | !mask);
+            self.object(last.into(), Objection::BroadcastAddress(Arc::clone(interface)));
         }
     }
 
@@ -81,7 +75,6 @@ impl fmt::Display for Objection {
             Self::OwnAddress(interface) => write!(f, "this node has it on {interface}"),
             Self::AnotherNode => f.write_str("another node has it"),
             Self::Gateway => f.write_str("the default route of this node leads to it"),
-            Self::NetworkAddress(interface) => write!(f, "it is the network address of {interface}"),
             Self::BroadcastAddress(interface) => write!(f, "it is the broadcast address of {interface}"),
         }
     }
@@ -118,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_hosts_gateways_and_networks_are_refused_with_the_reason() {
+    fn addresses_of_hosts_gateways_and_everybody_are_refused_with_the_reason() {
         let (eth0, eth1): (Arc<str>, Arc<str>) = ("eth0".into(), "eth1".into());
         let mut reserved = Reserved::new();
         reserved.attach(&eth0, "192.168.10.5".parse().unwrap(), 23);
@@ -134,7 +127,7 @@ mod tests {
             ("192.168.10.6", Some(Objection::AnotherNode)),
             ("192.168.10.1", Some(Objection::Gateway)),
             ("fe80::1", Some(Objection::Gateway)),
-            ("192.168.10.0", Some(Objection::NetworkAddress(Arc::clone(&eth0)))),
+            ("192.168.10.0", None),
             ("192.168.11.255", Some(Objection::BroadcastAddress(eth0))),
             ("192.168.10.255", None),
             ("192.168.11.0", None),

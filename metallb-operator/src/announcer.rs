@@ -3,6 +3,7 @@
 //! `speaker` and `standalone` feed it; it calls the same functions of `metallb-core` as `plan`.
 
 mod assigned;
+mod obstacles;
 mod offers;
 mod peers;
 
@@ -23,6 +24,8 @@ use metallb_l2::io::{Driver, InterfaceFilter, StartError};
 use tokio::sync::mpsc;
 
 use self::assigned::Assigned;
+use self::obstacles::Obstacles;
+pub use self::obstacles::{Obstacle, ObstacleKind};
 use self::offers::Offers;
 pub use self::peers::{BfdPeerStatus, NegotiatedStatus, PeerStatus};
 use crate::conductor::{self, Conductor, ConductorError};
@@ -63,6 +66,13 @@ pub struct Announcer {
     given_up: BTreeSet<IpAddr>,
     /// What the metrics of L2 show.
     shown: Counters,
+    /// The addresses of Services on L2, whichever node answers for them.
+    on_l2: Vec<IpAddr>,
+    /// The addresses that other nodes have themselves.
+    of_nodes: BTreeSet<IpAddr>,
+    obstacles: Obstacles,
+    /// How often it was looked for obstacles.
+    looks: u32,
 }
 
 /// What is announced, by Service.
@@ -163,6 +173,10 @@ impl Announcer {
             assigned,
             given_up,
             shown: Counters::default(),
+            on_l2: Vec::new(),
+            of_nodes: BTreeSet::new(),
+            obstacles: Obstacles::default(),
+            looks: 0,
         })
     }
 
@@ -287,6 +301,8 @@ impl Announcer {
         let rules = ElectionRules { live, ignore_exclude_label: self.identity.ignore_exclude_label };
         let holders = self.holders(config, cluster);
         self.elected = holders.keys().map(|key| (*key).clone()).collect();
+        self.on_l2 = holders.values().flat_map(|(_, ips)| ips.iter().copied()).collect();
+        self.leave_to_nodes(cluster);
         let elections = elections(config, cluster, &rules, &holders);
         let Some(me) = me else {
             self.answer_for(BTreeMap::new(), &elections, &holders);
@@ -323,6 +339,16 @@ impl Announcer {
         self.answer_for(addresses, &elections, &holders);
         self.watch(&elections, &holders);
         self.note_answered(announced, changes);
+    }
+
+    /// Leaves the addresses of the other nodes alone; our own are on our interfaces.
+    fn leave_to_nodes(&mut self, cluster: &Cluster) {
+        let others = cluster.nodes.values().filter(|node| node.name != self.identity.node);
+        let addresses: BTreeSet<IpAddr> = others.flat_map(|node| node.addresses.iter().copied()).collect();
+        if addresses != self.of_nodes {
+            self.l2.handle().leave_to_nodes(addresses.iter().copied().collect());
+            self.of_nodes = addresses;
+        }
     }
 
     fn note_answered(&mut self, announced: BTreeMap<ServiceKey, L2Announcement>, changes: &mut Changes) {
@@ -512,6 +538,30 @@ impl Announcer {
         self.l2.handle().take_events().into_iter().filter_map(text).collect()
     }
 
+    /// What came to speak against announcing addresses on this node since the last call, and which addresses its kernel was found to
+    /// answer for.
+    pub fn take_obstacles(&mut self) -> Vec<Obstacle> {
+        let handle = self.l2.handle();
+        let mut news = self.obstacles.see_refused(handle.objections());
+        // The kernel tells nobody when the setting that it depends on is another one.
+        if self.looks.is_multiple_of(LOOKS_PER_QUESTION)
+            && let Some(found) = handle.answered_by_kernel(self.on_l2.clone())
+        {
+            news.extend(self.obstacles.see_answered_by_kernel(found));
+        }
+        self.looks = self.looks.wrapping_add(1);
+        let count = |length| i64::try_from(length).unwrap_or(i64::MAX);
+        self.metrics.speaker.l2_refused.set(count(self.obstacles.refused.len()));
+        self.metrics.speaker.l2_answered_by_kernel.set(count(self.obstacles.answered_by_kernel()));
+        news
+    }
+
+    /// The addresses that this node is to answer for and does not, with the reason.
+    #[must_use]
+    pub fn refused(&self) -> BTreeMap<IpAddr, String> {
+        self.obstacles.refused.iter().map(|(&ip, objection)| (ip, objection.to_string())).collect()
+    }
+
     /// Before [`shutdown`](Self::shutdown): asks BGP peers that will drop the routes to move traffic away, and gives them `time` for it.
     /// Returns at once where there is nobody to ask; `cut_short` ends the wait.
     pub async fn drain(&self, time: Duration, cut_short: impl Future<Output = ()>) {
@@ -610,6 +660,9 @@ pub fn live_by_readiness(cluster: &Cluster) -> LiveSpeakers {
         cluster.nodes.values().filter(|node| node.ready != Some(false)).map(|node| node.name.clone()).collect(),
     )
 }
+
+/// How many times obstacles are looked for until the kernel is asked once more.
+const LOOKS_PER_QUESTION: u32 = 8;
 
 /// How long peers may take to be told.
 const SHUTDOWN: Duration = Duration::from_secs(1);

@@ -21,7 +21,7 @@ pub use peers::{
 };
 pub use pools::{IpAddressPool, IpAddressPoolSpec, IpAddressPoolStatus, QuarantinedAddress, ServiceAllocation};
 pub use statuses::{
-    AddressConflict, ConfigurationState, ConfigurationStateStatus, InterfaceInfo, ServiceBgpStatus,
+    AddressConflict, ConfigurationState, ConfigurationStateStatus, InterfaceInfo, RefusedAddress, ServiceBgpStatus,
     ServiceBgpStatusSpec, ServiceBgpStatusStatus, ServiceL2Status, ServiceL2StatusSpec, ServiceL2StatusStatus,
 };
 

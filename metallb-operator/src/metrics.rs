@@ -104,6 +104,10 @@ pub struct SpeakerMetrics {
     pub l2_mismatched_senders: IntCounter,
     /// Conflicts that were counted and could not be told.
     pub l2_lost_events: IntCounter,
+    /// Addresses that this node is to answer for and does not.
+    pub l2_refused: IntGauge,
+    /// Addresses that the kernel of this node answers for, whichever node announces them.
+    pub l2_answered_by_kernel: IntGauge,
 }
 
 impl Metrics {
@@ -194,6 +198,16 @@ impl Metrics {
                 &registry,
                 "metallb_layer2_lost_events_total",
                 "Number of conflicts that were counted but not told, because too many came at once",
+            ),
+            l2_refused: gauge(
+                &registry,
+                "metallb_layer2_refused_addresses",
+                "Number of IPs that this node is to announce and does not, as a host, a router or a network has them",
+            ),
+            l2_answered_by_kernel: gauge(
+                &registry,
+                "metallb_layer2_answered_by_kernel_addresses",
+                "Number of IPs of services that the kernel of this node answers ARP for, whichever node announces them",
             ),
         };
         let membership = MembershipMetrics {

@@ -15,9 +15,9 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use self::statuses::StatusWriter;
+use self::statuses::{Findings, StatusWriter};
 use crate::admin::Admin;
-use crate::announcer::{Announcer, Changes, Conflict, Identity, TransitionKind};
+use crate::announcer::{Announcer, Changes, Conflict, Identity, Obstacle, TransitionKind};
 use crate::cli::speaker::SpeakerArgs;
 use crate::conductor::{self, ConductorError};
 use crate::exclusion::{self, ExclusionError};
@@ -69,6 +69,7 @@ struct Speaker {
     statuses: StatusWriter,
     /// Hosts outside of the cluster that use addresses, and when they were seen.
     conflicts: BTreeMap<IpAddr, (MacAddr, Instant)>,
+    refused: BTreeMap<IpAddr, String>,
     problems: BTreeSet<Problem>,
     reporter: ConfigurationReporter,
 }
@@ -137,6 +138,7 @@ pub fn run(args: &SpeakerArgs) -> Result<(), SpeakerError> {
             events,
             statuses,
             conflicts: BTreeMap::new(),
+            refused: BTreeMap::new(),
             problems: BTreeSet::new(),
             reporter,
         };
@@ -267,21 +269,30 @@ impl Speaker {
             if before.is_none_or(|(known, _)| known != mac) {
                 news.insert(ip);
             }
-            tracing::warn!(%ip, event = "addressConflict", "{text}");
-            let holders = self
-                .feed
-                .world
-                .cluster
-                .services
-                .values()
-                .filter(|service| service.ingress_ips().any(|held| held == Some(ip)));
-            for service in holders {
-                self.tell(&service.key, NoticeSeverity::Warning, "addressConflict", text.clone());
-            }
+            self.warn_holders(ip, "addressConflict", &text);
+        }
+        for Obstacle { ip, kind, text } in self.announcer.take_obstacles() {
+            self.warn_holders(ip, kind.reason(), &text);
+        }
+        let refused = self.announcer.refused();
+        if refused != self.refused {
+            let before = std::mem::replace(&mut self.refused, refused);
+            let differs = |ip: &&IpAddr| before.get(*ip) != self.refused.get(*ip);
+            news.extend(before.keys().chain(self.refused.keys()).filter(differs));
         }
         if !news.is_empty() {
             let conflicts = self.conflicts.iter().map(|(ip, (mac, _))| (*ip, mac.to_string())).collect();
-            self.statuses.update_conflicts(conflicts, |ips| ips.iter().any(|ip| news.contains(ip)));
+            let findings = Findings { conflicts, refused: self.refused.clone() };
+            self.statuses.update_findings(findings, |ips| ips.iter().any(|ip| news.contains(ip)));
+        }
+    }
+
+    /// Tells those who look after the Services that have an address.
+    fn warn_holders(&self, ip: IpAddr, reason: &'static str, text: &str) {
+        tracing::warn!(%ip, event = reason, "{text}");
+        let services = self.feed.world.cluster.services.values();
+        for service in services.filter(|service| service.ingress_ips().any(|held| held == Some(ip))) {
+            self.tell(&service.key, NoticeSeverity::Warning, reason, text.to_owned());
         }
     }
 
@@ -293,6 +304,7 @@ impl Speaker {
         let bgp: Vec<String> = announced.bgp.keys().map(ToString::to_string).collect();
         serde_json::json!({
             "node": self.node, "l2": l2, "bgp": bgp, "peers": self.announcer.peers(), "problems": problems,
+            "refused": self.refused,
         })
     }
 }

@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::admin::Admin;
-use crate::announcer::{Announcer, Changes, Conflict, Identity, TransitionKind};
+use crate::announcer::{Announcer, Changes, Conflict, Identity, Obstacle, TransitionKind};
 use crate::cli::standalone::StandaloneArgs;
 use crate::conductor::{self, ConductorError};
 use crate::exclusion::{self, ExclusionError};
@@ -355,6 +355,9 @@ impl Standalone {
         for Conflict { ip, text, .. } in self.announcer.take_conflicts() {
             tracing::warn!(%ip, event = "addressConflict", "{text}");
         }
+        for Obstacle { ip, kind, text } in self.announcer.take_obstacles() {
+            tracing::warn!(%ip, event = kind.reason(), "{text}");
+        }
         self.store();
     }
 
@@ -376,6 +379,7 @@ impl Standalone {
         let State { node, services, problems } = &self.state;
         serde_json::json!({
             "node": node, "services": services, "peers": self.announcer.peers(), "problems": problems,
+            "refused": self.announcer.refused(),
         })
     }
 }

@@ -116,6 +116,9 @@ pub fn node(object: &core::Node) -> Node {
     node.labels = object.labels().clone();
     node.network_unavailable = condition("NetworkUnavailable").is_some_and(|condition| condition.status == "True");
     node.ready = condition("Ready").map(|condition| condition.status == "True");
+    let addresses = object.status.as_ref().and_then(|status| status.addresses.as_ref());
+    let internal = addresses.into_iter().flatten().filter(|address| address.type_ == "InternalIP");
+    node.addresses = internal.filter_map(|address| address.address.parse().ok()).collect();
     node
 }
 

@@ -56,3 +56,42 @@ fn lab_claim_of_another_speaker_is_counted_and_is_no_conflict_while_that_of_a_fo
         }
     });
 }
+
+#[test]
+fn lab_address_of_a_router_is_refused_while_it_is_one_and_a_kernel_that_answers_is_found_on_any_node() {
+    const TEST: &str =
+        "lab_address_of_a_router_is_refused_while_it_is_one_and_a_kernel_that_answers_is_found_on_any_node";
+    if let Some(part) = missing_part(&["nft", "curl"]) {
+        return skip(TEST, &part);
+    }
+    let segment = Segment::start(2);
+    let owner = segment.settle();
+    let other = 1 - owner;
+    let get = |node: usize, path: &str| -> String {
+        segment.nodes[node].namespace.must(&format!("curl --silent http://127.0.0.1:17472/{path}"))
+    };
+    let await_line = |node: usize, path: &str, wanted: &str| {
+        eventually(&format!("{wanted} on node {node}"), PATIENCE, || {
+            let text = get(node, path);
+            if text.contains(wanted) { Ok(()) } else { Err(format!("{text}\n{}", segment.logs())) }
+        });
+    };
+    let (refused, answered) = ("metallb_layer2_refused_addresses", "metallb_layer2_answered_by_kernel_addresses");
+    for node in [owner, other] {
+        await_line(node, "metrics", &format!("\n{refused} 0\n"));
+        await_line(node, "metrics", &format!("\n{answered} 0\n"));
+    }
+    segment.nodes[owner].namespace.ip(&format!("route add default via {}", VIPS[0]));
+    await_line(owner, "metrics", &format!("\n{refused} 1\n"));
+    let log = std::fs::read_to_string(segment.log(owner)).unwrap();
+    let told = log.lines().find(|line| line.contains("announceFailed") && line.contains("default route")).unwrap();
+    println!("{told}");
+    segment.nodes[owner].namespace.ip(&format!("route delete default via {}", VIPS[0]));
+    await_line(owner, "metrics", &format!("\n{refused} 0\n"));
+    segment.nodes[other].namespace.ip(&format!("address add {}/32 dev lo", VIPS[0]));
+    await_line(other, "metrics", &format!("\n{answered} 1\n"));
+    let log = std::fs::read_to_string(segment.log(other)).unwrap();
+    println!("{}", log.lines().find(|line| line.contains("answeredByKernel") && line.contains("strictARP")).unwrap());
+    segment.nodes[other].namespace.must("sh -c 'echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore'");
+    await_line(other, "metrics", &format!("\n{answered} 0\n"));
+}

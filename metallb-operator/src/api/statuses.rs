@@ -50,6 +50,19 @@ pub struct ServiceL2StatusStatus {
     /// Addresses of the Service that hosts outside of the cluster were seen using, lately.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conflicts: Option<Vec<AddressConflict>>,
+    /// Addresses of the Service that the node does not answer for, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Vec<RefusedAddress>>,
+}
+
+/// An address that is not announced.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedAddress {
+    /// The address.
+    pub ip: String,
+    /// Why, in words.
+    pub reason: String,
 }
 
 /// A host outside of the cluster uses an address.

@@ -19,8 +19,8 @@ use tokio::sync::Notify;
 
 use crate::announcer::{Announced, L2Announcement};
 use crate::api::{
-    AddressConflict, InterfaceInfo, ServiceBgpStatus, ServiceBgpStatusSpec, ServiceBgpStatusStatus, ServiceL2Status,
-    ServiceL2StatusSpec, ServiceL2StatusStatus,
+    AddressConflict, InterfaceInfo, RefusedAddress, ServiceBgpStatus, ServiceBgpStatusSpec, ServiceBgpStatusStatus,
+    ServiceL2Status, ServiceL2StatusSpec, ServiceL2StatusStatus,
 };
 
 /// Brings the objects in step in the background; only the last wish counts.
@@ -40,8 +40,16 @@ struct Wishes {
 #[derive(Clone, Default)]
 struct Wanted {
     announced: Announced,
-    /// Hosts outside of the cluster that use addresses.
-    conflicts: BTreeMap<IpAddr, String>,
+    findings: Findings,
+}
+
+/// What is known of addresses besides that they are announced.
+#[derive(Clone, Default)]
+pub(super) struct Findings {
+    /// Hosts outside of the cluster that use them.
+    pub(super) conflicts: BTreeMap<IpAddr, String>,
+    /// Why they are not answered for.
+    pub(super) refused: BTreeMap<IpAddr, String>,
 }
 
 impl Wishes {
@@ -61,7 +69,7 @@ impl Wishes {
             let Announced { l2, bgp } = &wanted.announced;
             let l2 = changed.iter().filter_map(|key| Some((key.clone(), l2.get(key)?.clone()))).collect();
             let bgp = changed.iter().filter_map(|key| Some((key.clone(), bgp.get(key)?.clone()))).collect();
-            (Wanted { announced: Announced { l2, bgp }, conflicts: wanted.conflicts.clone() }, Some(changed))
+            (Wanted { announced: Announced { l2, bgp }, findings: wanted.findings.clone() }, Some(changed))
         })
     }
 }
@@ -114,10 +122,10 @@ impl StatusWriter {
         self.wishes.news.notify_one();
     }
 
-    /// Tells which hosts outside of the cluster use addresses now; `is_news` says of the addresses of a Service whether that is.
-    pub(super) fn update_conflicts(&self, conflicts: BTreeMap<IpAddr, String>, is_news: impl Fn(&[IpAddr]) -> bool) {
+    /// Tells what is known of addresses now; `is_news` says of the addresses of a Service whether that is.
+    pub(super) fn update_findings(&self, findings: Findings, is_news: impl Fn(&[IpAddr]) -> bool) {
         self.wishes.with(|wanted, news| {
-            wanted.conflicts = conflicts;
+            wanted.findings = findings;
             let touched = wanted.announced.l2.iter().filter(|(_, announcement)| is_news(&announcement.ips));
             news.extend(touched.map(|(key, _)| key.clone()));
         });
@@ -174,14 +182,14 @@ struct Author {
 impl Writer {
     /// Brings the objects of these Services in step, or of all of them.
     async fn converge(&mut self, wanted: &Wanted, only: Option<&BTreeSet<ServiceKey>>) -> Result<(), Error> {
-        let Wanted { announced: wanted, conflicts } = wanted;
+        let Wanted { announced: wanted, findings } = wanted;
         if self.author.owner.is_none() && !self.pod.is_empty() {
             let pod = self.pods.get(&self.pod).await?;
             self.author.owner = pod.owner_ref(&());
         }
         let Some(only) = only else {
             let mine = ListParams::default().labels(&format!("{NODE_LABEL}={}", self.author.node));
-            self.converge_l2(wanted, conflicts, &mine).await?;
+            self.converge_l2(wanted, findings, &mine).await?;
             return self.converge_bgp(wanted, &mine).await;
         };
         for key in only {
@@ -192,18 +200,13 @@ impl Writer {
             let l2 = wanted.l2.get_key_value(key).map(|(key, value)| (key.clone(), value.clone()));
             let bgp = wanted.bgp.get_key_value(key).map(|(key, value)| (key.clone(), value.clone()));
             let wanted = Announced { l2: l2.into_iter().collect(), bgp: bgp.into_iter().collect() };
-            self.converge_l2(&wanted, conflicts, &of_service).await?;
+            self.converge_l2(&wanted, findings, &of_service).await?;
             self.converge_bgp(&wanted, &of_service).await?;
         }
         Ok(())
     }
 
-    async fn converge_l2(
-        &self,
-        wanted: &Announced,
-        conflicts: &BTreeMap<IpAddr, String>,
-        mine: &ListParams,
-    ) -> Result<(), Error> {
+    async fn converge_l2(&self, wanted: &Announced, findings: &Findings, mine: &ListParams) -> Result<(), Error> {
         let mut missing = wanted.l2.clone();
         for object in self.l2.list(mine).await? {
             let ours = key_of(object.labels()).filter(|_| self.author.owns(&object));
@@ -212,7 +215,7 @@ impl Writer {
                 self.l2.delete(&object.name_any(), &DeleteParams::default()).await.map(|_| ()).or_else(gone)?;
                 continue;
             };
-            let status = self.author.l2_status(&key, &announcement, conflicts);
+            let status = self.author.l2_status(&key, &announcement, findings);
             if object.status.as_ref() != Some(&status) {
                 let patch = Patch::Merge(json!({ "status": whole(&status) }));
                 self.l2.patch_status(&object.name_any(), &PatchParams::default(), &patch).await?;
@@ -230,7 +233,7 @@ impl Writer {
             let mut object = ServiceL2Status::new("", ServiceL2StatusSpec {});
             object.metadata = self.author.metadata("l2-", &key);
             let created = self.l2.create(&PostParams::default(), &object).await?;
-            let patch = Patch::Merge(json!({ "status": self.author.l2_status(&key, &announcement, conflicts) }));
+            let patch = Patch::Merge(json!({ "status": self.author.l2_status(&key, &announcement, findings) }));
             self.l2.patch_status(&created.name_any(), &PatchParams::default(), &patch).await?;
         }
         Ok(())
@@ -284,15 +287,14 @@ impl Author {
         }
     }
 
-    fn l2_status(
-        &self,
-        key: &ServiceKey,
-        announcement: &L2Announcement,
-        conflicts: &BTreeMap<IpAddr, String>,
-    ) -> ServiceL2StatusStatus {
-        let conflict =
-            |ip: &IpAddr| Some(AddressConflict { ip: ip.to_string(), mac_address: conflicts.get(ip)?.clone() });
+    fn l2_status(&self, key: &ServiceKey, announcement: &L2Announcement, findings: &Findings) -> ServiceL2StatusStatus {
+        let conflict = |ip: &IpAddr| {
+            Some(AddressConflict { ip: ip.to_string(), mac_address: findings.conflicts.get(ip)?.clone() })
+        };
         let conflicts: Vec<AddressConflict> = announcement.ips.iter().filter_map(conflict).collect();
+        let refused =
+            |ip: &IpAddr| Some(RefusedAddress { ip: ip.to_string(), reason: findings.refused.get(ip)?.clone() });
+        let refused: Vec<RefusedAddress> = announcement.ips.iter().filter_map(refused).collect();
         let interfaces: Vec<_> =
             announcement.interfaces.iter().map(|name| InterfaceInfo { name: Some(name.clone()) }).collect();
         ServiceL2StatusStatus {
@@ -301,6 +303,7 @@ impl Author {
             service_namespace: Some(key.namespace.to_string()),
             interfaces: (!interfaces.is_empty()).then_some(interfaces),
             conflicts: (!conflicts.is_empty()).then_some(conflicts),
+            refused: (!refused.is_empty()).then_some(refused),
         }
     }
 
@@ -317,7 +320,7 @@ impl Author {
 /// With a null for what is not said any more: a merge leaves alone what it does not name.
 fn whole(status: &ServiceL2StatusStatus) -> serde_json::Value {
     let mut value = json!(status);
-    for field in ["interfaces", "conflicts"] {
+    for field in ["interfaces", "conflicts", "refused"] {
         if value.get(field).is_none() {
             value[field] = serde_json::Value::Null;
         }
@@ -391,23 +394,29 @@ mod tests {
     }
 
     #[test]
-    fn l2_status_names_interfaces_where_the_advertisement_does_and_the_conflicts_of_its_addresses() {
+    fn l2_status_names_interfaces_where_the_advertisement_does_and_what_is_found_about_its_addresses() {
         let key = ServiceKey::new("shop", "web");
-        let status = |interfaces: &[&str], conflicts: &[(&str, &str)]| {
+        let status = |interfaces: &[&str], conflicts: &[(&str, &str)], refused: &[(&str, &str)]| {
             let announcement = L2Announcement {
                 ips: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
                 interfaces: interfaces.iter().map(ToString::to_string).collect(),
                 failed: false,
             };
-            let conflicts = conflicts.iter().map(|(ip, mac)| (ip.parse().unwrap(), (*mac).to_owned())).collect();
-            author().l2_status(&key, &announcement, &conflicts)
+            let by_ip =
+                |list: &[(&str, &str)]| list.iter().map(|(ip, v)| (ip.parse().unwrap(), (*v).to_owned())).collect();
+            let findings = Findings { conflicts: by_ip(conflicts), refused: by_ip(refused) };
+            author().l2_status(&key, &announcement, &findings)
         };
-        let all = status(&[], &[("192.0.2.9", "02:00:00:00:00:09")]);
+        let all = status(&[], &[("192.0.2.9", "02:00:00:00:00:09")], &[("192.0.2.9", "a router has it")]);
         let bare = json!({ "node": "node-1", "serviceName": "web", "serviceNamespace": "shop" });
-        assert_eq!(serde_json::to_value(&all).unwrap(), bare, "others' conflicts are not its");
-        assert_eq!((&whole(&all)["interfaces"], &whole(&all)["conflicts"]), (&json!(null), &json!(null)));
-        let some = whole(&status(&["eth0", "eth1"], &[("2001:db8::1", "02:00:00:00:00:09")]));
+        assert_eq!(serde_json::to_value(&all).unwrap(), bare, "what is found about others is not its");
+        let null = json!(null);
+        let written = whole(&all);
+        assert_eq!([&written["interfaces"], &written["conflicts"], &written["refused"]], [&null; 3]);
+        let conflicts = [("2001:db8::1", "02:00:00:00:00:09")];
+        let some = whole(&status(&["eth0", "eth1"], &conflicts, &[("192.0.2.1", "a router has it")]));
         assert_eq!(some["interfaces"], json!([{ "name": "eth0" }, { "name": "eth1" }]));
         assert_eq!(some["conflicts"], json!([{ "ip": "2001:db8::1", "macAddress": "02:00:00:00:00:09" }]));
+        assert_eq!(some["refused"], json!([{ "ip": "192.0.2.1", "reason": "a router has it" }]));
     }
 }
