@@ -24,6 +24,7 @@ pub mod metrics;
 mod seed;
 pub mod speaker;
 pub mod standalone;
+mod sys;
 pub mod telemetry;
 pub mod translate;
 pub mod world;

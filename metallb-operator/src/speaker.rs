@@ -24,6 +24,7 @@ use crate::exclusion::{self, ExclusionError};
 use crate::feed::{Feed, Role, Touched, Update};
 use crate::kubernetes::configuration_state::{Component, ConfigurationReporter};
 use crate::kubernetes::events::{self, EventSender, Notice, Severity as NoticeSeverity};
+use crate::sys;
 
 /// Why the speaker does not run.
 #[derive(Debug, Error)]
@@ -83,6 +84,7 @@ pub fn run(args: &SpeakerArgs) -> Result<(), SpeakerError> {
         let what = what.to_owned();
         move |source| SpeakerError::Io { what, source }
     };
+    sys::share_memory();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

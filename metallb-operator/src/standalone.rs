@@ -21,6 +21,7 @@ use crate::cli::standalone::StandaloneArgs;
 use crate::conductor::{self, ConductorError};
 use crate::exclusion::{self, ExclusionError};
 use crate::manifests::{Manifests, ReadError};
+use crate::sys;
 use crate::world::World;
 
 /// Why standalone does not run.
@@ -120,6 +121,7 @@ pub fn run(args: StandaloneArgs) -> Result<(), StandaloneError> {
         let what = what.to_owned();
         move |source| StandaloneError::Io { what, source }
     };
+    sys::share_memory();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
