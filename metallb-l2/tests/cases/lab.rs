@@ -7,7 +7,7 @@ use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use metallb_l2::engine::Event;
+use metallb_l2::engine::{Config, Event};
 use metallb_l2::interface::{Announcement, Interface, MacAddr, Scope, Stance};
 use metallb_l2::io::{Driver, Handle, InterfaceFilter, News, RawSocket, ReceiveBatch};
 
@@ -23,6 +23,10 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn new(addresses: Vec<(IpAddr, Scope)>) -> Self {
+        Self::with(Config::default(), addresses)
+    }
+
+    pub(crate) fn with(config: Config, addresses: Vec<(IpAddr, Scope)>) -> Self {
         ip(
             "link add vip0 address 02:00:00:00:00:01 mtu 9216 type veth peer name cli0 address 02:00:00:00:00:09 mtu 9216",
         );
@@ -33,7 +37,7 @@ impl Lab {
         }
         ip("addr add fe80::1/64 dev vip0 nodad");
         let only: InterfaceFilter = Arc::new(|name| name.starts_with("vip"));
-        let driver = Driver::start(only, 1).unwrap();
+        let driver = Driver::start_with(only, config, 1).unwrap();
         let handle = driver.handle();
         wait_for("the interface", || ready(&handle).is_some());
         let client = RawSocket::open(nix::net::if_::if_nametoindex("cli0").unwrap()).unwrap();
@@ -332,4 +336,4 @@ pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) {
 }
 
 pub(crate) const NOTHING: Vec<Announcement> = Vec::new();
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
