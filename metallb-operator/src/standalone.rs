@@ -1,7 +1,7 @@
 //! The whole pipeline without Kubernetes: manifests from a directory in, addresses in a state file and packets out.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -164,7 +164,7 @@ pub fn run(args: StandaloneArgs) -> Result<(), StandaloneError> {
             announcer.listen(address).map_err(io(&format!("{address} can't be listened on")))?;
         }
         let membership = match args.membership.settings(&args.announce.node_name)? {
-            Some(settings) => Some((announcer.gossip(&settings)?, args.contacts(settings.bind.port()))),
+            Some(settings) => Some((announcer.gossip(&settings)?, settings.bind)),
             None => None,
         };
         let state = State { node: args.announce.node_name.clone(), ..load_state(&args.state)? };
@@ -183,10 +183,10 @@ pub fn run(args: StandaloneArgs) -> Result<(), StandaloneError> {
         standalone.reload()?;
         standalone.admin.readiness.set("manifests read", true);
         // Only who knows what to announce is of use to the others.
-        let members = membership.map(|(members, contacts)| {
-            members.join(contacts);
-            members
-        });
+        let mut contacts = None;
+        if let Some((members, bind)) = &membership {
+            standalone.join(members, *bind, &mut contacts);
+        }
         let mut tick = tokio::time::interval(REFRESH);
         loop {
             tokio::select! {
@@ -199,8 +199,11 @@ pub fn run(args: StandaloneArgs) -> Result<(), StandaloneError> {
                     if let Err(error) = standalone.reload() {
                         tracing::error!(%error, "manifests could not be read, the last ones stay in force");
                     }
+                    if let Some((members, bind)) = &membership {
+                        standalone.join(members, *bind, &mut contacts);
+                    }
                 }
-                () = conductor::changed(members.as_ref()) => standalone.follow_members(),
+                () = conductor::changed(membership.as_ref().map(|(members, _)| members)) => standalone.follow_members(),
                 // Taken out, so that the queue has room: nothing that is stored follows from them.
                 Some(_) = peer_events.recv() => {}
                 Some(reply) = status_requests.recv() => drop(reply.send(standalone.status())),
@@ -237,6 +240,16 @@ impl Standalone {
             self.announced(changes);
         }
         Ok(())
+    }
+
+    /// Says where other members may be, if that is not known already.
+    fn join(&self, members: &conductor::Handle, bind: SocketAddr, known: &mut Option<Vec<SocketAddr>>) {
+        let addresses = self.last_world.iter().flat_map(|world| world.node_addresses.values().flatten().copied());
+        let contacts = self.args.contacts(bind, addresses);
+        if known.as_ref() != Some(&contacts) {
+            members.join(contacts.clone());
+            *known = Some(contacts);
+        }
     }
 
     fn follow_members(&mut self) {
@@ -429,6 +442,8 @@ const SETTLE: Duration = Duration::from_millis(50);
 mod tests {
     use std::sync::mpsc;
 
+    use clap::{Args as _, FromArgMatches as _};
+
     use super::*;
 
     #[test]
@@ -448,5 +463,26 @@ mod tests {
         assert!(changes.recv_timeout(Duration::from_millis(300)).is_err());
         std::fs::write(&file, "b").unwrap();
         assert!(changes.recv_timeout(Duration::from_secs(10)).is_ok());
+    }
+
+    #[test]
+    fn other_speakers_are_looked_for_where_nodes_are_unless_the_command_line_says_where() {
+        let directory = tempfile::tempdir().unwrap();
+        let addresses = "[{type: InternalIP, address: 10.0.0.1}, {type: InternalIP, address: 'fd00::1'}, \
+                         {type: ExternalIP, address: 192.0.2.1}, {type: Hostname, address: n1}]";
+        let node = format!("apiVersion: v1\nkind: Node\nmetadata: {{name: n1}}\nstatus: {{addresses: {addresses}}}\n");
+        std::fs::write(directory.path().join("node.yaml"), node).unwrap();
+        let (world, _) = Manifests::read(&[directory.path().to_owned()]).unwrap().world();
+        let contacts = |bind: &str, join: &[&str]| {
+            let command = StandaloneArgs::augment_args(clap::Command::new("standalone"));
+            let required = ["standalone", "--manifests", "/manifests", "--node-name", "n1"];
+            let matches = command.try_get_matches_from([&required, join].concat()).unwrap();
+            let args = StandaloneArgs::from_arg_matches(&matches).unwrap();
+            let contacts = args.contacts(bind.parse().unwrap(), world.node_addresses.values().flatten().copied());
+            contacts.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(contacts("10.0.0.9:7946", &[]), ["10.0.0.1:7946"]);
+        assert_eq!(contacts("[fd00::9]:7000", &[]), ["[fd00::1]:7000"]);
+        assert_eq!(contacts("10.0.0.9:7946", &["--join", "10.0.0.2,10.0.0.3:80"]), ["10.0.0.2:7946", "10.0.0.3:80"]);
     }
 }

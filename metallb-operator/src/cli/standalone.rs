@@ -18,7 +18,7 @@ pub struct StandaloneArgs {
     pub(crate) announce: AnnounceArgs,
     #[command(flatten)]
     pub(crate) membership: MembershipArgs,
-    /// Addresses of the other nodes, each with a port unless it is --ml-bindport
+    /// Addresses of the other nodes, each with a port unless it is --ml-bindport [default: each InternalIP of a Node]
     #[arg(long, value_name = "ADDR", value_delimiter = ',', value_parser = contact, help_heading = "Membership")]
     pub(crate) join: Vec<(IpAddr, Option<u16>)>,
     /// Directory of manifests, watched for changes
@@ -41,9 +41,13 @@ impl StandaloneArgs {
         self.log.init();
     }
 
-    /// Where other members may be.
-    pub(crate) fn contacts(&self, port: u16) -> Vec<SocketAddr> {
-        self.join.iter().map(|&(ip, own)| SocketAddr::new(ip, own.unwrap_or(port))).collect()
+    /// Where other members may be, when we are at `bind`: as the command line says, or else where the nodes are.
+    pub(crate) fn contacts(&self, bind: SocketAddr, nodes: impl Iterator<Item = IpAddr>) -> Vec<SocketAddr> {
+        let port = bind.port();
+        if !self.join.is_empty() {
+            return self.join.iter().map(|&(ip, own)| SocketAddr::new(ip, own.unwrap_or(port))).collect();
+        }
+        nodes.filter(|ip| ip.is_ipv4() == bind.is_ipv4()).map(|ip| SocketAddr::new(ip, port)).collect()
     }
 
     pub(crate) fn lb_class(&self) -> Option<&str> {

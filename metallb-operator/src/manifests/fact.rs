@@ -32,7 +32,8 @@ pub(super) enum Fact {
         service: Box<Service>,
         has_status: bool,
     },
-    Node(Node),
+    /// With its addresses of type `InternalIP`.
+    Node(Node, Vec<IpAddr>),
     Namespace(Namespace),
     /// Nothing where the slice belongs to no Service.
     Endpoints(Option<(ServiceKey, Vec<Endpoint>)>),
@@ -68,7 +69,10 @@ impl Fact {
                 let has_status = value.get("status").is_some();
                 Self::Service { service: Box::new(translate::service(&typed(value)?)), has_status }
             }
-            ("v1", "Node") => Self::Node(translate::node(&typed(value)?)),
+            ("v1", "Node") => {
+                let node = typed(value)?;
+                Self::Node(translate::node(&node), translate::internal_ips(&node))
+            }
             ("v1", "Namespace") => Self::Namespace(translate::namespace(&typed(value)?)),
             ("discovery.k8s.io/v1", "EndpointSlice") => Self::Endpoints(translate::endpoint_slice(&typed(value)?)),
             ("v1", "ConfigMap") if id.name == "config" => match value.pointer("/data/config").and_then(Value::as_str) {
@@ -142,7 +146,8 @@ impl Fact {
                 world.order.push(service.key.clone());
                 cluster.services.insert(service.key.clone(), (**service).clone());
             }
-            Self::Node(node) => {
+            Self::Node(node, addresses) => {
+                world.node_addresses.insert(node.name.clone(), addresses.clone());
                 cluster.nodes.insert(node.name.clone(), node.clone());
             }
             Self::Namespace(namespace) => {
