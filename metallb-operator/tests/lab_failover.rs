@@ -71,11 +71,16 @@ fn report(case: &str, what: &str, family: &str, seen: &Seen, two_owners: u128) {
 }
 
 fn segment(test: &str) -> Option<Segment> {
+    segment_of(test, 3)
+}
+
+/// So many nodes, unless `METALLB_FAILOVER_NODES` says otherwise.
+fn segment_of(test: &str, nodes: usize) -> Option<Segment> {
     if let Some(part) = missing_part(&["nft", "arping", "python3"]) {
         skip(test, &part);
         return None;
     }
-    Some(Segment::start(setting("METALLB_FAILOVER_NODES", 3)))
+    Some(Segment::start(setting("METALLB_FAILOVER_NODES", nodes)))
 }
 
 fn signal(segment: &Segment, index: usize, signal: Signal) {
@@ -88,7 +93,7 @@ fn port(segment: &Segment, index: usize, state: &str) {
 
 #[test]
 fn lab_failover_node_dies() {
-    let Some(mut segment) = segment("lab_failover_node_dies") else { return };
+    let Some(mut segment) = segment_of("lab_failover_node_dies", 5) else { return };
     case(
         "node dies",
         &mut segment,
@@ -186,7 +191,7 @@ fn lab_failover_rolling_restart() {
 
 #[test]
 fn lab_failover_partition_and_heal() {
-    let Some(mut segment) = segment("lab_failover_partition_and_heal") else { return };
+    let Some(mut segment) = segment_of("lab_failover_partition_and_heal", 5) else { return };
     let bridge = |segment: &Segment| {
         segment.switch.ip("link add br1 type bridge");
         segment.switch.ip("link set br1 up");
