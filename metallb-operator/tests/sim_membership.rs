@@ -55,6 +55,8 @@ struct Row {
     found: Vec<u64>,
     /// Milliseconds until everybody knew.
     known: Vec<u64>,
+    /// For how many seconds 1 % and 5 % were lost, and what came of it.
+    lossy: [u64; 2],
     suspicions: [u64; 2],
     deaths: [u64; 2],
 }
@@ -69,8 +71,8 @@ impl Row {
             let per = (self.size as u64 * self.seconds) as f64;
             format!("{:.0} B in {:.1}", load.bytes as f64 / per, load.datagrams as f64 / per)
         };
-        let hours = self.size as f64 * self.seconds as f64 / 3600.0;
-        let lossy = |at: usize| format!("{:.1}, {}", self.suspicions[at] as f64 / hours, self.deaths[at]);
+        let hours = |at: usize| self.size as f64 * self.lossy[at] as f64 / 3600.0;
+        let lossy = |at: usize| format!("{:.1}, {}", self.suspicions[at] as f64 / hours(at), self.deaths[at]);
         let of = |values: &[u64], percent: usize| values[(values.len() * percent).div_ceil(100).max(1) - 1];
         format!(
             "| {}, {} | {} | {} | {} | {} B | {} / {} / {} ms | {} / {} ms | {} | {} |",
@@ -99,8 +101,16 @@ impl Row {
 const DEATHS: usize = 20;
 const KNOWN: usize = 2;
 
+/// For how long 5 % are lost at least: whom gossip suspects among 5,000 it declares dead after 16 s.
+const WORST: u64 = 20;
+
 /// More members than this are not simulated joining: that all greet all takes an hour.
 const JOINING: usize = 2000;
+
+/// Seconds until nothing of the start is told any more. Nobody joined where all knew all.
+const fn settling(size: usize) -> u64 {
+    if size <= JOINING { 10 } else { 2 }
+}
 
 fn measure(size: usize, addresses: u32, seconds: u64) -> Row {
     let mut cluster = Cluster::new(size as u64, size);
@@ -116,11 +126,13 @@ fn measure(size: usize, addresses: u32, seconds: u64) -> Row {
     let joined = (size <= JOINING).then_some(cluster.now / MS);
     let joining = total(&cluster, |sent| sent.gossip.bytes + sent.watching.bytes + sent.greetings.bytes) / size as u64;
     let overflows = cluster.overflows;
+    progress(&cluster, "all know all");
     let owners = cluster.elect(addresses);
     // What the start left behind is told to its end.
-    cluster.run((seconds + 10) * SECOND);
+    cluster.run((seconds + settling(size)) * SECOND);
     cluster.reset();
     cluster.run(seconds * SECOND);
+    progress(&cluster, "what it costs is counted");
     let load = |part: fn(&Traffic) -> Load| Load {
         datagrams: total(&cluster, |sent| part(sent).datagrams),
         bytes: total(&cluster, |sent| part(sent).bytes),
@@ -128,7 +140,8 @@ fn measure(size: usize, addresses: u32, seconds: u64) -> Row {
     let (gossip, watching, greetings) =
         (load(|sent| sent.gossip), load(|sent| sent.watching), load(|sent| sent.greetings));
     let longest = cluster.hosts.iter().map(|host| host.sent.longest).max().unwrap();
-    let lossy = [10, 50].map(|loss| {
+    let spells = [(10, seconds), (50, if size <= JOINING { seconds } else { seconds.max(WORST) })];
+    let lossy = spells.map(|(loss, seconds)| {
         cluster.loss = loss;
         cluster.reset();
         cluster.run(seconds * SECOND);
@@ -138,10 +151,12 @@ fn measure(size: usize, addresses: u32, seconds: u64) -> Row {
             (suspicions + suspected, deaths + gone.max(lost))
         });
         cluster.run(5 * SECOND);
-        noticed
+        progress(&cluster, "a lossy spell is over");
+        (noticed, seconds)
     });
     let (mut found, mut known) = (Vec::new(), Vec::new());
-    for _ in 0..DEATHS.min(size / 2) {
+    let (deaths, waited_for) = if size <= JOINING { (DEATHS, KNOWN) } else { (DEATHS / 2, 1) };
+    for _ in 0..deaths.min(size / 2) {
         let living: Vec<&(usize, usize)> = owners
             .iter()
             .filter(|(owner, heir)| [owner, heir].iter().all(|&&index| cluster.seen_by(index) > 0))
@@ -163,7 +178,8 @@ fn measure(size: usize, addresses: u32, seconds: u64) -> Row {
             assert!(cluster.now < died + 60 * SECOND, "nobody finds it");
         }
         found.push((cluster.now - died) / MS);
-        if known.len() == KNOWN {
+        progress(&cluster, "a death was found");
+        if known.len() == waited_for {
             continue;
         }
         while (0..size).any(|index| cluster.believes(index, owner)) {
@@ -187,8 +203,16 @@ fn measure(size: usize, addresses: u32, seconds: u64) -> Row {
         longest,
         found,
         known,
-        suspicions: lossy.map(|(suspicions, _)| suspicions),
-        deaths: lossy.map(|(_, deaths)| deaths),
+        lossy: lossy.map(|(_, seconds)| seconds),
+        suspicions: lossy.map(|((suspicions, _), _)| suspicions),
+        deaths: lossy.map(|((_, deaths), _)| deaths),
+    }
+}
+
+/// Large clusters take their time: with `METALLB_SIM_PROGRESS` it is told where they are.
+fn progress(cluster: &Cluster, what: &str) {
+    if std::env::var_os("METALLB_SIM_PROGRESS").is_some() {
+        println!("at {:.1} s: {what}", cluster.now as f64 / SECOND as f64);
     }
 }
 
