@@ -118,7 +118,7 @@ pub enum Event {
     Back(NodeName),
     /// A member ended without a word: what it did last is not known.
     Lost(NodeName),
-    /// A member came, came back, or began a new life: what it did before is not known.
+    /// A member came, came back, or began a new life, and did not leave before: what it did is not known.
     Met(NodeName),
     /// Two hosts use the same node name; the second one is not believed.
     NameClash {

@@ -151,14 +151,16 @@ impl Engine {
 
     /// Greets those that are no members: contacts, and those that were. How many there are.
     fn contact(&mut self, now: Instant) -> usize {
-        let members: BTreeSet<SocketAddr> = self.member_addresses().into_iter().collect();
-        let down = self.foca.iter_membership_state().map(|member| member.id().address);
-        let absent: Vec<SocketAddr> = down
-            .chain(self.greetings.contacts.iter().copied())
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .filter(|address| !members.contains(address) && *address != self.config.me.address)
-            .collect();
+        let down = self.foca.iter_membership_state().filter(|member| member.state() == foca::State::Down);
+        let mut absent: BTreeSet<SocketAddr> = down.map(|member| member.id().address).collect();
+        absent.extend(&self.greetings.contacts);
+        absent.remove(&self.config.me.address);
+        if !absent.is_empty() {
+            for member in self.foca.iter_members() {
+                absent.remove(&member.id().address);
+            }
+        }
+        let absent: Vec<SocketAddr> = absent.into_iter().collect();
         if absent.is_empty() {
             return 0;
         }

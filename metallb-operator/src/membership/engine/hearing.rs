@@ -115,6 +115,8 @@ impl Engine {
             self.events.push_back(Event::NameClash { node: identity.node().clone(), address: from });
             return None;
         }
+        // Who left handed over what it had, and told those whom it had stood in for.
+        let left = self.peers.by_node(identity.node()).is_some_and(|peer| peer.standing == Standing::Leaving);
         match self.peers.greet(now, session, identity) {
             Greeted::Known => {}
             Greeted::Clash => {
@@ -129,7 +131,9 @@ impl Engine {
             Greeted::New => {
                 self.stale = true;
                 self.codec.hear(identity.clone());
-                self.events.push_back(Event::Met(identity.node().clone()));
+                if !left {
+                    self.events.push_back(Event::Met(identity.node().clone()));
+                }
                 self.transmit(from, session, Message::Welcome(self.config.me.clone()));
                 // It lives, so it is a member; unless gossip holds it for dead, which only a new identity ends.
                 let alive = std::iter::once(foca::Member::alive(identity.clone()));

@@ -451,3 +451,26 @@ fn an_idle_member_of_five_sends_forty_datagrams_a_second_beside_gossip() {
     let each = (sent(&world) - before) / 5 / 10;
     assert!((38..=46).contains(&each), "{each} datagrams a second");
 }
+
+#[test]
+fn who_left_properly_and_returns_gives_nobody_reason_to_announce_anew() {
+    let met = |world: &World| world.log.iter().any(|(_, event)| *event == Event::Met(node(1)));
+    for leaves in [true, false] {
+        let mut world = World::new(3);
+        world.log.clear();
+        if leaves {
+            let now = world.now;
+            world.engine(1).set_standing(now, Standing::Leaving);
+            world.run(5 * MS);
+            let now = world.now;
+            world.engine(1).leave(now);
+            world.run(5 * MS);
+        }
+        world.engines[1] = None;
+        world.run(1000 * MS);
+        world.start(1);
+        world.run(100 * MS);
+        assert_eq!(world.live(0), ["n0", "n1", "n2"]);
+        assert_eq!(met(&world), !leaves, "{:?}", world.log);
+    }
+}
