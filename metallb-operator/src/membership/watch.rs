@@ -227,6 +227,7 @@ impl Watch {
     pub(super) fn run_due(&mut self, now: Instant, others: impl Fn(&NodeName) -> Vec<NodeName>) -> Vec<Action> {
         let mut actions = Vec::new();
         let timing = self.timing;
+        let least = PER_NODE * u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
         for (node, watched) in &mut self.nodes {
             let due =
                 watched.next_ping <= now || watched.pings == 0 && watched.next_ping <= now + timing.interval / ALONG;
@@ -270,7 +271,7 @@ impl Watch {
                 actions.push(Action::Ping(node.clone()));
                 watched.pings = watched.pings.saturating_add(1);
                 watched.next_ping = match watched.state {
-                    State::Gone(since) => now + gone_ping(now, since),
+                    State::Gone(since) => now + gone_ping(now, since).max(least),
                     _ => now + timing.retry,
                 };
             }
