@@ -11,7 +11,9 @@ mod scene;
 
 use metallb_core::assignment::{AssignReason, Assigner};
 use metallb_core::config::spec::PoolSpec;
-use metallb_core::model::{ALLOCATED_FROM, PoolName, Service, ServiceKey, ServiceType, Timestamp};
+use metallb_core::model::{
+    ALLOCATED_FROM, PoolName, Protocol, Service, ServiceKey, ServicePort, ServiceType, Timestamp,
+};
 use pools::{config, ips, manual, pinned, pool, service};
 use scene::{Scene, annotated, holding};
 
@@ -68,6 +70,20 @@ fn pool_that_was_asked_for_says_why_it_refuses() {
         let outcome = scene.put(annotated(service("s", V4), "address-pool", asked));
         let told: Vec<_> = outcome.verdicts.iter().map(|told| (told.pool.as_str(), told.refusal.as_str())).collect();
         assert_eq!((outcome.reason, told.as_slice()), (reason, verdicts), "{asked}");
+    }
+}
+
+#[test]
+fn full_pool_says_whether_a_port_is_all_that_is_in_the_way() {
+    let shares = |name: &str, key: &str| {
+        let ports = vec![ServicePort { protocol: Protocol::Tcp, port: 80 }];
+        Service { ports, ..annotated(service(name, V4), "allow-shared-ip", key) }
+    };
+    for (key, refusal) in [("k", "PortsTaken"), ("other", "Full")] {
+        let mut scene = Scene::new(&[pool("small", &["1.2.3.0/32"])]);
+        scene.put(shares("first", "k"));
+        let outcome = scene.put(shares("s", key));
+        assert_eq!(outcome.verdicts.iter().map(|told| told.refusal.as_str()).collect::<Vec<_>>(), [refusal], "{key}");
     }
 }
 

@@ -69,7 +69,6 @@ fn address_that_a_session_does_not_carry_is_said_of_its_peer() {
     let world = [
         object("IPAddressPool", "pool", json!({"addresses": ["fd00::/120"]})),
         object("BGPAdvertisement", "ad", json!({})),
-        object("BGPPeer", "other", json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "fd00:1::4"})),
         object("BGPPeer", "peer1", json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "1.2.3.4"})),
         node("pandora"),
         service(json!({"clusterIPs": ["fd00:96::1"]})),
@@ -78,8 +77,7 @@ fn address_that_a_session_does_not_carry_is_said_of_its_peer() {
     let plan = plan_of(&world);
     let told: Vec<_> = plan.problems.iter().map(|problem| (problem.object.to_string(), problem.code)).collect();
     assert_eq!(told, [("BGPPeer/metallb-system/peer1".to_owned(), ConfigReason::FamilyNotCarried)]);
-    let peers: Vec<&str> = plan.services[0].bgp.iter().map(|route| route.peer.as_str()).collect();
-    assert_eq!((peers, plan.has_errors()), (vec!["other"], false));
+    assert_eq!((plan.services[0].bgp.len(), plan.has_errors()), (0, false));
 }
 
 #[test]
