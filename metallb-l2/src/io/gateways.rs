@@ -55,12 +55,15 @@ impl IntoIterator for NextHops {
     }
 }
 
+/// `RTA_VIA` of `linux/rtnetlink.h`, which `libc` does not have for musl.
+const RTA_VIA: u16 = 18;
+
 fn next_hops(payload: &[u8]) -> Option<Vec<IpAddr>> {
     let header = RouteHeader::parse(payload).ok()?;
     if header.destination_prefix_length != 0 || header.kind != RouteType::Unicast {
         return None;
     }
-    let of_interest = [libc::RTA_GATEWAY, libc::RTA_VIA, libc::RTA_MULTIPATH];
+    let of_interest = [libc::RTA_GATEWAY, RTA_VIA, libc::RTA_MULTIPATH];
     let mut found = Vec::new();
     for attribute in NlasIterator::new(payload.get(header.buffer_len()..)?).map_while(Result::ok) {
         if of_interest.contains(&attribute.kind()) {
