@@ -288,7 +288,7 @@ fn parts(test: &str, programs: &[&str]) -> Option<std::path::PathBuf> {
 }
 
 /// The three steps of the document: one node answers for the address, by ARP and by NDP, kube-proxy serves what arrives there, and
-/// when the node dies the next one answers, because the speakers noticed.
+/// when the node dies the next one answers, because the speakers noticed; and again when there is no API server any more.
 #[test]
 fn lab_kubernetes_l2_address_of_both_families_is_served_by_the_elected_node_and_moves() {
     const TEST: &str = "lab_kubernetes_l2_address_of_both_families_is_served_by_the_elected_node_and_moves";
@@ -344,6 +344,12 @@ fn lab_kubernetes_l2_address_of_both_families_is_served_by_the_elected_node_and_
         api.kubectl(&["patch", "endpointslice", &slice, "--type=json", "-p", &patch], None).unwrap();
     }
     answered_by(&order[1]);
+
+    // Without the API server the last speaker takes over all the same.
+    api.stop();
+    let next = cluster.nodes.iter().position(|(name, _)| *name == order[1]).unwrap();
+    speakers[next].signal(Signal::SIGKILL);
+    answered_by(&order[2]);
 }
 
 /// The nodes by sha256(`node#ip`), as `sha256sum` says.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use super::netns::{Namespace, Process, eventually};
 
 /// The directory with kube-apiserver, etcd, kube-proxy and kubectl, if there is one.
@@ -22,7 +24,7 @@ pub(crate) struct KubeApi {
     assets: PathBuf,
     directory: tempfile::TempDir,
     address: String,
-    _processes: Vec<Process>,
+    processes: Vec<Process>,
 }
 
 impl KubeApi {
@@ -79,12 +81,23 @@ impl KubeApi {
             assets,
             directory,
             address: address.to_owned(),
-            _processes: vec![etcd, server],
+            processes: vec![etcd, server],
         };
         eventually("the API server is ready", Duration::from_secs(60), || {
             api.kubectl(&["get", "--raw", "/readyz"], None)
         });
         api
+    }
+
+    /// Kills the API server and etcd, for good.
+    pub(crate) fn stop(&self) {
+        self.processes.iter().for_each(|process| process.signal(Signal::SIGKILL));
+        eventually("the API server is gone", Duration::from_secs(30), || {
+            match self.kubectl(&["get", "--raw", "/readyz"], None) {
+                Ok(answer) => Err(answer),
+                Err(_) => Ok(()),
+            }
+        });
     }
 
     /// Writes a kubeconfig for `admin`, `controller` or `speaker`.
