@@ -54,7 +54,7 @@ floor() { # INTERVAL
 detect() { # INTERVAL TRIALS
   ip netns exec "$b" "$program" 10.20.8.1 10.20.0.1 1 "$1" 3600 >/dev/null &
   peer=$!
-  ip netns exec "$a" "$program" 10.20.0.1 10.20.8.1 1 "$1" 3600 >"/tmp/$a.out" &
+  ip netns exec "$a" "$program" watch 10.20.0.1 10.20.8.1 "$1" 3600 >"/tmp/$a.out" &
   watcher=$!
   ip netns exec "$a" tcpdump -i veth0 -Q in -tt -n -l udp port 3784 >"/tmp/$a.seen" 2>/dev/null &
   ear=$!
