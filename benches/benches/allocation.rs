@@ -18,6 +18,9 @@ use metallb_core::model::{Cluster, Protocol, Service, ServiceKey, ServicePort};
 /// How many addresses the linear algorithm fills: its time grows with the square.
 const LINEAR_FILL: usize = 2_048;
 
+/// The variable that asks for the last address of a /8, too, whose 16.7 million holders take gigabytes.
+const WHOLE_8: &str = "METALLB_BENCH_WHOLE_8";
+
 fn fill(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("fill");
     group.sample_size(10).measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_millis(500));
@@ -71,6 +74,14 @@ fn next(c: &mut Criterion<CpuTime>) {
     group.bench_function("ours, next of a /8 with 250000 taken", |b| {
         b.iter(|| take_and_return(&mut allocator_8, &asker));
     });
+
+    if std::env::var_os(WHOLE_8).is_some() {
+        let mut allocator_8 = allocator(&["10.0.0.0/8"]);
+        for index in 1..1 << 24 {
+            allocator_8.allocate(&request(&format!("service-{index}"), FamilyDemand::V4)).unwrap();
+        }
+        group.bench_function("ours, last of a /8", |b| b.iter(|| take_and_return(&mut allocator_8, &asker)));
+    }
 
     let mut allocator_64 = allocator(&["fd00::/64"]);
     let asker_v6 = request("asker", FamilyDemand::V6);
