@@ -76,6 +76,18 @@ fn peer_is_what_was_written() {
 }
 
 #[test]
+fn number_of_a_peer_is_given_once_and_understood() {
+    let blamed =
+        |spec: Value| parse(&[peer(spec)]).problems.iter().map(|problem| problem.field.clone()).collect::<Vec<_>>();
+    assert_eq!(blamed(json!({"peerASN": 0, "dynamicASN": "outside"})), ["spec.dynamicASN"]);
+    assert_eq!(blamed(json!({"peerASN": 1, "dynamicASN": "external"})), ["spec.peerASN"]);
+    assert_eq!(blamed(json!({"peerASN": 0})), ["spec.peerASN"]);
+    for (written, number) in [(0, None), (64_999, Some(64_999))] {
+        assert_eq!(parse(&[peer(json!({"localASN": written}))]).config.peers["p"].local_asn, number);
+    }
+}
+
+#[test]
 fn multihop_is_refused_within_an_autonomous_system_only() {
     let rows = [
         (json!({"peerASN": 64_513}), true),

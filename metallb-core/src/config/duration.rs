@@ -77,5 +77,8 @@ mod tests {
         for (text, expected) in rows {
             assert_eq!(parse_go_duration(text), expected.map(Duration::from_millis), "{text:?}");
         }
+        for text in ["2us", "2µs", "2μs", "2000ns", "1.5us500ns"] {
+            assert_eq!(parse_go_duration(text), Some(Duration::from_micros(2)), "{text}");
+        }
     }
 }

@@ -344,9 +344,6 @@ impl Converter<'_> {
 
     /// A name that Kubernetes takes: at most 63 bytes, lower case, `-` for `_`, from the first letter on.
     fn name(&mut self, old: &str) -> String {
-        if is_object_name(old) {
-            return old.to_owned();
-        }
         let cut = (0..=old.len().min(63)).rev().find(|&end| old.is_char_boundary(end)).unwrap_or(0);
         let lower = old[..cut].to_lowercase().replace('_', "-");
         let Some(start) = lower.find(|c: char| c.is_ascii_lowercase()) else {
@@ -373,15 +370,6 @@ impl LegacySelector {
             match_expressions: self.match_expressions.iter().map(requirement).collect(),
         }
     }
-}
-
-/// `^[a-z][-a-z0-9]{0,61}[a-z0-9]$`
-fn is_object_name(name: &str) -> bool {
-    let bytes = name.as_bytes();
-    (2..=63).contains(&bytes.len())
-        && bytes[0].is_ascii_lowercase()
-        && bytes.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-')
-        && bytes.last() != Some(&b'-')
 }
 
 const DEFAULT_HOLD_TIME: &str = "90s";

@@ -260,3 +260,14 @@ impl fmt::Debug for Password {
         f.write_str(if self.0.is_empty() { "\"\"" } else { "***" })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn password_is_never_printed() {
+        assert_eq!(format!("{:?}", Password::new("hunter2".to_owned())), "***");
+        assert_eq!(format!("{:?}", Password::default()), "\"\"");
+    }
+}
