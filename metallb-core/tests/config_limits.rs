@@ -76,12 +76,16 @@ fn peer_is_what_was_written() {
 }
 
 #[test]
-fn number_of_a_peer_is_given_once_and_understood() {
+fn number_and_vrf_of_a_peer_are_what_was_written() {
     let blamed =
         |spec: Value| parse(&[peer(spec)]).problems.iter().map(|problem| problem.field.clone()).collect::<Vec<_>>();
     assert_eq!(blamed(json!({"peerASN": 0, "dynamicASN": "outside"})), ["spec.dynamicASN"]);
     assert_eq!(blamed(json!({"peerASN": 1, "dynamicASN": "external"})), ["spec.peerASN"]);
     assert_eq!(blamed(json!({"peerASN": 0})), ["spec.peerASN"]);
+    for (written, vrf) in [("", None), ("red", Some("red"))] {
+        let parsed = parse(&[peer(json!({"vrf": written}))]);
+        assert_eq!(parsed.config.peers["p"].vrf.as_ref().map(ToString::to_string).as_deref(), vrf);
+    }
     for (written, number) in [(0, None), (64_999, Some(64_999))] {
         assert_eq!(parse(&[peer(json!({"localASN": written}))]).config.peers["p"].local_asn, number);
     }
