@@ -108,6 +108,14 @@ fn multihop_is_refused_within_an_autonomous_system_only() {
 }
 
 #[test]
+fn pool_with_one_bad_range_has_none() {
+    for addresses in [json!(["10.0.0.0/24", "10.0.1.0/33"]), json!([])] {
+        let parsed = parse(&[object("IPAddressPool", "p", json!({"addresses": addresses}))]);
+        assert_eq!((parsed.config.pools.len(), parsed.problems.len()), (0, 1), "{addresses}");
+    }
+}
+
+#[test]
 fn values_of_a_bfd_profile_end_where_the_protocol_ends() {
     type Read = fn(&BfdProfile) -> u128;
     let rows: [(&str, Read, u128, [i64; 2]); 5] = [
