@@ -244,7 +244,8 @@ impl Standalone {
 
     /// Says where other members may be, if that is not known already.
     fn join(&self, members: &conductor::Handle, bind: SocketAddr, known: &mut Option<Vec<SocketAddr>>) {
-        let addresses = self.last_world.iter().flat_map(|world| world.node_addresses.values().flatten().copied());
+        let nodes = self.last_world.iter().flat_map(|world| world.cluster.nodes.values());
+        let addresses = nodes.flat_map(|node| node.addresses.iter().copied());
         let contacts = self.args.contacts(bind, addresses);
         if known.as_ref() != Some(&contacts) {
             members.join(contacts.clone());
@@ -478,7 +479,8 @@ mod tests {
             let required = ["standalone", "--manifests", "/manifests", "--node-name", "n1"];
             let matches = command.try_get_matches_from([&required, join].concat()).unwrap();
             let args = StandaloneArgs::from_arg_matches(&matches).unwrap();
-            let contacts = args.contacts(bind.parse().unwrap(), world.node_addresses.values().flatten().copied());
+            let addresses = world.cluster.nodes.values().flat_map(|node| node.addresses.iter().copied());
+            let contacts = args.contacts(bind.parse().unwrap(), addresses);
             contacts.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         assert_eq!(contacts("10.0.0.9:7946", &[]), ["10.0.0.1:7946"]);

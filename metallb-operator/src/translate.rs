@@ -122,16 +122,6 @@ pub fn node(object: &core::Node) -> Node {
     node
 }
 
-/// Where a node is reached inside the cluster.
-#[must_use]
-pub fn internal_ips(object: &core::Node) -> Vec<IpAddr> {
-    let addresses = object.status.as_ref().and_then(|status| status.addresses.as_ref()).into_iter().flatten();
-    addresses
-        .filter(|address| address.type_ == "InternalIP")
-        .filter_map(|address| address.address.parse().ok())
-        .collect()
-}
-
 /// A namespace.
 #[must_use]
 pub fn namespace(object: &core::Namespace) -> Namespace {

@@ -1,10 +1,9 @@
 //! One picture of everything that decisions need, however it is fed: by watches or by manifests.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use metallb_core::config::spec::Resources;
-use metallb_core::model::{Cluster, Endpoint, NodeName, ServiceKey};
+use metallb_core::model::{Cluster, Endpoint, ServiceKey};
 
 /// Configuration objects and cluster facts.
 #[derive(Clone, Debug, Default)]
@@ -15,8 +14,6 @@ pub struct World {
     pub cluster: Cluster,
     /// Services in the order in which they were read.
     pub order: Vec<ServiceKey>,
-    /// The internal addresses of nodes, where manifests say them.
-    pub node_addresses: BTreeMap<NodeName, Vec<IpAddr>>,
     /// Which Service a slice belongs to, by namespace and name of the slice.
     slices: BTreeMap<(String, String), ServiceKey>,
     /// The endpoints of each slice of a Service, which may have several.

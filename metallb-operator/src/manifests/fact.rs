@@ -32,8 +32,7 @@ pub(super) enum Fact {
         service: Box<Service>,
         has_status: bool,
     },
-    /// With its addresses of type `InternalIP`.
-    Node(Node, Vec<IpAddr>),
+    Node(Node),
     Namespace(Namespace),
     /// Nothing where the slice belongs to no Service.
     Endpoints(Option<(ServiceKey, Vec<Endpoint>)>),
@@ -69,10 +68,7 @@ impl Fact {
                 let has_status = value.get("status").is_some();
                 Self::Service { service: Box::new(translate::service(&typed(value)?)), has_status }
             }
-            ("v1", "Node") => {
-                let node = typed(value)?;
-                Self::Node(translate::node(&node), translate::internal_ips(&node))
-            }
+            ("v1", "Node") => Self::Node(translate::node(&typed(value)?)),
             ("v1", "Namespace") => Self::Namespace(translate::namespace(&typed(value)?)),
             ("discovery.k8s.io/v1", "EndpointSlice") => Self::Endpoints(translate::endpoint_slice(&typed(value)?)),
             ("v1", "ConfigMap") if id.name == "config" => match value.pointer("/data/config").and_then(Value::as_str) {
@@ -146,8 +142,7 @@ impl Fact {
                 world.order.push(service.key.clone());
                 cluster.services.insert(service.key.clone(), (**service).clone());
             }
-            Self::Node(node, addresses) => {
-                world.node_addresses.insert(node.name.clone(), addresses.clone());
+            Self::Node(node) => {
                 cluster.nodes.insert(node.name.clone(), node.clone());
             }
             Self::Namespace(namespace) => {
