@@ -34,7 +34,7 @@ fn main() {
     let before = plan(&resources, &cluster, &order, &options);
     for service in &before.services {
         let owner = service.l2.first().and_then(|l2| l2.node.as_ref()).map_or("nobody".to_owned(), ToString::to_string);
-        println!("{}/{}: {:?}, {owner} answers", service.namespace, service.name, service.ips);
+        println!("{}: {:?}, {owner} answers", service.key, service.ips);
     }
 
     cluster.nodes.remove("node-b");

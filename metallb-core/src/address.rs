@@ -1,5 +1,6 @@
 //! Addresses of pools: what may be written, which prefixes it means, how many addresses that is.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -126,25 +127,28 @@ pub fn is_buggy(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V4(v4) if matches!(v4.octets()[3], 0 | 255))
 }
 
-/// How many usable addresses a prefix has: at most `i64::MAX`, which also stands for 2^62 and more (contract control-plane
-/// §3.11), less the `.0` and `.255` of each /24 when they are avoided.
+/// How many addresses a prefix has: at most `i64::MAX`, which also stands for 2^62 and more (contract control-plane §3.11).
 #[must_use]
-pub fn capacity(prefix: &IpNet, avoid_buggy: bool) -> i64 {
-    let host_bits = u32::from(prefix.max_prefix_len() - prefix.prefix_len());
-    if host_bits >= 62 {
-        return i64::MAX;
+pub fn capacity(prefix: &IpNet) -> i64 {
+    match prefix.max_prefix_len() - prefix.prefix_len() {
+        host_bits @ 0..62 => 1 << host_bits,
+        _ => i64::MAX,
     }
-    let all = 1_i64 << host_bits;
-    let IpNet::V4(net) = prefix else { return all };
-    if !avoid_buggy {
-        return all;
+}
+
+/// How many addresses of a prefix are buggy, as [`is_buggy`] says: never more than [`capacity`].
+#[must_use]
+pub fn buggy_count(prefix: &IpNet) -> i64 {
+    let IpNet::V4(net) = prefix else { return 0 };
+    match net.prefix_len() {
+        length @ 0..=24 => 2 << (24 - length),
+        // A part of one /24: only its ends can be.
+        _ => BTreeSet::from([net.network(), net.broadcast()])
+            .into_iter()
+            .filter(|&end| is_buggy(end.into()))
+            .map(|_| 1)
+            .sum(),
     }
-    if prefix.prefix_len() <= 24 {
-        return all - 2 * (1_i64 << (24 - prefix.prefix_len()));
-    }
-    let (first, last) = (net.network(), net.broadcast());
-    let buggy = |ip: Ipv4Addr| i64::from(is_buggy(ip.into()));
-    all - buggy(first) - if first == last { 0 } else { buggy(last) }
 }
 
 /// `net.ParseCIDR`: no trimming, a length with leading zeros is fine, host bits are masked off.
@@ -260,7 +264,9 @@ mod tests {
             ("1000::/127", true, 2),
         ];
         for (prefix, avoid, expected) in rows {
-            assert_eq!(capacity(&prefix.parse().unwrap(), avoid), expected, "{prefix}");
+            let prefix = prefix.parse().unwrap();
+            let avoided = if avoid { buggy_count(&prefix) } else { 0 };
+            assert_eq!(capacity(&prefix) - avoided, expected, "{prefix}");
         }
     }
 }

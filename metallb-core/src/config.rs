@@ -132,9 +132,10 @@ impl Pool {
     /// Usable addresses of a family; saturates at `i64::MAX`.
     #[must_use]
     pub fn capacity(&self, family: IpFamily) -> i64 {
-        self.prefixes()
-            .filter(|prefix| IpFamily::of(prefix.addr()) == family)
-            .fold(0, |sum, prefix| sum.saturating_add(address::capacity(prefix, self.avoid_buggy_ips)))
+        self.prefixes().filter(|prefix| IpFamily::of(prefix.addr()) == family).fold(0, |sum, prefix| {
+            let avoided = if self.avoid_buggy_ips { address::buggy_count(prefix) } else { 0 };
+            sum.saturating_add(address::capacity(prefix) - avoided)
+        })
     }
 }
 

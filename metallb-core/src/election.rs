@@ -26,7 +26,7 @@ pub use self::reason::{CandidateReason, L2Reason};
 pub use self::standings::Standings;
 use crate::config::{L2Advertisement, Pool, any_matches};
 use crate::model::{
-    AnnotationKey, Cluster, Endpoint, InterfaceName, Node, NodeName, Service, ServiceKey, TrafficPolicy,
+    AnnotationKey, Cluster, Endpoint, ExcludeLabel, InterfaceName, Node, NodeName, Service, ServiceKey, TrafficPolicy,
 };
 
 /// Which nodes have a speaker that lives.
@@ -43,13 +43,13 @@ pub enum LiveSpeakers {
 pub struct ElectionRules {
     /// Who is alive.
     pub live: LiveSpeakers,
-    /// `--ignore-exclude-lb`: nodes with the exclude label take part.
-    pub ignore_exclude_label: bool,
+    /// Whether nodes with the exclude label take part.
+    pub exclude_label: ExcludeLabel,
 }
 
 impl Default for ElectionRules {
     fn default() -> Self {
-        Self { live: LiveSpeakers::EveryNode, ignore_exclude_label: false }
+        Self { live: LiveSpeakers::EveryNode, exclude_label: ExcludeLabel::Honoured }
     }
 }
 
@@ -330,7 +330,7 @@ fn judge(
         CandidateReason::NoSpeaker
     } else if node.network_unavailable {
         CandidateReason::NetworkUnavailable
-    } else if node.is_excluded() && !rules.ignore_exclude_label {
+    } else if rules.exclude_label.excludes(node) {
         CandidateReason::ExcludedByLabel
     } else if !ads.iter().any(|ad| ad.nodes.selects(node)) {
         CandidateReason::NotSelected

@@ -49,4 +49,5 @@ pub mod config;
 pub mod election;
 pub mod model;
 pub mod plan;
+mod reason;
 pub mod routes;

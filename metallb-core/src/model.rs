@@ -86,6 +86,24 @@ impl Node {
     }
 }
 
+/// What the label `node.kubernetes.io/exclude-from-external-load-balancers` of a node means.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum ExcludeLabel {
+    /// The node announces nothing.
+    #[default]
+    Honoured,
+    /// Nothing (`--ignore-exclude-lb`).
+    Ignored,
+}
+
+impl ExcludeLabel {
+    /// Whether it keeps a node from announcing.
+    #[must_use]
+    pub fn excludes(self, node: &Node) -> bool {
+        self == Self::Honoured && node.is_excluded()
+    }
+}
+
 /// A namespace, for the `namespaceSelectors` of pools.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Namespace {

@@ -21,10 +21,10 @@ pub use self::settle::settle;
 use crate::allocator::PoolVerdict;
 use crate::assignment::{AssignReason, Assigner, AssignmentState, Outcome};
 use crate::config::spec::Resources;
-use crate::config::{Community, Config, ConfigReason, Parsed, Pool, Problem, Severity};
+use crate::config::{Config, ConfigReason, Parsed, Problem, Severity};
 use crate::election::{Candidate, CandidateReason, Election, ElectionRules, Elections, Holder, L2Reason, interfaces};
 use crate::model::{Cluster, InterfaceName, Node, NodeName, ObjectRef, PeerName, PoolName, Service, ServiceKey};
-use crate::routes::{DEFAULT_LOCAL_PREF, Route, merge, peers_of, routes};
+use crate::routes::{Route, merge, peers_of, routes};
 
 /// What a plan assumes.
 #[derive(Clone, Debug, Default)]
@@ -52,10 +52,9 @@ pub struct Plan {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServicePlan {
-    /// `metadata.namespace`
-    pub namespace: String,
-    /// `metadata.name`
-    pub name: String,
+    /// The Service; its JSON are the fields `namespace` and `name`.
+    #[serde(flatten, serialize_with = "ServiceKey::serialize_parts")]
+    pub key: ServiceKey,
     /// Assigned, pending or ignored.
     pub state: AssignmentState,
     /// The pool of the addresses.
@@ -113,14 +112,9 @@ pub struct RoutePlan {
     pub node: NodeName,
     /// The peer it is offered to.
     pub peer: PeerName,
-    /// The prefix.
-    pub prefix: ipnet::IpNet,
-    /// LOCAL_PREF as configured, 100 where nothing is.
-    pub local_pref: u32,
-    /// `A:B`
-    pub communities: Vec<String>,
-    /// `X:Y:Z`
-    pub large_communities: Vec<String>,
+    /// What it is offered.
+    #[serde(flatten)]
+    pub route: Route,
 }
 
 /// The counters of one pool after everything is placed.
@@ -167,8 +161,7 @@ pub fn plan(resources: &Resources, cluster: &Cluster, order: &[ServiceKey], opti
     for service in read {
         let Some(outcome) = outcomes.get(&service.key) else { continue };
         let mut planned = ServicePlan {
-            namespace: service.key.namespace.to_string(),
-            name: service.key.name.to_string(),
+            key: service.key.clone(),
             state: outcome.state,
             pool: outcome.pool.clone(),
             ips: outcome.ips.clone(),
@@ -178,22 +171,23 @@ pub fn plan(resources: &Resources, cluster: &Cluster, order: &[ServiceKey], opti
             bgp: Vec::new(),
         };
         if let Some(pool) = pool_of(outcome) {
+            let holder = Holder { service, pool, ips: &outcome.ips };
             if let Some(election) = elected.get(&service.key) {
-                planned.l2 = l2_plans(service, &outcome.ips, pool, cluster, &elections, election);
+                planned.l2 = l2_plans(holder, cluster, &elections, election);
             }
             for &node in next_hops.iter().filter(|_| !pool.bgp.is_empty()) {
-                let found =
-                    routes(service, &outcome.ips, pool, node, &config, cluster, options.rules.ignore_exclude_label);
+                let found = routes(holder, node, &config, cluster, options.rules.exclude_label);
                 for (peer, prefix) in &found.not_carried {
                     problems.push(not_carried(resources, peer, *prefix));
                 }
                 for (peer, by_prefix) in found.by_peer {
                     let of_peer = offered.entry((node.name.clone(), peer.clone())).or_default();
                     for (prefix, route) in by_prefix {
-                        planned.bgp.push(RoutePlan::new(&node.name, &peer, &route));
-                        if merge(of_peer, route) {
+                        let route = RoutePlan { node: node.name.clone(), peer: peer.clone(), route };
+                        if merge(of_peer, route.route.clone()) {
                             problems.push(preference_clash(service, &peer, prefix));
                         }
+                        planned.bgp.push(route);
                     }
                 }
             }
@@ -216,38 +210,7 @@ impl Plan {
     /// The plan of one Service.
     #[must_use]
     pub fn service(&self, key: &ServiceKey) -> Option<&ServicePlan> {
-        self.services.iter().find(|service| service.is_of(key))
-    }
-}
-
-impl ServicePlan {
-    /// The Service that it is about.
-    #[must_use]
-    pub fn key(&self) -> ServiceKey {
-        ServiceKey::new(&self.namespace, &self.name)
-    }
-
-    /// Whether it is about this Service.
-    #[must_use]
-    pub fn is_of(&self, key: &ServiceKey) -> bool {
-        self.namespace == key.namespace.as_str() && self.name == *key.name
-    }
-}
-
-impl RoutePlan {
-    fn new(node: &NodeName, peer: &PeerName, route: &Route) -> Self {
-        let of_kind = |large: bool| {
-            let kind = |community: &&Community| matches!(community, Community::Large(..)) == large;
-            route.communities.iter().filter(kind).map(ToString::to_string).collect()
-        };
-        Self {
-            node: node.clone(),
-            peer: peer.clone(),
-            prefix: route.prefix,
-            local_pref: route.local_pref.unwrap_or(DEFAULT_LOCAL_PREF),
-            communities: of_kind(false),
-            large_communities: of_kind(true),
-        }
+        self.services.iter().find(|service| service.key == *key)
     }
 }
 
@@ -266,9 +229,7 @@ impl PoolPlan {
 
 /// One election, told for each address of the Service.
 fn l2_plans(
-    service: &Service,
-    ips: &[IpAddr],
-    pool: &Pool,
+    Holder { service, pool, ips }: Holder<'_>,
     cluster: &Cluster,
     elections: &Elections<'_>,
     election: &Election,

@@ -1,14 +1,16 @@
 //! Which BGP routes a node offers to which peer (contract speaker §3.7, §4).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
 
-use crate::config::{BgpAdvertisement, Community, Config, Peer, Pool, any_matches, local_preferences_clash};
-use crate::model::{Cluster, Endpoint, IpFamily, Node, PeerName, Service, TrafficPolicy};
+use crate::config::{BgpAdvertisement, Community, Config, Peer, any_matches, local_preferences_clash};
+use crate::election::Holder;
+use crate::model::{Cluster, Endpoint, ExcludeLabel, IpFamily, Node, PeerName, TrafficPolicy};
+use crate::reason::reasons;
 
 /// A route as it is offered to one peer.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -19,6 +21,28 @@ pub struct Route {
     pub local_pref: Option<u32>,
     /// Communities of both kinds.
     pub communities: BTreeSet<Community>,
+}
+
+impl Route {
+    /// LOCAL_PREF as an internal peer is told it.
+    #[must_use]
+    pub fn effective_local_pref(&self) -> u32 {
+        self.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)
+    }
+}
+
+impl Serialize for Route {
+    /// `{"prefix", "localPref", "communities": ["A:B"], "largeCommunities": ["X:Y:Z"]}`; the preference is 100 where none is set.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (large, standard): (Vec<&Community>, Vec<&Community>) =
+            self.communities.iter().partition(|community| matches!(community, Community::Large(..)));
+        let mut fields = serializer.serialize_struct("Route", 4)?;
+        fields.serialize_field("prefix", &self.prefix)?;
+        fields.serialize_field("localPref", &self.effective_local_pref())?;
+        fields.serialize_field("communities", &standard)?;
+        fields.serialize_field("largeCommunities", &large)?;
+        fields.end()
+    }
 }
 
 /// The routes of one Service from one node.
@@ -32,58 +56,27 @@ pub struct ServiceRoutes {
     pub reason: Option<BgpReason>,
 }
 
-/// Why a node does or does not offer a Service's routes.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
-#[non_exhaustive]
-pub enum BgpReason {
-    /// The node offers routes.
-    Advertised,
-    /// No BGPAdvertisement of the pool selects the node.
-    NotSelected,
-    /// No BGPAdvertisement of the pool and node is for the Service.
-    NoMatchingAdvertisement,
-    /// Two advertisements ask for different local preferences of one prefix.
-    ConflictingAdvertisements,
-    /// The node's condition `NetworkUnavailable` is true.
-    NetworkUnavailable,
-    /// The node carries the label that excludes it from load balancers.
-    ExcludedByLabel,
-    /// The traffic policy is Local and no usable endpoint runs on the node.
-    NoLocalEndpoint,
-    /// The Service has no usable endpoint.
-    NoEndpoints,
-    /// No peer of the node is meant, or none carries the family.
-    NoPeer,
-}
-
-impl BgpReason {
-    /// All reasons with one sentence each.
-    pub const ALL: &[(Self, &str)] = &[
-        (Self::Advertised, "The node offers routes."),
-        (Self::NotSelected, "No BGPAdvertisement of the pool selects the node."),
-        (Self::NoMatchingAdvertisement, "No BGPAdvertisement of the pool and node is for the Service."),
-        (Self::ConflictingAdvertisements, "Two advertisements ask for different local preferences of one prefix."),
-        (Self::NetworkUnavailable, "The node's condition `NetworkUnavailable` is true."),
-        (Self::ExcludedByLabel, "The node carries `node.kubernetes.io/exclude-from-external-load-balancers`."),
-        (Self::NoLocalEndpoint, "The traffic policy is Local and no usable endpoint runs on the node."),
-        (Self::NoEndpoints, "The Service has no usable endpoint."),
-        (Self::NoPeer, "No peer of the node is meant, or none carries the family."),
-    ];
-
-    /// The code, as machines read it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Advertised => "Advertised",
-            Self::NotSelected => "NotSelected",
-            Self::NoMatchingAdvertisement => "NoMatchingAdvertisement",
-            Self::ConflictingAdvertisements => "ConflictingAdvertisements",
-            Self::NetworkUnavailable => "NetworkUnavailable",
-            Self::ExcludedByLabel => "ExcludedByLabel",
-            Self::NoLocalEndpoint => "NoLocalEndpoint",
-            Self::NoEndpoints => "NoEndpoints",
-            Self::NoPeer => "NoPeer",
-        }
+reasons! {
+    /// Why a node does or does not offer a Service's routes.
+    pub enum BgpReason {
+        /// The node offers routes.
+        Advertised,
+        /// No BGPAdvertisement of the pool selects the node.
+        NotSelected,
+        /// No BGPAdvertisement of the pool and node is for the Service.
+        NoMatchingAdvertisement,
+        /// Two advertisements ask for different local preferences of one prefix.
+        ConflictingAdvertisements,
+        /// The node's condition `NetworkUnavailable` is true.
+        NetworkUnavailable,
+        /// The node carries `node.kubernetes.io/exclude-from-external-load-balancers`.
+        ExcludedByLabel,
+        /// The traffic policy is Local and no usable endpoint runs on the node.
+        NoLocalEndpoint,
+        /// The Service has no usable endpoint.
+        NoEndpoints,
+        /// No peer of the node is meant, or none carries the family.
+        NoPeer,
     }
 }
 
@@ -92,25 +85,23 @@ pub fn peers_of<'a>(config: &'a Config, node: &'a Node) -> impl Iterator<Item = 
     config.peers.values().filter(|peer| peer.nodes.selects(node))
 }
 
-/// The routes that `node` offers for a Service that holds `ips` of `pool`.
+/// The routes that `node` offers for a Service that holds addresses.
 #[must_use]
 pub fn routes(
-    service: &Service,
-    ips: &[IpAddr],
-    pool: &Pool,
+    holder: Holder<'_>,
     node: &Node,
     config: &Config,
     cluster: &Cluster,
-    ignore_exclude_label: bool,
+    exclude_label: ExcludeLabel,
 ) -> ServiceRoutes {
-    let ads = match eligible(service, pool, node, cluster, ignore_exclude_label) {
+    let ads = match eligible(holder, node, cluster, exclude_label) {
         Ok(ads) => ads,
         Err(reason) => return ServiceRoutes { reason: Some(reason), ..ServiceRoutes::default() },
     };
     let mut routes = ServiceRoutes::default();
     for peer in peers_of(config, node) {
         for ad in ads.iter().filter(|ad| ad.peers.as_ref().is_none_or(|names| names.contains(&peer.name))) {
-            for &ip in ips {
+            for &ip in holder.ips {
                 let prefix = ad.prefix_of(ip);
                 if peer.carries(IpFamily::of(ip)) {
                     let route = Route { prefix, local_pref: ad.local_pref, communities: ad.communities.clone() };
@@ -136,24 +127,22 @@ pub fn merge(routes: &mut BTreeMap<IpNet, Route>, route: Route) -> bool {
         }
         std::collections::btree_map::Entry::Occupied(mut entry) => {
             let merged = entry.get_mut();
+            let (old, new) = (merged.effective_local_pref(), route.effective_local_pref());
             merged.communities.extend(route.communities);
-            let preference = |value: Option<u32>| value.unwrap_or(DEFAULT_LOCAL_PREF);
-            let differed = preference(merged.local_pref) != preference(route.local_pref);
-            if preference(route.local_pref) > preference(merged.local_pref) {
+            if new > old {
                 merged.local_pref = route.local_pref;
             }
-            differed
+            new != old
         }
     }
 }
 
 /// The preconditions in the contract's order; the advertisements that count, or the first reason against.
 fn eligible<'a>(
-    service: &Service,
-    pool: &'a Pool,
+    Holder { service, pool, .. }: Holder<'a>,
     node: &Node,
     cluster: &Cluster,
-    ignore_exclude_label: bool,
+    exclude_label: ExcludeLabel,
 ) -> Result<Vec<&'a Arc<BgpAdvertisement>>, BgpReason> {
     let here: Vec<&Arc<BgpAdvertisement>> = pool.bgp.iter().filter(|ad| ad.nodes.selects(node)).collect();
     if here.is_empty() {
@@ -171,7 +160,7 @@ fn eligible<'a>(
     if node.network_unavailable {
         return Err(BgpReason::NetworkUnavailable);
     }
-    if node.is_excluded() && !ignore_exclude_label {
+    if exclude_label.excludes(node) {
         return Err(BgpReason::ExcludedByLabel);
     }
     let endpoints = cluster.endpoints.get(&service.key).map_or(&[][..], Vec::as_slice);

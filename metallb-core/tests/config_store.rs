@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use metallb_core::config::{ConfigReason, ConfigStore, Parsed};
 use serde_json::{Value, json};
 
-use crate::support::manifest::object;
+use crate::support::manifest::{merged, object};
 use crate::support::objects::World;
 
 #[test]
@@ -51,7 +51,8 @@ fn every_kind_of_object_keeps_its_last_good_form_alone_and_together() {
     let mut store = ConfigStore::new();
     let before = update(&mut store, &good);
     assert_eq!(before.problems, []);
-    for spoiled in (0..kinds.len()).map(|one| one..one + 1).chain([0..kinds.len(), 1..4, 2..6]) {
+    let runs = (0..kinds.len()).flat_map(|first| (first + 1..=kinds.len()).map(move |end| first..end));
+    for spoiled in runs {
         let mut objects = good.clone();
         for index in spoiled.clone() {
             let (kind, _, bad) = &kinds[index];
@@ -120,22 +121,75 @@ fn pools_that_swap_addresses_in_one_change_do_so() {
 
 #[test]
 fn peer_in_force_survives_the_loss_of_its_secret_and_its_bfd_profile() {
-    let secret = json!({"kind": "Secret", "type": "kubernetes.io/basic-auth", "data": {"password": "pw"},
-        "metadata": {"namespace": "metallb-system", "name": "s"}});
-    let profile = object("BFDProfile", "fast", json!({}));
-    let peer = object(
-        "BGPPeer",
-        "tor",
-        json!({"myASN": 1, "peerASN": 2, "peerAddress": "10.0.0.1", "passwordSecret": {"name": "s"}, "bfdProfile": "fast"}),
-    );
-    let mut store = ConfigStore::new();
-    let before = update(&mut store, &[secret, profile, peer.clone()]);
-    assert!(before.problems.is_empty());
-    for round in 1..=2 {
-        let parsed = update(&mut store, std::slice::from_ref(&peer));
-        assert_eq!(parsed.config, before.config, "round {round}");
-        assert_eq!(codes(&parsed), [ConfigReason::UnknownBfdProfile, ConfigReason::SecretNotFound], "round {round}");
+    use ConfigReason::{InvalidSecret, SecretNotFound, UnknownBfdProfile};
+    let fast = || object("BFDProfile", "fast", json!({}));
+    // Others of the same kind and namespace, which are not meant.
+    let others =
+        || vec![secret("other", "pw-of-another"), object("BFDProfile", "slow", json!({"transmitInterval": 999}))];
+    let before = [vec![secret("mine", "pw"), fast(), peer("tor", json!({}))], others()].concat();
+    let left: [(Vec<Value>, &[ConfigReason]); 5] = [
+        (vec![], &[UnknownBfdProfile, SecretNotFound]),
+        (vec![fast()], &[SecretNotFound]),
+        (vec![secret("mine", "pw")], &[UnknownBfdProfile]),
+        (others(), &[UnknownBfdProfile, SecretNotFound]),
+        (vec![merged(secret("mine", "pw"), &json!({"type": "Opaque"})), fast()], &[InvalidSecret]),
+    ];
+    for (left, expected) in left {
+        let mut store = ConfigStore::new();
+        let before = update(&mut store, &before);
+        assert_eq!(before.problems, []);
+        let after = [vec![peer("tor", json!({}))], left].concat();
+        for round in 1..=2 {
+            let parsed = update(&mut store, &after);
+            assert_eq!(parsed.config.peers, before.config.peers, "{after:?}, round {round}");
+            assert_eq!(codes(&parsed), expected, "{after:?}, round {round}");
+        }
     }
+}
+
+#[test]
+fn peer_in_force_keeps_the_profile_it_can_live_with_and_takes_one_that_it_can() {
+    let pools = || vec![pool("six", "fd00::/64"), object("BGPAdvertisement", "all", json!({}))];
+    let profile = |spec: Value| object("BFDProfile", "fast", spec);
+    let peer = || peer("tor", json!({"dualStackAddressFamily": true}));
+    let before = [pools(), vec![secret("mine", "pw"), profile(json!({"detectMultiplier": 3})), peer()]].concat();
+    let in_force = |parsed: &Parsed| parsed.config.bfd_profiles["fast"].clone();
+    let mut store = ConfigStore::new();
+    let before = update(&mut store, &before);
+    assert_eq!(before.problems, []);
+
+    let echo = profile(json!({"detectMultiplier": 5, "echoMode": true}));
+    let parsed = update(&mut store, &[pools(), vec![secret("mine", "pw"), echo, peer()]].concat());
+    assert_eq!((in_force(&parsed), parsed.config.peers.clone()), (in_force(&before), before.config.peers.clone()));
+    assert_eq!(codes(&parsed), [ConfigReason::EchoWithIpv6]);
+
+    // The Secret is lost, and nothing is wrong with the profile: the Secret comes back and the profile goes on.
+    let parsed = update(&mut store, &[pools(), vec![profile(json!({"detectMultiplier": 7})), peer()]].concat());
+    assert_eq!((in_force(&parsed).detect_multiplier, codes(&parsed)), (7, vec![ConfigReason::SecretNotFound]));
+    assert_eq!(parsed.config.peers, before.config.peers);
+}
+
+#[test]
+fn peers_that_meet_on_a_node_by_its_labels_leave_one_of_them() {
+    let node = |labels: Value| json!({"kind": "Node", "metadata": {"name": "n", "labels": labels}});
+    let on = |name: &str| peer(name, json!({"bfdProfile": "", "nodeSelectors": [{"matchLabels": {name: "here"}}]}));
+    let mut store = ConfigStore::new();
+    let apart = update(&mut store, &[node(json!({"a": "here"})), secret("mine", "pw"), on("a"), on("b")]);
+    assert_eq!((apart.config.peers.len(), apart.problems), (2, vec![]));
+    // Nothing that can be put back would help.
+    let together =
+        update(&mut store, &[node(json!({"a": "here", "b": "here"})), secret("mine", "pw"), on("a"), on("b")]);
+    assert_eq!((together.config.peers.len(), codes(&together)), (1, vec![ConfigReason::DuplicatePeer]));
+}
+
+#[test]
+fn warnings_are_told_once_however_often_good_forms_are_put_back() {
+    let odd = object("L2Advertisement", "odd", json!({"ipAddressPools": ["nowhere"]}));
+    let mut store = ConfigStore::new();
+    let before = update(&mut store, &[pool("a", "10.0.0.0/24"), odd.clone()]);
+    assert_eq!(codes(&before), [ConfigReason::UnknownName]);
+    let parsed = update(&mut store, &[pool("a", "10.0.0.0/33"), odd]);
+    assert_eq!(codes(&parsed), [ConfigReason::InvalidAddress, ConfigReason::UnknownName]);
 }
 
 #[test]
@@ -156,6 +210,18 @@ fn advertisement_in_force_survives_the_loss_of_an_alias() {
 fn update(store: &mut ConfigStore, objects: &[Value]) -> Parsed {
     let world = World::read(objects);
     store.update(&world.resources, &world.cluster)
+}
+
+/// A Secret with a password.
+fn secret(name: &str, password: &str) -> Value {
+    json!({"kind": "Secret", "type": "kubernetes.io/basic-auth", "data": {"password": password},
+        "metadata": {"namespace": "metallb-system", "name": name}})
+}
+
+/// A peer with the Secret `mine` and the BFD profile `fast`, unless `more` says otherwise.
+fn peer(name: &str, more: Value) -> Value {
+    let spec = json!({"myASN": 1, "peerASN": 2, "peerAddress": "10.0.0.1", "passwordSecret": {"name": "mine"}, "bfdProfile": "fast"});
+    object("BGPPeer", name, merged(spec, &more))
 }
 
 fn pool(name: &str, addresses: &str) -> Value {

@@ -113,7 +113,7 @@ fn every_thing_that_is_missing_is_named_with_what_would_mend_it() {
             )],
         ),
     ];
-    let mut never: BTreeSet<MissingReason> = MissingReason::ALL.iter().map(|(reason, _)| *reason).collect();
+    let mut never: BTreeSet<MissingReason> = MissingReason::ALL.iter().copied().collect();
     for (name, objects, expected) in rows {
         let world = World::read(&objects);
         let key = ServiceKey::new("default", "web");

@@ -17,13 +17,43 @@ fn reasons_document_says_what_the_code_says() {
         "# Reason codes\n\nEvery decision carries one of these codes; Events, logs, `plan` and `explain` print the same ones. \
          This page is made by a test of `metallb-core`\n(`cargo test -p metallb-core --test reasons` rewrites it when it is out of date).\n",
     );
-    section(&mut text, "Why a Service has its addresses, or none", AssignReason::ALL, AssignReason::as_str);
-    section(&mut text, "Why a pool was refused", PoolRefusal::ALL, PoolRefusal::as_str);
-    section(&mut text, "Why a node answers, or nobody does (L2)", L2Reason::ALL, L2Reason::as_str);
-    section(&mut text, "What speaks for or against a node (L2)", CandidateReason::ALL, CandidateReason::as_str);
-    section(&mut text, "Why a node offers routes, or none (BGP)", BgpReason::ALL, BgpReason::as_str);
-    section(&mut text, "What `explain` says is missing", MissingReason::ALL, MissingReason::as_str);
-    section(&mut text, "What is wrong with a configuration", ConfigReason::ALL, ConfigReason::as_str);
+    section(
+        &mut text,
+        "Why a Service has its addresses, or none",
+        AssignReason::ALL,
+        AssignReason::as_str,
+        AssignReason::meaning,
+    );
+    section(&mut text, "Why a pool was refused", PoolRefusal::ALL, PoolRefusal::as_str, PoolRefusal::meaning);
+    section(&mut text, "Why a node answers, or nobody does (L2)", L2Reason::ALL, L2Reason::as_str, L2Reason::meaning);
+    section(
+        &mut text,
+        "What speaks for or against a node (L2)",
+        CandidateReason::ALL,
+        CandidateReason::as_str,
+        CandidateReason::meaning,
+    );
+    section(
+        &mut text,
+        "Why a node offers routes, or none (BGP)",
+        BgpReason::ALL,
+        BgpReason::as_str,
+        BgpReason::meaning,
+    );
+    section(
+        &mut text,
+        "What `explain` says is missing",
+        MissingReason::ALL,
+        MissingReason::as_str,
+        MissingReason::meaning,
+    );
+    section(
+        &mut text,
+        "What is wrong with a configuration",
+        ConfigReason::ALL,
+        ConfigReason::as_str,
+        ConfigReason::meaning,
+    );
 
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reasons.md");
     if std::fs::read_to_string(&path).unwrap_or_default() != text {
@@ -32,11 +62,16 @@ fn reasons_document_says_what_the_code_says() {
     }
 }
 
-fn section<R: Copy>(text: &mut String, title: &str, all: &[(R, &str)], code: impl Fn(R) -> &'static str) {
+fn section<R: Copy>(
+    text: &mut String,
+    title: &str,
+    all: &[R],
+    code: impl Fn(R) -> &'static str,
+    meaning: impl Fn(R) -> &'static str,
+) {
     let _ = write!(text, "\n## {title}\n\n| code | meaning |\n|---|---|\n");
-    for (reason, meaning) in all {
-        let code = code(*reason);
-        let meaning = meaning.trim();
+    for &reason in all {
+        let (code, meaning) = (code(reason), meaning(reason));
         assert!(!meaning.is_empty() && code.chars().all(char::is_alphanumeric), "{code}");
         let _ = writeln!(text, "| `{code}` | {meaning} |");
     }

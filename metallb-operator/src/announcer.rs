@@ -16,7 +16,7 @@ use metallb_bgp::io::{PeerEvent, Speaker};
 use metallb_bgp::session::Mode;
 use metallb_core::config::Config;
 use metallb_core::election::{ElectionRules, Elections, Holder, LiveSpeakers, interfaces};
-use metallb_core::model::{Cluster, Node, NodeName, PeerName, Service, ServiceKey, ServiceType};
+use metallb_core::model::{Cluster, ExcludeLabel, Node, NodeName, PeerName, Service, ServiceKey, ServiceType};
 use metallb_core::routes::routes;
 use metallb_l2::counters::Counters;
 use metallb_l2::interface::{MacAddr, Scope};
@@ -38,8 +38,8 @@ pub struct Identity {
     pub node: NodeName,
     /// The load balancer class that is handled.
     pub class: Option<String>,
-    /// Nodes with the exclude label take part.
-    pub ignore_exclude_label: bool,
+    /// Whether nodes with the exclude label take part.
+    pub exclude_label: ExcludeLabel,
     /// Addresses that the cluster did not have are probed for before they are announced.
     pub probe: bool,
 }
@@ -257,7 +257,8 @@ impl Announcer {
             let found = me.and_then(|me| {
                 let (service, ips) = self.holder(cluster, key)?;
                 let pool = config.pool_of(&ips)?;
-                let found = routes(service, &ips, pool, me, config, cluster, self.identity.ignore_exclude_label);
+                let holder = Holder { service, pool, ips: &ips };
+                let found = routes(holder, me, config, cluster, self.identity.exclude_label);
                 (!found.by_peer.is_empty()).then_some((ips, found.by_peer))
             });
             let (ips, by_peer) = found.unwrap_or_default();
@@ -298,7 +299,7 @@ impl Announcer {
     /// Brings what is answered for on L2 in step.
     fn answer(&mut self, config: &Config, cluster: &Cluster, me: Option<&Node>, changes: &mut Changes) {
         let live = self.live(cluster);
-        let rules = ElectionRules { live, ignore_exclude_label: self.identity.ignore_exclude_label };
+        let rules = ElectionRules { live, exclude_label: self.identity.exclude_label };
         let holders = self.holders(config, cluster);
         self.elected = holders.keys().map(|key| (*key).clone()).collect();
         self.on_l2 = holders.values().flat_map(|(_, ips)| ips.iter().copied()).collect();
@@ -442,8 +443,7 @@ impl Announcer {
         let Some(conductor) = &self.conductor else { return };
         let mut live = conductor.handle().snapshot().live;
         live.remove(&self.identity.node);
-        let rules =
-            ElectionRules { live: LiveSpeakers::Only(live), ignore_exclude_label: self.identity.ignore_exclude_label };
+        let rules = ElectionRules { live: LiveSpeakers::Only(live), exclude_label: self.identity.exclude_label };
         let holders = self.holders(config, cluster);
         let elections = elections(config, cluster, &rules, &holders);
         let successors = successors(&elections, &holders, |ip| self.addresses.contains_key(ip));

@@ -109,7 +109,7 @@ pub fn run(args: &SpeakerArgs) -> Result<(), SpeakerError> {
         let identity = Identity {
             node: node.as_str().into(),
             class: args.cluster.lb_class().map(str::to_owned),
-            ignore_exclude_label: args.announce.ignore_exclude_lb,
+            exclude_label: args.announce.exclude_label(),
             probe: args.announce.probe_before_announce,
         };
         let filter = exclusion::load(&args.announce.exclude_interfaces)?;

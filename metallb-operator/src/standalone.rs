@@ -155,7 +155,7 @@ pub fn run(args: StandaloneArgs) -> Result<(), StandaloneError> {
         let identity = Identity {
             node: args.announce.node_name.as_str().into(),
             class: args.lb_class().map(str::to_owned),
-            ignore_exclude_label: args.announce.ignore_exclude_lb,
+            exclude_label: args.announce.exclude_label(),
             probe: args.announce.probe_before_announce,
         };
         let filter = exclusion::load(&args.announce.exclude_interfaces)?;

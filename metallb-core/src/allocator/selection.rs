@@ -9,6 +9,7 @@ use super::pool_state::PoolState;
 use super::{Addresses, AllocateError, Allocation, Allocator, FamilyDemand, Grant, Request};
 use crate::config::{Pool, any_matches};
 use crate::model::{IpFamily, PoolName};
+use crate::reason::reasons;
 
 /// One pool that was looked at and refused.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -19,48 +20,25 @@ pub struct PoolVerdict {
     pub refusal: PoolRefusal,
 }
 
-/// Why a pool does not serve a Service.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
-#[non_exhaustive]
-pub enum PoolRefusal {
-    /// `autoAssign` is false and the Service does not ask for the pool.
-    NotAutoAssigned,
-    /// The pool is for other namespaces.
-    Namespace,
-    /// The pool is for Services with other labels.
-    ServiceSelector,
-    /// The pool has no addresses of a family that is needed.
-    Family,
-    /// All usable addresses of a family that is needed are in use.
-    Full,
-    /// As `Full`, and on every address that could be shared a port is taken.
-    PortsTaken,
+reasons! {
+    /// Why a pool does not serve a Service.
+    pub enum PoolRefusal {
+        /// `autoAssign` is false and the Service does not ask for the pool.
+        NotAutoAssigned,
+        /// The pool is for other namespaces.
+        Namespace,
+        /// The pool is for Services with other labels.
+        ServiceSelector,
+        /// The pool has no addresses of a family that is needed.
+        Family,
+        /// All usable addresses of a family that is needed are in use.
+        Full,
+        /// All usable addresses are in use, and on every one that could be shared a port is taken.
+        PortsTaken,
+    }
 }
 
 impl PoolRefusal {
-    /// All reasons with one sentence each.
-    pub const ALL: &[(Self, &str)] = &[
-        (Self::NotAutoAssigned, "`autoAssign` is false and the Service does not ask for the pool."),
-        (Self::Namespace, "The pool is for other namespaces."),
-        (Self::ServiceSelector, "The pool is for Services with other labels."),
-        (Self::Family, "The pool has no addresses of a family that is needed."),
-        (Self::Full, "All usable addresses of a family that is needed are in use."),
-        (Self::PortsTaken, "All usable addresses are in use, and on every one that could be shared a port is taken."),
-    ];
-
-    /// The code, as machines read it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::NotAutoAssigned => "NotAutoAssigned",
-            Self::Namespace => "Namespace",
-            Self::ServiceSelector => "ServiceSelector",
-            Self::Family => "Family",
-            Self::Full => "Full",
-            Self::PortsTaken => "PortsTaken",
-        }
-    }
-
     /// The reason as part of a sentence about the pool.
     #[must_use]
     pub const fn explanation(self) -> &'static str {

@@ -2,87 +2,66 @@
 
 use std::net::IpAddr;
 
-use serde::Serialize;
 use thiserror::Error;
 
 use super::WishError;
 use crate::allocator::{AllocateError, NotAllowedCause, PoolVerdict, quoted};
-
-macro_rules! reasons {
-    ($($(#[doc = $doc:literal])* $name:ident)*) => {
-        /// The stable reasons of assignments.
-        #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
-        #[non_exhaustive]
-        pub enum AssignReason {
-            $($(#[doc = $doc])* $name,)*
-        }
-
-        impl AssignReason {
-            /// All reasons with one sentence each.
-            pub const ALL: &[(Self, &str)] = &[$((Self::$name, concat!($($doc),*))),*];
-
-            /// The code, as machines read it.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$name => stringify!($name),)*
-                }
-            }
-        }
-    };
-}
+use crate::reason::reasons;
 
 reasons! {
-    /// The Service got its addresses just now.
-    Assigned
-    /// The Service keeps the addresses of its status.
-    Kept
-    /// The Service keeps its address although what it asks for cannot be understood.
-    KeptInvalidRequest
-    /// The Service is not of type LoadBalancer.
-    NotLoadBalancer
-    /// The Service belongs to another load balancer class.
-    OtherClass
-    /// There is no pool at all.
-    NoPools
-    /// The cluster addresses of the Service do not tell its family.
-    UnknownFamily
-    /// `RequireDualStack` with fewer than two cluster addresses.
-    NotEnoughClusterIps
-    /// Two cluster addresses with a policy that allows only one family.
-    PolicyForbidsDualStack
-    /// What the Service asks for cannot be understood.
-    InvalidRequest
-    /// The addresses asked for are not of the Service's families.
-    RequestedFamilyMismatch
-    /// The addresses asked for are not in the pool asked for.
-    RequestedPoolMismatch
-    /// The pool asked for does not exist.
-    UnknownPool
-    /// The pool does not serve this Service.
-    PoolNotCompatible
-    /// The addresses asked for are in no pool, or not in one.
-    NotInPools
-    /// The pool avoids an address asked for, because it ends in `.0` or `.255`.
-    AvoidedAddress
-    /// The addresses asked for are not one, or one of each family.
-    InvalidAddressSet
-    /// Another Service holds the address and does not share it.
-    AddressInUse
-    /// Another Service uses the same port on the shared address.
-    PortInUse
-    /// A Service of another load balancer class holds the address.
-    HeldByOtherClass
-    /// A host outside of the cluster uses the address asked for.
-    Quarantined
-    /// The Service got other addresses because a host outside of the cluster uses one that it had.
-    MovedFromQuarantine
-    /// A host outside of the cluster uses an address of the Service, which keeps it: it asks for it, or there is no other.
-    KeptInQuarantine
-    /// The pool asked for has nothing left.
-    PoolExhausted
-    /// No pool has what is needed.
-    NoAvailableIps
+    /// The stable reasons of assignments.
+    pub enum AssignReason {
+        /// The Service got its addresses just now.
+        Assigned,
+        /// The Service keeps the addresses of its status.
+        Kept,
+        /// The Service keeps its address although what it asks for cannot be understood.
+        KeptInvalidRequest,
+        /// The Service is not of type LoadBalancer.
+        NotLoadBalancer,
+        /// The Service belongs to another load balancer class.
+        OtherClass,
+        /// There is no pool at all.
+        NoPools,
+        /// The cluster addresses of the Service do not tell its family.
+        UnknownFamily,
+        /// `RequireDualStack` with fewer than two cluster addresses.
+        NotEnoughClusterIps,
+        /// Two cluster addresses with a policy that allows only one family.
+        PolicyForbidsDualStack,
+        /// What the Service asks for cannot be understood.
+        InvalidRequest,
+        /// The addresses asked for are not of the Service's families.
+        RequestedFamilyMismatch,
+        /// The addresses asked for are not in the pool asked for.
+        RequestedPoolMismatch,
+        /// The pool asked for does not exist.
+        UnknownPool,
+        /// The pool does not serve this Service.
+        PoolNotCompatible,
+        /// The addresses asked for are in no pool, or not in one.
+        NotInPools,
+        /// The pool avoids an address asked for, because it ends in `.0` or `.255`.
+        AvoidedAddress,
+        /// The addresses asked for are not one, or one of each family.
+        InvalidAddressSet,
+        /// Another Service holds the address and does not share it.
+        AddressInUse,
+        /// Another Service uses the same port on the shared address.
+        PortInUse,
+        /// A Service of another load balancer class holds the address.
+        HeldByOtherClass,
+        /// A host outside of the cluster uses the address asked for.
+        Quarantined,
+        /// The Service got other addresses because a host outside of the cluster uses one that it had.
+        MovedFromQuarantine,
+        /// A host outside of the cluster uses an address of the Service, which keeps it: it asks for it, or there is no other.
+        KeptInQuarantine,
+        /// The pool asked for has nothing left.
+        PoolExhausted,
+        /// No pool has what is needed.
+        NoAvailableIps,
+    }
 }
 
 /// Why a Service gets nothing.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Serialize, Serializer};
 use thiserror::Error;
 
 /// A community of RFC 1997 (`A:B`) or RFC 8092 (`large:X:Y:Z`).
@@ -65,6 +66,13 @@ impl fmt::Display for Community {
             Self::Standard(value) => write!(f, "{}:{}", value >> 16, value & 0xffff),
             Self::Large(x, y, z) => write!(f, "{x}:{y}:{z}"),
         }
+    }
+}
+
+impl Serialize for Community {
+    /// As it is displayed.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

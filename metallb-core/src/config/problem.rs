@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::model::ObjectRef;
+use crate::reason::reasons;
 
 /// Whether the object counts in spite of the problem.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
@@ -54,87 +55,66 @@ impl fmt::Display for Problem {
     }
 }
 
-macro_rules! reasons {
-    ($($(#[doc = $doc:literal])* $name:ident)*) => {
-        /// The stable reasons of configuration problems.
-        #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
-        #[non_exhaustive]
-        pub enum ConfigReason {
-            $($(#[doc = $doc])* $name,)*
-        }
-
-        impl ConfigReason {
-            /// All reasons with one sentence each.
-            pub const ALL: &[(Self, &str)] = &[$((Self::$name, concat!($($doc),*))),*];
-
-            /// The code, as machines read it.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$name => stringify!($name),)*
-                }
-            }
-        }
-    };
-}
-
 reasons! {
-    /// An entry of `spec.addresses` is neither a CIDR nor a range.
-    InvalidAddress
-    /// A pool without any address.
-    NoAddresses
-    /// Two pools, or two entries of one pool, contain the same address.
-    OverlappingAddresses
-    /// An entry is given twice in a list whose entries must differ.
-    DuplicateValue
-    /// Two objects of one kind have the same name.
-    DuplicateObject
-    /// A label selector that Kubernetes would not accept.
-    InvalidSelector
-    /// An aggregation length is out of range, or shorter than an address block of a selected pool.
-    InvalidAggregationLength
-    /// `serviceSelectors` together with an aggregation length.
-    SelectorsWithAggregation
-    /// Two advertisements give one prefix to one peer with different local preferences.
-    LocalPreferenceClash
-    /// A number is out of its range.
-    OutOfRange
-    /// A community that is neither `A:B` nor `large:X:Y:Z`.
-    InvalidCommunity
-    /// A community alias that no Community object defines.
-    UnknownCommunity
-    /// A community alias that is defined twice.
-    DuplicateCommunity
-    /// An autonomous system number is missing or contradictory.
-    InvalidAsn
-    /// A peer address is missing, malformed or contradictory.
-    InvalidPeerAddress
-    /// A source address is malformed.
-    InvalidSourceAddress
-    /// A router ID is no IPv4 address.
-    InvalidRouterId
-    /// Hold, keepalive or connect time is out of range or contradictory.
-    InvalidTimer
-    /// `ebgpMultiHop` on a session inside one autonomous system.
-    MultihopWithInternalPeer
-    /// A password is given twice or is longer than TCP MD5 allows.
-    InvalidPassword
-    /// A Secret that does not exist.
-    SecretNotFound
-    /// A Secret of the wrong type or without a password.
-    InvalidSecret
-    /// A BFD profile that does not exist.
-    UnknownBfdProfile
-    /// BFD echo on a session that would carry IPv6.
-    EchoWithIpv6
-    /// Two peers with one address select the same node.
-    DuplicatePeer
-    /// A field that has no effect any more.
-    DeprecatedField
-    /// A name of a pool or peer that no object bears.
-    UnknownName
-    /// A prefix that a peer's session cannot carry.
-    FamilyNotCarried
-    /// An object that cannot be read.
-    Malformed
+    /// The stable reasons of configuration problems.
+    pub enum ConfigReason {
+        /// An entry of `spec.addresses` is neither a CIDR nor a range.
+        InvalidAddress,
+        /// A pool without any address.
+        NoAddresses,
+        /// Two pools, or two entries of one pool, contain the same address.
+        OverlappingAddresses,
+        /// An entry is given twice in a list whose entries must differ.
+        DuplicateValue,
+        /// Two objects of one kind have the same name.
+        DuplicateObject,
+        /// A label selector that Kubernetes would not accept.
+        InvalidSelector,
+        /// An aggregation length is out of range, or shorter than an address block of a selected pool.
+        InvalidAggregationLength,
+        /// `serviceSelectors` together with an aggregation length.
+        SelectorsWithAggregation,
+        /// Two advertisements give one prefix to one peer with different local preferences.
+        LocalPreferenceClash,
+        /// A number is out of its range.
+        OutOfRange,
+        /// A community that is neither `A:B` nor `large:X:Y:Z`.
+        InvalidCommunity,
+        /// A community alias that no Community object defines.
+        UnknownCommunity,
+        /// A community alias that is defined twice.
+        DuplicateCommunity,
+        /// An autonomous system number is missing or contradictory.
+        InvalidAsn,
+        /// A peer address is missing, malformed or contradictory.
+        InvalidPeerAddress,
+        /// A source address is malformed.
+        InvalidSourceAddress,
+        /// A router ID is no IPv4 address.
+        InvalidRouterId,
+        /// Hold, keepalive or connect time is out of range or contradictory.
+        InvalidTimer,
+        /// `ebgpMultiHop` on a session inside one autonomous system.
+        MultihopWithInternalPeer,
+        /// A password is given twice or is longer than TCP MD5 allows.
+        InvalidPassword,
+        /// A Secret that does not exist.
+        SecretNotFound,
+        /// A Secret of the wrong type or without a password.
+        InvalidSecret,
+        /// A BFD profile that does not exist.
+        UnknownBfdProfile,
+        /// BFD echo on a session that would carry IPv6.
+        EchoWithIpv6,
+        /// Two peers with one address select the same node.
+        DuplicatePeer,
+        /// A field that has no effect any more.
+        DeprecatedField,
+        /// A name of a pool or peer that no object bears.
+        UnknownName,
+        /// A prefix that a peer's session cannot carry.
+        FamilyNotCarried,
+        /// An object that cannot be read.
+        Malformed,
+    }
 }

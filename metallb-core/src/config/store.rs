@@ -10,7 +10,8 @@ use crate::model::{Cluster, ObjectRef};
 ///
 /// - An object edited into an error keeps its last good form in force.
 /// - Where a new or edited object contradicts one that was in force and has not changed, the latter stays.
-/// - A peer or an advertisement in force survives the loss of the Secret, BFD profile or community alias that it names.
+/// - A peer or an advertisement in force survives the loss of the Secret, BFD profile or community alias that it names, and a
+///   change of them that it cannot live with.
 ///
 /// Each is reported as a problem all the same. An object that was deleted is gone.
 #[derive(Clone, Debug, Default)]
@@ -77,10 +78,9 @@ impl ConfigStore {
         let good = &self.good;
         let mut restored = false;
         for peer in good.peers.iter().filter(|peer| refused.contains(&peer.reference())) {
-            restored |= restore(&mut current.secrets, &good.secrets, &peer.password_secret, peer);
-            if !current.bfd_profiles.iter().any(|profile| profile.meta.name == peer.bfd_profile) {
-                restored |= restore(&mut current.bfd_profiles, &good.bfd_profiles, &peer.bfd_profile, peer);
-            }
+            // One at a time: with its Secret back, the peer may be content with the profile as it is now.
+            restored |= restore(&mut current.secrets, &good.secrets, &peer.password_secret, peer)
+                || restore(&mut current.bfd_profiles, &good.bfd_profiles, &peer.bfd_profile, peer);
         }
         for advertisement in good.bgp_advertisements.iter().filter(|ad| refused.contains(&ad.reference())) {
             for alias in &advertisement.communities {

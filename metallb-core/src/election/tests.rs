@@ -214,16 +214,17 @@ fn owner_follows_endpoints_and_advertisements_as_facts_16_to_28_say() {
 
 #[test]
 fn excluded_nodes_do_not_answer_as_facts_29_to_33_say() {
-    type Row<'a> = (u8, TrafficPolicy, &'a [&'a str], bool, Option<&'a str>);
+    type Row<'a> = (u8, TrafficPolicy, &'a [&'a str], ExcludeLabel, Option<&'a str>);
+    use ExcludeLabel::{Honoured, Ignored};
     use TrafficPolicy::{Cluster as C, Local as L};
     let rows: [Row<'_>; 5] = [
-        (29, C, &["iris2"], false, Some("iris1")),
-        (30, C, &["iris1"], false, Some("iris2")),
-        (31, C, &["iris1", "iris2"], false, None),
-        (32, L, &["iris1", "iris2"], true, Some("iris1")),
-        (33, L, &[], false, Some("iris1")),
+        (29, C, &["iris2"], Honoured, Some("iris1")),
+        (30, C, &["iris1"], Honoured, Some("iris2")),
+        (31, C, &["iris1", "iris2"], Honoured, None),
+        (32, L, &["iris1", "iris2"], Ignored, Some("iris1")),
+        (33, L, &[], Honoured, Some("iris1")),
     ];
-    for (fact, policy, excluded, ignore_exclude_label, expected) in rows {
+    for (fact, policy, excluded, exclude_label, expected) in rows {
         let mut cluster = cluster(&["iris1", "iris2"]);
         for name in excluded {
             let node = cluster.nodes.get_mut(*name).unwrap();
@@ -231,7 +232,7 @@ fn excluded_nodes_do_not_answer_as_facts_29_to_33_say() {
         }
         let service = service("web", policy);
         cluster.endpoints.insert(service.key.clone(), endpoints(&["iris1"]));
-        let rules = ElectionRules { live: LiveSpeakers::EveryNode, ignore_exclude_label };
+        let rules = ElectionRules { live: LiveSpeakers::EveryNode, exclude_label };
         let election = elect_one(&service, VIP, &pool(vec![ad(&[])]), &cluster, &rules);
         assert_eq!(owner(&election), expected, "fact {fact}");
     }
@@ -344,7 +345,7 @@ fn candidates_tell_why_each_node_may_not_answer() {
     cluster.nodes.get_mut("down").unwrap().network_unavailable = true;
     cluster.nodes.get_mut("excluded").unwrap().labels.insert(crate::model::EXCLUDE_LABEL.to_owned(), "x".to_owned());
     let live = cluster.nodes.keys().filter(|name| name.as_str() != "dead").cloned().collect();
-    let rules = ElectionRules { live: LiveSpeakers::Only(live), ignore_exclude_label: false };
+    let rules = ElectionRules { live: LiveSpeakers::Only(live), exclude_label: ExcludeLabel::Honoured };
     let service = service("web", TrafficPolicy::Local);
     cluster.endpoints.insert(service.key.clone(), endpoints(&["good", "!idle"]));
     let (pool, ips) = (pool(vec![ad(&["dead", "down", "excluded", "idle", "good"])]), [ip(VIP)]);

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 use thiserror::Error;
 
@@ -89,6 +90,16 @@ impl ServiceKey {
 impl fmt::Display for ServiceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+impl ServiceKey {
+    /// Writes `namespace` and `name` as two fields, for a structure that flattens its key.
+    pub(crate) fn serialize_parts<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("ServiceKey", 2)?;
+        fields.serialize_field("namespace", &self.namespace)?;
+        fields.serialize_field("name", &*self.name)?;
+        fields.end()
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{L2Plan, Plan, RoutePlan, ServicePlan};
 use crate::model::{InterfaceName, NodeName, ServiceKey};
+use crate::routes::Route;
 
 /// One difference.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -26,6 +27,7 @@ pub struct Change {
 /// What can change.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum ChangeKind {
     /// A Service loses an address and gets none for it.
     IpLost,
@@ -47,20 +49,18 @@ pub fn diff(before: &Plan, after: &Plan) -> Vec<Change> {
     let (old, new) = (by_key(before), by_key(after));
     let mut changes = Vec::new();
     for service in &after.services {
-        let key = service.key();
-        compare(&key, old.get(&key).copied(), Some(service), &mut changes);
+        compare(&service.key, old.get(&service.key).copied(), Some(service), &mut changes);
     }
     for service in &before.services {
-        let key = service.key();
-        if !new.contains_key(&key) {
-            compare(&key, Some(service), None, &mut changes);
+        if !new.contains_key(&service.key) {
+            compare(&service.key, Some(service), None, &mut changes);
         }
     }
     changes
 }
 
-fn by_key(plan: &Plan) -> BTreeMap<ServiceKey, &ServicePlan> {
-    plan.services.iter().map(|service| (service.key(), service)).collect()
+fn by_key(plan: &Plan) -> BTreeMap<&ServiceKey, &ServicePlan> {
+    plan.services.iter().map(|service| (&service.key, service)).collect()
 }
 
 fn compare(key: &ServiceKey, old: Option<&ServicePlan>, new: Option<&ServicePlan>, changes: &mut Vec<Change>) {
@@ -96,8 +96,8 @@ fn compare(key: &ServiceKey, old: Option<&ServicePlan>, new: Option<&ServicePlan
         push(ChangeKind::OwnerMoved, shown(from), shown(to), disruptive);
     }
     let routes = |plan: Option<&ServicePlan>| -> BTreeMap<String, String> {
-        let line = |route: &RoutePlan| format!("{} via {} to {}", route.prefix, route.node, route.peer);
-        plan.iter().flat_map(|plan| &plan.bgp).map(|route| (line(route), attributes(route))).collect()
+        let line = |plan: &RoutePlan| format!("{} via {} to {}", plan.route.prefix, plan.node, plan.peer);
+        plan.iter().flat_map(|plan| &plan.bgp).map(|plan| (line(plan), attributes(&plan.route))).collect()
     };
     let (was, is) = (routes(old), routes(new));
     for (route, now) in &is {
@@ -162,12 +162,10 @@ impl On {
 }
 
 /// What a peer is told about a prefix.
-fn attributes(route: &RoutePlan) -> String {
-    let communities: BTreeSet<&str> =
-        route.communities.iter().chain(&route.large_communities).map(String::as_str).collect();
-    let communities = communities.into_iter().collect::<Vec<_>>().join(" ");
+fn attributes(route: &Route) -> String {
+    let communities = route.communities.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let tail = if communities.is_empty() { String::new() } else { format!(", communities {communities}") };
-    format!("(local preference {}{tail})", route.local_pref)
+    format!("(local preference {}{tail})", route.effective_local_pref())
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "both ends of a change are optional")]
@@ -199,14 +197,14 @@ mod tests {
         let route = |&(node, local_pref): &(&str, u32)| RoutePlan {
             node: node.into(),
             peer: "tor".into(),
-            prefix: "10.0.0.0/24".parse().unwrap(),
-            local_pref,
-            communities: Vec::new(),
-            large_communities: Vec::new(),
+            route: Route {
+                prefix: "10.0.0.0/24".parse().unwrap(),
+                local_pref: Some(local_pref),
+                communities: BTreeSet::new(),
+            },
         };
         let planned = ServicePlan {
-            namespace: "default".to_owned(),
-            name: "web".to_owned(),
+            key: ServiceKey::new("default", "web"),
             state: AssignmentState::Assigned,
             pool: None,
             reason: ReasonText { code: AssignReason::Kept, message: String::new() },

@@ -11,6 +11,7 @@ use crate::config::spec::Resources;
 use crate::config::{Config, Pool, any_matches};
 use crate::election::{Elections, Holder, L2Reason, advertisements};
 use crate::model::{Cluster, NamespaceName, NodeName, PeerName, PoolName, Service, ServiceKey};
+use crate::reason::reasons;
 use crate::routes::{BgpReason, routes};
 
 /// Everything that was decided about one Service, and why.
@@ -45,73 +46,33 @@ pub struct Missing {
     pub message: String,
 }
 
-/// What may be missing.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
-#[non_exhaustive]
-pub enum MissingReason {
-    /// The Service belongs to another load balancer class.
-    OurClass,
-    /// No pool exists.
-    Pool,
-    /// Pools exist, but none gives the Service an address.
-    PoolForService,
-    /// No L2Advertisement reaches the pool.
-    L2Advertisement,
-    /// L2Advertisements reach the pool, but none is for the Service.
-    L2AdvertisementForService,
-    /// No BGPAdvertisement reaches the pool.
-    BgpAdvertisement,
-    /// BGPAdvertisements reach the pool, but none is for the Service.
-    BgpAdvertisementForService,
-    /// BGPAdvertisements are there, but no BGPPeer.
-    Peer,
-    /// BGPPeers are there, but none that the advertisements mean on a node that may announce, or none that carries the family.
-    PeerForService,
-    /// Nodes are there, but none may announce the Service.
-    Candidate,
-    /// The Service has no usable endpoint.
-    Endpoint,
-    /// The cluster has no node.
-    Node,
-}
-
-impl MissingReason {
-    /// All reasons with one sentence each.
-    pub const ALL: &[(Self, &str)] = &[
-        (Self::OurClass, "The Service belongs to another load balancer class."),
-        (Self::Pool, "No pool exists."),
-        (Self::PoolForService, "Pools exist, but none gives the Service an address."),
-        (Self::L2Advertisement, "No L2Advertisement reaches the pool."),
-        (Self::L2AdvertisementForService, "L2Advertisements reach the pool, but none is for the Service."),
-        (Self::BgpAdvertisement, "No BGPAdvertisement reaches the pool."),
-        (Self::BgpAdvertisementForService, "BGPAdvertisements reach the pool, but none is for the Service."),
-        (Self::Peer, "BGPAdvertisements are there, but no BGPPeer."),
-        (
-            Self::PeerForService,
-            "BGPPeers are there, but none that the advertisements mean on a node that may announce, or none that carries the family.",
-        ),
-        (Self::Candidate, "Nodes are there, but none may announce the Service."),
-        (Self::Endpoint, "The Service has no usable endpoint."),
-        (Self::Node, "The cluster has no node."),
-    ];
-
-    /// The code, as machines read it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::OurClass => "OurClass",
-            Self::Pool => "Pool",
-            Self::PoolForService => "PoolForService",
-            Self::L2Advertisement => "L2Advertisement",
-            Self::L2AdvertisementForService => "L2AdvertisementForService",
-            Self::BgpAdvertisement => "BgpAdvertisement",
-            Self::BgpAdvertisementForService => "BgpAdvertisementForService",
-            Self::Peer => "Peer",
-            Self::PeerForService => "PeerForService",
-            Self::Candidate => "Candidate",
-            Self::Endpoint => "Endpoint",
-            Self::Node => "Node",
-        }
+reasons! {
+    /// What may be missing.
+    pub enum MissingReason {
+        /// The Service belongs to another load balancer class.
+        OurClass,
+        /// No pool exists.
+        Pool,
+        /// Pools exist, but none gives the Service an address.
+        PoolForService,
+        /// No L2Advertisement reaches the pool.
+        L2Advertisement,
+        /// L2Advertisements reach the pool, but none is for the Service.
+        L2AdvertisementForService,
+        /// No BGPAdvertisement reaches the pool.
+        BgpAdvertisement,
+        /// BGPAdvertisements reach the pool, but none is for the Service.
+        BgpAdvertisementForService,
+        /// BGPAdvertisements are there, but no BGPPeer.
+        Peer,
+        /// BGPPeers are there, but none that the advertisements mean on a node that may announce, or none that carries the family.
+        PeerForService,
+        /// Nodes are there, but none may announce the Service.
+        Candidate,
+        /// The Service has no usable endpoint.
+        Endpoint,
+        /// The cluster has no node.
+        Node,
     }
 }
 
@@ -148,7 +109,7 @@ pub fn explain(
     let pool = told.pool.as_ref().and_then(|name| config.pools.get(name)).map(AsRef::as_ref);
 
     let holders = planned.services.iter().filter_map(|other| {
-        let service = cluster.services.get(&other.key())?;
+        let service = cluster.services.get(&other.key)?;
         Some(Holder { service, pool: config.pools.get(other.pool.as_ref()?)?, ips: &other.ips })
     });
     let candidates = Elections::new(cluster, &options.rules, holders).candidates(key);
@@ -159,8 +120,9 @@ pub fn explain(
 
     let mut routing = Vec::new();
     if let Some(pool) = pool.filter(|pool| !pool.bgp.is_empty()) {
+        let holder = Holder { service, pool, ips: &told.ips };
         for node in cluster.nodes.values() {
-            let found = routes(service, &told.ips, pool, node, &config, cluster, options.rules.ignore_exclude_label);
+            let found = routes(holder, node, &config, cluster, options.rules.exclude_label);
             let Some(reason) = found.reason else { continue };
             routing.push(NodeRouting { node: node.name.clone(), reason, peers: found.by_peer.into_keys().collect() });
         }
@@ -181,12 +143,12 @@ pub fn explain_address<'a>(
     let config = Config::parse(resources, cluster).config;
     let pools = config.pools.values().filter(|pool| pool.contains(ip)).map(|pool| pool.name.clone()).collect();
     let holders: Vec<&ServicePlan> = plan.services.iter().filter(|service| service.ips.contains(&ip)).collect();
-    let holds = |key: &ServiceKey| holders.iter().any(|service| service.is_of(key));
+    let holds = |key: &ServiceKey| holders.iter().any(|service| service.key == *key);
     let claims = |service: &&Service| service.ingress_ips().flatten().any(|claimed| claimed == ip);
     AddressExplanation {
         ip,
         pools,
-        holders: holders.iter().map(|service| service.key()).collect(),
+        holders: holders.iter().map(|service| service.key.clone()).collect(),
         claimants: cluster
             .services
             .values()
@@ -199,7 +161,7 @@ pub fn explain_address<'a>(
             .services
             .iter()
             .flat_map(|service| &service.bgp)
-            .filter(|route| route.prefix.contains(&ip))
+            .filter(|offered| offered.route.prefix.contains(&ip))
             .collect(),
     }
 }

@@ -1,13 +1,14 @@
 //! The contract's test facts on routes (speaker 10.5) and the laws I27 to I29.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{NodeSelection, PeerEndpoint, RemoteAsn};
-use crate::model::{EXCLUDE_LABEL, LabelSelector, Labels, Selector, ServiceKey};
+use crate::config::{NodeSelection, PeerEndpoint, Pool, RemoteAsn};
+use crate::model::{EXCLUDE_LABEL, LabelSelector, Labels, Selector, Service, ServiceKey};
 
 const VIP: &str = "10.20.30.1";
 
@@ -114,7 +115,8 @@ impl World {
 
     fn offer(&self, pool: &Pool, ips: &[&str]) -> ServiceRoutes {
         let ips: Vec<IpAddr> = ips.iter().map(|ip| ip.parse().unwrap()).collect();
-        routes(&self.service, &ips, pool, &self.cluster.nodes["pandora"], &self.config, &self.cluster, false)
+        let holder = Holder { service: &self.service, pool, ips: &ips };
+        routes(holder, &self.cluster.nodes["pandora"], &self.config, &self.cluster, ExcludeLabel::Honoured)
     }
 }
 
@@ -122,7 +124,7 @@ impl World {
 fn told(routes: &ServiceRoutes, peer: &str) -> Vec<String> {
     let line = |route: &Route| {
         let communities = route.communities.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        format!("{} {} [{communities}]", route.prefix, route.local_pref.unwrap_or(DEFAULT_LOCAL_PREF))
+        format!("{} {} [{communities}]", route.prefix, route.effective_local_pref())
     };
     routes.by_peer.get(peer).into_iter().flat_map(BTreeMap::values).map(line).collect()
 }
@@ -218,7 +220,8 @@ fn excluded_and_unreachable_nodes_offer_nothing_as_fact_86_says() {
     assert_eq!(world.offer(&pool, &[VIP]).reason, Some(BgpReason::ExcludedByLabel));
     let ips = [VIP.parse().unwrap()];
     let pandora = &world.cluster.nodes["pandora"];
-    let ignoring = routes(&world.service, &ips, &pool, pandora, &world.config, &world.cluster, true);
+    let holder = Holder { service: &world.service, pool: &pool, ips: &ips };
+    let ignoring = routes(holder, pandora, &world.config, &world.cluster, ExcludeLabel::Ignored);
     assert_eq!(ignoring.reason, Some(BgpReason::Advertised));
     world.cluster.nodes.get_mut("pandora").unwrap().network_unavailable = true;
     assert_eq!(world.offer(&pool, &[VIP]).reason, Some(BgpReason::NetworkUnavailable), "it is looked at first");
@@ -305,7 +308,7 @@ proptest! {
                 let union: BTreeSet<Community> = causes.iter().flat_map(|ad| ad.communities.iter().copied()).collect();
                 prop_assert_eq!(&route.communities, &union);
                 let highest = causes.iter().map(|ad| ad.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)).max();
-                prop_assert_eq!(Some(route.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)), highest);
+                prop_assert_eq!(Some(route.effective_local_pref()), highest);
             }
         }
     }

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 
 use metallb_core::config::Problem;
 use metallb_core::election::{ElectionRules, LiveSpeakers};
-use metallb_core::model::{Endpoint, Ingress, Node, NodeName, ServiceKey};
+use metallb_core::model::{Endpoint, Ingress, Node, NodeName};
 use metallb_core::plan::{Plan, PlanOptions, plan};
 use thiserror::Error;
 
+use crate::cli::options::exclude_label;
 use crate::kubernetes::snapshot::{self, Access, SnapshotError};
 use crate::manifests::{Manifests, ReadError};
 use crate::translate;
@@ -96,8 +97,7 @@ impl FactsArgs {
     pub fn plan(&self, manifests: &mut Manifests, gone: &BTreeSet<NodeName>, before: Option<&Plan>) -> Plan {
         let (mut world, problems) = self.world(manifests, gone);
         for service in before.iter().flat_map(|plan| &plan.services) {
-            let key = ServiceKey::new(&service.namespace, &service.name);
-            if let Some(known) = world.cluster.services.get_mut(&key).filter(|known| known.ingress.is_empty()) {
+            if let Some(known) = world.cluster.services.get_mut(&service.key).filter(|known| known.ingress.is_empty()) {
                 let ingress = |ip: &IpAddr| Ingress { ip: Some(ip.to_string()), hostname: None };
                 known.ingress = service.ips.iter().map(ingress).collect();
             }
@@ -112,7 +112,10 @@ impl FactsArgs {
     pub fn options(&self) -> PlanOptions {
         PlanOptions {
             class: Some(self.lb_class.clone()).filter(|class| !class.is_empty()),
-            rules: ElectionRules { live: LiveSpeakers::EveryNode, ignore_exclude_label: self.ignore_exclude_lb },
+            rules: ElectionRules {
+                live: LiveSpeakers::EveryNode,
+                exclude_label: exclude_label(self.ignore_exclude_lb),
+            },
             threads: std::thread::available_parallelism().ok(),
         }
     }

@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use metallb_core::model::ExcludeLabel;
+
 use crate::telemetry::{self, LogFormat, LogLevel};
 
 /// Logging flags that every long-running subcommand takes.
@@ -21,6 +23,11 @@ impl LogArgs {
     pub fn init(&self) {
         telemetry::init(self.log_level, self.log_format);
     }
+}
+
+/// What `--ignore-exclude-lb` says of the exclude label.
+pub(crate) const fn exclude_label(ignored: bool) -> ExcludeLabel {
+    if ignored { ExcludeLabel::Ignored } else { ExcludeLabel::Honoured }
 }
 
 /// Where the process runs in the cluster.

@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::cli::options::{AdminArgs, ClusterArgs, LogArgs, UpstreamArgs, UpstreamFrrArgs};
+use metallb_core::model::ExcludeLabel;
+
+use crate::cli::options::{AdminArgs, ClusterArgs, LogArgs, UpstreamArgs, UpstreamFrrArgs, exclude_label};
 use crate::conductor;
 
 /// Arguments of `metallb speaker`.
@@ -119,6 +121,11 @@ impl AnnounceArgs {
     /// How long peers may take to move traffic away.
     pub(crate) const fn drain_time(&self) -> Duration {
         Duration::from_millis(self.ml_bgp_drain_time)
+    }
+
+    /// Whether nodes with the exclude label take part.
+    pub(crate) const fn exclude_label(&self) -> ExcludeLabel {
+        exclude_label(self.ignore_exclude_lb)
     }
 
     /// Where peers may connect.

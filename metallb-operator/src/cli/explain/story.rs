@@ -3,9 +3,8 @@
 use std::fmt::Write as _;
 
 use metallb_core::assignment::AssignmentState;
-use metallb_core::election::L2Reason;
 use metallb_core::model::{InterfaceName, NodeName};
-use metallb_core::plan::{AddressExplanation, Explanation, L2Plan, MissingReason, candidate_text};
+use metallb_core::plan::{AddressExplanation, Explanation, L2Plan, MissingReason, RoutePlan, candidate_text};
 use metallb_core::routes::BgpReason;
 
 use crate::cli::output::{Paint, counted};
@@ -13,7 +12,7 @@ use crate::cli::output::{Paint, counted};
 /// The story of one Service: its address, who answers, which routes, and what is missing.
 pub(super) fn of_service(explanation: &Explanation, paint: Paint) -> String {
     let service = &explanation.service;
-    let name = format!("{}/{}", service.namespace, service.name);
+    let name = &service.key;
     let mut text = String::new();
     let ips = service.ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
     let _ = match (service.state, &service.pool) {
@@ -68,11 +67,11 @@ pub(super) fn of_address(explanation: &AddressExplanation<'_>) -> String {
     for (holder, l2) in explanation.holders.iter().zip(&explanation.l2) {
         let _ = match &l2.node {
             Some(node) => writeln!(text, "  {node} answers for {holder}{}", on(&l2.interfaces)),
-            None => writeln!(text, "  nobody answers for {holder}: {}", sentence(L2Reason::ALL, l2.reason)),
+            None => writeln!(text, "  nobody answers for {holder}: {}", l2.reason.meaning()),
         };
     }
     for route in &explanation.routes {
-        let _ = writeln!(text, "  {} offers {} to peer {}", route.node, route.prefix, route.peer);
+        let _ = writeln!(text, "  {} offers {} to peer {}", route.node, route.route.prefix, route.peer);
     }
     text
 }
@@ -80,7 +79,7 @@ pub(super) fn of_address(explanation: &AddressExplanation<'_>) -> String {
 fn answering(l2: &L2Plan, text: &mut String) {
     let _ = match &l2.node {
         Some(node) => writeln!(text, "  {node} answers{}", on(&l2.interfaces)),
-        None => writeln!(text, "  nobody answers: {}", sentence(L2Reason::ALL, l2.reason)),
+        None => writeln!(text, "  nobody answers: {}", l2.reason.meaning()),
     };
     if !l2.successors.is_empty() {
         let next = l2.successors.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", then ");
@@ -94,20 +93,20 @@ fn answering(l2: &L2Plan, text: &mut String) {
 }
 
 fn routes(explanation: &Explanation, text: &mut String) {
-    for route in &explanation.service.bgp {
-        let communities: Vec<&str> =
-            route.communities.iter().chain(&route.large_communities).map(String::as_str).collect();
+    for RoutePlan { node, peer, route } in &explanation.service.bgp {
+        let communities: Vec<String> = route.communities.iter().map(ToString::to_string).collect();
         let tags =
             if communities.is_empty() { String::new() } else { format!(", communities {}", communities.join(" ")) };
         let _ = writeln!(
             text,
-            "  {} offers {} to peer {} (local preference {}{tags})",
-            route.node, route.prefix, route.peer, route.local_pref
+            "  {node} offers {} to peer {peer} (local preference {}{tags})",
+            route.prefix,
+            route.effective_local_pref()
         );
     }
     let silent = explanation.routing.iter().filter(|routing| routing.reason != BgpReason::Advertised);
     for (reason, nodes) in by_reason(silent.map(|routing| (routing.reason, routing.node.as_str()))) {
-        let _ = writeln!(text, "  nothing from {nodes}: {}", sentence(BgpReason::ALL, reason));
+        let _ = writeln!(text, "  nothing from {nodes}: {}", reason.meaning());
     }
 }
 
@@ -132,11 +131,6 @@ fn on(interfaces: &[InterfaceName]) -> String {
         return " on all interfaces".to_owned();
     }
     format!(" on {}", interfaces.iter().map(InterfaceName::as_str).collect::<Vec<_>>().join(", "))
-}
-
-/// The sentence that belongs to a reason.
-fn sentence<R: Copy + PartialEq>(all: &[(R, &'static str)], reason: R) -> &'static str {
-    all.iter().find(|(other, _)| *other == reason).map_or("", |(_, text)| text)
 }
 
 /// Beyond, nodes are only counted.

@@ -58,7 +58,7 @@ fn row(service: &ServicePlan) -> [String; 6] {
         AssignmentState::Ignored => "ignored",
     };
     [
-        name(service),
+        service.key.to_string(),
         state.to_owned(),
         dash(service.pool.as_ref().map(ToString::to_string).unwrap_or_default()),
         dash(service.ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
@@ -83,7 +83,7 @@ fn answers(service: &ServicePlan) -> String {
 fn routes(service: &ServicePlan) -> String {
     let mut hops: BTreeMap<String, (BTreeSet<&str>, BTreeSet<&str>)> = BTreeMap::new();
     for route in &service.bgp {
-        let (nodes, peers) = hops.entry(route.prefix.to_string()).or_default();
+        let (nodes, peers) = hops.entry(route.route.prefix.to_string()).or_default();
         nodes.insert(route.node.as_str());
         peers.insert(route.peer.as_str());
     }
@@ -140,7 +140,7 @@ fn attention(plan: &Plan, paint: Paint, text: &mut String) {
             groups.push((what, detail, Vec::new()));
             groups.len() - 1
         });
-        groups[index].2.push(name(service));
+        groups[index].2.push(service.key.to_string());
     }
     let lines = groups.iter().map(|(what, detail, names)| match &names[..] {
         [name] => format!("  {} {name} {what}{detail}", paint.odd("-")),
@@ -241,6 +241,7 @@ fn sentence(change: &Change) -> String {
         ChangeKind::RouteAdded if change.from.is_some() => format!("route changes: {from} becomes {to}"),
         ChangeKind::RouteAdded => format!("route added: {to}"),
         ChangeKind::RouteWithdrawn => format!("route withdrawn: {from}"),
+        _ => format!("{from} becomes {to}"),
     }
 }
 
@@ -252,6 +253,7 @@ const fn plural(kind: ChangeKind) -> &'static str {
         ChangeKind::OwnerMoved => "owners moved",
         ChangeKind::RouteAdded => "routes added",
         ChangeKind::RouteWithdrawn => "routes withdrawn",
+        _ => "changes",
     }
 }
 
@@ -270,10 +272,6 @@ fn section(head: &str, lines: impl Iterator<Item = String>, paint: Paint, text: 
     if rest > 0 {
         let _ = writeln!(text, "  … and {rest} more (-o json has all)");
     }
-}
-
-fn name(service: &ServicePlan) -> String {
-    format!("{}/{}", service.namespace, service.name)
 }
 
 /// Numbers that stand for "more than can be counted" are not printed as digits.
