@@ -504,6 +504,7 @@ impl Announcer {
             raise(&membership.sent, known.counters.sent);
             raise(&membership.bytes_sent, known.counters.bytes_sent);
             raise(&membership.handovers.with_label_values(&["acknowledged"]), known.handovers.acknowledged);
+            raise(&membership.handovers.with_label_values(&["refused"]), known.handovers.refused);
             raise(&membership.handovers.with_label_values(&["timed_out"]), known.handovers.timed_out);
             for took in handle.take_takeovers() {
                 membership.takeover.observe(took.as_secs_f64());

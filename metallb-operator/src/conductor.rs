@@ -463,7 +463,12 @@ impl Worker {
             Event::NameClash { node, address } => {
                 tracing::error!(event = "nameClash", node = node.as_str(), %address, "a second host uses this node name, it is not believed");
             }
-            Event::Yielding { from, ips, since } => self.handover.handle_yielding(Instant::now(), &from, &ips, since),
+            Event::Yielding { from, ips, since } => {
+                // What of a new plan is refused is known a moment after it: by the time the other one repeats itself.
+                self.handover.set_refused(self.l2.objections().into_keys().collect());
+                self.handover.handle_yielding(Instant::now(), &from, &ips, since);
+            }
+            Event::Refused(from, ips) => self.handover.handle_refused(&from, &ips),
             Event::Taken(from, ips) => self.handover.handle_taken(&from, &ips),
         }
     }

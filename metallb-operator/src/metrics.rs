@@ -234,7 +234,7 @@ impl Metrics {
             handovers: counter_vec(
                 &registry,
                 "metallb_layer2_handovers_total",
-                "Number of IPs handed over to another speaker, by whether it said that it announces them",
+                "Number of IPs handed over to another speaker, by whether it said that it announces them, that it does not, or nothing",
                 &["result"],
             ),
             takeover: registered(

@@ -3,6 +3,7 @@
 //! `METALLB_SIM_SEEDS` says how many seeds, `METALLB_SIM_SEED` names a single one, and prints what its speakers noticed.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects")]
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -96,7 +97,7 @@ fn run(seed: u64) -> World {
 
 fn break_something(world: &mut World) {
     let index = world.random.below(world.hosts.len() as u64) as usize;
-    let what = world.random.below(12);
+    let what = world.random.below(13);
     world.note(&format!("n{index} {}", FAULTS[what as usize]));
     match what {
         0 | 1 => world.kill(index),
@@ -122,12 +123,16 @@ fn break_something(world: &mut World) {
             world.set_excluded(index, excluded);
         }
         10 => world.terminate(index),
+        11 => {
+            let vip = world.vips[world.random.below(world.vips.len() as u64) as usize];
+            world.set_own(index, BTreeSet::from([vip]));
+        }
         _ => world.weather.api_away = true,
     }
 }
 
 /// The faults of [`break_something`], for who replays a seed.
-const FAULTS: [&str; 12] = [
+const FAULTS: [&str; 13] = [
     "killed",
     "killed",
     "killed, link lost",
@@ -139,6 +144,7 @@ const FAULTS: [&str; 12] = [
     "or any: delay",
     "excluded, or no more",
     "terminated",
+    "has an address itself",
     "or any: API away",
 ];
 
@@ -151,6 +157,7 @@ fn heal(world: &mut World) {
     for index in 0..world.hosts.len() {
         world.hosts[index].side = 0;
         world.hosts[index].deaf_to.clear();
+        world.set_own(index, BTreeSet::new());
         if !world.hosts[index].link {
             world.set_link(index, true);
         }
@@ -195,6 +202,35 @@ fn sim_planned_moves_leave_no_gap_and_overlap_for_at_most_20_ms_beyond_the_label
             let most = overlap.iter().max().unwrap() / 4;
             assert!(most <= 20 + 20, "seed {seed}: two owners for {most} ms");
         }
+        assert!(world.violations.is_empty(), "seed {seed}: {:#?}", world.violations);
+    }
+}
+
+#[test]
+fn sim_old_owner_is_silent_as_soon_as_the_new_one_says_that_it_has_the_address_itself() {
+    for seed in 0..50 {
+        let mut world = World::new(seed, 3 + (seed % 3) as usize);
+        (0..world.hosts.len()).for_each(|index| world.start(index));
+        world.run(3 * SECOND);
+        let vip = world.vips[0];
+        let owner = world.answerers(vip)[0];
+        (0..world.hosts.len()).filter(|&index| index != owner).for_each(|index| world.set_own(index, [vip].into()));
+        match seed % 2 {
+            0 => world.set_excluded(owner, true),
+            _ => world.terminate(owner),
+        }
+        let from = world.now;
+        while !world.answerers(vip).is_empty() {
+            world.run(MS);
+        }
+        // Labels come within 20 ms, and what is given up is told anew after 40.
+        let took = (world.now - from) / MS;
+        assert!(took < 100, "seed {seed}: it answers for {took} ms more");
+        world.run(QUIET);
+        world.check_quiet("while the next one has it", Away::Reached);
+        (0..world.hosts.len()).for_each(|index| world.set_own(index, BTreeSet::new()));
+        world.run(SECOND);
+        world.check_quiet("when nobody has it", Away::Reached);
         assert!(world.violations.is_empty(), "seed {seed}: {:#?}", world.violations);
     }
 }

@@ -140,6 +140,8 @@ pub enum Event {
     },
     /// Another member announced addresses that we give up.
     Taken(NodeName, Vec<IpAddr>),
+    /// Another member does not announce addresses that we give up for it.
+    Refused(NodeName, Vec<IpAddr>),
 }
 
 /// What happened so far.

@@ -8,6 +8,9 @@
 //! silent anyway after 200 ms, repeats itself for 5 s
 //! ```
 //!
+//! A new owner that has the address itself, or knows another reason not to announce it, says so instead (`Refused`), as soon as it hears
+//! that it is the one: the old one falls silent at once.
+//!
 //! Who announced an address that was another one's all the time misled the neighbours. That one hears of it by `Yielding`, or by
 //! [`Handover::announce_again`] when the other one died or came back. The winner's announcement must be the last one: it counts as
 //! made only when it left after the loser's last one could have.
@@ -31,6 +34,8 @@ pub struct Handover {
     yielding: BTreeMap<IpAddr, Yielding>,
     /// What we gave up and nobody took, since when: neighbours may take us for its owner until somebody does.
     orphans: BTreeMap<IpAddr, (Scope, Instant)>,
+    /// What this node does not announce, though it may be its own.
+    refused: BTreeSet<IpAddr>,
     /// Who waits to hear that we announced an address.
     waiting: BTreeMap<IpAddr, (NodeName, Instant)>,
     changed: bool,
@@ -48,6 +53,8 @@ pub struct Handover {
 pub struct Tally {
     /// Addresses whose new owner said that it has announced them.
     pub acknowledged: u64,
+    /// Addresses whose new owner said that it does not announce them.
+    pub refused: u64,
     /// Addresses given up without hearing so.
     pub timed_out: u64,
 }
@@ -118,10 +125,20 @@ impl Handover {
         self.tell(now);
     }
 
+    /// Replaces what this node does not announce, whatever the plan says.
+    pub fn set_refused(&mut self, refused: BTreeSet<IpAddr>) {
+        self.refused = refused;
+    }
+
     /// Another member is about to give these up for us; it announced none of them after `since`.
     pub fn handle_yielding(&mut self, now: Instant, from: &NodeName, ips: &[IpAddr], since: Instant) {
+        let mut refused = Vec::new();
         for &ip in ips.iter().take(ADDRESSES_MAX) {
             match self.held.get(&ip) {
+                Some(_) if self.refused.contains(&ip) => {
+                    refused.push(ip);
+                    continue;
+                }
                 // It did not hear yet that we have, or our answer was lost.
                 Some(Held { announced: Some(at), .. }) if *at >= since => {
                     self.outgoing.push_back((from.clone(), Message::Taken(vec![ip])));
@@ -137,6 +154,7 @@ impl Handover {
                 self.waiting.insert(ip, (from.clone(), now + WAIT));
             }
         }
+        self.send(from, &refused, Message::Refused);
     }
 
     /// The new owner has announced these.
@@ -147,6 +165,19 @@ impl Handover {
             {
                 self.tally.acknowledged += 1;
                 self.changed = true;
+            }
+        }
+    }
+
+    /// The new owner announces none of these. Should another one become the owner, it hears from us.
+    pub fn handle_refused(&mut self, from: &NodeName, ips: &[IpAddr]) {
+        for ip in ips {
+            if self.yielding.get(ip).is_some_and(|yielding| yielding.to == *from)
+                && let Some(Yielding { scope, since, answers, .. }) = self.yielding.remove(ip)
+            {
+                self.orphans.insert(*ip, (scope, since));
+                self.tally.refused += u64::from(answers);
+                self.changed |= answers;
             }
         }
     }
@@ -334,7 +365,7 @@ mod tests {
         old.handle_taken(&b, &ips);
         assert_eq!(stances(&mut old), []);
         assert!(old.is_settled());
-        assert_eq!(old.tally(), Tally { acknowledged: 1, timed_out: 0 });
+        assert_eq!(old.tally(), Tally { acknowledged: 1, ..Tally::default() });
     }
 
     #[test]
@@ -419,6 +450,36 @@ mod tests {
         old.plan(now, BTreeMap::new(), &BTreeMap::from([(ip, "b".into())]));
         old.handle_taken(&"c".into(), &[ip]);
         assert!(!old.is_settled());
+    }
+
+    #[test]
+    fn old_owner_is_silent_when_the_new_one_refuses_and_tells_the_one_after_it() {
+        let now = start();
+        let (mut old, mut new) = (Handover::default(), Handover::default());
+        let (a, b) = (NodeName::from("a"), NodeName::from("b"));
+        let ip: IpAddr = "10.0.0.1".parse().unwrap();
+        old.plan(now, mine(&["10.0.0.1"]), &BTreeMap::new());
+        old.handle_announced(now, &[ip]);
+        old.plan(now + MS, BTreeMap::new(), &BTreeMap::from([(ip, b.clone())]));
+        assert!(old.poll_message().is_some());
+
+        new.set_refused([ip].into());
+        new.handle_yielding(now, &a, &[ip], now);
+        assert_eq!(new.poll_message(), None, "it is not the owner, as far as it knows");
+        new.plan(now, mine(&["10.0.0.1"]), &BTreeMap::new());
+        new.handle_yielding(now, &a, &[ip], now);
+        assert_eq!(new.poll_message(), Some((a, Message::Refused(vec![ip]))));
+
+        old.handle_refused(&"c".into(), &[ip]);
+        assert!(!old.is_settled(), "a stranger's word changes nothing");
+        old.handle_refused(&b, &[ip]);
+        assert!(old.is_settled());
+        assert_eq!(stances(&mut old), []);
+        assert_eq!(old.tally(), Tally { refused: 1, ..Tally::default() });
+        let later = now + 20_000 * MS;
+        old.plan(later, BTreeMap::new(), &BTreeMap::from([(ip, "c".into())]));
+        let told = old.poll_message();
+        assert_eq!(told, Some(("c".into(), Message::Yielding { ips: vec![ip], since: 19_999_000 })));
     }
 
     #[test]

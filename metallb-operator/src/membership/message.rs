@@ -66,6 +66,8 @@ pub enum Message {
         /// For how many milliseconds it has not been heard.
         silent: u32,
     },
+    /// "These would be mine, and I don't announce them."
+    Refused(Vec<IpAddr>),
 }
 
 /// The address of a network card.
@@ -147,6 +149,7 @@ mod tests {
             Message::Gossip(vec![1; GOSSIP_MAX]),
             Message::Ask { about: "n2".into(), token: 4 },
             Message::Verdict { about: "n2".into(), token: 4, heard: true },
+            Message::Refused(ips.clone()),
             Message::Yielding { ips, since: 40_000 },
             Message::Standing,
             Message::Hardware(vec![[2, 0, 0, 0, 0, 1]; HARDWARE_MAX]),

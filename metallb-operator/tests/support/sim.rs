@@ -11,6 +11,7 @@ use metallb_core::election::{Electorate, SUCCESSORS};
 use metallb_core::model::NodeName;
 use metallb_l2::engine::{Engine as L2, Received};
 use metallb_l2::interface::{Interface, MacAddr, Scope, Stance};
+use metallb_l2::reserved::Reserved;
 use metallb_l2::wire::ndp::Checksum;
 use metallb_operator::membership::engine::{Config, Engine, Event, Link, Timing};
 use metallb_operator::membership::handover::Handover;
@@ -37,6 +38,8 @@ pub(crate) struct Host {
     /// Hosts that it does not hear.
     pub(crate) deaf_to: BTreeSet<usize>,
     pub(crate) excluded: bool,
+    /// Addresses that its kernel has: its speaker announces none of them.
+    own: BTreeSet<IpAddr>,
     /// How fast its clock runs, in thousandths.
     rate: u64,
     lives: u64,
@@ -144,6 +147,7 @@ impl World {
                 side: 0,
                 deaf_to: BTreeSet::new(),
                 excluded: false,
+                own: BTreeSet::new(),
                 rate: if skewed { 950 + random.below(100) } else { 1000 },
                 // Wall clocks are an hour apart at most, and a life is longer than a second.
                 lives: 10_000_000_000 + random.below(3_600_000_000),
@@ -219,6 +223,7 @@ impl World {
         };
         let interfaces = host.link.then(|| interfaces(index)).into_iter().flatten();
         speaker.l2.set_interfaces(now, interfaces);
+        speaker.l2.set_reserved(now, reserved(&host.own));
         host.speaker = Some(speaker);
         self.drain(index);
     }
@@ -237,6 +242,17 @@ impl World {
             if !speaker.leaving {
                 speaker.engine.set_standing(now, if up { Standing::Able } else { Standing::Unable });
             }
+            self.drain(index);
+        }
+    }
+
+    /// Replaces what its kernel has of the addresses of Services.
+    pub(crate) fn set_own(&mut self, index: usize, own: BTreeSet<IpAddr>) {
+        let now = self.clock(index);
+        let host = &mut self.hosts[index];
+        host.own = own;
+        if let Some(speaker) = &mut host.speaker {
+            speaker.l2.set_reserved(now, reserved(&host.own));
             self.drain(index);
         }
     }
@@ -451,7 +467,11 @@ impl World {
                     }
                     Event::Lost(_) | Event::Met(_) => speaker.handover.announce_again(now),
                     Event::LiveChanged => self.replan_soon(index),
-                    Event::Yielding { from, ips, since } => speaker.handover.handle_yielding(now, from, ips, *since),
+                    Event::Yielding { from, ips, since } => {
+                        speaker.handover.set_refused(speaker.l2.objections().into_keys().collect());
+                        speaker.handover.handle_yielding(now, from, ips, *since);
+                    }
+                    Event::Refused(from, ips) => speaker.handover.handle_refused(from, ips),
                     Event::Taken(from, ips) => {
                         speaker.handover.handle_taken(from, ips);
                         speaker.revoked.extend(ips.iter().filter(|ip| !speaker.holds.contains(ip)));
@@ -498,7 +518,10 @@ impl World {
             }
         }
         if self.hosts[index].link
-            && let Some((vip, since)) = speaker.unannounced.iter().find(|(_, since)| self.now > **since + 20 * MS)
+            && let Some((vip, since)) = speaker
+                .unannounced
+                .iter()
+                .find(|(vip, since)| self.now > **since + 20 * MS && !self.hosts[index].own.contains(vip))
         {
             self.violations.push(format!("I21: n{index} holds {vip} since {since} and announced nothing"));
         }
@@ -626,7 +649,9 @@ impl World {
             for vip in self.vips.clone() {
                 let answering: Vec<usize> =
                     self.answerers(vip).into_iter().filter(|index| here.contains(index)).collect();
-                let owner = expected.owner(vip).and_then(index_of);
+                // Whoever is chosen and has the address itself is not stepped over.
+                let owner =
+                    expected.owner(vip).and_then(index_of).filter(|&index| !self.hosts[index].own.contains(&vip));
                 // I16, I17, I18, I23: exactly the one that all who know the same must choose.
                 if answering != owner.into_iter().collect::<Vec<_>>() {
                     self.violations.push(format!(
@@ -653,6 +678,13 @@ fn interfaces(index: usize) -> [Interface; 2] {
         Interface::new(number, name, mac(index), Some(format!("fe80::{:x}", index + 1).parse().unwrap()))
     };
     [interface(1, "eth0"), interface(2, "eth1")]
+}
+
+/// What a kernel has stands on the interface that is used.
+fn reserved(own: &BTreeSet<IpAddr>) -> Reserved {
+    let mut reserved = Reserved::new();
+    own.iter().for_each(|&ip| reserved.attach(&"eth0".into(), ip, 32));
+    reserved
 }
 
 /// A question of a neighbour.

@@ -102,10 +102,15 @@ impl Engine {
             Message::Taken(ips) if ips.len() <= ADDRESSES_MAX => {
                 self.events.push_back(Event::Taken(from.node().clone(), ips));
             }
+            Message::Refused(ips) if ips.len() <= ADDRESSES_MAX => {
+                self.events.push_back(Event::Refused(from.node().clone(), ips));
+            }
             Message::Hardware(addresses) if addresses.len() <= HARDWARE_MAX => {
                 self.hear_hardware(from.address, addresses);
             }
-            Message::Yielding { .. } | Message::Taken(_) | Message::Hardware(_) => self.counters.refused.malformed += 1,
+            Message::Yielding { .. } | Message::Taken(_) | Message::Refused(_) | Message::Hardware(_) => {
+                self.counters.refused.malformed += 1;
+            }
         }
     }
 

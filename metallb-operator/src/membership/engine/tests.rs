@@ -243,7 +243,7 @@ fn hostile_body(state: &mut u64, to: u64, recorded: &[Vec<u8>]) -> Vec<u8> {
     let name = names[junk(state) as usize % names.len()].clone();
     let identity = Identity::new(name.clone(), address(junk(state) as usize % 5), junk(state));
     let ips = (0..junk(state) % 64).map(|_| IpAddr::from((junk(state) as u32).to_be_bytes())).collect();
-    let message = match junk(state) % 9 {
+    let message = match junk(state) % 10 {
         0 => Message::Welcome(identity),
         1 => Message::Outlived(junk(state)),
         2 => Message::Gossip((0..junk(state) % 1200).map(|_| junk(state) as u8).collect()),
@@ -251,6 +251,7 @@ fn hostile_body(state: &mut u64, to: u64, recorded: &[Vec<u8>]) -> Vec<u8> {
         4 => Message::Verdict { about: name, token: junk(state) as u32 % 8, heard: junk(state).is_multiple_of(2) },
         5 => Message::Yielding { ips, since: junk(state) as u32 },
         6 => Message::Taken(ips),
+        7 => Message::Refused(ips),
         _ => match recorded.get(junk(state) as usize % recorded.len().max(1)) {
             Some(bytes) => Message::Gossip(bytes.clone()),
             None => Message::Ping,
