@@ -9,11 +9,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cases::{Case, cases, hex, message};
+use cases::{Case, How, KINDS, When, case_u28, cases, hex, message};
 use metallb_bgp::io::{Distance, Endpoint, PeerConfig, Speaker};
-use metallb_bgp::session::{RemoteAsn, SessionConfig};
-use metallb_bgp::types::Family;
+use metallb_bgp::session::{RemoteAsn, SessionConfig, State};
+use metallb_bgp::types::{Asn, Family};
 use metallb_bgp::wire::DecodeContext;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -35,15 +36,38 @@ enum Seen {
 
 #[tokio::test]
 async fn every_case_has_its_reaction_over_a_connection() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (mut shown, mut wrong) = (0, Vec::new());
-    for case in cases() {
-        let context = &case.context;
-        // This end has an IPv4 address, so that it never asks for IPv6 next hops.
-        let Some(bytes) = case.bytes.as_deref().filter(|_| !context.extended_next_hop) else { continue };
-        let seen = timeout(PATIENCE, play(&case, bytes, &listener, address)).await.expect("the connection ends");
-        let agrees = match (case.reaction.strip_prefix("N "), &seen) {
+    let (shown, silent): (Vec<Case>, Vec<Case>) = cases().into_iter().partition(|case| case.bytes.is_some());
+    assert!(silent.iter().all(|case| KINDS.contains(&case.reaction.as_str())));
+    assert!(shown.len() >= 260, "only {} rows have bytes", shown.len());
+    // Those that take three seconds of silence wait together.
+    let (hushed, others): (Vec<Case>, Vec<Case>) = shown.into_iter().partition(|case| case.how == How::Hush);
+    let hushed: Vec<_> = hushed.into_iter().map(|case| tokio::spawn(async move { show(&case).await })).collect();
+    let mut wrong = Vec::new();
+    for case in others {
+        wrong.extend(show(&case).await);
+    }
+    for case in hushed {
+        wrong.extend(case.await.unwrap());
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Plays a case in each way that it asks for; what was not as the table says.
+async fn show(case: &Case) -> Vec<String> {
+    // Only a connection without IPv4 asks for IPv6 next hops.
+    let loopback = if case.context.extended_next_hop { "[::1]:0" } else { "127.0.0.1:0" };
+    let listener = TcpListener::bind(loopback).await.unwrap();
+    let bytes = case.bytes.as_deref().unwrap_or_default();
+    let plays: Vec<Vec<&[u8]>> = match case.how {
+        How::Whole | How::Hush => vec![vec![bytes]],
+        How::Split => (1..bytes.len()).map(|at| <[_; 2]>::from(bytes.split_at(at)).to_vec()).collect(),
+        How::Cut | How::Reset => (0..bytes.len()).map(|at| vec![&bytes[..at]]).collect(),
+    };
+    let mut wrong = Vec::new();
+    for segments in plays {
+        let seen = timeout(PATIENCE, play(case, &segments, &listener)).await.expect("the connection ends");
+        let expected = case.answer.as_ref().unwrap_or(&case.reaction);
+        let agrees = match (expected.strip_prefix("N "), &seen) {
             (Some(expected), Seen::Notification(found)) => {
                 let (codes, data) = expected.split_once(' ').unwrap_or((expected, ""));
                 let codes: Vec<u8> = codes.split('/').map(|code| code.parse().unwrap()).collect();
@@ -54,45 +78,112 @@ async fn every_case_has_its_reaction_over_a_connection() {
             _ => false,
         };
         if !agrees {
-            wrong.push(format!("{}: {seen:02x?}, not {}", case.id, case.reaction));
+            wrong.push(format!("{}: {seen:02x?}, not {expected}", case.id));
         }
-        shown += 1;
     }
-    assert!(wrong.is_empty(), "{wrong:#?}");
-    assert!(shown > 200, "only {shown} rows were played");
+    wrong
 }
 
 /// Plays the router: brings the session to where the message belongs, sends it, and an orderly end after it.
-async fn play(case: &Case, bytes: &[u8], listener: &TcpListener, address: SocketAddr) -> Seen {
-    let speaker = speaker(&case.context, address);
+async fn play(case: &Case, segments: &[&[u8]], listener: &TcpListener) -> Seen {
+    let bytes = segments.concat();
+    let speaker = speaker(&case.context, listener.local_addr().unwrap());
     let (mut stream, _) = listener.accept().await.unwrap();
     assert_eq!(read_message(&mut stream).await.map(|(kind, _)| kind), Some(OPEN));
-    let opens = bytes.get(18) == Some(&OPEN);
-    if !opens {
-        stream.write_all(&[open(&case.context), message(KEEPALIVE, &[])].concat()).await.unwrap();
+    let hold = if case.how == How::Hush { 3 } else { 90 };
+    match case.when {
+        When::OpenSent => {}
+        When::OpenConfirm => stream.write_all(&open(&case.context, hold)).await.unwrap(),
+        When::Established => {
+            stream.write_all(&[open(&case.context, hold), message(KEEPALIVE, &[])].concat()).await.unwrap();
+        }
     }
-    stream.write_all(bytes).await.unwrap();
-    match case.reaction.as_str() {
-        // What would be read as the rest of the message must not follow.
-        "more" => stream.shutdown().await.unwrap(),
+    stream.set_nodelay(true).unwrap();
+    for segment in segments {
         // It may have closed the connection already.
+        drop(stream.write_all(segment).await);
+        tokio::task::yield_now().await;
+    }
+    match case.how {
+        How::Hush => {}
+        How::Reset => {
+            SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(stream);
+            until(|| speaker.snapshot()["router"].last_down.is_some()).await;
+            assert_eq!(speaker.snapshot()["router"].counters.notifications_sent, 0, "{}", case.id);
+            return Seen::End;
+        }
+        // What would be read as the rest of the message must not follow.
+        _ if case.how == How::Cut || case.reaction == "more" => stream.shutdown().await.unwrap(),
         _ => drop(stream.write_all(&message(NOTIFICATION, &[6, 4])).await),
     }
-    let mut keepalives = 0;
+    let (mut keepalives, mut others) = (0, 0);
     let seen = loop {
         match read_message(&mut stream).await {
             Some((NOTIFICATION, body)) => break Seen::Notification(body),
             Some((KEEPALIVE, _)) => keepalives += 1,
-            Some(_) => {}
+            Some(_) => others += 1,
             None => break Seen::End,
         }
     };
-    let accepted = seen == Seen::End;
-    assert!(!accepted || keepalives == 1, "{}: the OPEN is answered", case.id);
+    assert!(others <= 20, "{}: {others} messages are no bounded answer", case.id);
+    let accepted = seen == Seen::End && case.how != How::Cut;
+    let opened = case.when != When::OpenSent || bytes.get(18) == Some(&OPEN);
+    assert!(!accepted || keepalives == u64::from(opened), "{}: the OPEN is answered", case.id);
     let counters = speaker.snapshot()["router"].counters;
     let updates = u64::from(accepted && bytes.get(18) == Some(&UPDATE) && case.reaction != "more");
     assert_eq!(counters.updates_received, updates, "{}", case.id);
+    let sound = ["accept", "eor4", "eor6"].contains(&case.reaction.as_str());
+    assert_eq!(counters.updates_malformed, if sound { 0 } else { updates }, "{}", case.id);
     seen
+}
+
+/// The attributes of case U28: one session takes all that need not end it, and each kind of those that must ends one.
+#[tokio::test]
+async fn all_attributes_of_case_u28_go_over_a_connection() {
+    let context = DecodeContext { local_asn: Asn(64512), remote_asn: Asn(65001), ..DecodeContext::default() };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let speaker_of = |listener: &TcpListener| speaker(&context, listener.local_addr().unwrap());
+    let establish = async |listener: &TcpListener| {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(&[open(&context, 90), message(KEEPALIVE, &[])].concat()).await.unwrap();
+        stream
+    };
+    let (fatal, harmless): (Vec<_>, Vec<_>) = case_u28().partition(|(_, fatal)| *fatal);
+    let speaker = speaker_of(&listener);
+    let mut stream = establish(&listener).await;
+    for (bytes, _) in &harmless {
+        stream.write_all(bytes).await.unwrap();
+    }
+    let all = harmless.len() as u64;
+    until(|| speaker.snapshot()["router"].counters.updates_received == all).await;
+    assert_eq!(speaker.snapshot()["router"].state, State::Established);
+    drop((speaker, stream));
+    // One of each type, with flags and lengths in turn.
+    for (bytes, _) in fatal.iter().step_by(19) {
+        let _speaker = speaker_of(&listener);
+        let mut stream = establish(&listener).await;
+        stream.write_all(bytes).await.unwrap();
+        let last = async {
+            loop {
+                match read_message(&mut stream).await {
+                    Some((NOTIFICATION, body)) => break body,
+                    Some(_) => {}
+                    None => panic!("it ends without a word"),
+                }
+            }
+        };
+        assert_eq!(timeout(PATIENCE, last).await.expect("an answer")[..2], [3, 2], "{bytes:02x?}");
+    }
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let wait = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(PATIENCE, wait).await.expect("it comes about");
 }
 
 fn speaker(context: &DecodeContext, address: SocketAddr) -> Speaker {
@@ -115,10 +206,16 @@ fn speaker(context: &DecodeContext, address: SocketAddr) -> Speaker {
 }
 
 /// The OPEN that brings a session into the context of a case.
-fn open(context: &DecodeContext) -> Vec<u8> {
-    let mut capabilities = hex("0104 0001 0001");
+fn open(context: &DecodeContext, hold: u8) -> Vec<u8> {
+    let mut capabilities = Vec::new();
+    if context.ipv4 {
+        capabilities.extend(hex("0104 0001 0001"));
+    }
     if context.ipv6 {
         capabilities.extend(hex("0104 0002 0001"));
+    }
+    if context.extended_next_hop {
+        capabilities.extend(hex("0506 0001 0001 0002"));
     }
     if context.enhanced_refresh {
         capabilities.extend(hex("0200 4600"));
@@ -128,7 +225,7 @@ fn open(context: &DecodeContext) -> Vec<u8> {
         capabilities.extend(context.remote_asn.0.to_be_bytes());
     }
     let length = capabilities.len() as u8;
-    let fixed = [&[4][..], &context.remote_asn.two_octets().to_be_bytes(), &hex("005a 0a000001")].concat();
+    let fixed = [&[4][..], &context.remote_asn.two_octets().to_be_bytes(), &[0, hold], &hex("0a000001")].concat();
     message(OPEN, &[&fixed[..], &[length + 2, 2, length], &capabilities].concat())
 }
 

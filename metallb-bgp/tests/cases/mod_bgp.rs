@@ -7,10 +7,41 @@ use metallb_bgp::wire::DecodeContext;
 pub(crate) struct Case {
     pub(crate) id: &'static str,
     pub(crate) context: DecodeContext,
-    /// The whole message; `None` where one message alone shows nothing.
+    pub(crate) when: When,
+    pub(crate) how: How,
+    /// Whole messages, mostly one; `None` where no bytes show the case.
     pub(crate) bytes: Option<Vec<u8>>,
+    /// What the decoder says of the last message.
     pub(crate) reaction: String,
+    /// What the session answers, where that is another thing.
+    pub(crate) answer: Option<String>,
 }
+
+/// When the router sends the message.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum When {
+    OpenSent,
+    OpenConfirm,
+    Established,
+}
+
+/// How it sends it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum How {
+    /// At once.
+    Whole,
+    /// In two segments, once for each place to split at.
+    Split,
+    /// Only the beginning, and then it closes; once for each beginning.
+    Cut,
+    /// Only the beginning, and then it resets the connection; once for each beginning.
+    Reset,
+    /// At once, and then nothing for longer than the hold time of three seconds.
+    Hush,
+}
+
+/// Why a case may have no bytes.
+pub(crate) const KINDS: [&str; 4] = ["time", "connections", "kernel", "ours"];
 
 /// All rows.
 pub(crate) fn cases() -> Vec<Case> {
@@ -38,15 +69,23 @@ fn parse(line: &'static str) -> Case {
     let mut columns = line.split(" | ").map(str::trim);
     let (id, context, message, reaction) = (columns.next(), columns.next(), columns.next(), columns.next());
     let message = message.expect("a message");
+    let bytes = (message != "-").then(|| parse_message(message));
+    let opens = bytes.as_ref().is_some_and(|bytes| bytes.get(18) == Some(&1));
+    let (context, when, how) = parse_context(context.expect("a context"));
+    let reaction = reaction.unwrap_or_else(|| panic!("{line}"));
+    let (reaction, answer) = reaction.split_once(" > ").map_or((reaction, None), |(one, two)| (one, Some(two)));
     Case {
         id: id.expect("an id"),
-        context: parse_context(context.expect("a context")),
-        bytes: (message != "-").then(|| parse_message(message)),
-        reaction: reaction.unwrap_or_else(|| panic!("{line}")).to_owned(),
+        context,
+        when: when.unwrap_or(if opens { When::OpenSent } else { When::Established }),
+        how,
+        bytes,
+        reaction: reaction.to_owned(),
+        answer: answer.map(str::to_owned),
     }
 }
 
-fn parse_context(text: &str) -> DecodeContext {
+fn parse_context(text: &str) -> (DecodeContext, Option<When>, How) {
     let mut parts = text.split('+');
     let kind = parts.next().expect("a kind");
     let mut context = DecodeContext {
@@ -55,16 +94,25 @@ fn parse_context(text: &str) -> DecodeContext {
         four_octet_asn: kind.ends_with('4'),
         ..DecodeContext::default()
     };
+    let (mut when, mut how) = (None, How::Whole);
     for part in parts {
         match part {
+            "s" => when = Some(When::OpenSent),
+            "c" => when = Some(When::OpenConfirm),
+            "e" => when = Some(When::Established),
+            "split" => how = How::Split,
+            "cut" => how = How::Cut,
+            "reset" => how = How::Reset,
+            "hush" => how = How::Hush,
             "x" => context.extended_messages = true,
             "r" => context.enhanced_refresh = true,
             "n" => context.extended_next_hop = true,
             "4" => context.ipv6 = false,
+            "6" => context.ipv4 = false,
             other => panic!("{other}"),
         }
     }
-    context
+    (context, when, how)
 }
 
 fn parse_message(text: &str) -> Vec<u8> {
@@ -91,7 +139,25 @@ pub(crate) fn message(code: u8, body: &[u8]) -> Vec<u8> {
     [&[0xff; 16][..], &length.to_be_bytes(), &[code], body].concat()
 }
 
-const NAMES: [(&str, &str); 9] = [
+/// The messages of case U28, for an external peer with four octets: all types of attributes, with all flags that matter and some lengths.
+/// Those that are true must end the session.
+pub(crate) fn case_u28() -> impl Iterator<Item = (Vec<u8>, bool)> {
+    const KNOWN: [u8; 17] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 14, 15, 16, 17, 18, 25, 32];
+    let flags = [0x00, 0x40, 0x60, 0x80, 0xc0, 0xe0, 0xd0_u8];
+    let lengths = [0, 1, 3, 4, 5, 255_u8];
+    let all = (0..=255_u8).flat_map(move |code| flags.map(|flags| (code, flags)));
+    all.flat_map(move |(code, flags)| lengths.map(|length| (code, flags, length))).map(|(code, flags, length)| {
+        let head = if flags & 0x10 == 0 { vec![flags, code, length] } else { vec![flags, code, 0, length] };
+        let value: Vec<u8> = (0..length).map(|n| n.wrapping_mul(37).wrapping_add(code)).collect();
+        let attributes = [head, value, hex("$A")].concat();
+        let size = (attributes.len() as u16).to_be_bytes();
+        let bytes = message(2, &[&[0, 0], &size[..], &attributes, &hex("$N")].concat());
+        (bytes, flags & 0x80 == 0 && !KNOWN.contains(&code))
+    })
+}
+
+const NAMES: [(&str, &str); 10] = [
+    ("$K", "MK001304"),
     ("MK", "ffffffffffffffffffffffffffffffff"),
     ("$A", "$O$P$H"),
     ("$O", "40010100"),

@@ -4,6 +4,7 @@ mod lab;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
+use std::time::Instant;
 
 use super::*;
 use crate::bfd::tests::cases::{self, Envelope, Expect, LOCAL, PEER, Prelude, STRANGER, packet};
@@ -18,10 +19,6 @@ fn cases_over_a_real_socket_end_as_the_table_says() {
     lab.address(1, 0, "10.9.0.3/24");
     lab.run(1, "ip route add 10.9.0.0/24 dev b1 src 10.9.0.2 metric 200");
     for case in cases::table() {
-        if case.envelope == Envelope::OwnAddress {
-            // The kernel drops a packet from its own address before any socket sees it.
-            continue;
-        }
         let thread = lab.inside(0, BfdThread::spawn).unwrap();
         let handle = thread.handle();
         let path = BfdPath { interface: Some("a0".into()), ..BfdPath::new(PEER, case.hops) };
@@ -40,18 +37,24 @@ fn cases_over_a_real_socket_end_as_the_table_says() {
         };
         let mine = snapshot().0.discriminator;
         let port = |hops| if hops == Hops::Single { 3784 } else { 4784 };
-        let send = |source: IpAddr, ttl: u8, device: Option<&str>, port: u16, payload: &[u8]| {
-            let socket = lab.inside(1, || UdpSocket::bind(SocketAddr::new(source, 0))).unwrap();
+        let send_from = |side, times, source: IpAddr, ttl: u8, device: Option<&str>, port: u16, payload: &[u8]| {
+            let socket = lab.inside(side, || UdpSocket::bind(SocketAddr::new(source, 0))).unwrap();
             let socket = socket2::Socket::from(socket);
             socket.set_ttl_v4(ttl.max(1).into()).unwrap();
             socket.bind_device(device.map(str::as_bytes)).unwrap();
-            socket.send_to(payload, &SocketAddr::new(LOCAL, port).into()).unwrap();
+            for _ in 0..times {
+                socket.send_to(payload, &SocketAddr::new(LOCAL, port).into()).unwrap();
+            }
         };
+        let send = |source, ttl, device, port, payload: &[u8]| send_from(1, 1, source, ttl, device, port, payload);
+        if matches!(case.prelude, Prelude::Init | Prelude::Up) {
+            let hello = ControlPacket { state: State::Down, your_discriminator: None, ..packet(mine) };
+            send(PEER, TTL, None, port(case.hops), &hello.encode());
+            assert!(eventually(|| snapshot().0.state == State::Init), "{}: hears", case.id);
+        }
         match case.prelude {
-            Prelude::Fresh => {}
+            Prelude::Fresh | Prelude::Init => {}
             Prelude::Up => {
-                let hello = ControlPacket { state: State::Down, your_discriminator: None, ..packet(mine) };
-                send(PEER, TTL, None, port(case.hops), &hello.encode());
                 send(PEER, TTL, None, port(case.hops), &packet(mine).encode());
                 assert!(eventually(|| snapshot().0.state == State::Up), "{}: comes up", case.id);
             }
@@ -61,17 +64,29 @@ fn cases_over_a_real_socket_end_as_the_table_says() {
         let to =
             if case.echo { 3785 } else { port(if case.envelope == Envelope::OtherPort { other } else { case.hops }) };
         let payload = (case.payload)(mine);
+        let send = |source, ttl, device, port, payload: &[u8]| {
+            send_from(1, case.times, source, ttl, device, port, payload);
+        };
+        let sent_at = Instant::now();
         match case.envelope {
+            Envelope::OwnAddress => send_from(0, 1, LOCAL, TTL, None, to, &payload),
             Envelope::Stranger => send(STRANGER, TTL, None, to, &payload),
             Envelope::OtherInterface => send(PEER, TTL, Some("b1"), to, &payload),
             Envelope::Ttl(ttl) => send(PEER, ttl, None, to, &payload),
-            Envelope::Right | Envelope::OtherPort | Envelope::OwnAddress => send(PEER, TTL, None, to, &payload),
+            Envelope::Right | Envelope::OtherPort => send(PEER, TTL, None, to, &payload),
         }
         let id = format!("{} {}", case.id, case.what);
         match case.expect {
-            Expect::Accept { .. } => {
-                let wanted = before.0.counters.control_packets_in + 1;
+            Expect::Accept { answered } => {
+                let wanted = before.0.counters.control_packets_in + u64::from(case.times);
                 assert!(eventually(|| snapshot().0.counters.control_packets_in == wanted), "{id}");
+                let after = snapshot().0;
+                assert_eq!(after.state, case.then.unwrap_or(before.0.state), "{id}");
+                let sent = after.counters.control_packets_out - before.0.counters.control_packets_out;
+                // One in ten milliseconds after the first few, and what is sent anyway.
+                let most = 12 + u64::try_from(sent_at.elapsed().as_millis()).unwrap() / 10;
+                assert!((u64::from(answered)..=most).contains(&sent), "{id}: {sent} packets");
+                assert_eq!(after.counters.replies_limited > 0, case.times > 100, "{id}");
             }
             Expect::Drop(reason) => {
                 let count =
