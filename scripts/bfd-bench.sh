@@ -91,5 +91,6 @@ detect() { # INTERVAL TRIALS
 load 1 50
 floor 50
 load 1000 300
+load 1000 50
 detect 50 "$trials"
 detect 10 "$trials"

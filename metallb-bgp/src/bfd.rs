@@ -5,7 +5,7 @@
 //!                decode     whose?     state, timers
 //! ```
 //!
-//! [`Engine`] holds any number of sessions behind one queue of deadlines. After every `handle_*` call the driver drains
+//! [`Engine`] holds any number of sessions behind one wheel of deadlines. After every `handle_*` call the driver drains
 //! [`Engine::poll_transmit`] and [`Engine::poll_event`], then waits until [`Engine::poll_timeout`]. The same seed and the same
 //! inputs give the same bytes.
 //!

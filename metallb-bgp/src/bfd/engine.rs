@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::rate::Random;
 use super::session::echo::EchoPacket;
 use super::session::{Outgoing, Session};
-use super::timer::Deadlines;
+use super::timer::{TimerId, Wheel};
 use super::{
     AddSessionError, ControlPacket, Counters, DecodeError, Diagnostic, Discriminator, Hops, Profile, RoutingDomain,
     SessionKey, State, StateChange, TTL,
@@ -21,7 +21,7 @@ pub struct Engine {
     sessions: HashMap<Discriminator, Entry>,
     /// For packets of neighbours that do not know our discriminator yet.
     by_neighbor: BTreeMap<(RoutingDomain, Hops, IpAddr), Vec<Discriminator>>,
-    deadlines: Deadlines,
+    deadlines: Wheel,
     random: Random,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
@@ -32,6 +32,7 @@ pub struct Engine {
 struct Entry {
     key: SessionKey,
     session: Session,
+    timer: TimerId,
     /// Deconfigured: says AdminDown until then (RFC 5882 §3.2), unless it is wanted again.
     remove_at: Option<Instant>,
 }
@@ -186,7 +187,7 @@ impl Engine {
         Self {
             sessions: HashMap::new(),
             by_neighbor: BTreeMap::new(),
-            deadlines: Deadlines::default(),
+            deadlines: Wheel::default(),
             random: Random::new(seed),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -219,7 +220,8 @@ impl Engine {
         }
         let discriminator = Discriminator::draw(&mut self.random, |drawn| self.sessions.contains_key(&drawn));
         let session = Session::new(profile, key.hops, discriminator, self.random.next(), now);
-        self.sessions.insert(discriminator, Entry { key, session, remove_at: None });
+        let timer = self.deadlines.register(discriminator);
+        self.sessions.insert(discriminator, Entry { key, session, timer, remove_at: None });
         self.by_neighbor.entry((key.domain, key.hops, key.remote)).or_default().push(discriminator);
         self.drain(discriminator);
         Ok(discriminator)
@@ -399,7 +401,7 @@ impl Engine {
 
     /// Collects what a session has to say, and its next deadline.
     fn drain(&mut self, discriminator: Discriminator) {
-        let Some(Entry { key, session, remove_at }) = self.sessions.get_mut(&discriminator) else { return };
+        let Some(Entry { key, session, timer, remove_at }) = self.sessions.get_mut(&discriminator) else { return };
         while let Some(outgoing) = session.poll_transmit() {
             let transmit = match outgoing {
                 Outgoing::Control(packet) => {
@@ -414,12 +416,12 @@ impl Engine {
             self.events.push_back(Event { session: discriminator, key: *key, kind });
         }
         let next = [session.poll_timeout(), *remove_at].into_iter().flatten().min();
-        self.deadlines.arm(discriminator, next);
+        self.deadlines.arm(*timer, next);
     }
 
     fn forget(&mut self, discriminator: Discriminator) {
-        let Some(Entry { key, .. }) = self.sessions.remove(&discriminator) else { return };
-        self.deadlines.forget(discriminator);
+        let Some(Entry { key, timer, .. }) = self.sessions.remove(&discriminator) else { return };
+        self.deadlines.forget(timer);
         let neighbor = (key.domain, key.hops, key.remote);
         if let Some(sessions) = self.by_neighbor.get_mut(&neighbor) {
             sessions.retain(|session| *session != discriminator);

@@ -122,6 +122,8 @@ pub struct Counters {
     pub replies_limited: u64,
     /// Periodic packets that left more than a quarter of their interval late.
     pub transmissions_late: u64,
+    /// Periodic packets that left more than five milliseconds late, whatever their interval.
+    pub transmissions_late_by_5_ms: u64,
 }
 
 /// A packet to send.
@@ -334,6 +336,7 @@ impl Session {
         }
         if let (Some(at), Some(interval)) = (self.transmit_at.filter(|at| *at <= now), self.transmit_interval) {
             self.counters.transmissions_late += u64::from(now - at > interval / 4);
+            self.counters.transmissions_late_by_5_ms += u64::from(now - at > Duration::from_millis(5));
             self.send.control = true;
             self.sent_at = Some(now);
             self.transmit_at = Some(now + self.jittered(interval));

@@ -1,98 +1,348 @@
-//! One queue of deadlines for all sessions.
+//! One wheel of deadlines for all sessions.
 //!
-//! A heap with lazy moves: a session has at most one live entry, which may ring too early (the session then names its next
-//! deadline) but never too late. Every packet received moves a detection deadline away, which costs nothing here. A wheel would save
-//! the ten comparisons that a thousand sessions cost, and pay with ticks where deadlines are exact now.
+//! A hierarchy of eight wheels of 64 slots each, by the digits of the tick: setting, moving and taking a deadline cost the same
+//! whether one session is there or thousands, and allocate nothing. A tick only says where a deadline is kept. What is told and what
+//! rings is the deadline itself, to the nanosecond, and never early.
+//!
+//! Moves are lazy: a session may ring too early (it then names its next deadline) but never too late. Every packet received moves a
+//! detection deadline away, which costs nothing here. [Note 0027](../../../docs/design/0027-deadlines-of-bfd.md) has the figures.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Discriminator;
 
-#[derive(Debug, Default)]
-pub(super) struct Deadlines {
-    heap: BinaryHeap<Reverse<(Instant, Discriminator)>>,
-    armed: HashMap<Discriminator, Instant>,
+/// The deadlines of any number of sessions.
+#[derive(Debug)]
+pub(super) struct Wheel {
+    timers: Vec<Timer>,
+    free: Vec<TimerId>,
+    /// The first timer of each slot of each level; after them those that are due.
+    heads: [Option<TimerId>; SLOTS + 1],
+    /// The slots of each level that are not empty.
+    occupied: [u64; LEVELS],
+    /// What ticks are counted from: the first deadline ever.
+    origin: Option<Instant>,
+    /// The tick reached. Every waiting timer is in the level of the highest digit in which its tick differs from this one.
+    clock: u64,
+    earliest: Option<Instant>,
 }
 
-impl Deadlines {
+/// A session's place in the wheel.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct TimerId(u32);
+
+#[derive(Debug)]
+struct Timer {
+    session: Discriminator,
+    /// The deadline and where it is kept.
+    armed: Option<(Instant, u16)>,
+    previous: Option<TimerId>,
+    next: Option<TimerId>,
+}
+
+impl Default for Wheel {
+    fn default() -> Self {
+        Self {
+            timers: Vec::new(),
+            free: Vec::new(),
+            heads: [None; SLOTS + 1],
+            occupied: [0; LEVELS],
+            origin: None,
+            clock: 0,
+            earliest: None,
+        }
+    }
+}
+
+impl Wheel {
+    /// A place for a session, which has no deadline yet.
+    pub(super) fn register(&mut self, session: Discriminator) -> TimerId {
+        let timer = Timer { session, armed: None, previous: None, next: None };
+        if let Some(id) = self.free.pop() {
+            self.timers[id.index()] = timer;
+            return id;
+        }
+        // Sessions have names of 32 bits, so there are never more of them.
+        let id = TimerId(self.timers.len() as u32);
+        self.timers.push(timer);
+        id
+    }
+
     /// Makes the session ring at `at` or earlier.
-    pub(super) fn arm(&mut self, session: Discriminator, at: Option<Instant>) {
+    pub(super) fn arm(&mut self, id: TimerId, at: Option<Instant>) {
         let Some(at) = at else { return };
-        if self.armed.get(&session).is_some_and(|armed| *armed <= at) {
+        if self.timers[id.index()].armed.is_some_and(|(armed, _)| armed <= at) {
             return;
         }
-        self.armed.insert(session, at);
-        self.heap.push(Reverse((at, session)));
-        // Entries that were overtaken by an earlier one stay until their time; a neighbour must not pile them up.
-        if self.heap.len() > 2 * self.armed.len() + 64 {
-            self.heap = self.armed.iter().map(|(session, at)| Reverse((*at, *session))).collect();
-        }
+        self.origin.get_or_insert(at);
+        self.unlink(id);
+        self.link(id, at, self.slot(at));
+        self.earliest = Some(self.earliest.map_or(at, |earliest| earliest.min(at)));
     }
 
-    pub(super) fn forget(&mut self, session: Discriminator) {
-        self.armed.remove(&session);
-        self.prune();
+    /// Gives a place back; it must not be used afterwards.
+    pub(super) fn forget(&mut self, id: TimerId) {
+        self.unlink(id);
+        self.free.push(id);
+        self.earliest = self.find_earliest();
     }
 
-    /// Takes a session whose time has come.
+    /// Takes a session whose time has come. Ticks come in their order; deadlines within one may not.
     pub(super) fn pop(&mut self, now: Instant) -> Option<Discriminator> {
-        let Reverse((at, session)) = *self.heap.peek()?;
-        if at > now {
+        if self.earliest.is_none_or(|at| at > now) {
             return None;
         }
-        self.heap.pop();
-        self.armed.remove(&session);
-        self.prune();
-        Some(session)
-    }
-
-    pub(super) fn next(&self) -> Option<Instant> {
-        self.heap.peek().map(|Reverse((at, _))| *at)
-    }
-
-    /// Keeps a live entry on top.
-    fn prune(&mut self) {
-        while let Some(Reverse((at, session))) = self.heap.peek() {
-            if self.armed.get(session) == Some(at) {
+        let reached = self.tick(now);
+        loop {
+            if let Some(id) = self.heads[DUE] {
+                self.unlink(id);
+                return Some(self.timers[id.index()].session);
+            }
+            let Some((slot, start)) = self.first().filter(|(_, start)| *start <= reached) else { break };
+            if let Some(id) = self.only_due(slot, now) {
+                self.unlink(id);
+                return Some(self.timers[id.index()].session);
+            }
+            self.clock = start;
+            if !self.sort(slot, now) {
                 break;
             }
-            self.heap.pop();
+        }
+        // Whatever still waits does so for a later tick, or in the slot of this one.
+        self.clock = self.clock.max(reached);
+        self.earliest = self.find_earliest();
+        None
+    }
+
+    /// The earliest deadline. Correct once [`pop`](Self::pop) has said that nothing is due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.earliest
+    }
+
+    /// The timer of a slot that has no other, if it is due: it need not be moved first.
+    fn only_due(&self, slot: usize, now: Instant) -> Option<TimerId> {
+        self.heads[slot].filter(|id| {
+            let timer = &self.timers[id.index()];
+            timer.next.is_none() && timer.armed.is_some_and(|(at, _)| at <= now)
+        })
+    }
+
+    /// Moves the timers of the first slot to where they belong now that the clock has come to it; false where none moved.
+    fn sort(&mut self, slot: usize, now: Instant) -> bool {
+        let (mut moved, mut next) = (false, self.heads[slot]);
+        while let Some(id) = next {
+            let timer = &self.timers[id.index()];
+            next = timer.next;
+            let Some((at, _)) = timer.armed else { continue };
+            let to = match slot {
+                0..WIDTH if at > now => continue,
+                0..WIDTH => DUE,
+                _ => self.slot(at),
+            };
+            self.unlink(id);
+            self.link(id, at, to);
+            moved = true;
+        }
+        moved
+    }
+
+    /// The earliest slot that is not empty, and its first tick. Whatever is on a lower level comes before all of a higher one.
+    fn first(&self) -> Option<(usize, u64)> {
+        let level = self.occupied.iter().position(|slots| *slots != 0)?;
+        let digit = self.occupied[level].trailing_zeros() as usize;
+        let shift = level as u32 * BITS;
+        let start = ((self.clock >> shift) & !(WIDTH as u64 - 1) | digit as u64) << shift;
+        Some((level * WIDTH + digit, start))
+    }
+
+    fn find_earliest(&self) -> Option<Instant> {
+        let slot = if self.heads[DUE].is_some() { DUE } else { self.first()?.0 };
+        let mut next = self.heads[slot];
+        let timers = std::iter::from_fn(|| {
+            let timer = &self.timers[next?.index()];
+            next = timer.next;
+            Some(timer)
+        });
+        timers.filter_map(|timer| timer.armed).map(|(at, _)| at).min()
+    }
+
+    fn tick(&self, at: Instant) -> u64 {
+        let since = self.origin.map_or(Duration::ZERO, |origin| at.saturating_duration_since(origin));
+        since.as_secs().saturating_mul(1_000_000_000).saturating_add(since.subsec_nanos().into()) >> TICK
+    }
+
+    fn slot(&self, at: Instant) -> usize {
+        let tick = self.tick(at).max(self.clock);
+        // The digits of a tick are those of LEVELS, as 64 bits less TICK have no more.
+        let level = (tick ^ self.clock).checked_ilog2().unwrap_or(0) / BITS;
+        let digit = (tick >> (level * BITS)) as usize % WIDTH;
+        level as usize * WIDTH + digit
+    }
+
+    fn link(&mut self, id: TimerId, at: Instant, slot: usize) {
+        let next = self.heads[slot].replace(id);
+        if let Some(next) = next {
+            self.timers[next.index()].previous = Some(id);
+        }
+        let timer = &mut self.timers[id.index()];
+        (timer.armed, timer.previous, timer.next) = (Some((at, slot as u16)), None, next);
+        if let Some(occupied) = self.occupied.get_mut(slot / WIDTH) {
+            *occupied |= 1 << (slot % WIDTH);
+        }
+    }
+
+    fn unlink(&mut self, id: TimerId) {
+        let timer = &mut self.timers[id.index()];
+        let (previous, next) = (timer.previous.take(), timer.next.take());
+        let Some((_, slot)) = timer.armed.take() else { return };
+        if let Some(next) = next {
+            self.timers[next.index()].previous = previous;
+        }
+        if let Some(previous) = previous {
+            self.timers[previous.index()].next = next;
+            return;
+        }
+        let slot = usize::from(slot);
+        self.heads[slot] = next;
+        if let (None, Some(occupied)) = (next, self.occupied.get_mut(slot / WIDTH)) {
+            *occupied &= !(1 << (slot % WIDTH));
         }
     }
 }
+
+impl TimerId {
+    /// Ids are made by [`Wheel::register`] only, so `timers` has a place for each.
+    fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A tick is 2^16 ns: 66 µs.
+const TICK: u32 = 16;
+const BITS: u32 = 6;
+const WIDTH: usize = 1 << BITS;
+/// Enough for the 2^48 ticks that 2^64 ns have.
+const LEVELS: usize = 8;
+const SLOTS: usize = LEVELS * WIDTH;
+const DUE: usize = SLOTS;
 
 #[cfg(test)]
 #[allow(clippy::disallowed_methods)] // any instant will do
 mod tests {
-    use std::time::Duration;
+    use proptest::prelude::*;
 
     use super::*;
 
+    const NAMES: usize = 24;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Arm { timer: usize, nanoseconds: i64 },
+        Forget { timer: usize },
+        Wait { nanoseconds: u64, late: bool },
+    }
+
+    /// From within a tick to longer than any detection time.
+    fn distance() -> impl Strategy<Value = u64> {
+        prop_oneof![0..70_000_u64, 0..5_000_000_u64, 0..1_000_000_000_u64, 0..1_100_000_000_000_000_u64]
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (0..NAMES, distance(), 0..20_u8).prop_map(|(timer, far, sign)| {
+                // Now and then into the past.
+                let nanoseconds = far as i64 * if sign == 0 { -1 } else { 1 };
+                Step::Arm { timer, nanoseconds }
+            }),
+            1 => (0..NAMES).prop_map(|timer| Step::Forget { timer }),
+            5 => (distance(), any::<bool>()).prop_map(|(nanoseconds, late)| Step::Wait { nanoseconds, late }),
+        ]
+    }
+
+    proptest! {
+        /// The model is a list that is searched each time.
+        #[test]
+        fn wheel_rings_what_a_plain_list_would_and_when(steps in prop::collection::vec(step(), 1..200)) {
+            let origin = Instant::now() + Duration::from_secs(10_000_000);
+            let mut now = origin;
+            let mut wheel = Wheel::default();
+            let name = |number: usize| Discriminator::new(number as u32 + 1).unwrap();
+            let mut ids: Vec<TimerId> = (0..NAMES).map(|number| wheel.register(name(number))).collect();
+            let mut model: Vec<Option<Instant>> = vec![None; NAMES];
+            for step in steps {
+                match step {
+                    Step::Arm { timer, nanoseconds } => {
+                        let by = Duration::from_nanos(nanoseconds.unsigned_abs());
+                        let at = if nanoseconds < 0 { now.checked_sub(by).unwrap_or(now) } else { now + by };
+                        wheel.arm(ids[timer], Some(at));
+                        model[timer] = Some(model[timer].map_or(at, |armed| armed.min(at)));
+                    }
+                    Step::Forget { timer } => {
+                        wheel.forget(ids[timer]);
+                        ids[timer] = wheel.register(name(timer));
+                        model[timer] = None;
+                    }
+                    Step::Wait { nanoseconds, late } => {
+                        let next = model.iter().flatten().min().copied();
+                        now = match next {
+                            // As a driver that is on time.
+                            Some(next) if !late => now.max(next),
+                            _ => now + Duration::from_nanos(nanoseconds),
+                        };
+                    }
+                }
+                prop_assert_eq!(wheel.next(), model.iter().flatten().min().copied(), "the earliest, exactly");
+                let mut last = None;
+                while let Some(session) = wheel.pop(now) {
+                    let at = model[session.get() as usize - 1].take();
+                    prop_assert!(at.is_some_and(|at| at <= now), "nothing early, nothing twice");
+                    let tick = at.map(|at| wheel.tick(at));
+                    prop_assert!(tick >= last || at.is_some_and(|at| at <= origin), "in the order of their ticks");
+                    last = tick;
+                }
+                prop_assert!(model.iter().flatten().all(|at| *at > now), "nothing lost");
+                prop_assert_eq!(wheel.next(), model.iter().flatten().min().copied());
+            }
+        }
+    }
+
     #[test]
-    fn a_deadline_moved_earlier_a_million_times_keeps_the_queue_small() {
+    fn a_deadline_moved_earlier_a_million_times_takes_no_more_room() {
         let start = Instant::now();
         let session = Discriminator::new(7).unwrap();
-        let mut deadlines = Deadlines::default();
+        let mut wheel = Wheel::default();
+        let id = wheel.register(session);
         for step in (0..1_000_000).rev() {
-            deadlines.arm(session, Some(start + Duration::from_micros(step)));
-            assert!(deadlines.heap.len() <= 67);
+            wheel.arm(id, Some(start + Duration::from_micros(step)));
         }
-        assert_eq!(deadlines.next(), Some(start));
-        assert_eq!(deadlines.pop(start), Some(session));
-        assert_eq!(deadlines.next(), None, "overtaken entries are not deadlines");
+        assert_eq!((wheel.timers.len(), wheel.occupied.iter().map(|slots| slots.count_ones()).sum()), (1, 1_u32));
+        assert_eq!(wheel.next(), Some(start));
+        assert_eq!(wheel.pop(start), Some(session));
+        assert_eq!(wheel.pop(start), None);
+        assert_eq!(wheel.next(), None);
     }
 
     #[test]
     fn a_later_deadline_leaves_the_early_bell() {
         let start = Instant::now();
+        let mut wheel = Wheel::default();
+        let id = wheel.register(Discriminator::new(7).unwrap());
+        wheel.arm(id, Some(start + Duration::from_secs(1)));
+        wheel.arm(id, Some(start + Duration::from_secs(2)));
+        assert_eq!(wheel.next(), Some(start + Duration::from_secs(1)));
+        wheel.forget(id);
+        assert_eq!(wheel.next(), None);
+    }
+
+    #[test]
+    fn places_that_were_given_back_are_used_again() {
+        let mut wheel = Wheel::default();
         let session = Discriminator::new(7).unwrap();
-        let mut deadlines = Deadlines::default();
-        deadlines.arm(session, Some(start + Duration::from_secs(1)));
-        deadlines.arm(session, Some(start + Duration::from_secs(2)));
-        assert_eq!(deadlines.next(), Some(start + Duration::from_secs(1)));
-        deadlines.forget(session);
-        assert_eq!(deadlines.next(), None);
+        for _ in 0..1_000 {
+            let id = wheel.register(session);
+            wheel.arm(id, Some(Instant::now()));
+            wheel.forget(id);
+        }
+        assert_eq!(wheel.timers.len(), 1);
     }
 }
