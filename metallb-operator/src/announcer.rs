@@ -18,7 +18,6 @@ use metallb_core::config::Config;
 use metallb_core::election::{ElectionRules, Elections, Holder, LiveSpeakers, interfaces};
 use metallb_core::model::{Cluster, ExcludeLabel, Node, NodeName, PeerName, Service, ServiceKey, ServiceType};
 use metallb_core::routes::routes;
-use metallb_l2::counters::Counters;
 use metallb_l2::interface::{MacAddr, Scope};
 use metallb_l2::io::{Driver, InterfaceFilter, StartError};
 use tokio::sync::mpsc;
@@ -29,7 +28,8 @@ pub use self::obstacles::{Obstacle, ObstacleKind};
 use self::offers::Offers;
 pub use self::peers::{BfdPeerStatus, NegotiatedStatus, PeerStatus};
 use crate::conductor::{self, Conductor, ConductorError};
-use crate::metrics::{Metrics, PeerCollector};
+use crate::metrics::{L2Collector, Metrics, PeerCollector};
+use crate::sys;
 
 /// What this process is and may do.
 #[derive(Clone)]
@@ -64,8 +64,6 @@ pub struct Announcer {
     assigned: Assigned,
     /// What it answered for earlier: whoever has that now may have to hear of it.
     given_up: BTreeSet<IpAddr>,
-    /// What the metrics of L2 show.
-    shown: Counters,
     /// The addresses of Services on L2, whichever node answers for them.
     on_l2: Vec<IpAddr>,
     /// The addresses that other nodes have themselves.
@@ -73,6 +71,8 @@ pub struct Announcer {
     obstacles: Obstacles,
     /// How often it was looked for obstacles.
     looks: u32,
+    /// Whether there was much to throw away since memory was given back.
+    untidy: bool,
 }
 
 /// What is announced, by Service.
@@ -148,6 +148,10 @@ impl Announcer {
         seed: u64,
     ) -> Result<Self, StartError> {
         let l2 = Driver::start(filter, seed)?;
+        match L2Collector::new(l2.handle()) {
+            Ok(series) => metrics.register(series),
+            Err(error) => tracing::error!(%error, "the responder has no metrics"),
+        }
         let bgp = Speaker::new(events, seed);
         let peer_series = PeerCollector::new(bgp.observer())
             .inspect_err(|error| tracing::error!(%error, "sessions have no metrics"))
@@ -172,11 +176,11 @@ impl Announcer {
             addresses,
             assigned,
             given_up,
-            shown: Counters::default(),
             on_l2: Vec::new(),
             of_nodes: BTreeSet::new(),
             obstacles: Obstacles::default(),
             looks: 0,
+            untidy: false,
         })
     }
 
@@ -206,6 +210,7 @@ impl Announcer {
     /// Brings the announcements in step with everything. Repeating what is known changes nothing and sends nothing.
     pub fn apply(&mut self, config: &Config, cluster: &Cluster) -> Changes {
         let mut changes = Changes::default();
+        self.untidy = true;
         let me = cluster.nodes.get(&self.identity.node);
         let peers = me.map(|me| peers::configs(config, me, self.mode)).unwrap_or_default();
         if let Some(series) = &self.peer_series {
@@ -238,6 +243,7 @@ impl Announcer {
     /// The same where nothing but who lives is different, which routes do not depend on.
     pub fn apply_members(&mut self, config: &Config, cluster: &Cluster) -> Changes {
         let mut changes = Changes::default();
+        self.untidy = true;
         self.answer(config, cluster, cluster.nodes.get(&self.identity.node), &mut changes);
         changes
     }
@@ -462,22 +468,15 @@ impl Announcer {
         self.bgp.snapshot().into_iter().map(|(name, peer)| PeerStatus::new(&name, peer)).collect()
     }
 
-    /// Copies the engines' counters into the metrics.
-    pub fn refresh_metrics(&mut self) {
-        let counters = self.l2.handle().counters();
-        let series = &self.metrics.speaker;
-        // Thousands of addresses that nobody asked for since cost a look each, and no text.
-        let before = std::mem::replace(&mut self.shown, counters.clone());
-        for (values, before, metric) in [
-            (&counters.requests, &before.requests, &series.l2_requests),
-            (&counters.responses, &before.responses, &series.l2_responses),
-            (&counters.gratuitous, &before.gratuitous, &series.l2_gratuitous),
-            (&counters.conflicts, &before.conflicts, &series.l2_conflicts),
-        ] {
-            for (ip, value) in values.iter().filter(|(ip, value)| before.get(*ip) != Some(*value)) {
-                raise(&metric.with_label_values(&[ip.to_string()]), *value);
-            }
+    /// To be called now and then: after a step for everything it gives back the memory that deciding took, and reading before it.
+    pub fn tidy(&mut self) {
+        if std::mem::take(&mut self.untidy) {
+            sys::give_back_memory();
         }
+    }
+
+    /// Copies what membership counted into the metrics.
+    pub fn refresh_metrics(&self) {
         if let Some(conductor) = &self.conductor {
             let handle = conductor.handle();
             let known = handle.snapshot();
@@ -509,17 +508,6 @@ impl Announcer {
             for took in handle.take_takeovers() {
                 membership.takeover.observe(took.as_secs_f64());
             }
-        }
-        for (metric, value) in [
-            (&series.l2_probes, counters.probes),
-            (&series.l2_claims_of_speakers, counters.claims_of_friends),
-            (&series.l2_mismatched_senders, counters.mismatched_senders),
-            (&series.l2_lost_events, counters.lost_events),
-        ] {
-            raise(metric, value);
-        }
-        for (reason, value) in &counters.dropped {
-            raise(&series.l2_dropped.with_label_values(&[reason.to_string()]), *value);
         }
     }
 

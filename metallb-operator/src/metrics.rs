@@ -3,6 +3,8 @@
 //! `metallb_layer2_requests_received` is a counter without the `_total` suffix and several gauges carry it: names are
 //! API here, so the registry must not correct them.
 
+mod family;
+mod l2;
 mod peers;
 
 use metallb_core::allocator::PoolCounters;
@@ -12,6 +14,7 @@ use prometheus::{
     TextEncoder,
 };
 
+pub use self::l2::L2Collector;
 pub use self::peers::PeerCollector;
 
 /// Every series the process exports, registered once.
@@ -86,24 +89,6 @@ pub struct ClientMetrics {
 pub struct SpeakerMetrics {
     /// 1 per announced address; labels `service`, `protocol`, `node`, `ip`.
     pub announced: IntGaugeVec,
-    /// ARP and NDP requests for an address of ours; label `ip`.
-    pub l2_requests: IntCounterVec,
-    /// Replies sent; label `ip`.
-    pub l2_responses: IntCounterVec,
-    /// Gratuitous messages sent; label `ip`.
-    pub l2_gratuitous: IntCounterVec,
-    /// Frames dropped; label `reason`.
-    pub l2_dropped: IntCounterVec,
-    /// Foreign hosts seen using an address of ours; label `ip`.
-    pub l2_conflicts: IntCounterVec,
-    /// Probes for addresses that were about to become ours.
-    pub l2_probes: IntCounter,
-    /// Other speakers seen claiming an address of ours.
-    pub l2_claims_of_speakers: IntCounter,
-    /// ARP messages whose sender is not the sender of their frame.
-    pub l2_mismatched_senders: IntCounter,
-    /// Conflicts that were counted and could not be told.
-    pub l2_lost_events: IntCounter,
     /// Addresses that this node is to answer for and does not.
     pub l2_refused: IntGauge,
     /// Addresses that the kernel of this node answers for, whichever node announces them.
@@ -155,49 +140,12 @@ impl Metrics {
                 "1 if some object of the latest configuration is refused and an older or no version of it is in force",
             ),
         };
-        let ip = |name: &str, help: &str| counter_vec(&registry, name, help, &["ip"]);
         let speaker = SpeakerMetrics {
             announced: gauge_vec(
                 &registry,
                 "metallb_speaker_announced",
                 "Services being announced from this node. This is desired state, it does not guarantee that the peer accepts it",
                 &["service", "protocol", "node", "ip"],
-            ),
-            l2_requests: ip("metallb_layer2_requests_received", "Number of layer2 requests received for owned IPs"),
-            l2_responses: ip("metallb_layer2_responses_sent", "Number of layer2 responses sent for owned IPs"),
-            l2_gratuitous: ip(
-                "metallb_layer2_gratuitous_sent",
-                "Number of gratuitous layer2 packets sent for owned IPs",
-            ),
-            l2_dropped: counter_vec(
-                &registry,
-                "metallb_layer2_dropped_frames_total",
-                "Number of ARP and NDP frames that got no answer, by reason",
-                &["reason"],
-            ),
-            l2_conflicts: ip(
-                "metallb_layer2_conflicts_total",
-                "Number of times another host was seen using an IP that this node announces",
-            ),
-            l2_probes: counter(
-                &registry,
-                "metallb_layer2_probes_sent_total",
-                "Number of probes for IPs that this node was about to announce",
-            ),
-            l2_claims_of_speakers: counter(
-                &registry,
-                "metallb_layer2_claims_of_speakers_total",
-                "Number of times another speaker was seen claiming an IP that this node announces",
-            ),
-            l2_mismatched_senders: counter(
-                &registry,
-                "metallb_layer2_mismatched_senders_total",
-                "Number of ARP messages whose sender is not the sender of their frame",
-            ),
-            l2_lost_events: counter(
-                &registry,
-                "metallb_layer2_lost_events_total",
-                "Number of conflicts that were counted but not told, because too many came at once",
             ),
             l2_refused: gauge(
                 &registry,
@@ -325,23 +273,9 @@ mod tests {
     #[test]
     fn encode_keeps_upstream_names_exactly() {
         let metrics = Metrics::new();
-        metrics.speaker.l2_requests.with_label_values(&["192.0.2.1"]).inc();
-        metrics.speaker.l2_responses.with_label_values(&["192.0.2.1"]).inc();
-        metrics.speaker.l2_gratuitous.with_label_values(&["192.0.2.1"]).inc();
-        metrics.speaker.l2_dropped.with_label_values(&["AnnounceIp"]).inc();
-        metrics.speaker.l2_conflicts.with_label_values(&["192.0.2.1"]).inc();
-        metrics.speaker.l2_claims_of_speakers.inc();
         metrics.allocator.in_use.with_label_values(&["demo"]).set(3);
         metrics.client.updates.inc();
         let text = String::from_utf8(metrics.encode()).unwrap();
-        assert!(text.contains("# TYPE metallb_layer2_requests_received counter\n"), "{text}");
-        assert!(text.contains("metallb_layer2_requests_received{ip=\"192.0.2.1\"} 1\n"), "{text}");
-        assert!(text.contains("metallb_layer2_responses_sent{ip=\"192.0.2.1\"} 1\n"), "{text}");
-        assert!(text.contains("metallb_layer2_gratuitous_sent{ip=\"192.0.2.1\"} 1\n"), "{text}");
-        assert!(text.contains("metallb_layer2_dropped_frames_total{reason=\"AnnounceIp\"} 1\n"), "{text}");
-        assert!(text.contains("metallb_layer2_conflicts_total{ip=\"192.0.2.1\"} 1\n"), "{text}");
-        assert!(text.contains("metallb_layer2_claims_of_speakers_total 1\n"), "{text}");
-        assert!(text.contains("metallb_layer2_probes_sent_total 0\n"), "{text}");
         assert!(text.contains("metallb_allocator_addresses_in_use_total{pool=\"demo\"} 3\n"), "{text}");
         assert!(text.contains("metallb_k8s_client_updates_total 1\n"), "{text}");
         assert!(text.contains("metallb_k8s_client_config_loaded_bool 0\n"), "{text}");
@@ -349,7 +283,7 @@ mod tests {
 
     #[test]
     fn page_of_metrics_names_every_series_and_no_other() {
-        let code = [include_str!("metrics.rs"), include_str!("metrics/peers.rs")];
+        let code = [include_str!("metrics.rs"), include_str!("metrics/l2.rs"), include_str!("metrics/peers.rs")];
         let exported =
             code.iter().filter_map(|file| file.split("#[cfg(test)]").next()).flat_map(|file| names(file, '"'));
         let page = include_str!("../../docs/operations/metrics.md");

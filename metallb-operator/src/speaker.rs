@@ -259,6 +259,7 @@ impl Speaker {
 
     fn refresh(&mut self) {
         self.announcer.refresh_metrics();
+        self.announcer.tidy();
         let now = Instant::now();
         let ended: Vec<IpAddr> = self
             .conflicts

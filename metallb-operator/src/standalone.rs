@@ -368,6 +368,7 @@ impl Standalone {
 
     fn refresh(&mut self) {
         self.announcer.refresh_metrics();
+        self.announcer.tidy();
         for Conflict { ip, text, .. } in self.announcer.take_conflicts() {
             tracing::warn!(%ip, event = "addressConflict", "{text}");
         }

@@ -11,7 +11,9 @@ use metallb_bgp::io::{Observer, PeerSnapshot};
 use metallb_bgp::session::State;
 use metallb_core::config::Peer;
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{LabelPair, MetricFamily, MetricType};
+
+use super::family::{family, label};
 
 /// All series of all sessions of a speaker.
 #[derive(Clone, Debug)]
@@ -113,40 +115,6 @@ impl Labels {
         let vrf = self.vrf.as_deref().map(|vrf| label("vrf", vrf));
         std::iter::once(label("peer", &self.peer)).chain(vrf).collect()
     }
-}
-
-fn label(name: &str, value: &str) -> LabelPair {
-    let mut pair = LabelPair::default();
-    pair.set_name(name.to_owned());
-    pair.set_value(value.to_owned());
-    pair
-}
-
-/// One family of counters, or else of gauges.
-fn family(name: &str, help: &str, kind: MetricType, rows: impl Iterator<Item = (Vec<LabelPair>, u64)>) -> MetricFamily {
-    let metrics = rows.map(|(labels, value)| {
-        let mut metric = Metric::from_label(labels);
-        let value = value as f64;
-        match kind {
-            MetricType::COUNTER => {
-                let mut counter = Counter::default();
-                counter.set_value(value);
-                metric.set_counter(counter);
-            }
-            _ => {
-                let mut gauge = Gauge::default();
-                gauge.set_value(value);
-                metric.set_gauge(gauge);
-            }
-        }
-        metric
-    });
-    let mut family = MetricFamily::default();
-    family.set_name(name.to_owned());
-    family.set_help(help.to_owned());
-    family.set_field_type(kind);
-    family.set_metric(metrics.collect());
-    family
 }
 
 const ACCEPTED: (&str, &str) =
