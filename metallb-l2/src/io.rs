@@ -5,6 +5,7 @@
 
 mod driver;
 mod gateways;
+mod linger;
 mod port;
 mod raw_socket;
 mod routing;

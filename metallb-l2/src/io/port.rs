@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::time::Duration;
+use std::time::Instant;
 
 use super::raw_socket::{RawSocket, ReceiveBatch};
 use super::sys;
@@ -63,40 +63,42 @@ impl Port {
         self.outbox.shrink_to(OUTBOX_KEPT);
     }
 
-    /// Feeds received frames to the engine and sends the answers, for a few batches: then it is the others' turn. Who asks once often
-    /// asks again at once, and to sleep and be woken takes longer than to look again for a moment.
+    /// Feeds received frames to the engine and sends the answers, for a few batches: then it is the others' turn. Returns when it
+    /// answered last, if it did.
     ///
     /// # Errors
     /// The interface can't be read now.
-    pub(super) fn serve(&mut self, interface: u32, engine: &mut Engine, batch: &mut ReceiveBatch) -> io::Result<()> {
-        let (mut batches, mut heard) = (0, None);
-        while batches < BATCHES_PER_TURN {
+    pub(super) fn serve(
+        &mut self,
+        interface: u32,
+        engine: &mut Engine,
+        batch: &mut ReceiveBatch,
+    ) -> io::Result<Option<Instant>> {
+        let mut answered = None;
+        for _ in 0..BATCHES_PER_TURN {
             let count = self.socket.receive(batch)?;
             // Once for what came in together.
             let now = now();
-            if count == 0 {
-                if heard.is_none_or(|at| now.saturating_duration_since(at) >= LINGER) {
-                    break;
-                }
-                std::hint::spin_loop();
-                continue;
-            }
-            (batches, heard) = (batches + 1, Some(now));
             for (bytes, checksum) in batch.frames() {
                 if let Ok(reply) = engine.handle_frame(now, &Received { interface, bytes, checksum }) {
                     self.queue(reply);
+                    answered = Some(now);
                 }
             }
             self.flush(interface);
+            // Where many come, more came in the meantime.
+            if count < FEW {
+                break;
+            }
         }
-        Ok(())
+        Ok(answered)
     }
 }
 
 /// Batches of one interface that are handled before the others get their turn.
 const BATCHES_PER_TURN: usize = 8;
-/// For how long after a frame the next one is looked for without sleeping. A question a millisecond makes this one percent of a core.
-const LINGER: Duration = Duration::from_micros(10);
+/// When fewer frames than this came together, nothing is likely to have come while they were answered.
+const FEW: usize = 8;
 /// Frames that may wait for an interface: a burst for 65,536 IPv6 addresses.
 const OUTBOX_MAX: usize = 65_536;
 /// Room for frames that is kept when none waits.

@@ -70,7 +70,7 @@ impl ReceiveBatch {
         Self(sys::ReceiveBuffers::new())
     }
 
-    /// The frames that the last call received. A long one is cut to 4,096 bytes.
+    /// The frames that the last call received. A long one is cut to 2,176 bytes.
     pub fn frames(&self) -> impl Iterator<Item = (&[u8], Checksum)> {
         self.0.frames()
     }

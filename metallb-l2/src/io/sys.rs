@@ -191,8 +191,9 @@ impl Poller {
         self.0.push(libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 });
     }
 
-    /// Waits until something can be done, or the time is over; without a time, for ever.
-    pub(super) fn wait(&mut self, timeout: Option<Duration>) -> Result<()> {
+    /// Waits until something can be done, or the time is over; without a time, for ever. Returns for how many descriptors there is
+    /// something.
+    pub(super) fn wait(&mut self, timeout: Option<Duration>) -> Result<usize> {
         let timeout = timeout.map(|timeout| libc::timespec {
             tv_sec: timeout.as_secs().min(u64::from(u32::MAX >> 1)) as _,
             tv_nsec: timeout.subsec_nanos() as _,
@@ -201,7 +202,7 @@ impl Poller {
         // SAFETY: the pointer and length describe the live vector; the timeout is null or lives until the end of the function.
         let result =
             unsafe { libc::ppoll(self.0.as_mut_ptr(), self.0.len() as libc::nfds_t, timeout, std::ptr::null()) };
-        if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }
+        usize::try_from(result).map_err(|_| Error::last_os_error())
     }
 
     /// Whether the descriptor that was added at `place` has something, be it an error.
@@ -320,7 +321,7 @@ const DEFAULT_ROUTES: [sock_filter; 7] = [
 /// Frames that are received or sent together.
 pub(super) const BATCH: usize = 64;
 /// Bytes of a frame that are kept; a neighbour message with more options than fit here has no honest sender.
-const FRAME_KEPT: usize = 4096;
+const FRAME_KEPT: usize = 2176; // 255 options and the headers before them
 /// Bytes for what the kernel says about a frame.
 const CONTROL: usize = 64;
 /// Bytes that the kernel may hold for a socket.

@@ -12,6 +12,7 @@ use nix::sys::eventfd::EventFd;
 
 use super::driver::{Command, Listener, News, Shared, StartError};
 use super::gateways::gateways;
+use super::linger::Linger;
 use super::port::Port;
 use super::raw_socket::{RawSocket, ReceiveBatch};
 use super::routing::{self, Heard, RoutingNews};
@@ -107,9 +108,10 @@ impl Worker {
     pub(super) fn run(mut self) {
         let mut batch = ReceiveBatch::new();
         let mut poller = sys::Poller::default();
+        let mut linger = Linger::default();
         loop {
             self.drain();
-            self.wait(&mut poller);
+            self.wait(&mut poller, &linger);
             if poller.is_ready(WAKE) && self.obey() == Next::Stop {
                 return;
             }
@@ -119,18 +121,25 @@ impl Worker {
             if self.retry_at.is_some_and(|at| at <= now()) {
                 self.retry();
             }
-            self.serve(&poller, &mut batch);
+            self.serve(&poller, &mut batch, &mut linger);
             self.engine.handle_timeout(now());
         }
     }
 
     /// Waits for frames, routing news, commands or the time.
-    fn wait(&self, poller: &mut sys::Poller) {
+    fn wait(&self, poller: &mut sys::Poller, linger: &Linger) {
         poller.clear();
         poller.push(self.wake.as_fd(), false);
         poller.push(self.news.as_fd(), false);
         for port in self.ports.values() {
             poller.push(port.socket.as_fd(), port.has_frames_waiting());
+        }
+        // Who asks once often asks again at once.
+        while linger.goes_on(now()) {
+            if poller.wait(Some(Duration::ZERO)).is_ok_and(|ready| ready > 0) {
+                return;
+            }
+            std::hint::spin_loop();
         }
         let next = self.engine.poll_timeout().into_iter().chain(self.retry_at).min();
         if let Err(error) = poller.wait(next.map(|at| at.saturating_duration_since(now())))
@@ -175,7 +184,7 @@ impl Worker {
         }
     }
 
-    fn serve(&mut self, poller: &sys::Poller, batch: &mut ReceiveBatch) {
+    fn serve(&mut self, poller: &sys::Poller, batch: &mut ReceiveBatch, linger: &mut Linger) {
         let mut any_broken = false;
         for (place, (&index, port)) in self.ports.iter_mut().enumerate() {
             // Ports that came since the wait are not meant by the answer, but reading them is harmless.
@@ -183,10 +192,13 @@ impl Worker {
                 continue;
             }
             port.flush(index);
-            if let Err(error) = port.serve(index, &mut self.engine, batch) {
-                tracing::debug!(%error, interface = index, "interface can't be read");
-                self.broken.insert(index);
-                any_broken = true;
+            match port.serve(index, &mut self.engine, batch) {
+                Ok(answered) => answered.into_iter().for_each(|at| linger.answered(at)),
+                Err(error) => {
+                    tracing::debug!(%error, interface = index, "interface can't be read");
+                    self.broken.insert(index);
+                    any_broken = true;
+                }
             }
         }
         if any_broken {

@@ -1,0 +1,59 @@
+//! How long to look for the next question before going to sleep. To be woken takes tens of microseconds where the core has gone to
+//! sleep too, which is most of what an answer takes.
+
+use std::time::{Duration, Instant};
+
+/// Looks a little longer after each answer, and longer still while one question follows the other quickly: for about as long as being
+/// woken takes, so that a wrong guess costs at most as much again. Frames that get no answer change nothing.
+#[derive(Debug, Default)]
+pub(super) struct Linger {
+    answered: Option<Instant>,
+    until: Option<Instant>,
+}
+
+impl Linger {
+    /// Questions were answered.
+    pub(super) fn answered(&mut self, now: Instant) {
+        let quick = self.answered.is_some_and(|before| now.saturating_duration_since(before) <= QUICK);
+        self.answered = Some(now);
+        self.until = Some(now + if quick { QUICK } else { SHORT });
+    }
+
+    /// Whether it is worth while to look once more.
+    pub(super) fn goes_on(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
+}
+
+/// A question a millisecond makes this one percent of a core.
+const SHORT: Duration = Duration::from_micros(10);
+
+/// More than this between two questions, and the thread sleeps in between: only ten thousand questions a second, all of them within the
+/// limits of what is answered, keep a core busy.
+const QUICK: Duration = Duration::from_micros(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const US: Duration = Duration::from_micros(1);
+
+    #[test]
+    fn who_has_answered_nothing_sleeps_at_once() {
+        assert!(!Linger::default().goes_on(Instant::now()));
+    }
+
+    #[test]
+    fn rare_questions_are_waited_for_shortly_and_quick_ones_until_they_end() {
+        let (mut linger, start) = (Linger::default(), Instant::now());
+        linger.answered(start);
+        assert!(linger.goes_on(start + 9 * US) && !linger.goes_on(start + 10 * US));
+        // It was asleep when the second one came.
+        linger.answered(start + 50 * US);
+        assert!(linger.goes_on(start + 149 * US) && !linger.goes_on(start + 150 * US));
+        linger.answered(start + 149 * US);
+        assert!(linger.goes_on(start + 248 * US));
+        linger.answered(start + 300 * US);
+        assert!(linger.goes_on(start + 309 * US) && !linger.goes_on(start + 310 * US));
+    }
+}
