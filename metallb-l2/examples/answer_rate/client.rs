@@ -38,6 +38,16 @@ impl Client {
         Ok(Self { socket, batch: ReceiveBatch::new(), requests })
     }
 
+    /// Asks until the responder is there.
+    pub(crate) fn wait_for_answer(&mut self) -> Result<(), Error> {
+        for _ in 0..25 {
+            if self.ask(0..1)? == 1 {
+                return Ok(());
+            }
+        }
+        Err("nobody answers".into())
+    }
+
     /// One question at a time, with pauses.
     pub(crate) fn latency(&mut self, gap: Duration, times: usize) -> Result<Latency, Error> {
         let mut latency = Latency::default();

@@ -1,5 +1,5 @@
-//! How fast are ARP requests answered, end to end, over a pair of virtual cards: by the kernel, by a plain responder with one frame per
-//! system call, and by the driver? All in one run, as `scripts/l2-bench.sh` makes it. Needs root, `ip` and two cores; works in network
+//! How fast are ARP requests answered, end to end, over a pair of virtual cards: by the kernel, by a program that only turns frames
+//! around, by a plain responder with one frame per system call, by one in Go (if `L2_BENCH_GO` names it), and by the driver? All in one run, as `scripts/l2-bench.sh` makes it. Needs root, `ip` and two cores; works in network
 //! namespaces of its own.
 
 #![allow(clippy::disallowed_methods, reason = "measures time")]
@@ -19,7 +19,7 @@ use metallb_l2::io::{Driver, Handle, InterfaceFilter, News, RawSocket, ReceiveBa
 use metallb_l2::limit::Limits;
 
 use self::client::Client;
-use self::responder::{Plain, Worker, pin};
+use self::responder::{Echo, Go, Idle, Plain, Worker, pin};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -45,8 +45,11 @@ fn main() -> Result<(), Error> {
 type Run = fn() -> Result<String, Error>;
 
 /// By the names that choose them on the command line; all of them without any.
-const RUNS: [(&str, Run, &str); 7] = [
+const RUNS: [(&str, Run, &str); 10] = [
     ("kernel", kernel, "\n"),
+    ("awake", || echo("echo that never sleeps", Idle::Ask), "\n"),
+    ("echo", || echo("echo: frames turned around, no thought", Idle::Sleep), "\n"),
+    ("go", go, ""),
     ("plain", plain, "\n"),
     ("driver", driver, "\n\n"),
     ("work", work, "\n\n"),
@@ -75,6 +78,28 @@ fn plain() -> Result<String, Error> {
     let row = measure("plain: one frame per system call", &mut client, Some(&worker));
     drop(plain);
     row
+}
+
+fn echo(name: &str, idle: Idle) -> Result<String, Error> {
+    let mut client = namespace()?;
+    let echo = Echo::start(idle)?;
+    let worker = Worker::find("echo")?;
+    let row = measure(name, &mut client, Some(&worker));
+    drop(echo);
+    row
+}
+
+fn go() -> Result<String, Error> {
+    let Ok(program) = std::env::var("L2_BENCH_GO") else { return Ok(String::new()) };
+    let mut client = namespace()?;
+    // The library wants one.
+    ip("addr add 172.16.0.1/24 dev vip0")?;
+    let go = Go::start(&program, ASKED)?;
+    client.wait_for_answer()?;
+    let worker = go.worker();
+    let row = measure("Go: the library of upstream's speaker", &mut client, Some(&worker))?;
+    drop(go);
+    Ok(row + "\n")
 }
 
 fn driver() -> Result<String, Error> {

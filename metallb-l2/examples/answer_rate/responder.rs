@@ -1,9 +1,12 @@
-//! A responder to compare with, and what the scheduler says of a thread that answers.
+//! Responders to compare with, and what the scheduler says of those that answer.
 
 use std::collections::HashSet;
-use std::net::Ipv4Addr;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::os::fd::AsRawFd as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -19,7 +22,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::socket::{MsgFlags, recv, send};
 use nix::unistd::Pid;
 
-use crate::{Error, RESPONDER_CORE};
+use crate::{Error, FIRST_VIP, RESPONDER_CORE};
 
 /// Waits, receives one frame, sends one answer: what a program on Go's network poller does.
 pub(crate) struct Plain {
@@ -71,8 +74,91 @@ fn answer(socket: &RawSocket, vips: &HashSet<Ipv4Addr>, stop: &AtomicBool) -> Re
     Ok(())
 }
 
-/// A thread of this process.
-pub(crate) struct Worker(i32);
+/// The least that a program can do: it turns each frame around in place, whatever it is.
+pub(crate) struct Echo {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What an echo does while nothing comes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Idle {
+    /// It sleeps in `recv`.
+    Sleep,
+    /// It asks again: nobody has to be woken, which costs a whole core.
+    Ask,
+}
+
+impl Echo {
+    pub(crate) fn start(idle: Idle) -> Result<Self, Error> {
+        let socket = RawSocket::open(nix::net::if_::if_nametoindex("vip0")?)?;
+        // The safe way to a socket whose calls wait.
+        let line = UdpSocket::from(socket.as_fd().try_clone_to_owned()?);
+        line.set_nonblocking(idle == Idle::Ask)?;
+        // It has to look whether it is to end.
+        line.set_read_timeout(Some(Duration::from_millis(100)))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::Builder::new().name("echo".to_owned()).spawn(move || {
+            if pin(Pid::from_raw(0), RESPONDER_CORE).is_ok() {
+                let _ = turn_around(&line, &stopped);
+            }
+        })?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn turn_around(line: &UdpSocket, stop: &AtomicBool) -> std::io::Result<()> {
+    let mut buffer = [0; 128];
+    while !stop.load(Ordering::Relaxed) {
+        match line.recv(&mut buffer) {
+            Ok(length) => {
+                buffer.copy_within(6..12, 0);
+                line.send(&buffer[..length])?;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// The program in Go beside `scripts/l2-bench.sh`, which answers with the library of upstream's speaker.
+pub(crate) struct Go(Child);
+
+impl Go {
+    pub(crate) fn start(program: &str, vips: u32) -> Result<Self, Error> {
+        let core = RESPONDER_CORE.to_string();
+        let arguments = ["-c", &core, program, "vip0", &Ipv4Addr::from_bits(FIRST_VIP).to_string(), &vips.to_string()];
+        Ok(Self(Command::new("taskset").args(arguments).stdin(Stdio::null()).spawn()?))
+    }
+
+    pub(crate) fn worker(&self) -> Worker {
+        Worker::Process(self.0.id())
+    }
+}
+
+impl Drop for Go {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Who answers: a thread of this process, or all threads of another one.
+pub(crate) enum Worker {
+    Thread(i32),
+    Process(u32),
+}
 
 impl Worker {
     /// The newest one of this name.
@@ -87,17 +173,25 @@ impl Worker {
                 }
             }
         }
-        Ok(Self(found.ok_or("no such thread")?))
+        Ok(Self::Thread(found.ok_or("no such thread")?))
     }
 
+    /// Ties a thread of this process to a core.
     pub(crate) fn pin(&self, core: usize) -> Result<(), Error> {
-        pin(Pid::from_raw(self.0), core)
+        match self {
+            Self::Thread(thread) => pin(Pid::from_raw(*thread), core),
+            Self::Process(_) => Err("a process ties itself".into()),
+        }
     }
 
     /// The processor time it took so far.
     pub(crate) fn cpu(&self) -> Result<Duration, Error> {
-        let text = std::fs::read_to_string(format!("/proc/self/task/{}/schedstat", self.0))?;
-        Ok(Duration::from_nanos(text.split(' ').next().ok_or("no time")?.parse()?))
+        let mut all = 0;
+        for directory in self.directories()? {
+            let text = std::fs::read_to_string(directory.join("schedstat"))?;
+            all += text.split(' ').next().ok_or("no time")?.parse::<u64>()?;
+        }
+        Ok(Duration::from_nanos(all))
     }
 
     /// The processor time it took, and how often it waited, so far.
@@ -107,9 +201,23 @@ impl Worker {
 
     /// How often it waited and was woken so far.
     pub(crate) fn wakes(&self) -> Result<u64, Error> {
-        let text = std::fs::read_to_string(format!("/proc/self/task/{}/status", self.0))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-        Ok(line.ok_or("no count")?.trim().parse()?)
+        let mut all = 0;
+        for directory in self.directories()? {
+            let text = std::fs::read_to_string(directory.join("status"))?;
+            let line = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            all += line.ok_or("no count")?.trim().parse::<u64>()?;
+        }
+        Ok(all)
+    }
+
+    /// What the kernel shows of each thread.
+    fn directories(&self) -> Result<Vec<PathBuf>, Error> {
+        Ok(match self {
+            Self::Thread(thread) => vec![format!("/proc/self/task/{thread}").into()],
+            Self::Process(process) => std::fs::read_dir(format!("/proc/{process}/task"))?
+                .map(|task| task.map(|task| task.path()))
+                .collect::<Result<_, _>>()?,
+        })
     }
 }
 
