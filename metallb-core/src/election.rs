@@ -11,6 +11,7 @@ pub mod hash;
 mod electorate;
 mod reason;
 mod sharing;
+mod stake;
 mod standings;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,7 @@ use serde::Serialize;
 
 pub use self::electorate::Electorate;
 pub use self::reason::{CandidateReason, L2Reason};
+pub use self::stake::Stake;
 pub use self::standings::Standings;
 use crate::config::{L2Advertisement, Pool, any_matches};
 use crate::model::{

@@ -15,7 +15,7 @@ use std::time::Duration;
 use metallb_bgp::io::{PeerEvent, Speaker};
 use metallb_bgp::session::Mode;
 use metallb_core::config::Config;
-use metallb_core::election::{ElectionRules, Elections, Holder, LiveSpeakers, interfaces};
+use metallb_core::election::{ElectionRules, Elections, Holder, LiveSpeakers, Stake, interfaces};
 use metallb_core::model::{Cluster, ExcludeLabel, Node, NodeName, PeerName, Service, ServiceKey, ServiceType};
 use metallb_core::routes::routes;
 use metallb_l2::interface::{MacAddr, Scope};
@@ -57,8 +57,10 @@ pub struct Announcer {
     metrics: Metrics,
     announced: Announced,
     offers: Offers,
-    /// The Services that take part in elections.
-    elected: BTreeSet<ServiceKey>,
+    /// The Services that take part in elections, with what they bring in.
+    stakes: BTreeMap<ServiceKey, Stake>,
+    /// The interfaces when it was looked at them.
+    interfaces: BTreeSet<Arc<str>>,
     /// What this node answers for on L2.
     addresses: BTreeMap<IpAddr, Scope>,
     assigned: Assigned,
@@ -160,7 +162,7 @@ impl Announcer {
             metrics.register(series.clone());
         }
         let (announced, addresses, assigned) = (Announced::default(), BTreeMap::new(), Assigned::default());
-        let (offers, elected, given_up) = (Offers::default(), BTreeSet::new(), BTreeSet::new());
+        let (offers, stakes, given_up) = (Offers::default(), BTreeMap::new(), BTreeSet::new());
         let conductor = None;
         Ok(Self {
             identity,
@@ -172,7 +174,8 @@ impl Announcer {
             metrics,
             announced,
             offers,
-            elected,
+            stakes,
+            interfaces: BTreeSet::new(),
             addresses,
             assigned,
             given_up,
@@ -225,19 +228,25 @@ impl Announcer {
         changes
     }
 
-    /// The same where nothing but these Services and their endpoints is different. Routes cost what changed; addresses on L2 cost a look
-    /// at all Services with any, as one may decide where another is answered for.
+    /// The same where nothing but these Services and their endpoints is different. It costs what changed, unless that may decide where
+    /// addresses on L2 are answered for: then it costs a look at all Services that have any, as they decide about each other.
     pub fn apply_services(&mut self, config: &Config, cluster: &Cluster, services: &BTreeSet<ServiceKey>) -> Changes {
         let mut changes = Changes::default();
         self.advertise(config, cluster, services.iter(), &BTreeSet::new(), &mut changes);
-        let elects = |key: &ServiceKey| {
-            let pool = || config.pool_of(&self.holder(cluster, key)?.1);
-            self.elected.contains(key) || pool().is_some_and(|pool| !pool.l2.is_empty())
-        };
-        if services.iter().any(elects) {
+        if self.decides_on_l2(config, cluster, services) {
             self.answer(config, cluster, cluster.nodes.get(&self.identity.node), &mut changes);
         }
         changes
+    }
+
+    /// Whether what is answered for on L2 may be different after these Services changed.
+    fn decides_on_l2(&self, config: &Config, cluster: &Cluster, services: &BTreeSet<ServiceKey>) -> bool {
+        let stake = |key: &ServiceKey| {
+            let (service, ips) = self.holder(cluster, key)?;
+            let pool = config.pool_of(&ips).filter(|pool| !pool.l2.is_empty())?;
+            Some(Stake::new(Holder { service, pool, ips: &ips }, cluster))
+        };
+        services.iter().any(|key| stake(key) != self.stakes.get(key).copied()) || self.interfaces != names(&self.l2)
     }
 
     /// The same where nothing but who lives is different, which routes do not depend on.
@@ -307,7 +316,11 @@ impl Announcer {
         let live = self.live(cluster);
         let rules = ElectionRules { live, exclude_label: self.identity.exclude_label };
         let holders = self.holders(config, cluster);
-        self.elected = holders.keys().map(|key| (*key).clone()).collect();
+        let stake = |(service, ips): &(&Service, Vec<IpAddr>)| {
+            Some(Stake::new(Holder { service, pool: config.pool_of(ips)?, ips }, cluster))
+        };
+        self.stakes = holders.iter().filter_map(|(key, found)| Some(((*key).clone(), stake(found)?))).collect();
+        self.interfaces = names(&self.l2);
         self.on_l2 = holders.values().flat_map(|(_, ips)| ips.iter().copied()).collect();
         self.leave_to_nodes(cluster);
         let elections = elections(config, cluster, &rules, &holders);
@@ -315,8 +328,6 @@ impl Announcer {
             self.answer_for(BTreeMap::new(), &elections, &holders);
             return self.note_answered(BTreeMap::new(), changes);
         };
-        let known: BTreeSet<Arc<str>> =
-            self.l2.handle().interfaces().into_iter().map(|interface| interface.name).collect();
         let mut announced = BTreeMap::new();
         let mut addresses: BTreeMap<IpAddr, Scope> = BTreeMap::new();
         for key in elections.owned_by(&self.identity.node) {
@@ -327,7 +338,7 @@ impl Announcer {
                 true => Scope::All,
                 false => Scope::Only(on.iter().map(|name| name.as_str().into()).collect()),
             };
-            let failed = !on.is_empty() && !on.iter().any(|name| known.contains(name.as_str()));
+            let failed = !on.is_empty() && !on.iter().any(|name| self.interfaces.contains(name.as_str()));
             for &ip in ips {
                 let scope = scope.clone();
                 let merged = match addresses.remove(&ip) {
@@ -578,6 +589,11 @@ impl Announcer {
     }
 }
 
+/// The interfaces in use, by name.
+fn names(l2: &Driver) -> BTreeSet<Arc<str>> {
+    l2.handle().interfaces().into_iter().map(|interface| interface.name).collect()
+}
+
 /// Services that hold addresses, with these.
 type Holders<'a> = BTreeMap<&'a ServiceKey, (&'a Service, Vec<IpAddr>)>;
 
@@ -655,3 +671,6 @@ const LOOKS_PER_QUESTION: u32 = 8;
 
 /// How long peers may take to be told.
 const SHUTDOWN: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

@@ -524,3 +524,75 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn stake_tells_what_decides_from_what_does_not() {
+    let selective = ad(&[]).service(&["app=web"]);
+    let pools = pool(vec![ad(&["iris1"]), selective]);
+    let mut base = service("a", TrafficPolicy::Local);
+    base.labels = labels("app=web");
+    let mut cluster = cluster(&["iris1", "iris2"]);
+    cluster.endpoints.insert(base.key.clone(), endpoints(&["iris1", "!iris2"]));
+    let stake = |service: &Service, vip: &str, cluster: &Cluster| {
+        Stake::new(Holder { service, pool: &pools, ips: &[ip(vip)] }, cluster)
+    };
+    let before = stake(&base, VIP, &cluster);
+
+    let changed = |change: fn(&mut Service)| {
+        let mut service = base.clone();
+        change(&mut service);
+        stake(&service, VIP, &cluster)
+    };
+    assert_eq!(changed(|service| service.labels = labels("app=web,tier=front")), before);
+    assert_eq!(changed(|service| drop(service.annotations.insert("a".to_owned(), "b".to_owned()))), before);
+    assert_ne!(changed(|service| service.labels = labels("app=other")), before, "another advertisement");
+    assert_ne!(changed(|service| service.traffic_policy = TrafficPolicy::Cluster), before);
+    let share = |service: &mut Service| {
+        service.annotations.insert("metallb.io/allow-shared-ip".to_owned(), "key".to_owned());
+    };
+    assert_ne!(changed(share), before);
+    assert_ne!(stake(&base, "10.20.30.2", &cluster), before);
+
+    let with = |texts: &[&str]| {
+        let mut cluster = cluster.clone();
+        cluster.endpoints.insert(base.key.clone(), endpoints(texts));
+        stake(&base, VIP, &cluster)
+    };
+    assert_eq!(with(&["iris1", "iris1", "!iris1"]), before, "the same nodes");
+    assert_ne!(with(&["iris1", "iris2"]), before);
+    assert_ne!(with(&["!iris1"]), before);
+}
+
+proptest! {
+    /// Where no stake is another one no owner is.
+    #[test]
+    fn same_stakes_elect_the_same(
+        local in any::<[bool; 2]>(),
+        share in any::<bool>(),
+        before in proptest::collection::vec(0..6_usize, 0..5),
+        after in proptest::collection::vec(0..6_usize, 0..5),
+    ) {
+        let texts = ["iris1", "iris2", "iris3", "!iris1", "!iris2", "~iris3"];
+        let pool = pool(vec![ad(&["iris1", "iris2"]), ad(&["iris3"])]);
+        let policy = |local| if local { TrafficPolicy::Local } else { TrafficPolicy::Cluster };
+        let (a, b) = (service("a", policy(local[0])), service("b", policy(local[1])));
+        let ips = [ip(VIP), ip(if share { VIP } else { "10.20.30.2" })];
+        let look = |found: &[usize]| {
+            let mut cluster = cluster(&["iris1", "iris2", "iris3"]);
+            let found: Vec<&str> = found.iter().map(|&place| texts[place]).collect();
+            cluster.endpoints.insert(a.key.clone(), endpoints(&found));
+            cluster.endpoints.insert(b.key.clone(), endpoints(&["iris1", "iris3"]));
+            let rules = ElectionRules::default();
+            let holders = [&a, &b].into_iter().zip(&ips);
+            let holders: Vec<Holder<'_>> =
+                holders.map(|(service, ip)| Holder { service, pool: &pool, ips: std::slice::from_ref(ip) }).collect();
+            let stakes: Vec<Stake> = holders.iter().map(|&holder| Stake::new(holder, &cluster)).collect();
+            let elections = Elections::new(&cluster, &rules, holders);
+            (stakes, [&a, &b].map(|service| elections.elect(&service.key)))
+        };
+        let ((stakes, owners), (new_stakes, new_owners)) = (look(&before), look(&after));
+        if stakes == new_stakes {
+            prop_assert_eq!(owners, new_owners);
+        }
+    }
+}
