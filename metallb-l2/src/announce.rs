@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::vip::{VipId, VipTable};
+use crate::vip::{Generation, VipId, VipTable};
 
 /// The pending rounds. What begins together stays together, so its size is the number of changes of the last five seconds.
 #[derive(Debug)]
@@ -32,18 +32,6 @@ struct Burst {
     next: Instant,
     round: u8,
     members: Vec<(VipId, Generation)>,
-}
-
-/// Tells the current burst of an address from one that a later change replaced.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Generation(u32);
-
-impl Generation {
-    /// Ends what goes on under the present generation.
-    pub(crate) const fn advance(&mut self) -> Self {
-        self.0 = self.0.wrapping_add(1);
-        *self
-    }
 }
 
 impl Schedule {

@@ -3,6 +3,7 @@
 //! One thread serves all interfaces: it waits for frames, netlink news, commands and the engine's timer, feeds the engine, and
 //! sends what comes out. `CAP_NET_RAW` is all it needs.
 
+mod command;
 mod driver;
 mod gateways;
 mod linger;
@@ -12,7 +13,14 @@ mod routing;
 mod sys;
 mod worker;
 
-pub use driver::{Driver, Handle, News, StartError};
+pub use command::{News, StartError};
+pub use driver::{Driver, Handle};
 pub use raw_socket::{RawSocket, ReceiveBatch};
 
 pub use crate::links::InterfaceFilter;
+
+/// The one place where the time comes from.
+#[allow(clippy::disallowed_methods, reason = "drivers tell the engine the time")]
+fn now() -> std::time::Instant {
+    std::time::Instant::now()
+}

@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rustc_hash::FxHashMap;
 
-use crate::announce::Generation;
 use crate::conflict::Conflict;
 use crate::interface::{Interface, Scope, Stance};
 use crate::reserved::Objection;
@@ -54,6 +53,18 @@ pub(crate) enum Phase {
     Probing,
     /// Another host has it.
     Occupied,
+}
+
+/// Tells the current burst of an address from one that a later change replaced.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Generation(u32);
+
+impl Generation {
+    /// Ends what goes on under the present generation.
+    pub(crate) const fn advance(&mut self) -> Self {
+        self.0 = self.0.wrapping_add(1);
+        *self
+    }
 }
 
 /// What happened about one address.

@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use metallb_l2::interface::MacAddr;
 use metallb_l2::io::RawSocket;
 use metallb_l2::wire::Ethernet;
 use metallb_l2::wire::arp::{Arp, Operation};
@@ -22,7 +21,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::socket::{MsgFlags, recv, send};
 use nix::unistd::Pid;
 
-use crate::{Error, FIRST_VIP, RESPONDER_CORE};
+use crate::{Error, FIRST_VIP, RESPONDER_CORE, US};
 
 /// Waits, receives one frame, sends one answer: what a program on Go's network poller does.
 pub(crate) struct Plain {
@@ -227,5 +226,3 @@ pub(crate) fn pin(thread: Pid, core: usize) -> Result<(), Error> {
     set.set(core)?;
     Ok(sched_setaffinity(thread, &set)?)
 }
-
-const US: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);

@@ -5,8 +5,7 @@ use std::io;
 use std::time::Instant;
 
 use super::raw_socket::{RawSocket, ReceiveBatch};
-use super::sys;
-use super::worker::now;
+use super::{now, sys};
 use crate::engine::{Engine, Received};
 use crate::wire::Frame;
 

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::EventFd;
 
-use super::driver::{Command, Listener, News, Shared, StartError};
+use super::command::{Command, Listener, News, Shared, StartError};
 use super::gateways::gateways;
 use super::linger::Linger;
+use super::now;
 use super::port::Port;
 use super::raw_socket::{RawSocket, ReceiveBatch};
 use super::routing::{self, Heard, RoutingNews};
@@ -403,12 +404,6 @@ impl Worker {
     fn lock(&self) -> std::sync::MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The one place where the time comes from.
-#[allow(clippy::disallowed_methods, reason = "drivers tell the engine the time")]
-pub(super) fn now() -> Instant {
-    Instant::now()
 }
 
 /// A setting of an interface, or of all of them. What can't be read is taken for what the kernel does unless it is told otherwise.
