@@ -1,13 +1,14 @@
 //! Who answers for 10,000 addresses among 5,000 nodes, and what does it cost when a node joins or leaves?
 //!
 //! Every answer is made of compressions of SHA-256, so a second table says how long as many of them take alone: on another
-//! processor that is the figure to compare with. `naive` sorts all nodes for one address as upstream does; it is measured for ten addresses, of which a speaker has
-//! thousands. Run: `cargo bench -p metallb-benches --bench election`.
+//! processor that is the figure to compare with. `naive` sorts all nodes for one address as upstream does; it is measured for ten
+//! addresses, of which a speaker has thousands. Run: `cargo bench -p metallb-benches --bench election`.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a benchmark that can't be set up must stop")]
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use criterion::{Criterion, criterion_group};
 use metallb_benches::cpu_time::{self, CpuTime};
@@ -55,29 +56,31 @@ fn election(criterion: &mut Criterion<CpuTime>) {
     let newcomer = NodeName::from("worker-9999.rack");
     group.bench_function(JOINS, |bencher| {
         bencher.iter_custom(|times| {
-            let timed = |_| {
-                let start = cpu_time::now();
-                black_box(table.join(&newcomer, 0));
-                let took = cpu_time::now() - start;
-                table.leave(&newcomer);
-                took
-            };
-            (0..times).map(timed).sum()
+            first_of_two(times, &mut table, |table| table.join(&newcomer, 0), |table| table.leave(&newcomer))
         });
     });
     group.bench_function(LEAVES, |bencher| {
-        bencher.iter_custom(|times| {
-            let timed = |_| {
-                let start = cpu_time::now();
-                black_box(table.leave(me));
-                let took = cpu_time::now() - start;
-                table.join(me, 0);
-                took
-            };
-            (0..times).map(timed).sum()
-        });
+        bencher
+            .iter_custom(|times| first_of_two(times, &mut table, |table| table.leave(me), |table| table.join(me, 0)));
     });
     group.finish();
+}
+
+/// How long `work` takes, without `undo`, which comes after it each time.
+fn first_of_two<W, U>(
+    times: u64,
+    table: &mut Standings,
+    mut work: impl FnMut(&mut Standings) -> W,
+    mut undo: impl FnMut(&mut Standings) -> U,
+) -> Duration {
+    let timed = |_| {
+        let start = cpu_time::now();
+        black_box(work(table));
+        let took = cpu_time::now() - start;
+        undo(table);
+        took
+    };
+    (0..times).map(timed).sum()
 }
 
 fn names() -> impl Iterator<Item = String> {
