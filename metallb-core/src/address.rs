@@ -154,10 +154,8 @@ pub fn buggy_count(prefix: &IpNet) -> i64 {
 /// `net.ParseCIDR`: no trimming, a length with leading zeros is fine, host bits are masked off.
 fn parse_cidr(text: &str) -> Option<IpNet> {
     let (address, length) = text.split_once('/')?;
-    if length.is_empty() || length.len() > 6 || !length.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let length: u8 = length.parse().ok()?;
+    // `u8::from_str` would take a sign.
+    let length: u8 = length.bytes().all(|byte| byte.is_ascii_digit()).then(|| length.parse().ok())??;
     match address.parse().ok()? {
         IpAddr::V4(v4) => Some(IpNet::V4(Ipv4Net::new(v4, length).ok()?.trunc())),
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
@@ -195,10 +193,11 @@ mod tests {
 
     #[test]
     fn address_block_reads_what_the_contract_lists() {
-        let rows: [(&str, &[&str]); 15] = [
+        let rows: [(&str, &[&str]); 16] = [
             ("1.2.3.0/24", &["1.2.3.0/24"]),
             ("1.2.3.77/24", &["1.2.3.0/24"]),
             ("1.2.3.0/024", &["1.2.3.0/24"]),
+            ("1.2.3.0/000000024", &["1.2.3.0/24"]),
             ("1.2.3.0/000024", &["1.2.3.0/24"]),
             ("fc00:f853:0ccd:e799::/124", &["fc00:f853:ccd:e799::/124"]),
             ("0.0.0.0/0", &["0.0.0.0/0"]),
@@ -243,7 +242,6 @@ mod tests {
             "fc00::1-1.2.3.4",
             "1.2.3.0/+24",
             "1.2.3.0/",
-            "1.2.3.0/0000024",
         ] {
             assert!(text.parse::<AddressBlock>().is_err(), "{text:?}");
         }

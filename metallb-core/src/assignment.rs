@@ -68,6 +68,9 @@ impl Assigner {
             return;
         }
         let Ok(family) = ServiceFamily::of_service(service) else { return };
+        if has_too_few(service, family) {
+            return;
+        }
         let Some(current) = current_ips(service).filter(|current| family_fits(family, current, service)) else {
             return;
         };
@@ -104,6 +107,11 @@ impl Assigner {
         let (pool, ips) = match (state, held_after) {
             (AssignmentState::Ignored, _) if reason == AssignReason::OtherClass => {
                 (service.recorded_pool().map(PoolName::from), Vec::new())
+            }
+            // Nothing was decided about what its status says.
+            (AssignmentState::Assigned, _) if reason == AssignReason::UnknownFamily => {
+                let ips: Vec<IpAddr> = service.ingress_ips().flatten().collect();
+                (self.allocator.pool_of(&ips).map(|pool| pool.name.clone()), ips)
             }
             (_, Some(held)) => (Some(held.pool.clone()), held.ips.to_vec()),
             (_, None) => (None, Vec::new()),
@@ -144,9 +152,7 @@ impl Assigner {
             return Decision::Pending(AssignReason::NoPools, "there is no IPAddressPool".to_owned(), Vec::new());
         }
         let family = ServiceFamily::of_service(service);
-        if service.ip_family_policy == Some(IpFamilyPolicy::RequireDualStack)
-            && matches!(family, Ok(ServiceFamily::Single(_)))
-        {
+        if family.as_ref().is_ok_and(|family| has_too_few(service, *family)) {
             self.allocator.release(&service.key);
             let message = "RequireDualStack needs two cluster IPs".to_owned();
             events.push(warning("not enough clusterips", &message));
@@ -157,7 +163,7 @@ impl Assigner {
             Ok(family) => family,
             Err(error) if has_status => {
                 events.push(warning("noclusterIPsIPFamily", &error.to_string()));
-                return Decision::Pending(AssignReason::UnknownFamily, error.to_string(), Vec::new());
+                return Decision::Kept(AssignReason::UnknownFamily, error.to_string());
             }
             Err(error) => return self.refused(service, &error.into(), events),
         };
@@ -338,9 +344,7 @@ impl Assigner {
             if self.allocator.holding(&service.key).is_some() {
                 return self.allocator.offer_family(&request).is_ok();
             }
-            let has_too_few = service.ip_family_policy == Some(IpFamilyPolicy::RequireDualStack)
-                && matches!(family, ServiceFamily::Single(_));
-            !has_too_few && self.offer(service, family, &request).is_ok()
+            !has_too_few(service, family) && self.offer(service, family, &request).is_ok()
         };
         self.waiting.iter().find(served).map(|service| service.key.clone()).into_iter().collect()
     }
@@ -352,10 +356,12 @@ impl Assigner {
         Decision::Pending(refusal.reason(), message, refusal.verdicts())
     }
 
-    /// What the status of a Service of another class says is not handed out to others. True when an address became free.
+    /// What the status says of a Service of another class, or of one that nothing can be decided about, is not handed out to others.
+    /// True when an address became free.
     fn note_foreign(&mut self, service: &Service) -> bool {
-        let foreign = service.service_type == ServiceType::LoadBalancer && !self.handles(service);
-        let ips: Vec<IpAddr> = if foreign { service.ingress_ips().flatten().collect() } else { Vec::new() };
+        let untouched = service.service_type == ServiceType::LoadBalancer
+            && (!self.handles(service) || ServiceFamily::of_service(service).is_err());
+        let ips: Vec<IpAddr> = if untouched { service.ingress_ips().flatten().collect() } else { Vec::new() };
         self.allocator.block(&service.key, &ips)
     }
 
@@ -418,6 +424,11 @@ fn current_ips(service: &Service) -> Option<Vec<IpAddr>> {
 }
 
 /// A dual-stack Service that only prefers both families may hold one.
+/// `RequireDualStack` where the cluster has one family.
+fn has_too_few(service: &Service, family: ServiceFamily) -> bool {
+    service.ip_family_policy == Some(IpFamilyPolicy::RequireDualStack) && matches!(family, ServiceFamily::Single(_))
+}
+
 fn family_fits(family: ServiceFamily, current: &[IpAddr], service: &Service) -> bool {
     let prefers = family == ServiceFamily::Dual && service.ip_family_policy == Some(IpFamilyPolicy::PreferDualStack);
     prefers || ServiceFamily::of(current) == Some(family)

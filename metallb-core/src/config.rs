@@ -384,16 +384,16 @@ fn parse_selectors(
     problems: &mut Vec<Problem>,
 ) -> Option<Vec<Selector>> {
     let before = problems.len();
-    let mut parsed = BTreeSet::new();
-    for (index, selector) in raw.iter().enumerate() {
+    let (mut written, mut parsed) = (BTreeSet::new(), BTreeSet::new());
+    for (index, raw) in raw.iter().enumerate() {
         let field = format!("{field}[{index}]");
-        match Selector::parse(selector) {
+        match raw.check_unique().and_then(|()| Selector::parse(raw)) {
             Ok(selector) => {
-                let text = selector.to_string();
-                if !parsed.insert(selector) {
-                    let message = format!("duplicate definition of selector \"{text}\"");
+                if !written.insert(raw.with_sorted_values()) {
+                    let message = format!("duplicate definition of selector \"{selector}\"");
                     problems.push(Problem::error(object.clone(), field, ConfigReason::DuplicateValue, message));
                 }
+                parsed.insert(selector);
             }
             Err(error) => {
                 problems.push(Problem::error(object.clone(), field, ConfigReason::InvalidSelector, error.to_string()));

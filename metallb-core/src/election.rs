@@ -92,7 +92,8 @@ pub struct Candidate {
 ///
 /// Services that share an address, directly or through others, are one group with one election: an address never has two
 /// owners (contract speaker §13, 25). The group hashes the first address of its oldest Service; a node that all of them can be
-/// served from goes first. Where their candidates have no node in common, the owner serves only some of them.
+/// served from goes first. Where their candidates have no node in common, the owner serves only some of them. A Service that has no
+/// candidate at all belongs to no group.
 #[derive(Debug)]
 pub struct Elections<'a> {
     cluster: &'a Cluster,
@@ -120,14 +121,18 @@ impl<'a> Elections<'a> {
         let mut holders: Vec<Holder<'a>> = holders.into_iter().filter(|holder| !holder.ips.is_empty()).collect();
         // The oldest first: it speaks for its group, so that a Service that joins moves nothing.
         holders.sort_by_key(|holder| (holder.service.created.is_none(), holder.service.created, &holder.service.key));
-        let groups = sharing::groups(holders.iter().map(|holder| holder.ips));
-
         let mut electorates = Electorates { cluster, rules, cluster_wide: FxHashMap::default() };
         let mut entries: Vec<Entry<'a>> = Vec::with_capacity(holders.len());
-        for (holder, &group) in holders.iter().zip(&groups) {
+        for holder in &holders {
             let ads: Vec<_> = advertisements(holder.pool, holder.service).collect();
             let own = electorates.of(holder.service, &ads);
-            entries.push(Entry { ads, ip: holders[group].ips[0], service: holder.service, own, joint: None });
+            entries.push(Entry { ads, ip: holder.ips[0], service: holder.service, own, joint: None });
+        }
+        // Who cannot be announced says nothing about who answers for others.
+        let announced = |(holder, entry): (&Holder<'a>, &Entry<'a>)| if entry.own.is_ok() { holder.ips } else { &[] };
+        let groups = sharing::groups(holders.iter().zip(&entries).map(announced));
+        for (entry, &group) in entries.iter_mut().zip(&groups) {
+            entry.ip = holders[group].ips[0];
         }
         let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (index, &group) in groups.iter().enumerate() {

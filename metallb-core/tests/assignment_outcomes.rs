@@ -9,13 +9,13 @@ mod pools;
 #[allow(dead_code, reason = "of words that tests share, each needs some")]
 mod scene;
 
-use metallb_core::assignment::{AssignReason, Assigner};
+use metallb_core::assignment::{AssignReason, Assigner, AssignmentState};
 use metallb_core::config::spec::PoolSpec;
 use metallb_core::model::{
-    ALLOCATED_FROM, PoolName, Protocol, Service, ServiceKey, ServicePort, ServiceType, Timestamp,
+    ALLOCATED_FROM, IpFamilyPolicy, PoolName, Protocol, Service, ServiceKey, ServicePort, ServiceType, Timestamp,
 };
 use pools::{config, ips, manual, pinned, pool, service};
-use scene::{Scene, annotated, holding};
+use scene::{Scene, annotated, holding, with_policy};
 
 const V4: &[&str] = &["10.0.0.1"];
 
@@ -117,8 +117,11 @@ fn next_in_line_is_the_oldest_who_can_be_served() {
 fn claim_holds_what_is_wanted_and_nothing_else() {
     let held = || holding(service("s", V4), &["1.2.3.0"]);
     let pools: [PoolSpec; 2] = [pool("one", &["1.2.3.0/31"]), pool("two", &["1.2.4.0/31"])];
-    let rows: [(Service, bool); 8] = [
+    let rows: [(Service, bool); 10] = [
         (held(), true),
+        (with_policy(held(), IpFamilyPolicy::PreferDualStack), true),
+        // It will be taken away from it, for want of a second cluster address.
+        (with_policy(held(), IpFamilyPolicy::RequireDualStack), false),
         (annotated(held(), "address-pool", "one"), true),
         (annotated(held(), "address-pool", "two"), false),
         (annotated(held(), "loadBalancerIPs", "1.2.3.0"), true),
@@ -134,5 +137,44 @@ fn claim_holds_what_is_wanted_and_nothing_else() {
         assigner.claim(&service);
         let pool = assigner.allocator().holding(&service.key).map(|held| held.pool.clone());
         assert_eq!(pool, holds.then(|| PoolName::from("one")), "{:?} {:?}", service.annotations, service.ingress);
+    }
+}
+
+#[test]
+fn holder_that_will_lose_its_address_keeps_nobody_from_it() {
+    let at = |seconds, service| Service { created: Some(Timestamp::from_unix(seconds)), ..service };
+    let mut scene = Scene::new(&[]);
+    scene.put(service("new", V4));
+    for service in [
+        at(1, holding(service("old", V4), &["9.9.9.9"])),
+        at(2, with_policy(holding(service("greedy", V4), &["1.2.3.0"]), IpFamilyPolicy::RequireDualStack)),
+    ] {
+        scene.services.insert(service.key.clone(), service);
+    }
+    scene.set_pools(&[pool("p", &["1.2.3.0/32"])]);
+    assert_eq!(["old", "greedy", "new"].map(|name| scene.status(name)), [vec!["1.2.3.0".to_owned()], vec![], vec![]]);
+}
+
+#[test]
+fn service_whose_families_are_unknown_is_left_as_it_is_and_keeps_others_off_its_address() {
+    for cluster_ips in [&["None"][..], &["10.96.0.1", "10.96.0.2"], &["nonsense"]] {
+        let mut odd = holding(service("odd", V4), &["1.2.3.0"]);
+        odd.cluster_ips = cluster_ips.iter().map(|ip| (*ip).to_owned()).collect();
+        let mut scene = Scene::new(&[pool("p", &["1.2.3.0/31"])]);
+        scene.restart(&[pool("p", &["1.2.3.0/31"])]);
+        let outcome = scene.put(odd.clone());
+        assert_eq!((outcome.state, outcome.reason), (AssignmentState::Assigned, AssignReason::UnknownFamily));
+        assert_eq!(
+            (outcome.pool, outcome.ips, outcome.write),
+            (Some("p".into()), vec!["1.2.3.0".parse().unwrap()], None)
+        );
+        scene.put(service("other", V4));
+        assert_eq!(scene.status("other"), ["1.2.3.1"]);
+        let refused = scene.put(annotated(service("third", V4), "loadBalancerIPs", "1.2.3.0"));
+        assert_eq!((refused.reason, refused.ips), (AssignReason::HeldByOtherClass, vec![]));
+        // Without a status there is nothing to leave as it is.
+        odd.ingress.clear();
+        assert_eq!(scene.put(odd).state, AssignmentState::Pending);
+        assert_eq!(scene.status("third"), ["1.2.3.0"], "the address is free again");
     }
 }

@@ -59,7 +59,33 @@ fn single_object_facts_are_judged_as_the_contract_says() {
             Some(InvalidTimer),
         ),
         ("88, speaker 118: hold", vec![peer_with(json!({"holdTime": "1s"}))], Some(InvalidTimer)),
-        ("router ID of zeros", vec![peer_with(json!({"routerID": "0.0.0.0"}))], Some(InvalidRouterId)),
+        ("router ID of zeros", vec![peer_with(json!({"routerID": "0.0.0.0"}))], None),
+        ("router ID of IPv6", vec![peer_with(json!({"routerID": "fd00::1"}))], None),
+        (
+            "the same expressions in another order",
+            vec![peer_with(json!({"nodeSelectors": [
+                {"matchExpressions": [{"key": "a", "operator": "Exists"}, {"key": "b", "operator": "Exists"}]},
+                {"matchExpressions": [{"key": "b", "operator": "Exists"}, {"key": "a", "operator": "Exists"}]}]}))],
+            None,
+        ),
+        (
+            "the same values in another order",
+            vec![peer_with(
+                json!({"nodeSelectors": [expression("k", "In", &["a", "b"]), expression("k", "In", &["b", "a"])]}),
+            )],
+            Some(DuplicateValue),
+        ),
+        (
+            "a preference that says something twice",
+            vec![l2(
+                "l2",
+                json!({"preferredNodeSelectors": [
+                {"weight": 1, "preference": expression("k", "In", &["a", "a"])},
+                {"weight": 1, "preference": {"matchExpressions": [
+                    {"key": "q", "operator": "Exists"}, {"key": "q", "operator": "Exists"}]}}]}),
+            )],
+            None,
+        ),
         ("connectTime none", vec![peer_with(json!({"connectTime": "0s"}))], Some(InvalidTimer)),
         ("connectTime least", vec![peer_with(json!({"connectTime": "1s"}))], None),
         ("connectTime most", vec![peer_with(json!({"connectTime": "65535s"}))], None),

@@ -8,7 +8,9 @@ mod support {
     pub(crate) mod objects;
 }
 
-use metallb_core::config::{BfdProfile, Config, Parsed, PeerEndpoint, RemoteAsn};
+use std::net::Ipv4Addr;
+
+use metallb_core::config::{BfdProfile, Config, Parsed, PeerEndpoint, RemoteAsn, Severity};
 use metallb_core::model::IpFamily;
 use serde_json::{Value, json};
 
@@ -28,10 +30,9 @@ fn values_of_a_peer_end_where_the_protocol_ends() {
         ("peerPort", json!(1), json!(-1)),
         ("holdTime", json!("3s"), json!("2s")),
         ("holdTime", json!("999ms"), json!("1s")),
-        ("holdTime", json!("65535s"), json!("65536s")),
         ("connectTime", json!("2s"), json!("2001ms")),
-        ("routerID", json!("0.0.0.1"), json!("0.0.0.0")),
-        ("routerID", json!("255.255.255.255"), json!("::1")),
+        ("routerID", json!("0.0.0.1"), json!("0.0.0.1.")),
+        ("routerID", json!("255.255.255.255"), json!("256.255.255.255")),
         ("sourceAddress", json!("10.0.0.9"), json!("10.0.0.256")),
         ("password", json!(long(80)), json!(long(81))),
     ];
@@ -47,6 +48,31 @@ fn values_of_a_peer_end_where_the_protocol_ends() {
     let both = |hold: &str, keepalive: &str| parse(&[peer(json!({"holdTime": hold, "keepaliveTime": keepalive}))]);
     assert_eq!(both("9s", "9s").config.peers.len(), 1);
     assert_eq!(both("9s", "9001ms").config.peers.len(), 0);
+}
+
+#[test]
+fn values_that_bgp_cannot_say_are_told_and_something_that_it_can_is_used() {
+    let rows = [
+        ("routerID", "0.0.0.0", None, None),
+        ("routerID", "::", None, None),
+        ("routerID", "fd00::9", None, None),
+        ("holdTime", "65536s", Some(65_535), None),
+        ("keepaliveTime", "20h", Some(65_535), Some(72_000)),
+    ];
+    for (field, value, hold, keepalive) in rows {
+        let parsed = parse(&[peer(json!({field: value}))]);
+        let told: Vec<(Severity, &str)> =
+            parsed.problems.iter().map(|problem| (problem.severity, problem.field.as_str())).collect();
+        let blamed = if field == "routerID" { "spec.routerID" } else { "spec.holdTime" };
+        assert_eq!(told, [(Severity::Warning, blamed)], "{value}");
+        let peer = &parsed.config.peers["p"];
+        assert_eq!((peer.router_id, peer.hold_time.map(|time| time.as_secs())), (None, hold), "{value}");
+        if let Some(keepalive) = keepalive {
+            assert_eq!(peer.keepalive_time.map(|time| time.as_secs()), Some(keepalive), "{value}");
+        }
+    }
+    let mapped = parse(&[peer(json!({"routerID": "::ffff:10.0.0.9"}))]);
+    assert_eq!((mapped.config.peers["p"].router_id, mapped.problems), (Some(Ipv4Addr::new(10, 0, 0, 9)), vec![]));
 }
 
 #[test]
@@ -97,7 +123,8 @@ fn multihop_is_refused_within_an_autonomous_system_only() {
         (json!({"peerASN": 64_513}), true),
         (json!({"peerASN": 64_512}), false),
         (json!({"peerASN": 0, "dynamicASN": "external"}), true),
-        (json!({"peerASN": 0, "dynamicASN": "internal"}), false),
+        // Known only when the router has said its number, as upstream has it.
+        (json!({"peerASN": 0, "dynamicASN": "internal"}), true),
     ];
     for (spec, good) in rows {
         for multihop in [true, false] {

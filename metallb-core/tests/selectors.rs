@@ -52,7 +52,7 @@ fn selector_that_says_the_same_is_the_same() {
 
 #[test]
 fn selector_that_makes_no_sense_says_what_is_wrong() {
-    let rows: [(Requirement, SelectorError); 9] = [
+    let rows: [(Requirement, SelectorError); 7] = [
         (requirement("a", "In", &[]), SelectorError::MissingValues { key: "a".into(), operator: "In".into() }),
         (requirement("a", "NotIn", &[]), SelectorError::MissingValues { key: "a".into(), operator: "NotIn".into() }),
         (
@@ -66,14 +66,38 @@ fn selector_that_makes_no_sense_says_what_is_wrong() {
         (requirement("a", "in", &["x"]), SelectorError::UnknownOperator { key: "a".into(), operator: "in".into() }),
         (requirement("", "Exists", &[]), SelectorError::InvalidKey(String::new())),
         (requirement("a", "In", &["-"]), SelectorError::InvalidValue("-".into())),
-        (requirement("a", "In", &["x", "x"]), SelectorError::DuplicateValue { key: "a".into(), value: "x".into() }),
-        (requirement("a", "NotIn", &["x", "x"]), SelectorError::DuplicateValue { key: "a".into(), value: "x".into() }),
     ];
     for (requirement, error) in rows {
         assert_eq!(parse("", &[requirement]), Err(error));
     }
-    let twice = [requirement("a", "In", &["x", "y"]), requirement("a", "In", &["y", "x"])];
-    assert_eq!(parse("", &twice), Err(SelectorError::DuplicateExpression("a in (x,y)".into())));
+}
+
+#[test]
+fn what_is_said_twice_means_the_same_and_is_found_where_it_matters() {
+    let written = |expressions: &[Requirement]| LabelSelector {
+        match_labels: Labels::new(),
+        match_expressions: expressions.to_vec(),
+    };
+    let twice = SelectorError::DuplicateValue { key: "a".into(), value: "x".into() };
+    let rows: [(&[Requirement], &[Requirement], Result<(), SelectorError>); 5] = [
+        (&[requirement("a", "In", &["y", "x"])], &[requirement("a", "In", &["x", "y"])], Ok(())),
+        (&[requirement("a", "In", &["x", "x"])], &[requirement("a", "In", &["x"])], Err(twice.clone())),
+        (&[requirement("a", "NotIn", &["x", "x"])], &[requirement("a", "NotIn", &["x"])], Err(twice)),
+        (
+            &[requirement("a", "In", &["x", "y"]), requirement("a", "In", &["y", "x"])],
+            &[requirement("a", "In", &["x", "y"])],
+            Err(SelectorError::DuplicateExpression("a in (x,y)".into())),
+        ),
+        (
+            &[requirement("a", "Exists", &[]), requirement("a", "Exists", &[])],
+            &[requirement("a", "Exists", &[])],
+            Err(SelectorError::DuplicateExpression("a".into())),
+        ),
+    ];
+    for (long, short, unique) in rows {
+        assert_eq!(parse("", long), parse("", short));
+        assert_eq!(written(long).check_unique(), unique);
+    }
 }
 
 #[test]

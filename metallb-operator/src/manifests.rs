@@ -469,6 +469,33 @@ mod tests {
     }
 
     #[test]
+    fn field_without_a_value_is_as_one_that_is_not_there() {
+        let written = |kind: &str, version: &str, spec: &str| {
+            read(&format!("apiVersion: metallb.io/{version}\nkind: {kind}\nmetadata: {{name: it}}\nspec:\n  {spec}\n"))
+        };
+        let rows = [
+            (
+                "IPAddressPool",
+                "v1beta1",
+                "addresses: [10.0.0.0/24]",
+                &["autoAssign", "avoidBuggyIPs", "serviceAllocation"][..],
+            ),
+            ("BGPAdvertisement", "v1beta1", "localPref: 7", &["aggregationLength", "aggregationLengthV6", "peers"]),
+            ("BGPPeer", "v1beta2", "myASN: 1", &["disableMP", "dualStackAddressFamily", "holdTime", "passwordSecret"]),
+        ];
+        for (kind, version, spec, fields) in rows {
+            let (plain, problems, _) = written(kind, version, spec);
+            assert_eq!(problems, []);
+            for field in fields {
+                let (world, problems, _) = written(kind, version, &format!("{spec}\n  {field}:"));
+                assert_eq!((world.resources, problems), (plain.resources.clone(), vec![]), "{kind} {field}");
+            }
+        }
+        let (_, problems, _) = written("IPAddressPool", "v1beta1", "addresses: [null]");
+        assert_eq!(problems.len(), 1, "an entry of a list is not a field");
+    }
+
+    #[test]
     fn lists_typed_or_not_and_json_documents_in_a_row_are_unfolded() {
         let items = r#"{"kind":"List","apiVersion":"v1","items":[{"kind":"Node","apiVersion":"v1","metadata":{"name":"n1"}}]}
             {"kind":"NodeList","apiVersion":"v1","items":[{"metadata":{"name":"n2"}},{"metadata":{}}]}

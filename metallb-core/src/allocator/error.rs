@@ -67,8 +67,10 @@ pub enum AllocateError {
         /// Who uses it.
         holder: ServiceKey,
     },
-    /// A Service of another load balancer class holds the address.
-    #[error("\"{ip}\" is in use by {holder}, which belongs to another load balancer class")]
+    /// A Service holds the address that is not decided about here.
+    #[error(
+        "\"{ip}\" is in use by {holder}, which belongs to another load balancer class or has cluster IPs of no known family"
+    )]
     Blocked {
         /// The address.
         ip: IpAddr,

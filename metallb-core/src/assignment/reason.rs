@@ -49,7 +49,7 @@ reasons! {
         AddressInUse,
         /// Another Service uses the same port on the shared address.
         PortInUse,
-        /// A Service of another load balancer class holds the address.
+        /// A Service of another load balancer class, or one whose cluster IPs are of no known family, holds the address.
         HeldByOtherClass,
         /// A host outside of the cluster uses the address asked for.
         Quarantined,

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
 use super::duration::parse_go_duration;
@@ -15,18 +15,28 @@ use super::spec::{
 use super::{Config, ConfigReason, Problem, Severity};
 use crate::model::{Cluster, LabelSelector, Labels, Requirement};
 
-/// The document under `data.config`. A field that it does not know is an error: dropping it would drop what it asked for.
+/// The document under `data.config`. A field that it does not know is an error: dropping it would drop what it asked for. A field
+/// without a value is as one that is not there.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct LegacyConfig {
     /// Routers.
+    #[serde(deserialize_with = "or_default")]
     pub peers: Vec<LegacyPeer>,
     /// Aliases of communities.
+    #[serde(deserialize_with = "or_default")]
     pub bgp_communities: BTreeMap<String, String>,
     /// Pools with their protocol.
+    #[serde(deserialize_with = "or_default")]
     pub address_pools: Vec<LegacyPool>,
     /// BFD profiles.
+    #[serde(deserialize_with = "or_default")]
     pub bfd_profiles: Vec<LegacyBfdProfile>,
+}
+
+/// A value, or the default where there is none.
+fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// One of `peers`.
@@ -34,28 +44,38 @@ pub struct LegacyConfig {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct LegacyPeer {
     /// `my-asn`
+    #[serde(deserialize_with = "or_default")]
     pub my_asn: i64,
     /// `peer-asn`
+    #[serde(deserialize_with = "or_default")]
     pub peer_asn: i64,
     /// `peer-address`
+    #[serde(deserialize_with = "or_default")]
     pub peer_address: String,
     /// `source-address`
+    #[serde(deserialize_with = "or_default")]
     pub source_address: String,
     /// `peer-port`
+    #[serde(deserialize_with = "or_default")]
     pub peer_port: i64,
     /// `hold-time`
     pub hold_time: Option<String>,
     /// `keepalive-time`
     pub keepalive_time: Option<String>,
     /// `router-id`
+    #[serde(deserialize_with = "or_default")]
     pub router_id: String,
     /// `node-selectors`
+    #[serde(deserialize_with = "or_default")]
     pub node_selectors: Vec<LegacySelector>,
     /// `password`
+    #[serde(deserialize_with = "or_default")]
     pub password: LegacyPassword,
     /// `bfd-profile`
+    #[serde(deserialize_with = "or_default")]
     pub bfd_profile: String,
     /// `ebgp-multihop`
+    #[serde(deserialize_with = "or_default")]
     pub ebgp_multihop: bool,
 }
 
@@ -64,7 +84,7 @@ pub struct LegacyPeer {
 pub struct LegacyPassword(pub Password);
 
 impl<'de> Deserialize<'de> for LegacyPassword {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(|text| Self(Password::new(text)))
     }
 }
@@ -74,8 +94,10 @@ impl<'de> Deserialize<'de> for LegacyPassword {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct LegacySelector {
     /// Labels that must have exactly these values.
+    #[serde(deserialize_with = "or_default")]
     pub match_labels: Labels,
     /// Further requirements.
+    #[serde(deserialize_with = "or_default")]
     pub match_expressions: Vec<LegacyRequirement>,
 }
 
@@ -84,10 +106,13 @@ pub struct LegacySelector {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct LegacyRequirement {
     /// The label's key.
+    #[serde(deserialize_with = "or_default")]
     pub key: String,
     /// The operator.
+    #[serde(deserialize_with = "or_default")]
     pub operator: String,
     /// Its values.
+    #[serde(deserialize_with = "or_default")]
     pub values: Vec<String>,
 }
 
@@ -96,16 +121,21 @@ pub struct LegacyRequirement {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct LegacyPool {
     /// `bgp` or `layer2`.
+    #[serde(deserialize_with = "or_default")]
     pub protocol: String,
     /// Its name.
+    #[serde(deserialize_with = "or_default")]
     pub name: String,
     /// CIDRs and ranges.
+    #[serde(deserialize_with = "or_default")]
     pub addresses: Vec<String>,
     /// Default: true.
     pub auto_assign: Option<bool>,
     /// Default: false.
+    #[serde(deserialize_with = "or_default")]
     pub avoid_buggy_ips: bool,
     /// How its addresses are advertised by BGP.
+    #[serde(deserialize_with = "or_default")]
     pub bgp_advertisements: Vec<LegacyBgpAdvertisement>,
 }
 
@@ -118,8 +148,10 @@ pub struct LegacyBgpAdvertisement {
     /// Default: 128.
     pub aggregation_length_v6: Option<i64>,
     /// Default: not set.
+    #[serde(deserialize_with = "or_default")]
     pub localpref: i64,
     /// Communities and aliases.
+    #[serde(deserialize_with = "or_default")]
     pub communities: Vec<String>,
 }
 
@@ -128,6 +160,7 @@ pub struct LegacyBgpAdvertisement {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct LegacyBfdProfile {
     /// `name`
+    #[serde(deserialize_with = "or_default")]
     pub name: String,
     /// `receive-interval`
     pub receive_interval: Option<i64>,
@@ -138,8 +171,10 @@ pub struct LegacyBfdProfile {
     /// `echo-interval`
     pub echo_interval: Option<i64>,
     /// `echo-mode`
+    #[serde(deserialize_with = "or_default")]
     pub echo_mode: bool,
     /// `passive-mode`
+    #[serde(deserialize_with = "or_default")]
     pub passive_mode: bool,
     /// `minimum-ttl`
     pub minimum_ttl: Option<i64>,
@@ -228,9 +263,11 @@ struct Converter<'a> {
 }
 
 impl Converter<'_> {
-    fn peer(&mut self, number: usize, peer: &LegacyPeer) {
-        let hold_time = self.seconds(number, "hold-time", Some(peer.hold_time.as_deref().unwrap_or(DEFAULT_HOLD_TIME)));
-        let keepalive_time = self.seconds(number, "keepalive-time", peer.keepalive_time.as_deref());
+    fn peer<'a>(&mut self, number: usize, peer: &'a LegacyPeer) {
+        let written = |text: &'a Option<String>| text.as_deref().filter(|text| !text.is_empty());
+        let hold_time = written(&peer.hold_time).unwrap_or(DEFAULT_HOLD_TIME);
+        let hold_time = self.seconds(number, "hold-time", Some(hold_time));
+        let keepalive_time = self.seconds(number, "keepalive-time", written(&peer.keepalive_time));
         let bfd_profile = if peer.bfd_profile.is_empty() { String::new() } else { self.name(&peer.bfd_profile) };
         self.resources.peers.push(PeerSpec {
             meta: self.meta(format!("peer{number}")),
@@ -401,6 +438,21 @@ mod tests {
             !format!("{:?}", serde_json::from_str::<LegacyConfig>(r#"{"peers": [{"password": "hunter2"}]}"#))
                 .contains("hunter2")
         );
+    }
+
+    #[test]
+    fn field_without_a_value_is_as_one_that_is_not_there() {
+        let peer = r#""my-asn": 1, "peer-asn": 2, "peer-address": "10.0.0.1""#;
+        let pool = r#""name": "one", "protocol": "bgp", "addresses": ["10.0.0.0/24"]"#;
+        let plain = convert(&format!(r#"{{"peers": [{{{peer}}}], "address-pools": [{{{pool}}}]}}"#)).unwrap();
+        let empty = convert(&format!(
+            r#"{{"peers": [{{{peer}, "hold-time": "", "keepalive-time": "", "password": null, "peer-port": null,
+                "node-selectors": null, "ebgp-multihop": null, "router-id": null}}],
+                "address-pools": [{{{pool}, "bgp-advertisements": null, "avoid-buggy-ips": null, "auto-assign": null}}],
+                "bgp-communities": null, "bfd-profiles": null}}"#
+        ))
+        .unwrap();
+        assert_eq!(empty.resources, plain.resources);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `BGPPeer` and `BFDProfile` objects (contract control-plane §4.2, speaker §6).
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::duration::parse_go_duration;
@@ -131,6 +131,10 @@ impl PeerParser<'_> {
         self.problems.push(Problem::error(self.spec.reference(), format!("spec.{field}"), code, message));
     }
 
+    fn warn(&mut self, field: &str, code: ConfigReason, message: impl Into<String>) {
+        self.problems.push(Problem::warning(self.spec.reference(), format!("spec.{field}"), code, message));
+    }
+
     fn parse(&mut self, secrets: &[SecretSpec], profiles: &BTreeMap<BfdProfileName, BfdProfile>) -> Option<Peer> {
         let spec = self.spec;
         let my_asn = self.asn("myASN", spec.my_asn);
@@ -139,7 +143,7 @@ impl PeerParser<'_> {
         }
         let remote_asn = self.remote_asn();
         let local_asn = self.asn("localASN", spec.local_asn).filter(|&asn| asn != 0);
-        if spec.ebgp_multihop && (remote_asn.is_some() && self.is_internal(remote_asn, my_asn)) {
+        if spec.ebgp_multihop && my_asn.is_some_and(|asn| remote_asn == Some(RemoteAsn::Number(asn))) {
             let message = "invalid ebgp-multihop: it is for sessions between autonomous systems, not inside one";
             self.fail("ebgpMultiHop", ConfigReason::MultihopWithInternalPeer, message);
         }
@@ -150,14 +154,15 @@ impl PeerParser<'_> {
         }
         let source_address =
             self.optional_ip("sourceAddress", &spec.source_address, ConfigReason::InvalidSourceAddress);
-        let router_id = match spec.router_id.parse::<Ipv4Addr>() {
-            Ok(id) if !id.is_unspecified() => Some(id),
-            _ if spec.router_id.is_empty() => None,
-            _ => {
-                let message = format!("invalid router ID \"{}\": it must be a non-zero IPv4 address", spec.router_id);
-                self.fail("routerID", ConfigReason::InvalidRouterId, message);
+        let router_id = match self.optional_ip("routerID", &spec.router_id, ConfigReason::InvalidRouterId) {
+            Some(IpAddr::V4(id)) if !id.is_unspecified() => Some(id),
+            // Upstream takes every address, and a router none of these.
+            Some(ip) => {
+                let message = format!("router ID {ip} is no non-zero IPv4 address: the one of the node is used");
+                self.warn("routerID", ConfigReason::InvalidRouterId, message);
                 None
             }
+            None => None,
         };
         let (hold_time, keepalive_time) = self.timers().unwrap_or_default();
         let connect_time = self.duration("connectTime", spec.connect_time.as_deref());
@@ -175,13 +180,7 @@ impl PeerParser<'_> {
             self.fail("bfdProfile", ConfigReason::UnknownBfdProfile, message);
         }
         if spec.disable_mp {
-            let message = "disableMP is deprecated and has no effect";
-            self.problems.push(Problem::warning(
-                spec.reference(),
-                "spec.disableMP",
-                ConfigReason::DeprecatedField,
-                message,
-            ));
+            self.warn("disableMP", ConfigReason::DeprecatedField, "disableMP is deprecated and has no effect");
         }
         if self.failed {
             return None;
@@ -232,14 +231,6 @@ impl PeerParser<'_> {
         None
     }
 
-    fn is_internal(&self, remote: Option<RemoteAsn>, my_asn: Option<u32>) -> bool {
-        match remote {
-            Some(RemoteAsn::Number(number)) => Some(number) == my_asn,
-            Some(RemoteAsn::Internal) => true,
-            _ => false,
-        }
-    }
-
     fn endpoint(&mut self) -> Option<PeerEndpoint> {
         let (address, interface) = (self.spec.address.as_str(), self.spec.interface.as_str());
         let code = ConfigReason::InvalidPeerAddress;
@@ -285,10 +276,14 @@ impl PeerParser<'_> {
             (None, Some(keepalive)) => (keepalive * 3, keepalive),
             (Some(hold), Some(keepalive)) => (hold, keepalive),
         };
-        let whole = Duration::from_secs(hold.as_secs());
-        if (1..3).contains(&whole.as_secs()) || whole.as_secs() > 65_535 {
-            let message = format!("invalid hold time {hold:?}: must be 0 or at least 3s, and at most 65535s");
+        let whole = Duration::from_secs(hold.as_secs().min(LONGEST_HOLD_TIME));
+        if (1..3).contains(&whole.as_secs()) {
+            let message = format!("invalid hold time {hold:?}: must be 0 or at least 3s");
             self.fail("holdTime", ConfigReason::InvalidTimer, message);
+        }
+        if hold.as_secs() > LONGEST_HOLD_TIME {
+            let message = format!("hold time {hold:?} is longer than BGP can say: {LONGEST_HOLD_TIME}s is used");
+            self.warn("holdTime", ConfigReason::InvalidTimer, message);
         }
         if keepalive > hold {
             let message = format!("invalid keepaliveTime {keepalive:?}: must not be above the hold time {hold:?}");
@@ -344,6 +339,9 @@ impl PeerParser<'_> {
         Some(password)
     }
 }
+
+/// What fits into an OPEN, in seconds (RFC 4271 §4.2).
+const LONGEST_HOLD_TIME: u64 = 65_535;
 
 const BASIC_AUTH: &str = "kubernetes.io/basic-auth";
 

@@ -426,6 +426,27 @@ fn candidate_that_cannot_serve_all_who_share_the_address_says_so() {
     }
 }
 
+#[test]
+fn service_that_cannot_be_announced_has_no_say_in_who_answers_for_others() {
+    let names: Vec<String> = (0..8).map(|index| format!("n{index}")).collect();
+    let mut cluster = cluster(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let [idle, first, second] = ["a", "b", "c"].map(|name| service(name, TrafficPolicy::Cluster));
+    for busy in [&first, &second] {
+        cluster.endpoints.insert(busy.key.clone(), endpoints(&["n1"]));
+    }
+    let pool = pool(vec![ad(&[])]);
+    let (both, v4, v6) = ([ip("fd00::1"), ip("10.0.0.1")], [ip("10.0.0.1")], [ip("fd00::1")]);
+    let rules = ElectionRules::default();
+    let held = [(&idle, &both[..]), (&first, &v4), (&second, &v6)];
+    let elections = Elections::new(&cluster, &rules, held.map(|(service, ips)| Holder { service, pool: &pool, ips }));
+    assert_eq!(elections.elect(&idle.key).unwrap().reason, L2Reason::NoEndpoints);
+    let electorate = Electorate::new(cluster.nodes.keys().map(|node| (node.clone(), 0)));
+    assert_ne!(electorate.owner(v4[0]), electorate.owner(v6[0]), "the example tells nothing");
+    for (service, own) in [(&first, v4[0]), (&second, v6[0])] {
+        assert_eq!(elections.elect(&service.key).unwrap().owner.as_ref(), electorate.owner(own), "{own}");
+    }
+}
+
 /// A Service by the bits of its endpoints' nodes, whether its policy is Local, and which of six addresses it holds.
 type Drawn = (u8, bool, Vec<u8>);
 

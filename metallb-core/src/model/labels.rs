@@ -84,7 +84,7 @@ pub enum SelectorError {
     /// Not a label value: over 63 characters or wrong characters.
     #[error("invalid label value \"{0}\"")]
     InvalidValue(String),
-    /// The same value twice in one expression.
+    /// The same value twice in one expression; found by [`LabelSelector::check_unique`].
     #[error("duplicate definition of match expression value \"{value}\" in label selector (key \"{key}\")")]
     DuplicateValue {
         /// The key it stands at.
@@ -92,9 +92,42 @@ pub enum SelectorError {
         /// The value given twice.
         value: String,
     },
-    /// The same expression twice in one selector, whatever the order of its values.
+    /// The same expression twice in one selector, whatever the order of its values; found by [`LabelSelector::check_unique`].
     #[error("duplicate definition of match expression \"{0}\"")]
     DuplicateExpression(String),
+}
+
+impl LabelSelector {
+    /// Whether nothing is said twice. Kubernetes does not mind, MetalLB does in lists of selectors (contract control-plane §4.1).
+    ///
+    /// # Errors
+    /// [`SelectorError::DuplicateValue`], [`SelectorError::DuplicateExpression`], or that of an expression that makes no sense.
+    pub fn check_unique(&self) -> Result<(), SelectorError> {
+        let mut expressions = BTreeSet::new();
+        for requirement in &self.match_expressions {
+            let mut values = BTreeSet::new();
+            if let Some(value) = requirement.values.iter().find(|value| !values.insert(*value)) {
+                return Err(SelectorError::DuplicateValue { key: requirement.key.clone(), value: value.clone() });
+            }
+            let parsed = (requirement.key.clone(), requirement.parse()?);
+            let text = render(&parsed);
+            if !expressions.insert(parsed) {
+                return Err(SelectorError::DuplicateExpression(text));
+            }
+        }
+        Ok(())
+    }
+
+    /// The selector with the values of each expression in order: two that are the same now are the same to MetalLB, which
+    /// minds the order of expressions.
+    #[must_use]
+    pub fn with_sorted_values(&self) -> Self {
+        let mut sorted = self.clone();
+        for requirement in &mut sorted.match_expressions {
+            requirement.values.sort();
+        }
+        sorted
+    }
 }
 
 impl Selector {
@@ -109,13 +142,8 @@ impl Selector {
             check_value(value)?;
             requirements.push((key.clone(), SelectorOperator::Equals(value.clone())));
         }
-        let mut expressions = BTreeSet::new();
         for requirement in &raw.match_expressions {
-            let parsed = (requirement.key.clone(), requirement.parse()?);
-            if !expressions.insert(parsed.clone()) {
-                return Err(SelectorError::DuplicateExpression(render(&parsed)));
-            }
-            requirements.push(parsed);
+            requirements.push((requirement.key.clone(), requirement.parse()?));
         }
         requirements.sort();
         requirements.dedup();
@@ -173,9 +201,7 @@ impl Requirement {
         let mut values = BTreeSet::new();
         for value in &self.values {
             check_value(value)?;
-            if !values.insert(value.clone()) {
-                return Err(SelectorError::DuplicateValue { key: self.key.clone(), value: value.clone() });
-            }
+            values.insert(value.clone());
         }
         Ok(values)
     }

@@ -72,7 +72,7 @@ mod tests {
             service.ip_family_policy = policy;
             service
         };
-        // The oldest two hold what no pool grants any more; the others claim all there is, and then turn out to want two families.
+        // The oldest two hold what no pool grants any more; the others hold all there is, and may not keep it: they want two families.
         let dual = Some(IpFamilyPolicy::RequireDualStack);
         let services = [
             service("lost-1", "10.9.9.8", 1, None),

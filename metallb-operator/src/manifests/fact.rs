@@ -47,7 +47,10 @@ impl Fact {
     ///
     /// # Errors
     /// Everything that is wrong with its shape, in words.
-    pub(super) fn read(id: &ObjectId, version: &str, value: Value) -> Result<Self, Vec<String>> {
+    pub(super) fn read(id: &ObjectId, version: &str, mut value: Value) -> Result<Self, Vec<String>> {
+        if version.starts_with("metallb.io/") {
+            drop_nulls(&mut value);
+        }
         Ok(match (version, id.kind.as_str()) {
             ("metallb.io/v1beta1", "IPAddressPool") => {
                 let pool = typed(value)?;
@@ -152,6 +155,18 @@ impl Fact {
             Self::Legacy(legacy) => join(resources, legacy),
             Self::Endpoints(None) | Self::Other => {}
         }
+    }
+}
+
+/// What the API server does with fields that have no value: they are as if they were not there.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(entries) => entries.iter_mut().for_each(drop_nulls),
+        _ => {}
     }
 }
 
