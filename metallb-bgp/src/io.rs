@@ -4,6 +4,7 @@
 
 mod addresses;
 pub mod bfd_udp;
+mod command;
 mod config;
 mod connector;
 mod discovery;
@@ -11,10 +12,12 @@ mod driver;
 mod exchange;
 mod incoming;
 mod path_watch;
+mod snapshot;
 mod sockopt;
 mod speaker;
+mod ticket;
 
 pub use config::{BfdConfig, Distance, Endpoint, PeerConfig, Router};
-pub use driver::{PeerEvent, PeerSnapshot};
-pub use incoming::{IncomingReport, Refusal};
+pub use snapshot::{PeerEvent, PeerSnapshot};
 pub use speaker::{Observer, Speaker};
+pub use ticket::{IncomingReport, Refusal};

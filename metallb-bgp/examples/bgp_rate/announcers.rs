@@ -6,12 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::Duration;
 
-use super::Error;
-use super::receiver::RECEIVER_ASN;
-use super::stage::{Process, Stage, patiently};
-
-/// The announcer's number.
-pub(crate) const ASN: u32 = 65_000;
+use super::stage::{ASN, Error, Process, RECEIVER_ASN, Stage, patiently};
 
 pub(crate) trait Announcer {
     fn name(&self) -> &'static str;

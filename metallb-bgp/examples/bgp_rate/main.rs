@@ -14,9 +14,7 @@ use std::time::Duration;
 
 use self::announcers::{Announcer, Bird, Frr, Gobgp, Ours};
 use self::receiver::Receiver;
-use self::stage::{Stage, now};
-
-type Error = Box<dyn std::error::Error + Send + Sync>;
+use self::stage::{Error, Stage, now};
 
 /// Starts an announcer with that many routes.
 type Start = fn(&Stage, u32) -> Result<Box<dyn Announcer>, Error>;

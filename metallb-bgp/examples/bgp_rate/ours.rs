@@ -10,10 +10,7 @@ use metallb_bgp::io::{Distance, Endpoint, PeerConfig, Speaker};
 use metallb_bgp::session::{RemoteAsn, SessionConfig};
 use metallb_bgp::types::{Asn, Attributes};
 
-use super::Error;
-use super::announcers::ASN;
-use super::receiver::RECEIVER_ASN;
-use super::stage::{ONE, RECEIVER, now};
+use super::stage::{ASN, Error, ONE, RECEIVER, RECEIVER_ASN, now};
 
 /// Announces until its input ends. A line says how many routes to offer instead of those so far, or that the one route is to be offered
 /// (`+`) or withdrawn (`-`) beside them; the answer is the time at which the speaker was told.

@@ -9,12 +9,8 @@ use metallb_bgp::types::{Asn, Family, RouterId};
 use metallb_bgp::wire::open::{Capabilities, Open};
 use metallb_bgp::wire::{self, DecodeContext, Message};
 
-use super::Error;
-use super::announcers::{ASN, Announcer};
-use super::stage::{ANNOUNCER, ONE, RECEIVER, now, patiently};
-
-/// The receiver's number.
-pub(crate) const RECEIVER_ASN: u32 = 65_001;
+use super::announcers::Announcer;
+use super::stage::{ANNOUNCER, ASN, Error, ONE, RECEIVER, RECEIVER_ASN, now, patiently};
 
 /// A session, from the receiver's side.
 pub(crate) struct Receiver {

@@ -9,8 +9,13 @@ use nix::sched::{CloneFlags, setns};
 use nix::time::{ClockId, clock_gettime};
 use tempfile::TempDir;
 
-use super::Error;
+/// What stops a measurement.
+pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 
+/// The number of whoever announces.
+pub(crate) const ASN: u32 = 65_000;
+/// The number of the receiver.
+pub(crate) const RECEIVER_ASN: u32 = 65_001;
 pub(crate) const RECEIVER: [u8; 4] = [10, 99, 0, 1];
 pub(crate) const ANNOUNCER: [u8; 4] = [10, 99, 0, 2];
 /// The one route that comes and goes.

@@ -69,3 +69,15 @@ pub(super) const fn ttl(distance: Distance, on_link: bool) -> u8 {
         (Distance::Direct, true) | (Distance::Routed, _) => 255,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_to_a_direct_neighbour_do_not_pass_a_router() {
+        assert_eq!(ttl(Distance::Direct, true), 255, "nothing to pass, and the proof that some ask for");
+        assert_eq!(ttl(Distance::Direct, false), 1);
+        assert_eq!([true, false].map(|on_link| ttl(Distance::Routed, on_link)), [255; 2]);
+    }
+}

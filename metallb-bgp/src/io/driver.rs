@@ -1,6 +1,5 @@
 //! The task around one session. It waits, feeds, drains and arms one timer; it decides nothing.
 
-use std::collections::BTreeMap;
 use std::future::{Future, pending};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -9,75 +8,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::yield_now;
 use tokio::time::{sleep_until, timeout};
 
 use super::addresses::Addresses;
 use super::bfd_udp::BfdStatus;
+use super::command::Command;
 use super::connector::{connect, next_hops};
 use super::discovery::Finder;
 use super::exchange::Exchange;
-use super::incoming::Ticket;
 use super::path_watch::{PathWatch, PathWatches, path_to};
+use super::snapshot::{PeerEvent, PeerSnapshot};
 use super::{PeerConfig, Router};
 use crate::peer::Peer;
-use crate::session::{Action, BfdState, Counters, Event, Negotiated, Slot, State, Stop};
-use crate::types::Attributes;
-
-/// An event of a named peer.
-#[derive(Clone, Debug)]
-pub struct PeerEvent {
-    /// The peer's name.
-    pub peer: Arc<str>,
-    /// What happened.
-    pub event: Event,
-}
-
-/// Where a peer stands.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct PeerSnapshot {
-    /// The state of the session.
-    pub state: State,
-    /// Since when it is established.
-    pub established_at: Option<Instant>,
-    /// Both ends of the connection, ours first.
-    pub addresses: Option<(SocketAddr, SocketAddr)>,
-    /// Why it ended last, in words.
-    pub last_down: Option<String>,
-    /// What is in force, from the peer's OPEN on.
-    pub negotiated: Option<Negotiated>,
-    /// Routes that the peer was told.
-    pub routes_told: usize,
-    /// Routes that the peer should know.
-    pub routes_wanted: usize,
-    /// What passed so far.
-    pub counters: Counters,
-    /// What BFD says of the path, where it was asked to watch it.
-    pub bfd: Option<BfdStatus>,
-}
-
-/// What the speaker wants of a task.
-#[derive(Debug)]
-pub(super) enum Command {
-    Routes(BTreeMap<IpNet, Arc<Attributes>>),
-    Changes(Vec<(IpNet, Option<Arc<Attributes>>)>),
-    Configure(Box<PeerConfig>),
-    Bfd(BfdState),
-    Accepted(TcpStream, Option<Ticket>),
-    /// Asks the peer to move traffic away; tells whether it was asked.
-    Leave {
-        keep_routes: bool,
-        reply: oneshot::Sender<bool>,
-    },
-    /// Something was said to the peer by another: there is more to do.
-    Continue,
-    Stop(Stop),
-}
+use crate::session::{Action, BfdState, Event, Slot, State, Stop};
 
 /// What those who use a peer's task share with it.
 #[derive(Clone, Debug)]
@@ -89,8 +36,8 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    pub(super) fn new(engine: Peer) -> Self {
-        let snapshot = Arc::new(Mutex::new(PeerSnapshot::of(&engine)));
+    pub(super) fn new(engine: Peer, config: &PeerConfig) -> Self {
+        let snapshot = Arc::new(Mutex::new(PeerSnapshot::of(&engine, config)));
         Self { exchange: Arc::new(Mutex::new(Exchange::new(engine))), queued: Arc::default(), snapshot }
     }
 }
@@ -308,7 +255,7 @@ impl Driver {
                     self.exchange().engine.handle_connected(now, router_id, next_hops(ours.ip(), &addresses));
                     return self.move_watch(theirs.ip());
                 }
-                Err(error) => error.to_string(),
+                Err(error) => in_words(&error),
             },
             Ok(LinkEvent::Readable) => {
                 let Link::Open(stream, _) = &self.links[slot as usize] else { return };
@@ -316,12 +263,12 @@ impl Driver {
                     Ok(0) => "closed by the peer".to_owned(),
                     Ok(length) => return self.exchange().engine.handle_bytes(now, slot, &buffer[..length]),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                    Err(error) => error.to_string(),
+                    Err(error) => in_words(&error),
                 }
             }
             // The next drain writes.
             Ok(LinkEvent::Writable) => return,
-            Err(error) => error.to_string(),
+            Err(error) => in_words(&error),
         };
         self.exchange().engine.handle_failed(now, slot, &failed);
     }
@@ -411,7 +358,7 @@ impl Driver {
 
     /// Costs little where nothing but counters changed: it follows every input.
     fn publish(&mut self) {
-        let mut said = false;
+        let (mut said, mut ended) = (false, None);
         let events: Vec<Event> = {
             let mut exchange = self.exchange();
             std::iter::from_fn(|| exchange.engine.poll_event()).collect()
@@ -432,6 +379,9 @@ impl Driver {
                     tracing::debug!(peer = &*self.name, event = "bgpDown", %from, code = reason.code(), %reason, "BGP session down");
                 }
                 Event::Down { from, reason } => {
+                    if *from == State::Established {
+                        ended = Some((reason.to_string(), Instant::now()));
+                    }
                     tracing::warn!(peer = &*self.name, event = "bgpDown", %from, code = reason.code(), %reason, "BGP session down");
                 }
             }
@@ -450,40 +400,10 @@ impl Driver {
             snapshot.bfd = self.config.bfd.map(|_| BfdStatus::default());
         }
         snapshot.addresses = addresses;
+        if ended.is_some() {
+            snapshot.last_session = ended;
+        }
         snapshot.follow(&exchange.engine, said);
-    }
-}
-
-impl PeerSnapshot {
-    /// Takes over what changed. Why a session ended is put in words only where an event says that it did.
-    pub(super) fn follow(&mut self, peer: &Peer, event: bool) {
-        self.state = peer.state();
-        self.established_at = peer.established_at();
-        self.routes_told = peer.rib().told();
-        self.routes_wanted = peer.rib().wanted();
-        self.counters = *peer.counters();
-        if event {
-            self.last_down = peer.last_down().map(ToString::to_string);
-        }
-        if self.negotiated.as_ref() != peer.negotiated() {
-            self.negotiated = peer.negotiated().cloned();
-        }
-    }
-
-    pub(super) fn of(peer: &Peer) -> Self {
-        let mut snapshot = Self {
-            state: peer.state(),
-            established_at: None,
-            addresses: None,
-            last_down: None,
-            negotiated: None,
-            routes_told: 0,
-            routes_wanted: 0,
-            counters: *peer.counters(),
-            bfd: None,
-        };
-        snapshot.follow(peer, true);
-        snapshot
     }
 }
 
@@ -492,6 +412,14 @@ async fn next_of(bfd: &mut Option<PathWatch>) -> Vec<BfdState> {
     match bfd {
         Some(watch) => watch.next().await,
         None => pending().await,
+    }
+}
+
+/// What the kernel's number means, without the number.
+fn in_words(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
+        None => error.to_string(),
     }
 }
 

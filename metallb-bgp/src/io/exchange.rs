@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use tokio::net::TcpStream;
 
-use super::driver::PeerSnapshot;
+use super::snapshot::PeerSnapshot;
 use crate::peer::Peer;
 use crate::session::{Action, Slot};
 use crate::types::Attributes;

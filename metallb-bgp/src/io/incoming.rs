@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd as _;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,60 +13,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use super::addresses::Addresses;
+use super::command::Command;
 use super::connector::ttl;
-use super::driver::Command;
+use super::ticket::{IncomingReport, Refusal, Tally, Ticket};
 use super::{Distance, PeerConfig, Router, sockopt};
 use crate::session::Mode;
-
-/// Why a connection that came in was closed without a word.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// No peer that may connect has this address.
-    UnknownPeer,
-    /// The peer must be a direct neighbour, and its address belongs to no link of this host.
-    NotDirect,
-    /// The peer has a password that this socket does not know.
-    NoKey,
-    /// The peer has connections enough, or is to be left alone for a while.
-    NoPlace,
-    /// The connection broke before it could be used.
-    Broken,
-}
-
-impl Refusal {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::UnknownPeer, Self::NotDirect, Self::NoKey, Self::NoPlace, Self::Broken];
-
-    /// A short name that never changes, for logs and metrics.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::UnknownPeer => "unknown-peer",
-            Self::NotDirect => "not-direct",
-            Self::NoKey => "no-key",
-            Self::NoPlace => "no-place",
-            Self::Broken => "broken",
-        }
-    }
-}
-
-/// What came in so far.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct IncomingReport {
-    /// Connections that became a peer's.
-    pub accepted: u64,
-    /// Connections that were closed at once, by reason.
-    pub refused: BTreeMap<Refusal, u64>,
-}
 
 /// Who may come in, and what came.
 #[derive(Debug, Default)]
 pub(super) struct Incoming {
     expected: Mutex<Vec<Expected>>,
-    accepted: AtomicU64,
-    refused: [AtomicU64; Refusal::ALL.len()],
+    tally: Arc<Tally>,
 }
 
 /// A peer that may connect.
@@ -80,34 +37,17 @@ pub(super) struct Expected {
     pub(super) waiting: Arc<AtomicUsize>,
 }
 
-/// A connection on its way to its peer's task.
-#[derive(Debug)]
-pub(super) struct Ticket {
-    incoming: Arc<Incoming>,
-    waiting: Arc<AtomicUsize>,
-}
-
 impl Incoming {
     pub(super) fn expect(&self, expected: Vec<Expected>) {
         *self.expected.lock().unwrap_or_else(PoisonError::into_inner) = expected;
     }
 
     pub(super) fn report(&self) -> IncomingReport {
-        let refused = Refusal::ALL.into_iter().zip(&self.refused);
-        IncomingReport {
-            accepted: self.accepted.load(Ordering::Relaxed),
-            refused: refused.map(|(reason, count)| (reason, count.load(Ordering::Relaxed))).collect(),
-        }
-    }
-
-    fn refuse(&self, reason: Refusal) {
-        if let Some(count) = self.refused.get(reason as usize) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
+        self.tally.report()
     }
 
     /// Hands a connection to its peer; one that is nobody's is closed by dropping it.
-    fn admit(self: &Arc<Self>, stream: TcpStream, from: SocketAddr) -> Result<(), Refusal> {
+    fn admit(&self, stream: TcpStream, from: SocketAddr) -> Result<(), Refusal> {
         let ip = from.ip().to_canonical();
         let expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
         let peer = expected.iter().find(|peer| is_from(&peer.router, ip, from)).ok_or(Refusal::UnknownPeer)?;
@@ -124,26 +64,9 @@ impl Incoming {
             peer.waiting.fetch_sub(1, Ordering::Relaxed);
             return Err(Refusal::NoPlace);
         }
-        let ticket = Ticket { incoming: Arc::clone(self), waiting: Arc::clone(&peer.waiting) };
+        let ticket = Ticket::new(Arc::clone(&self.tally), Arc::clone(&peer.waiting));
         // The task is gone only when it was told to stop.
         peer.commands.send(Command::Accepted(stream, Some(ticket))).map_err(|_| Refusal::NoPlace)
-    }
-}
-
-impl Ticket {
-    /// The connection became the peer's, or there was no place for it.
-    pub(super) fn settle(self, taken: bool) {
-        if taken {
-            self.incoming.accepted.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.incoming.refuse(Refusal::NoPlace);
-        }
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -178,7 +101,7 @@ impl Door {
                 match listener.accept().await {
                     Ok((stream, from)) => {
                         if let Err(reason) = incoming.admit(stream, from) {
-                            incoming.refuse(reason);
+                            incoming.tally.refuse(reason);
                             tracing::debug!(%from, reason = reason.as_str(), "BGP connection refused");
                         }
                     }

@@ -14,10 +14,13 @@ use tokio::task::JoinHandle;
 
 use super::PeerConfig;
 use super::bfd_udp::BfdReport;
-use super::driver::{Command, Driver, PeerEvent, PeerSnapshot, Shares};
+use super::command::Command;
+use super::driver::{Driver, Shares};
 use super::exchange::{AtOnce, Exchange};
-use super::incoming::{Door, Expected, Incoming, IncomingReport, may_connect};
+use super::incoming::{Door, Expected, Incoming, may_connect};
 use super::path_watch::PathWatches;
+use super::snapshot::{PeerEvent, PeerSnapshot};
+use super::ticket::IncomingReport;
 use crate::peer::Peer;
 use crate::session::{BfdState, ConfigChange, Stop};
 use crate::types::Attributes;
@@ -220,7 +223,7 @@ impl Speaker {
         // The step of a well-known linear congruential generator: each peer's timers have their own jitter.
         self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let engine = Peer::new(config.session.clone(), self.seed, Instant::now());
-        let shares = Shares::new(engine);
+        let shares = Shares::new(engine, &config);
         let driver = Driver::new(
             Arc::clone(name),
             config.clone(),
