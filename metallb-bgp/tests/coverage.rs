@@ -14,6 +14,7 @@ fn functions() -> BTreeSet<String> {
         "metallb-bgp/tests",
         "metallb-core/src",
         "metallb-core/tests",
+        "metallb-operator/src",
         "metallb-operator/tests",
         "fuzz/src",
     ];
@@ -86,6 +87,41 @@ fn each_case_without_bytes_names_a_test_that_exists_or_a_reason() {
         }
     }
     assert!((10..=16).contains(&rows.len()), "{}", rows.len());
+}
+
+/// The fields of `spec` in all versions of a shipped CustomResourceDefinition; they stand seven steps deep.
+fn fields_of(definition: &str) -> BTreeSet<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/crds").join(definition);
+    let (mut inside, mut fields) = (false, BTreeSet::new());
+    for line in read_to_string(path).unwrap().lines() {
+        match line.len() - line.trim_start().len() {
+            10 => inside = line.trim() == "spec:",
+            14 if inside => fields.extend(line.trim().strip_suffix(':').map(str::to_owned)),
+            _ => {}
+        }
+    }
+    fields
+}
+
+#[test]
+fn each_field_of_a_peer_and_of_a_profile_has_a_row_that_names_a_test() {
+    let page = read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/compatibility.md")).unwrap();
+    let known = functions();
+    for (head, definition, least) in
+        [("### BGPPeer", "metallb.io_bgppeers.yaml", 20), ("### BFDProfile", "metallb.io_bfdprofiles.yaml", 7)]
+    {
+        let part = page.split_once(head).unwrap().1;
+        let part = part.split_once("\n#").map_or(part, |(part, _)| part);
+        let mut rows = BTreeSet::new();
+        for row in part.lines().filter(|line| line.starts_with("| `")) {
+            let mut columns = row.trim_matches('|').split(" | ");
+            rows.insert(columns.next().unwrap().trim().trim_matches('`').to_owned());
+            let tests: Vec<&str> = tests_named_in(columns.last().unwrap()).collect();
+            assert!(!tests.is_empty() && tests.iter().all(|test| known.contains(*test)), "{row}");
+        }
+        assert!(rows.len() >= least, "{head}: {}", rows.len());
+        assert_eq!(rows, fields_of(definition), "{head}");
+    }
 }
 
 #[test]

@@ -227,6 +227,34 @@ async fn peer_that_floods_delays_no_other() {
     flooding.abort();
 }
 
+#[tokio::test]
+async fn connection_leaves_from_the_source_address_where_this_host_has_it() {
+    let (listener, address) = listener().await;
+    for (source, from) in [(None, "127.0.0.1"), (Some("127.0.0.9"), "127.0.0.9"), (Some("192.0.2.77"), "127.0.0.1")] {
+        let mut config = config(address);
+        config.endpoint.source = source.map(|source| source.parse().unwrap());
+        let _speaker = speaker(&[("router", config)]);
+        let (_, peer) = timeout(PATIENCE, listener.accept()).await.expect("a connection").unwrap();
+        assert_eq!(peer.ip().to_string(), from, "{source:?}");
+    }
+}
+
+#[tokio::test]
+async fn attempts_that_fail_do_not_hide_why_the_last_session_ended() {
+    let (listener, address) = listener().await;
+    let speaker = speaker(&[("router", config(address))]);
+    let mut stream = accept_and_establish(&listener).await;
+    until(|| speaker.snapshot()["router"].state == State::Established).await;
+    assert_eq!(speaker.snapshot()["router"].last_session, None);
+    drop(listener);
+    stream.write_all(&message(NOTIFICATION, &[6, 2])).await.unwrap();
+    drop(stream);
+    let refused = "connect failed: Connection refused";
+    until(|| speaker.snapshot()["router"].last_down.as_deref() == Some(refused)).await;
+    let ended = speaker.snapshot()["router"].last_session.clone().map(|(reason, _)| reason);
+    assert_eq!(ended.as_deref(), Some("received Cease: Administrative Shutdown (6/2)"));
+}
+
 /// N10
 #[tokio::test]
 async fn peer_that_drops_at_once_is_asked_again_after_a_pause() {

@@ -10,7 +10,7 @@ mod support {
 
 use std::net::Ipv4Addr;
 
-use metallb_core::config::{BfdProfile, Config, Parsed, PeerEndpoint, RemoteAsn, Severity};
+use metallb_core::config::{BfdProfile, Config, ConfigReason, Parsed, PeerEndpoint, RemoteAsn, Severity};
 use metallb_core::model::IpFamily;
 use serde_json::{Value, json};
 
@@ -115,6 +115,14 @@ fn number_and_vrf_of_a_peer_are_what_was_written() {
     for (written, number) in [(0, None), (64_999, Some(64_999))] {
         assert_eq!(parse(&[peer(json!({"localASN": written}))]).config.peers["p"].local_asn, number);
     }
+}
+
+#[test]
+fn deprecated_field_of_a_peer_is_named_and_changes_nothing() {
+    let parsed = parse(&[peer(json!({"disableMP": true}))]);
+    let named: Vec<_> = parsed.problems.iter().map(|problem| (problem.field.as_str(), problem.code)).collect();
+    assert_eq!(named, [("spec.disableMP", ConfigReason::DeprecatedField)]);
+    assert_eq!(parsed.config.peers, parse(&[peer(json!({}))]).config.peers);
 }
 
 #[test]

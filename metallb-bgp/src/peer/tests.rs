@@ -141,6 +141,50 @@ fn silence_ends_the_session_with_hold_timer_expired() {
 }
 
 #[test]
+fn keepalives_leave_at_the_interval_that_is_configured_but_three_in_a_hold_time_at_least() {
+    for (configured, hold, interval) in [(None, 90, 30), (Some(7), 90, 7), (Some(60), 90, 30), (Some(7), 9, 3)] {
+        let start = Instant::now();
+        let mut session =
+            Peer::new(SessionConfig { keepalive_time: configured.map(Duration::from_secs), ..config() }, 1, start);
+        bring_up(&mut session, start, &peer_open(PEER, hold));
+        session.poll_transmit(Slot::One);
+        let (mut now, mut last) = (start, start);
+        for _ in 0..20 {
+            while session.poll_transmit(Slot::One).is_empty() {
+                now = session.poll_timeout().unwrap();
+                session.handle_timeout(now);
+            }
+            let gap = (now - last).as_secs_f64() / f64::from(interval);
+            assert!((0.75..=1.0).contains(&gap), "{configured:?} of {hold}: {:?}", now - last);
+            last = now;
+            session.handle_bytes(now, Slot::One, &keepalive_bytes());
+        }
+    }
+}
+
+#[test]
+fn attempts_follow_each_other_by_the_connect_time_that_is_configured() {
+    let start = Instant::now();
+    let connect_time = Some(Duration::from_secs(8));
+    let mut session = Peer::new(SessionConfig { connect_time, ..config() }, 1, start);
+    let (mut now, mut attempts) = (start, Vec::new());
+    while attempts.len() < 20 {
+        while let Some(action) = session.poll_action() {
+            if action == Action::Connect(Slot::One) {
+                attempts.push(now);
+                session.handle_failed(now, Slot::One, "refused");
+            }
+        }
+        now = session.poll_timeout().unwrap();
+        session.handle_timeout(now);
+    }
+    for pair in attempts.windows(2) {
+        let gap = pair[1] - pair[0];
+        assert!((Duration::from_secs(6)..=Duration::from_secs(8)).contains(&gap), "{gap:?}");
+    }
+}
+
+#[test]
 fn hold_time_of_zero_switches_both_timers_off() {
     let now = Instant::now();
     let mut session = Peer::new(config(), 1, now);
