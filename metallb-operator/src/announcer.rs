@@ -26,7 +26,7 @@ use self::assigned::Assigned;
 use self::obstacles::Obstacles;
 pub use self::obstacles::{Obstacle, ObstacleKind};
 use self::offers::Offers;
-pub use self::peers::{BfdPeerStatus, NegotiatedStatus, PeerStatus};
+pub use self::peers::{BfdPeerStatus, EndedSession, NegotiatedStatus, PeerStatus};
 use crate::conductor::{self, Conductor, ConductorError};
 use crate::metrics::{L2Collector, Metrics, PeerCollector};
 use crate::sys;

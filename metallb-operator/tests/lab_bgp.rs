@@ -220,6 +220,104 @@ router bgp 7675
     }
 }
 
+/// Name, type and labels of each series of upstream's speaker and of its exporter for FRR. A `vrf` would stand where a peer has one.
+const SERIES: [(&str, &str, &[&str]); 33] = [
+    ("metallb_speaker_announced", "gauge", &["ip", "node", "protocol", "service"]),
+    ("metallb_layer2_requests_received", "counter", &["ip"]),
+    ("metallb_layer2_responses_sent", "counter", &["ip"]),
+    ("metallb_layer2_gratuitous_sent", "counter", &["ip"]),
+    ("metallb_k8s_client_updates_total", "counter", &[]),
+    ("metallb_k8s_client_update_errors_total", "counter", &[]),
+    ("metallb_k8s_client_config_loaded_bool", "gauge", &[]),
+    ("metallb_k8s_client_config_stale_bool", "gauge", &[]),
+    ("metallb_bgp_session_up", "gauge", &["peer"]),
+    ("metallb_bgp_updates_total", "counter", &["peer"]),
+    ("metallb_bgp_announced_prefixes_total", "gauge", &["peer"]),
+    ("metallb_bgp_pending_prefixes_total", "gauge", &["peer"]),
+    ("metallb_bgp_opens_sent", "counter", &["peer"]),
+    ("metallb_bgp_opens_received", "counter", &["peer"]),
+    ("metallb_bgp_notifications_sent", "counter", &["peer"]),
+    ("metallb_bgp_updates_total_received", "counter", &["peer"]),
+    ("metallb_bgp_keepalives_sent", "counter", &["peer"]),
+    ("metallb_bgp_keepalives_received", "counter", &["peer"]),
+    ("metallb_bgp_route_refresh_sent", "counter", &["peer"]),
+    ("metallb_bgp_total_sent", "counter", &["peer"]),
+    ("metallb_bgp_total_received", "counter", &["peer"]),
+    ("metallb_bfd_session_up", "gauge", &["peer"]),
+    ("metallb_bfd_control_packet_input", "counter", &["peer"]),
+    ("metallb_bfd_control_packet_output", "counter", &["peer"]),
+    ("metallb_bfd_echo_packet_input", "counter", &["peer"]),
+    ("metallb_bfd_echo_packet_output", "counter", &["peer"]),
+    ("metallb_bfd_session_up_events", "counter", &["peer"]),
+    ("metallb_bfd_session_down_events", "counter", &["peer"]),
+    ("metallb_bfd_zebra_notifications", "counter", &["peer"]),
+    // What only we have.
+    ("metallb_bgp_session_established_total", "counter", &["peer"]),
+    ("metallb_bgp_notifications_received", "counter", &["peer"]),
+    ("metallb_bgp_route_refresh_received", "counter", &["peer"]),
+    ("metallb_bgp_connections_accepted_total", "counter", &[]),
+];
+
+/// What is wrong with one series of a scrape.
+fn judge(metrics: &str, (name, kind, labels): (&str, &str, &[&str])) -> Result<(), String> {
+    if !metrics.lines().any(|line| line == format!("# TYPE {name} {kind}")) {
+        return Err(format!("{name} is no {kind}"));
+    }
+    let samples: Vec<&str> = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' '])))
+        .collect();
+    if samples.is_empty() {
+        return Err(format!("{name} has no sample"));
+    }
+    for sample in samples {
+        let (found, _) = sample.rsplit_once(' ').unwrap();
+        let mut found: Vec<&str> = found
+            .trim_matches(['{', '}'])
+            .split("\",")
+            .filter(|pair| !pair.is_empty())
+            .map(|pair| pair.split('=').next().unwrap())
+            .collect();
+        found.sort_unstable();
+        if found != labels {
+            return Err(format!("{name} has the labels {found:?}"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn lab_bgp_series_of_a_running_binary_have_the_names_types_and_labels_of_both_exporters() {
+    const TEST: &str = "lab_bgp_series_of_a_running_binary_have_the_names_types_and_labels_of_both_exporters";
+    if let Some(part) = missing_part(&[&frr::PROGRAMS[..], &["bfdd", "curl", "arping"]].concat()) {
+        return skip(TEST, &part);
+    }
+    let router = "
+router bgp 7675
+ bgp router-id 172.16.1.1
+ no bgp ebgp-requires-policy
+ neighbor 172.16.1.11 remote-as 7776
+ neighbor 172.16.1.11 passive
+ neighbor 172.16.1.11 bfd
+";
+    let mut scene = Scene::new("bfdProfile: fast, connectTime: 1s", router);
+    // Both ways of announcing, so that there are samples of both.
+    let l2 = "apiVersion: metallb.io/v1beta1\nkind: L2Advertisement\nmetadata: {name: l2, namespace: metallb-system}\n";
+    std::fs::write(scene.directory.path().join("manifests/l2.yaml"), l2).unwrap();
+    let process = scene.start(&[]);
+    eventually("every series is there as upstream has it", PATIENCE, || {
+        // Somebody has to ask for the address.
+        scene.router.shell("arping -c 1 -w 1 -I eth0 10.254.254.1");
+        let metrics = scene.metrics();
+        SERIES.iter().try_for_each(|series| judge(&metrics, *series)).map_err(|wrong| format!("{wrong}\n{metrics}"))
+    });
+    let metrics = scene.metrics();
+    for sample in ["metallb_bgp_session_up{peer=\"172.16.1.1:179\"}", "metallb_bfd_session_up{peer=\"172.16.1.1\"}"] {
+        assert!(value(&metrics, sample).is_some(), "{sample}: {}", process.output());
+    }
+    println!("{} series have the names, types and labels of upstream", SERIES.len());
+}
+
 #[test]
 fn lab_bgp_router_connects_to_the_binary_and_is_asked_to_leave_before_it_stops() {
     const TEST: &str = "lab_bgp_router_connects_to_the_binary_and_is_asked_to_leave_before_it_stops";

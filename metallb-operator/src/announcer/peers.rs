@@ -21,6 +21,10 @@ use serde::Serialize;
 pub struct PeerStatus {
     /// `metadata.name`
     pub name: String,
+    /// The router that is configured: an address and port, or an interface and port.
+    pub router: String,
+    /// The number that is accepted of it; `internal` or `external` where any such is.
+    pub expected_asn: String,
     /// State of the session.
     pub state: String,
     /// Seconds since it is established.
@@ -29,8 +33,10 @@ pub struct PeerStatus {
     pub routes: usize,
     /// Routes that the peer should know.
     pub routes_wanted: usize,
-    /// Why it ended last; a NOTIFICATION stands in words and numbers.
+    /// Why it ended last; a NOTIFICATION stands in words and numbers. Also an attempt that failed is an end.
     pub last_down: Option<String>,
+    /// Why the last session that was established ended; attempts that fail since do not hide it.
+    pub last_session: Option<EndedSession>,
     /// Our end of the connection.
     pub local_address: Option<SocketAddr>,
     /// The router's end of the connection.
@@ -39,6 +45,16 @@ pub struct PeerStatus {
     pub negotiated: Option<NegotiatedStatus>,
     /// What BFD says, where the peer has a profile.
     pub bfd: Option<BfdPeerStatus>,
+}
+
+/// A session that was established once.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndedSession {
+    /// Why it ended, in words.
+    pub ended_because: String,
+    /// And how long ago.
+    pub seconds_ago: u64,
 }
 
 /// What both ends of a session agreed on.
@@ -73,11 +89,23 @@ impl PeerStatus {
     pub(super) fn new(name: &str, peer: PeerSnapshot) -> Self {
         Self {
             name: name.to_owned(),
+            router: match peer.router {
+                Router::At(address) => address.to_string(),
+                Router::Behind { interface, port } => format!("{interface}:{port}"),
+            },
+            expected_asn: match peer.remote {
+                RemoteAsn::Number(asn) => asn.to_string(),
+                RemoteAsn::Internal => "internal".to_owned(),
+                RemoteAsn::External => "external".to_owned(),
+            },
             state: peer.state.to_string(),
             uptime_seconds: peer.established_at.map(|at| at.elapsed().as_secs()),
             routes: peer.routes_told,
             routes_wanted: peer.routes_wanted,
             last_down: peer.last_down,
+            last_session: peer
+                .last_session
+                .map(|(ended_because, at)| EndedSession { ended_because, seconds_ago: at.elapsed().as_secs() }),
             local_address: peer.addresses.map(|(local, _)| local),
             remote_address: peer.addresses.map(|(_, remote)| remote),
             negotiated: peer.negotiated.as_ref().map(NegotiatedStatus::new),
@@ -99,6 +127,8 @@ impl NegotiatedStatus {
             (carries(Family::Ipv6), "ipv6-unicast"),
             (negotiated.four_octet_asn, "four-octet-asn"),
             (negotiated.route_refresh, "route-refresh"),
+            (negotiated.enhanced_refresh, "enhanced-route-refresh"),
+            (negotiated.extended_messages, "extended-messages"),
             (negotiated.extended_next_hop, "extended-next-hop"),
             (negotiated.graceful_restart, "graceful-restart"),
         ];

@@ -140,29 +140,43 @@ fn table(status: &Value, paint: Paint) -> String {
         text.push_str(&columns(&rows));
     }
     if !list("peers").is_empty() {
-        let heads = ["PEER", "STATE", "UPTIME (s)", "ROUTES", "ASN", "BFD", "LAST CLOSED BECAUSE"];
+        let heads = ["PEER", "ROUTER", "ASN", "STATE", "UPTIME", "ROUTES", "BFD", "LAST SESSION ENDED BECAUSE"];
         let mut rows = vec![heads.map(str::to_owned)];
         rows.extend(list("peers").iter().map(|peer| {
             [
                 field(peer, "name"),
+                field(peer, "router"),
+                if peer["negotiated"].is_object() {
+                    field(&peer["negotiated"], "remoteAsn")
+                } else {
+                    field(peer, "expectedAsn")
+                },
                 field(peer, "state"),
-                field(peer, "uptimeSeconds"),
+                span(&peer["uptimeSeconds"]),
                 routes(peer),
-                field(&peer["negotiated"], "remoteAsn"),
                 bfd(&peer["bfd"]),
-                field(peer, "lastDown"),
+                ended(&peer["lastSession"]),
             ]
         }));
         text.push('\n');
         text.push_str(&columns(&rows));
-        let mut rows = vec![["PEER", "FROM", "TO", "HOLD TIME (s)", "AGREED ON"].map(str::to_owned)];
+        for peer in list("peers").iter().filter(|peer| peer["state"] != "Established" && peer["lastDown"].is_string()) {
+            text.push_str(&format!(
+                "{} {} is not up: {}\n",
+                paint.odd("-"),
+                field(peer, "name"),
+                field(peer, "lastDown")
+            ));
+        }
+        let mut rows = vec![["PEER", "FROM", "TO", "ROUTER ID", "HOLD TIME", "AGREED ON"].map(str::to_owned)];
         rows.extend(list("peers").iter().filter(|peer| peer["negotiated"].is_object()).map(|peer| {
             let negotiated = &peer["negotiated"];
             [
                 field(peer, "name"),
                 field(peer, "localAddress"),
                 field(peer, "remoteAddress"),
-                field(negotiated, "holdTimeSeconds"),
+                field(negotiated, "remoteRouterId"),
+                format!("{}s", field(negotiated, "holdTimeSeconds")),
                 dash(joined(&negotiated["capabilities"])),
             ]
         }));
@@ -196,6 +210,26 @@ fn routes(peer: &Value) -> String {
     }
 }
 
+/// A number of seconds, by its two largest units.
+fn span(seconds: &Value) -> String {
+    let Some(seconds) = seconds.as_u64() else { return "-".to_owned() };
+    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m{:02}s", seconds % 60),
+        (0, _, _) => format!("{hours}h{:02}m", minutes % 60),
+        (_, _, _) => format!("{days}d{:02}h", hours % 24),
+    }
+}
+
+/// Why, and when.
+fn ended(session: &Value) -> String {
+    match session["endedBecause"].as_str() {
+        Some(reason) => format!("{reason}, {} ago", span(&session["secondsAgo"])),
+        None => "-".to_owned(),
+    }
+}
+
 /// The state, and why it is no better.
 fn bfd(bfd: &Value) -> String {
     let reason = if bfd["problem"].is_null() { &bfd["cause"] } else { &bfd["problem"] };
@@ -222,13 +256,16 @@ mod tests {
         let status = serde_json::json!({
             "node": "node-a", "l2": ["default/web"], "bgp": ["default/web", "shop/db"], "problems": ["pool a: empty"],
             "peers": [
-                {"name": "tor", "state": "Established", "uptimeSeconds": 7, "routes": 2, "routesWanted": 2,
+                {"name": "tor", "router": "192.0.2.1:179", "expectedAsn": "external",
+                 "state": "Established", "uptimeSeconds": 7, "routes": 2, "routesWanted": 2,
                  "localAddress": "192.0.2.7:50000", "remoteAddress": "192.0.2.1:179", "lastDown": null,
                  "negotiated": {"remoteAsn": 64600, "remoteRouterId": "192.0.2.1", "holdTimeSeconds": 90,
                                 "capabilities": ["ipv4-unicast", "graceful-restart"]},
                  "bfd": {"state": "Up", "cause": "handshake", "failures": 0, "problem": null}},
-                {"name": "core", "state": "Idle", "uptimeSeconds": null, "routes": 0, "routesWanted": 2,
-                 "lastDown": "received Cease: Peer De-configured (6/3)", "negotiated": null,
+                {"name": "core", "router": "192.0.2.2:179", "expectedAsn": "64601", "state": "Idle", "uptimeSeconds": null, "routes": 0, "routesWanted": 2,
+                 "lastDown": "connect failed: Connection refused",
+                 "lastSession": {"endedBecause": "received Cease: Peer De-configured (6/3)", "secondsAgo": 3_725},
+                 "negotiated": null,
                  "bfd": {"state": "Down", "cause": "neighbor-down", "failures": 1, "problem": null}},
             ],
         });
@@ -236,9 +273,10 @@ mod tests {
         for line in [
             "default/web  answered by node-a  advertised",
             "shop/db      -                   advertised",
-            "tor   Established  7           2       64600  Up                    -",
-            "core  Idle         -           0 of 2  -      Down (neighbor-down)  received Cease: Peer De-configured (6/3)",
-            "tor   192.0.2.7:50000  192.0.2.1:179  90             ipv4-unicast, graceful-restart",
+            "tor   192.0.2.1:179  64600  Established  7s      2       Up                    -",
+            "core  192.0.2.2:179  64601  Idle         -       0 of 2  Down (neighbor-down)  received Cease: Peer De-configured (6/3), 1h02m ago",
+            "- core is not up: connect failed: Connection refused",
+            "tor   192.0.2.7:50000  192.0.2.1:179  192.0.2.1  90s        ipv4-unicast, graceful-restart",
             "  pool a: empty",
         ] {
             assert!(text.contains(line), "{line} is missing in:\n{text}");
