@@ -45,7 +45,8 @@ pub(crate) const KINDS: [&str; 4] = ["time", "connections", "kernel", "ours"];
 
 /// All rows.
 pub(crate) fn cases() -> Vec<Case> {
-    include_str!("bgp.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(parse).collect()
+    let rows = include_str!("bgp.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    rows.flat_map(|row| each(row).into_iter().map(move |line| parse(row, &line))).collect()
 }
 
 /// Bytes of the table's notation.
@@ -65,9 +66,19 @@ pub(crate) fn hex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hex")).collect()
 }
 
-fn parse(line: &'static str) -> Case {
+/// A row for each octet of its range, if it has one.
+fn each(row: &str) -> Vec<String> {
+    let Some((first, last)) = row.split_once('[').and_then(|(_, rest)| rest.split_once(']')?.0.split_once('-')) else {
+        return vec![row.to_owned()];
+    };
+    let octet = |text| u8::from_str_radix(text, 16).expect("an octet");
+    let range = format!("[{first}-{last}]");
+    (octet(first)..=octet(last)).map(|octet| row.replace(&range, &format!("{octet:02x}"))).collect()
+}
+
+fn parse(row: &'static str, line: &str) -> Case {
     let mut columns = line.split(" | ").map(str::trim);
-    let (id, context, message, reaction) = (columns.next(), columns.next(), columns.next(), columns.next());
+    let (_, context, message, reaction) = (columns.next(), columns.next(), columns.next(), columns.next());
     let message = message.expect("a message");
     let bytes = (message != "-").then(|| parse_message(message));
     let opens = bytes.as_ref().is_some_and(|bytes| bytes.get(18) == Some(&1));
@@ -75,7 +86,7 @@ fn parse(line: &'static str) -> Case {
     let reaction = reaction.unwrap_or_else(|| panic!("{line}"));
     let (reaction, answer) = reaction.split_once(" > ").map_or((reaction, None), |(one, two)| (one, Some(two)));
     Case {
-        id: id.expect("an id"),
+        id: row.split(" | ").next().expect("an id"),
         context,
         when: when.unwrap_or(if opens { When::OpenSent } else { When::Established }),
         how,
