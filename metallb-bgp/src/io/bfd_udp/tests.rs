@@ -100,6 +100,42 @@ fn cases_over_a_real_socket_end_as_the_table_says() {
     }
 }
 
+/// BFD-45 with the addresses that it is about.
+#[test]
+fn a_link_local_neighbor_is_heard_on_its_own_link_only() {
+    let Some(lab) = Lab::new(2) else { return };
+    for link in 0..2 {
+        lab.address(0, link, "fe80::a/64");
+        lab.address(1, link, "fe80::b/64");
+    }
+    let [ours, theirs]: [std::net::Ipv6Addr; 2] = ["fe80::a", "fe80::b"].map(|address| address.parse().unwrap());
+    let thread = lab.inside(0, BfdThread::spawn).unwrap();
+    let path = BfdPath { interface: Some("a0".into()), ..BfdPath::new(theirs.into(), Hops::Single) };
+    thread.handle().add_session(path, Profile::default()).unwrap();
+    let report = || thread.handle().report().unwrap();
+    let session = || report().sessions.remove(0).session.unwrap();
+    let say = |device: &str, packet: ControlPacket| {
+        lab.inside(1, || {
+            let scope = nix::net::if_::if_nametoindex(device).unwrap();
+            let socket = UdpSocket::bind(std::net::SocketAddrV6::new(theirs, 0, 0, scope)).unwrap();
+            socket2::SockRef::from(&socket).set_unicast_hops_v6(TTL.into()).unwrap();
+            socket.send_to(&packet.encode(), std::net::SocketAddrV6::new(ours, 3784, 0, scope)).unwrap();
+        });
+    };
+    let mine = session().discriminator;
+    let hello = ControlPacket { state: State::Down, your_discriminator: None, ..packet(mine) };
+    let dropped = |reason| report().discards.iter().any(|(counted, count)| (*counted, *count) == (reason, 1));
+    say("b1", hello);
+    assert!(eventually(|| dropped(crate::bfd::Discard::UnknownNeighbor)), "{:?}", report());
+    say("b1", packet(mine));
+    assert!(eventually(|| dropped(crate::bfd::Discard::WrongPath)), "{:?}", report());
+    assert_eq!((session().state, session().counters.control_packets_in), (State::Down, 0));
+    say("b0", hello);
+    assert!(eventually(|| session().state == State::Init), "{:?}", report());
+    say("b0", packet(mine));
+    assert!(eventually(|| session().state == State::Up), "{:?}", report());
+}
+
 #[test]
 fn two_threads_come_up_over_every_kind_of_path_and_detect_silence() {
     let Some(lab) = Lab::new(1) else { return };
