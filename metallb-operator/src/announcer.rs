@@ -137,6 +137,24 @@ pub enum TransitionKind {
     Failed(IpAddr),
 }
 
+impl Transition {
+    /// Writes it to the log.
+    pub fn log(&self, node: &str) {
+        let service = self.service.to_string();
+        match &self.kind {
+            TransitionKind::Announcing(protocol) => {
+                tracing::info!(service, node, protocol, event = "serviceAnnounced", "announcing");
+            }
+            TransitionKind::Withdrawn(protocol) => {
+                tracing::info!(service, node, protocol, event = "serviceWithdrawn", "withdrawn");
+            }
+            TransitionKind::Failed(ip) => {
+                tracing::warn!(service, node, %ip, event = "announceFailed", "none of the interfaces exists on this node");
+            }
+        }
+    }
+}
+
 impl Announcer {
     /// Opens the sockets. BGP events go to `events`. Must be called inside a tokio runtime.
     ///

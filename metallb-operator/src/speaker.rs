@@ -218,21 +218,18 @@ impl Speaker {
 
     fn announced(&self, changes: Changes) {
         for transition in changes.transitions {
-            let (service, node) = (transition.service.to_string(), self.node.as_str());
+            let node = self.node.as_str();
+            transition.log(node);
             match transition.kind {
                 TransitionKind::Announcing(protocol) => {
-                    tracing::info!(service, node, protocol, event = "serviceAnnounced", "announcing");
                     let message = format!("announcing from node \"{node}\" with protocol \"{protocol}\"");
                     self.tell(&transition.service, NoticeSeverity::Normal, "nodeAssigned", message);
                 }
-                TransitionKind::Withdrawn(protocol) => {
-                    tracing::info!(service, node, protocol, event = "serviceWithdrawn", "withdrawn");
-                }
+                TransitionKind::Withdrawn(_) => {}
                 TransitionKind::Failed(ip) => {
                     let message = format!(
                         "the interfaces specified by LB IP \"{ip}\" doesn't exist in assigned node \"{node}\" with protocol \"layer2\""
                     );
-                    tracing::warn!(service, event = "announceFailed", "{message}");
                     self.tell(&transition.service, NoticeSeverity::Warning, "announceFailed", message);
                 }
             }

@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::admin::Admin;
-use crate::announcer::{Announcer, Changes, Conflict, Identity, Obstacle, TransitionKind};
+use crate::announcer::{Announcer, Changes, Conflict, Identity, Obstacle};
 use crate::cli::standalone::StandaloneArgs;
 use crate::conductor::{self, ConductorError};
 use crate::exclusion::{self, ExclusionError};
@@ -263,19 +263,7 @@ impl Standalone {
     /// Tells what began, ended or failed, and stores what is announced now.
     fn announced(&mut self, changes: Changes) {
         for transition in changes.transitions {
-            let service = transition.service.to_string();
-            let node = self.args.announce.node_name.as_str();
-            match transition.kind {
-                TransitionKind::Announcing(protocol) => {
-                    tracing::info!(service, node, protocol, event = "serviceAnnounced", "announcing");
-                }
-                TransitionKind::Withdrawn(protocol) => {
-                    tracing::info!(service, node, protocol, event = "serviceWithdrawn", "withdrawn");
-                }
-                TransitionKind::Failed(ip) => {
-                    tracing::warn!(service, node, %ip, event = "announceFailed", "none of the interfaces exists on this node");
-                }
-            }
+            transition.log(&self.args.announce.node_name);
         }
         let announced = self.announcer.announced();
         for service in &mut self.state.services {

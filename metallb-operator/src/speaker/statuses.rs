@@ -10,10 +10,13 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::core::PartialObjectMeta;
+use kube::core::object::HasStatus;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, Error, Resource as _, ResourceExt as _};
-use metallb_core::model::ServiceKey;
+use metallb_core::model::{PeerName, ServiceKey};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::Notify;
 
@@ -207,66 +210,104 @@ impl Writer {
     }
 
     async fn converge_l2(&self, wanted: &Announced, findings: &Findings, mine: &ListParams) -> Result<(), Error> {
-        let mut missing = wanted.l2.clone();
-        for object in self.l2.list(mine).await? {
-            let ours = key_of(object.labels()).filter(|_| self.author.owns(&object));
-            let announcement = ours.and_then(|key| missing.remove(&key).map(|found| (key, found)));
-            let Some((key, announcement)) = announcement else {
-                self.l2.delete(&object.name_any(), &DeleteParams::default()).await.map(|_| ()).or_else(gone)?;
-                continue;
-            };
-            let status = self.author.l2_status(&key, &announcement, findings);
-            if object.status.as_ref() != Some(&status) {
-                let patch = Patch::Merge(json!({ "status": whole(&status) }));
-                self.l2.patch_status(&object.name_any(), &PatchParams::default(), &patch).await?;
-            }
-        }
-        for (key, announcement) in missing {
-            // The new owner removes what the old one, which may be dead, left behind.
-            let others = ListParams::default().labels(&format!(
-                "{SERVICE_LABEL}={},{NAMESPACE_LABEL}={},{NODE_LABEL}!={}",
-                key.name, key.namespace, self.author.node
-            ));
-            for object in self.l2.list(&others).await? {
-                self.l2.delete(&object.name_any(), &DeleteParams::default()).await.map(|_| ()).or_else(gone)?;
-            }
-            let mut object = ServiceL2Status::new("", ServiceL2StatusSpec {});
-            object.metadata = self.author.metadata("l2-", &key);
-            let created = self.l2.create(&PostParams::default(), &object).await?;
-            let patch = Patch::Merge(json!({ "status": self.author.l2_status(&key, &announcement, findings) }));
-            self.l2.patch_status(&created.name_any(), &PatchParams::default(), &patch).await?;
-        }
-        Ok(())
+        let status = |(key, announcement)| {
+            let status = self.author.l2_status(key, announcement, findings);
+            (ServiceKey::clone(key), status)
+        };
+        let blank = ServiceL2Status::new("", ServiceL2StatusSpec {});
+        self.author.converge(&self.l2, &L2, blank, wanted.l2.iter().map(status).collect(), mine).await
     }
 
     async fn converge_bgp(&self, wanted: &Announced, mine: &ListParams) -> Result<(), Error> {
-        let mut missing = wanted.bgp.clone();
-        for object in self.bgp.list(mine).await? {
-            let ours = key_of(object.labels()).filter(|_| self.author.owns(&object));
-            let announcement = ours.and_then(|key| missing.remove(&key).map(|found| (key, found)));
-            let Some((key, (_, peers))) = announcement else {
-                self.bgp.delete(&object.name_any(), &DeleteParams::default()).await.map(|_| ()).or_else(gone)?;
-                continue;
-            };
-            let status = self.author.bgp_status(&key, peers.iter().map(ToString::to_string).collect());
-            if object.status.as_ref() != Some(&status) {
-                let patch = Patch::Merge(json!({ "status": status }));
-                self.bgp.patch_status(&object.name_any(), &PatchParams::default(), &patch).await?;
+        let status = |(key, (_, peers)): (&ServiceKey, &(Vec<IpAddr>, Arc<BTreeSet<PeerName>>))| {
+            (key.clone(), self.author.bgp_status(key, peers.iter().map(ToString::to_string).collect()))
+        };
+        let blank = ServiceBgpStatus::new("", ServiceBgpStatusSpec {});
+        self.author.converge(&self.bgp, &BGP, blank, wanted.bgp.iter().map(status).collect(), mine).await
+    }
+}
+
+/// How the objects of one kind are kept.
+struct Form {
+    /// How their names begin.
+    prefix: &'static str,
+    /// What a status leaves out when there is none.
+    optional: &'static [&'static str],
+    owners: Owners,
+}
+
+/// Which nodes have an object for a Service.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Owners {
+    /// The one that answers.
+    One,
+    /// All that offer a route.
+    Each,
+}
+
+const L2: Form = Form { prefix: "l2-", optional: &["interfaces", "conflicts", "refused"], owners: Owners::One };
+const BGP: Form = Form { prefix: "bgp-", optional: &[], owners: Owners::Each };
+
+impl Form {
+    /// With a null for what is not said any more: a merge leaves alone what it does not name.
+    fn whole(&self, status: &impl Serialize) -> serde_json::Value {
+        let mut value = json!(status);
+        for field in self.optional {
+            if value.get(field).is_none() {
+                value[field] = serde_json::Value::Null;
             }
         }
-        for (key, (_, peers)) in missing {
-            let mut object = ServiceBgpStatus::new("", ServiceBgpStatusSpec {});
-            object.metadata = self.author.metadata("bgp-", &key);
-            let created = self.bgp.create(&PostParams::default(), &object).await?;
-            let status = self.author.bgp_status(&key, peers.iter().map(ToString::to_string).collect());
-            let patch = Patch::Merge(json!({ "status": status }));
-            self.bgp.patch_status(&created.name_any(), &PatchParams::default(), &patch).await?;
-        }
-        Ok(())
+        value
     }
 }
 
 impl Author {
+    /// Makes our objects among those that `mine` selects say what is wanted, and removes those of which nothing is.
+    async fn converge<K>(
+        &self,
+        api: &Api<K>,
+        form: &Form,
+        blank: K,
+        mut wanted: BTreeMap<ServiceKey, K::Status>,
+        mine: &ListParams,
+    ) -> Result<(), Error>
+    where
+        K: kube::Resource<DynamicType = ()> + HasStatus + Clone + Debug + DeserializeOwned + Serialize,
+        K::Status: PartialEq + Serialize,
+    {
+        let remove =
+            async |object: K| api.delete(&object.name_any(), &DeleteParams::default()).await.map(|_| ()).or_else(gone);
+        for object in api.list(mine).await? {
+            let ours = key_of(object.labels()).filter(|_| self.owns(&object));
+            match ours.and_then(|key| wanted.remove(&key)) {
+                Some(status) if object.status() == Some(&status) => {}
+                Some(status) => {
+                    let patch = Patch::Merge(json!({ "status": form.whole(&status) }));
+                    api.patch_status(&object.name_any(), &PatchParams::default(), &patch).await?;
+                }
+                None => remove(object).await?,
+            }
+        }
+        for (key, status) in wanted {
+            if form.owners == Owners::One {
+                // The new owner removes what the old one, which may be dead, left behind.
+                let others = ListParams::default().labels(&format!(
+                    "{SERVICE_LABEL}={},{NAMESPACE_LABEL}={},{NODE_LABEL}!={}",
+                    key.name, key.namespace, self.node
+                ));
+                for object in api.list(&others).await? {
+                    remove(object).await?;
+                }
+            }
+            let mut object = blank.clone();
+            *object.meta_mut() = self.metadata(form.prefix, &key);
+            let created = api.create(&PostParams::default(), &object).await?;
+            let patch = Patch::Merge(json!({ "status": status }));
+            api.patch_status(&created.name_any(), &PatchParams::default(), &patch).await?;
+        }
+        Ok(())
+    }
+
     /// Whether the object goes with our pod. One of an earlier pod is about to be collected, and is made anew.
     fn owns(&self, object: &impl kube::ResourceExt) -> bool {
         let is_ours = |owner: &OwnerReference| object.owner_references().iter().any(|other| other.uid == owner.uid);
@@ -315,17 +356,6 @@ impl Author {
             peers: Some(peers),
         }
     }
-}
-
-/// With a null for what is not said any more: a merge leaves alone what it does not name.
-fn whole(status: &ServiceL2StatusStatus) -> serde_json::Value {
-    let mut value = json!(status);
-    for field in ["interfaces", "conflicts", "refused"] {
-        if value.get(field).is_none() {
-            value[field] = serde_json::Value::Null;
-        }
-    }
-    value
 }
 
 /// Deleting what is gone already is fine.
@@ -411,10 +441,10 @@ mod tests {
         let bare = json!({ "node": "node-1", "serviceName": "web", "serviceNamespace": "shop" });
         assert_eq!(serde_json::to_value(&all).unwrap(), bare, "what is found about others is not its");
         let null = json!(null);
-        let written = whole(&all);
+        let written = L2.whole(&all);
         assert_eq!([&written["interfaces"], &written["conflicts"], &written["refused"]], [&null; 3]);
         let conflicts = [("2001:db8::1", "02:00:00:00:00:09")];
-        let some = whole(&status(&["eth0", "eth1"], &conflicts, &[("192.0.2.1", "a router has it")]));
+        let some = L2.whole(&status(&["eth0", "eth1"], &conflicts, &[("192.0.2.1", "a router has it")]));
         assert_eq!(some["interfaces"], json!([{ "name": "eth0" }, { "name": "eth1" }]));
         assert_eq!(some["conflicts"], json!([{ "ip": "2001:db8::1", "macAddress": "02:00:00:00:00:09" }]));
         assert_eq!(some["refused"], json!([{ "ip": "192.0.2.1", "reason": "a router has it" }]));
