@@ -205,3 +205,54 @@ fn lab_failover_partition_and_heal() {
         |segment, owner| port(segment, owner, "master br0"),
     );
 }
+
+/// Rules of the switch, one way only: what they drop is answered the other way.
+fn drop_frames(segment: &Segment, what: &str) {
+    segment.switch.must("nft add table bridge oneway");
+    segment.switch.must("nft add chain bridge oneway forward '{ type filter hook forward priority 0; }'");
+    segment.switch.must(&format!("nft add rule bridge oneway forward {what} drop"));
+}
+
+fn drop_nothing(segment: &mut Segment, _: usize) {
+    segment.switch.must("nft delete table bridge oneway");
+}
+
+#[test]
+fn lab_failover_one_way_partitions_and_heal() {
+    let Some(mut segment) = segment("lab_failover_one_way_partitions_and_heal") else { return };
+    let port = |segment: &Segment, index: usize| format!("port{}", segment.nodes[index].number);
+    let next = |segment: &Segment, index: usize| (index + 1) % segment.nodes.len();
+    // The others hear the owner, and it does not lose what it has over the word of one that does not.
+    case(
+        "one node does not hear the owner",
+        &mut segment,
+        |segment, owner| {
+            let (from, to) = (port(segment, owner), port(segment, next(segment, owner)));
+            drop_frames(segment, &format!("iifname {from} oifname {to}"));
+        },
+        drop_nothing,
+    );
+    case(
+        "the owner does not hear one node",
+        &mut segment,
+        |segment, owner| {
+            let (from, to) = (port(segment, next(segment, owner)), port(segment, owner));
+            drop_frames(segment, &format!("iifname {from} oifname {to}"));
+        },
+        drop_nothing,
+    );
+    // It answers into the void, and hears that all the others live.
+    case(
+        "nobody hears the owner",
+        &mut segment,
+        |segment, owner| drop_frames(segment, &format!("iifname {}", port(segment, owner))),
+        drop_nothing,
+    );
+    // Nobody asks it any more, and its answers to none would be heard by all.
+    case(
+        "the owner hears nobody",
+        &mut segment,
+        |segment, owner| drop_frames(segment, &format!("oifname {}", port(segment, owner))),
+        drop_nothing,
+    );
+}

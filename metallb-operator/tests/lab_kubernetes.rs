@@ -391,6 +391,48 @@ fn statuses_are_mended(api: &KubeApi) {
     assert_ne!(listed(".metadata.name").unwrap(), name);
 }
 
+/// What the elected node has itself it does not announce, and its ServiceL2Status says so for as long as it has it.
+fn addresses_of_the_node_itself_are_refused(cluster: &Cluster) {
+    let (api, (name, node)) = (&cluster.api, &cluster.nodes[0]);
+    let own = ["192.168.10.11", "fc00:f853:ccd:e799::f"];
+    node.ip(&format!("address add {}/64 dev eth0 nodad", own[1]));
+    api.apply(&format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: own, annotations: {{metallb.io/loadBalancerIPs: '{}'}}}}\nspec: {{type: LoadBalancer, ipFamilyPolicy: RequireDualStack, ipFamilies: [IPv4, IPv6], ports: [{{port: 80}}]}}\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: own-1, namespace: default, labels: {{kubernetes.io/service-name: own}}}}\naddressType: IPv4\nports: [{{port: 8080, protocol: TCP}}]\nendpoints: [{}]\n",
+        own.join(","),
+        endpoint("172.16.1.11", name)
+    ));
+    let refuses = |ips: &[&str]| {
+        let expected: String = ips.iter().map(|ip| format!("{ip} this node has it on eth0\n")).collect();
+        let line = "jsonpath={range .items[*].status}{.node}\n{range .refused[*]}{.ip} {.reason}\n{end}{end}";
+        let service = ["-l", "metallb.io/service-name=own"];
+        let get = ["get", "servicel2statuses", "-n", "metallb-system", "-o", line];
+        eventually(&format!("the status refuses {ips:?}"), PATIENCE, || {
+            match api.kubectl(&[&get[..], &service].concat(), None) {
+                Ok(text) if text == format!("{name}\n{expected}") => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+    };
+    refuses(&own);
+    let about = ["get", "events", "--field-selector", "involvedObject.name=own,reason=announceFailed"];
+    let events = api.kubectl(&[&about[..], &["-o", "jsonpath={.items[*].message}"]].concat(), None).unwrap();
+    for ip in own {
+        assert!(events.contains(&format!("{ip} is not announced: this node has it on eth0")), "{events}");
+    }
+    node.ip(&format!("address del {}/64 dev eth0", own[1]));
+    refuses(&own[..1]);
+    node.ip(&format!("address del {}/24 dev eth0", own[0]));
+    refuses(&[]);
+    eventually("it is announced then", PATIENCE, || {
+        let output = cluster.client.shell(&format!("arping -c 1 -w 1 -I eth0 {}", own[0]));
+        let text = String::from_utf8_lossy(&output.stdout).to_lowercase();
+        if text.contains(&node.mac("eth0")) { Ok(()) } else { Err(text) }
+    });
+    node.ip(&format!("address add {}/24 dev eth0", own[0]));
+    refuses(&own[..1]);
+    api.kubectl(&["delete", "service", "own"], None).unwrap();
+}
+
 #[test]
 fn lab_kubernetes_both_modes_serve_one_service_under_the_shipped_roles() {
     const TEST: &str = "lab_kubernetes_both_modes_serve_one_service_under_the_shipped_roles";
@@ -481,6 +523,7 @@ fn lab_kubernetes_both_modes_serve_one_service_under_the_shipped_roles() {
     });
 
     statuses_are_mended(api);
+    addresses_of_the_node_itself_are_refused(&cluster);
 
     // An address outside all pools stays pending with the reason on the object; nobody loses anything.
     api.apply("apiVersion: v1\nkind: Service\nmetadata: {name: outside}\nspec: {type: LoadBalancer, loadBalancerIP: 9.9.9.9, ports: [{port: 80}]}\n");
