@@ -235,6 +235,35 @@ fn sim_old_owner_is_silent_as_soon_as_the_new_one_says_that_it_has_the_address_i
     }
 }
 
+#[test]
+fn sim_owner_that_hears_nobody_gives_way_and_misleads_nobody_for_long() {
+    for seed in 0..12 {
+        let mut world = World::new(seed, 3 + (seed % 3) as usize);
+        (0..world.hosts.len()).for_each(|index| world.start(index));
+        let pause = world.random.below(SECOND);
+        world.run(3 * SECOND + pause);
+        let owner = world.answerers(world.vips[0])[0];
+        world.deafen(owner);
+        world.run(2 * SECOND);
+        for _ in 0..3_000 {
+            world.run(5 * MS);
+            for &vip in &world.vips {
+                let heard = world.answerers(vip).into_iter().any(|index| index != owner);
+                assert!(heard, "seed {seed}: at {} ms only the deaf n{owner} answers for {vip}", world.now / MS);
+            }
+        }
+        // What it announces late is mended, too.
+        world.run(60 * SECOND);
+        let believed = |vip| world.caches[0].get(vip).is_some_and(|&at| at == sim::mac(owner));
+        let misled: Vec<_> = world.vips.iter().filter(|vip| believed(vip)).collect();
+        assert!(misled.is_empty(), "seed {seed}: the neighbour has {misled:?} at the deaf n{owner}");
+        world.hosts[owner].deaf_to.clear();
+        world.run(QUIET);
+        world.check_quiet("when it hears again", Away::Reached);
+        assert!(world.violations.is_empty(), "seed {seed}: {:#?}", world.violations);
+    }
+}
+
 /// Whether somebody else is there to take over.
 fn others_can(world: &World, index: usize) -> bool {
     let able = |(place, host): (usize, &sim::Host)| place != index && host.speaker.is_some() && !host.excluded;

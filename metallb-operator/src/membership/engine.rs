@@ -75,6 +75,8 @@ pub struct Engine {
     live: BTreeSet<NodeName>,
     /// Who ended without a word and has not been seen alive since.
     lost: BTreeSet<NodeName>,
+    /// Who is not alive and talks: when that is told next, and how long after the time before.
+    talkers: BTreeMap<NodeName, (Instant, Duration)>,
     /// When anybody was heard last.
     heard_at: Instant,
     /// Whether `live` may have changed.
@@ -116,7 +118,8 @@ pub enum Event {
     },
     /// It was gone and is back.
     Back(NodeName),
-    /// A member ended without a word: what it did last is not known.
+    /// A member ended without a word: what it did last is not known. Told again, ever more seldom, while it
+    /// talks and hears nobody.
     Lost(NodeName),
     /// A member came, came back, or began a new life, and did not leave before: what it did is not known.
     Met(NodeName),
@@ -232,6 +235,7 @@ impl Engine {
             undead_at: now,
             live: BTreeSet::from([config.me.node().clone()]),
             lost: BTreeSet::new(),
+            talkers: BTreeMap::new(),
             heard_at: now,
             stale: false,
             settled_at: now,
@@ -411,14 +415,8 @@ impl Engine {
 
     fn act(&mut self, now: Instant, action: Action) {
         match action {
-            Action::Ping(node) => {
-                if let Some(address) = self.address_of(&node) {
-                    match self.peers.get(address) {
-                        Some(_) => self.send_to(now, address, Message::Ping),
-                        None => self.greet(address),
-                    }
-                }
-            }
+            Action::Ping(node) => self.ping(now, &node, Message::Ping),
+            Action::Call(node) => self.ping(now, &node, Message::Call),
             Action::Ask { witness, about, token } => {
                 if let Some(address) = self.address_of(&witness) {
                     self.send_to(now, address, Message::Ask { about, token });
@@ -442,6 +440,15 @@ impl Engine {
             Action::Back(node) => {
                 self.stale = true;
                 self.events.push_back(Event::Back(node));
+            }
+        }
+    }
+
+    fn ping(&mut self, now: Instant, node: &NodeName, ping: Message) {
+        if let Some(address) = self.address_of(node) {
+            match self.peers.get(address) {
+                Some(_) => self.send_to(now, address, ping),
+                None => self.greet(address),
             }
         }
     }
@@ -510,6 +517,7 @@ impl Engine {
             let (lost, events) = (&mut self.lost, &mut self.events);
             let back = live.iter().filter(|node| lost.remove(*node)).map(|node| Event::Met(node.clone()));
             events.extend(back);
+            self.talkers.retain(|node, _| !live.contains(node));
             self.live = live;
             self.events.push_back(Event::LiveChanged);
         }
@@ -528,6 +536,20 @@ impl Engine {
     fn lose(&mut self, node: &NodeName) {
         if self.peers.by_node(node).is_none_or(|peer| peer.standing != Standing::Leaving) {
             self.lost.insert(node.clone());
+            self.events.push_back(Event::Lost(node.clone()));
+        }
+    }
+
+    /// Who talks and is not alive may hear nobody, take itself for the heir of everything, and say so to the neighbours. A record of its
+    /// words makes us announce what is ours once a minute.
+    fn hear_talk(&mut self, now: Instant, node: &NodeName, standing: Standing) {
+        if standing != Standing::Able || self.entry != Entry::Inside || self.live.contains(node) {
+            return;
+        }
+        let (next, period) = self.talkers.entry(node.clone()).or_insert((now + TALK_PERIOD, TALK_PERIOD));
+        if *next <= now {
+            *period = (*period * 2).min(TALK_PERIOD_MAX);
+            *next = now + *period;
             self.events.push_back(Event::Lost(node.clone()));
         }
     }
@@ -591,6 +613,10 @@ const FIRST_TUNING: u32 = 8;
 
 /// Within this time of its last datagram a peer can be talked to.
 const MEMBER_SILENCE: Duration = Duration::from_secs(3);
+
+/// How long after it was found dead, and how often at least, it is told that a member talks on.
+const TALK_PERIOD: Duration = Duration::from_secs(1);
+const TALK_PERIOD_MAX: Duration = Duration::from_secs(64);
 
 /// How many we tell at once that we are not dead.
 const REJOIN_TOLD: usize = 32;

@@ -68,6 +68,8 @@ pub enum Message {
     },
     /// "These would be mine, and I don't announce them."
     Refused(Vec<IpAddr>),
+    /// "Are you there? You did not answer." Whoever says so may be deaf.
+    Call,
 }
 
 /// The address of a network card.
@@ -152,6 +154,7 @@ mod tests {
             Message::Refused(ips.clone()),
             Message::Yielding { ips, since: 40_000 },
             Message::Standing,
+            Message::Call,
             Message::Hardware(vec![[2, 0, 0, 0, 0, 1]; HARDWARE_MAX]),
             Message::Missing { about: "n2".into(), silent: 370 },
         ] {

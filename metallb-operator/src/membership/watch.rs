@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! heard ──100 ms── ping ──50── ping ──50── ping ──50── suspected: others are asked, pings go on
-//!   any sign of life from the node itself ends it; "it answers me" of another member delays the next question
-//!   of two that watch each other one pings and the other one answers, which tells it as much
+//!   its answer to us ends it, nothing else: it may talk and be deaf; "it answers me" of another member delays the next question
+//!   of two that watch each other one pings and the other one answers, which tells it as much, until the first one hears no answers
 //!   "it does not answer me" of one member, contradicted by none ── gone
 //! ```
 //!
@@ -66,12 +66,15 @@ struct Watched {
     state: State,
 }
 
-/// What a datagram of a watched node is, beside a sign of life.
+/// What a datagram of a watched node shows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Sign {
-    /// It watches us, too.
+    /// It watches us, too, and hears us.
     Ping,
-    Other,
+    /// It hears us.
+    Answer,
+    /// It can talk.
+    Talk,
 }
 
 #[derive(Debug)]
@@ -98,6 +101,8 @@ struct Question {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Action {
     Ping(NodeName),
+    /// A ping of one that did not answer for a while.
+    Call(NodeName),
     Ask {
         witness: NodeName,
         about: NodeName,
@@ -107,7 +112,7 @@ pub(super) enum Action {
     /// It lives after all.
     Refuted(NodeName),
     Gone(NodeName, Instant),
-    /// It was gone and is heard again.
+    /// It was gone and answers again.
     Back(NodeName),
 }
 
@@ -173,12 +178,18 @@ impl Watch {
         self.nodes.get(node).is_some_and(|watched| matches!(watched.state, State::Gone(_)))
     }
 
-    /// A sign of life from the node itself.
+    /// A datagram of the node itself. Who only talks is no proof of life, and is pinged at once when it is missing.
     pub(super) fn hear(&mut self, now: Instant, node: &NodeName, sign: Sign) -> Option<Action> {
         let interval = self.timing.interval;
         let watched = self.nodes.get_mut(node)?;
-        if sign == Sign::Ping {
-            watched.pinged = Some(now);
+        match (sign, &watched.state) {
+            (Sign::Answer, _) => {}
+            (Sign::Ping, State::Steady) => watched.pinged = Some(now),
+            (Sign::Talk, State::Steady) => return None,
+            (_, State::Suspected(_) | State::Gone(_)) => {
+                watched.next_ping = now;
+                return None;
+            }
         }
         watched.heard = now;
         watched.pings = 0;
@@ -268,7 +279,8 @@ impl Watch {
                 }
             }
             if due {
-                actions.push(Action::Ping(node.clone()));
+                let ping = if watched.pings < timing.pings { Action::Ping } else { Action::Call };
+                actions.push(ping(node.clone()));
                 watched.pings = watched.pings.saturating_add(1);
                 watched.next_ping = match watched.state {
                     State::Gone(since) => now + gone_ping(now, since).max(least),
@@ -395,7 +407,28 @@ mod tests {
         let judged = watch.judge(at, &"w".into(), &"x".into(), *token, false);
         assert_eq!(judged, Some(Action::Gone("x".into(), now)));
         assert!(watch.is_gone(&"x".into()));
-        assert_eq!(watch.hear(at + MS, &"x".into(), Sign::Other), Some(Action::Back("x".into())));
+        assert_eq!(watch.hear(at + MS, &"x".into(), Sign::Answer), Some(Action::Back("x".into())));
+    }
+
+    #[test]
+    fn who_talks_and_answers_nobody_is_gone_until_it_answers() {
+        let now = start();
+        let x: NodeName = "x".into();
+        let mut watch = Watch::new("me".into(), Timing::default());
+        watch.set(now, [x.clone()].into());
+        let (mut gone, mut called) = (None, false);
+        for at in (0..1000).step_by(10).map(|ms| now + ms * MS) {
+            assert_eq!(watch.hear(at, &x, Sign::Talk), None);
+            for action in watch.run_due(at, |_| Vec::new()) {
+                called |= action == Action::Call(x.clone());
+                gone = gone.or(matches!(action, Action::Gone(..)).then_some(at));
+            }
+        }
+        assert!(gone.is_some_and(|at| at <= now + 300 * MS), "{:?}", gone.map(|at| at - now));
+        assert!(called, "it is told that it is not heard");
+        assert_eq!(watch.hear(now + 1000 * MS, &x, Sign::Ping), None, "it may have pinged before it called");
+        assert!(watch.next().is_some_and(|at| at <= now + 1000 * MS), "it is asked at once");
+        assert_eq!(watch.hear(now + 1001 * MS, &x, Sign::Answer), Some(Action::Back(x)));
     }
 
     #[test]
@@ -450,7 +483,7 @@ mod tests {
         let awake = now + Duration::from_secs(30);
         let actions = watch.run_due(awake, |_| Vec::new());
         assert_eq!(actions, [Action::Ping("x".into())]);
-        assert_eq!(watch.hear(awake + MS, &"x".into(), Sign::Other), None);
+        assert_eq!(watch.hear(awake + MS, &"x".into(), Sign::Answer), None);
     }
 
     #[test]
@@ -470,7 +503,7 @@ mod tests {
                     pings[from] += 1;
                     let (me, peer) = [("a", "b"), ("b", "a")][from];
                     assert_eq!(other.hear(now + MS, &me.into(), Sign::Ping), None);
-                    assert_eq!(mine.hear(now + 2 * MS, &peer.into(), Sign::Other), None);
+                    assert_eq!(mine.hear(now + 2 * MS, &peer.into(), Sign::Answer), None);
                 }
             };
             say(asked[0], 0);

@@ -246,6 +246,11 @@ impl World {
         }
     }
 
+    /// Nothing comes to it any more, and what it says is heard.
+    pub(crate) fn deafen(&mut self, index: usize) {
+        self.hosts[index].deaf_to = (0..self.hosts.len()).chain([NEIGHBOUR, NEIGHBOUR + 1]).collect();
+    }
+
     /// Replaces what its kernel has of the addresses of Services.
     pub(crate) fn set_own(&mut self, index: usize, own: BTreeSet<IpAddr>) {
         let now = self.clock(index);

@@ -39,6 +39,10 @@ impl Engine {
         }
         if body.to != self.config.session {
             self.counters.strangers += 1;
+            if let Some(peer) = self.peers.get(from) {
+                let node = peer.identity.node().clone();
+                self.hear_talk(now, &node, body.standing);
+            }
             // It may be a record of long ago: we say who we are, and believe nothing.
             if !matches!(body.message, Message::Welcome(_)) && self.greetings.may_welcome() {
                 self.transmit(from, session, Message::Welcome(self.config.me.clone()));
@@ -73,12 +77,19 @@ impl Engine {
         self.counters.received += 1;
         self.stale |= self.is_cut_off(now);
         self.heard_at = now;
-        let sign = if body.message == Message::Ping { Sign::Ping } else { Sign::Other };
+        let sign = match body.message {
+            Message::Ping => Sign::Ping,
+            Message::Pong | Message::Welcome(_) => Sign::Answer,
+            _ => Sign::Talk,
+        };
         if let Some(news) = self.watch.hear(now, identity.node(), sign) {
             self.act(now, news);
         }
         self.hear_while_returning(now, from);
-        self.answer_inquiries(identity.node());
+        match sign {
+            Sign::Answer => self.answer_inquiries(identity.node()),
+            Sign::Ping | Sign::Talk => self.hear_talk(now, identity.node(), body.standing),
+        }
         self.handle(now, &identity, body);
     }
 
@@ -86,7 +97,7 @@ impl Engine {
         match body.message {
             Message::Hello | Message::Welcome(_) | Message::Pong | Message::Standing => {}
             Message::Outlived(_) => {}
-            Message::Ping => self.send_to(now, from.address, Message::Pong),
+            Message::Ping | Message::Call => self.send_to(now, from.address, Message::Pong),
             Message::Gossip(bytes) => self.handle_gossip(now, from, &bytes),
             Message::Ask { about, token } => self.inquire(now, from.address, about, token),
             Message::Verdict { about, token, heard } => {
