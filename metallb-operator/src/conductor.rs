@@ -169,6 +169,7 @@ impl Conductor {
             keys: settings.keys.clone(),
             keys_at: Instant::now() + KEYS_PERIOD,
             lost: None,
+            collect_at: None,
             leaving: None,
         };
         worker.publish();
@@ -272,6 +273,8 @@ struct Worker {
     keys_at: Instant,
     /// When the last owner that died was heard, until we have announced what was its.
     lost: Option<Instant>,
+    /// When to hear the answers to what was just sent to several.
+    collect_at: Option<Instant>,
     leaving: Option<Leaving>,
 }
 
@@ -324,21 +327,25 @@ impl Worker {
         }
     }
 
-    fn wait(&self) -> Ready {
+    fn wait(&mut self) -> Ready {
+        // Each answer by itself would wake the thread.
+        let collect_at = self.collect_at.take();
         let next = self
             .engine
             .poll_timeout()
             .into_iter()
             .chain(self.handover.poll_timeout())
             .chain([self.keys_at])
-            .chain(self.link_at);
+            .chain(self.link_at)
+            .chain(collect_at);
         let next = next.chain(self.leaving.iter().map(|leaving| leaving.repeat_at.min(leaving.until))).min();
         let patience = next.map(|at| TimeSpec::from(at.saturating_duration_since(Instant::now())));
         let mut descriptors = [self.wake.as_fd(), self.socket.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        let heeded = if collect_at.is_some() { 1 } else { descriptors.len() };
         // An interrupted wait is a short one.
-        let _ = ppoll(&mut descriptors, patience, None);
+        let _ = ppoll(&mut descriptors[..heeded], patience, None);
         let [commands, datagrams] = descriptors.map(|descriptor| descriptor.any().unwrap_or(true));
-        Ready { commands, datagrams }
+        Ready { commands, datagrams: datagrams || collect_at.is_some() }
     }
 
     /// Whether the interface that has our address can send. It is looked at when interfaces change, and while it can't.
@@ -426,10 +433,15 @@ impl Worker {
         if let Some(again) = self.handover.poll_again() {
             self.l2.announce_again(again);
         }
+        let mut sent = 0;
         while let Some(transmit) = self.engine.poll_transmit() {
+            sent += 1;
             if let Err(error) = self.socket.send_to(&transmit.datagram, transmit.to) {
                 tracing::debug!(%error, to = %transmit.to, "a datagram could not be sent");
             }
+        }
+        if sent > 1 {
+            self.collect_at = Some(now + COLLECT);
         }
     }
 
@@ -550,6 +562,9 @@ const KEY_FILE: &str = "secretkey";
 
 /// How often the link is looked at while it is down, should nobody say that it is back.
 const LINK_PERIOD: Duration = Duration::from_millis(500);
+
+/// How long answers are left to come in after a round of questions, so that all of them wake the thread once.
+const COLLECT: Duration = Duration::from_millis(1);
 
 /// How often the keys are read again.
 const KEYS_PERIOD: Duration = Duration::from_secs(5);
