@@ -20,6 +20,11 @@ use kube::{Client, Config};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+#[path = "control_plane.rs"]
+mod control_plane;
+
+use self::control_plane::{Etcd, kubeconfig, kubeconfig_file};
+
 /// Who talks to the API server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Identity {
@@ -74,48 +79,11 @@ impl ApiServer {
     fn try_start(assets: &Path) -> Option<Self> {
         let directory = tempfile::Builder::new().prefix("metallb-api-").tempdir().unwrap();
         let path = directory.path();
-        let [client, peer] = [free_address(), free_address()].map(|address| format!("http://{address}"));
-        let etcd = spawn(
-            path,
-            Command::new(assets.join("etcd")).args([
-                &format!("--data-dir={}", path.join("etcd").display()),
-                &format!("--listen-client-urls={client}"),
-                &format!("--advertise-client-urls={client}"),
-                &format!("--listen-peer-urls={peer}"),
-                &format!("--initial-advertise-peer-urls={peer}"),
-                &format!("--initial-cluster=default={peer}"),
-                "--unsafe-no-fsync",
-            ]),
-        );
-
-        let key = path.join("service-account.key");
-        let made = Command::new("openssl")
-            .args(["ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out"])
-            .arg(&key)
-            .output()
-            .expect("openssl is needed to make a key for service accounts");
-        assert!(made.status.success(), "openssl: {}", String::from_utf8_lossy(&made.stderr));
-        let tokens: String = IDENTITIES.iter().map(|identity| format!("{}\n", identity.token_line())).collect();
-        fs::write(path.join("tokens.csv"), tokens).unwrap();
-
+        let store = Etcd { client: free_address(), peer: free_address() };
+        let etcd = spawn(path, Command::new(assets.join("etcd")).args(store.arguments(path)));
         let address = free_address();
-        let server = spawn(
-            path,
-            Command::new(assets.join("kube-apiserver")).args([
-                &format!("--etcd-servers={client}"),
-                &format!("--cert-dir={}", path.join("certificates").display()),
-                &format!("--bind-address={}", address.ip()),
-                &format!("--secure-port={}", address.port()),
-                &format!("--token-auth-file={}", path.join("tokens.csv").display()),
-                &format!("--service-account-signing-key-file={}", key.display()),
-                &format!("--service-account-key-file={}", key.display()),
-                "--service-account-issuer=https://kubernetes.default.svc",
-                "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112",
-                "--authorization-mode=RBAC",
-                "--disable-admission-plugins=ServiceAccount",
-                "--allow-privileged=true",
-            ]),
-        );
+        let arguments = store.server_arguments(path, address);
+        let server = spawn(path, Command::new(assets.join("kube-apiserver")).args(arguments));
         let mut api = Self { address, directory, server, etcd };
         api.becomes_ready().then_some(api)
     }
@@ -160,26 +128,13 @@ impl ApiServer {
         Client::try_from(config).unwrap()
     }
 
-    /// Writes the configuration that a process needs to speak as an identity; JSON is YAML.
+    /// The file with the configuration that a process needs to speak as an identity.
     pub(crate) fn kubeconfig_file(&self, identity: Identity) -> PathBuf {
-        let path = self.directory.path().join(format!("{}.kubeconfig", identity.token()));
-        fs::write(&path, self.kubeconfig(identity).to_string()).unwrap();
-        path
+        kubeconfig_file(self.directory.path(), self.address, identity.token())
     }
 
     fn kubeconfig(&self, identity: Identity) -> Value {
-        json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "test",
-            "clusters": [{ "name": "test", "cluster": {
-                "server": format!("https://{}", self.address),
-                // The server makes its certificate by itself.
-                "insecure-skip-tls-verify": true,
-            }}],
-            "users": [{ "name": "test", "user": { "token": identity.token() } }],
-            "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "test" } }],
-        })
+        kubeconfig(self.address, identity.token())
     }
 
     /// Applies every document of a YAML text as the administrator, server-side, whatever its kind.
@@ -297,18 +252,4 @@ impl Identity {
             Self::Speaker => "speaker",
         }
     }
-
-    /// `token,user,uid,"group,group"`. The service accounts bear the names that the shipped bindings are for.
-    fn token_line(self) -> String {
-        let token = self.token();
-        match self {
-            Self::Admin => format!("{token},admin,admin,\"system:masters\""),
-            Self::Controller | Self::Speaker => format!(
-                "{token},system:serviceaccount:metallb-system:{token},{token},\
-                 \"system:serviceaccounts,system:serviceaccounts:metallb-system\""
-            ),
-        }
-    }
 }
-
-const IDENTITIES: [Identity; 3] = [Identity::Admin, Identity::Controller, Identity::Speaker];

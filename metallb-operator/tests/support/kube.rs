@@ -1,11 +1,16 @@
 //! A real API server with etcd in a namespace of the lab, and kubectl to talk to it.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+#[path = "control_plane.rs"]
+mod control_plane;
+
+use self::control_plane::{Etcd, kubeconfig_file};
 use super::netns::{Namespace, Process, eventually};
 
 /// The directory with kube-apiserver, etcd, kube-proxy and kubectl, if there is one.
@@ -23,7 +28,7 @@ pub(crate) struct KubeApi {
     namespace: Namespace,
     assets: PathBuf,
     directory: tempfile::TempDir,
-    address: String,
+    address: SocketAddr,
     processes: Vec<Process>,
 }
 
@@ -31,58 +36,18 @@ impl KubeApi {
     /// Starts etcd and kube-apiserver in `namespace`, listening on `address`, and waits until it is ready.
     pub(crate) fn start(namespace: &Namespace, address: &str, assets: PathBuf) -> Self {
         let directory = tempfile::Builder::new().prefix("mlb-kube-").tempdir().expect("temporary directory");
-        let path = |name: &str| directory.path().join(name).to_str().expect("text").to_owned();
-        let accounts = "system:serviceaccount:metallb-system";
-        std::fs::write(
-            path("tokens"),
-            format!("admin,admin,1,system:masters\ncontroller,{accounts}:controller,2\nspeaker,{accounts}:speaker,3\n"),
-        )
-        .expect("tokens written");
-        namespace.must(&format!("openssl genrsa -out {} 2048 2>/dev/null", path("sa.key")));
-        let etcd = namespace.spawn(
-            directory.path().join("etcd.log").as_path(),
-            assets.join("etcd"),
-            &[
-                "--data-dir",
-                &path("etcd"),
-                "--unsafe-no-fsync",
-                "--listen-client-urls",
-                "http://127.0.0.1:2379",
-                "--advertise-client-urls",
-                "http://127.0.0.1:2379",
-                "--listen-peer-urls",
-                "http://127.0.0.1:2380",
-                "--initial-advertise-peer-urls",
-                "http://127.0.0.1:2380",
-                "--initial-cluster",
-                "default=http://127.0.0.1:2380",
-            ],
-        );
-        let server = namespace.spawn(
-            directory.path().join("kube-apiserver.log").as_path(),
-            assets.join("kube-apiserver"),
-            &[
-                "--etcd-servers=http://127.0.0.1:2379",
-                &format!("--cert-dir={}", path("certs")),
-                &format!("--bind-address={address}"),
-                "--secure-port=6443",
-                &format!("--token-auth-file={}", path("tokens")),
-                "--authorization-mode=RBAC",
-                "--service-account-issuer=https://lab",
-                &format!("--service-account-signing-key-file={}", path("sa.key")),
-                &format!("--service-account-key-file={}", path("sa.key")),
-                "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112",
-                "--disable-admission-plugins=ServiceAccount",
-                "--allow-privileged=true",
-            ],
-        );
-        let api = Self {
-            namespace: namespace.clone(),
-            assets,
-            directory,
-            address: address.to_owned(),
-            processes: vec![etcd, server],
+        let address = SocketAddr::new(address.parse().expect("an address"), 6443);
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let etcd = Etcd { client: local(2379), peer: local(2380) };
+        let start = |program: &str, arguments: Vec<String>| {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            namespace.spawn(&directory.path().join(format!("{program}.log")), assets.join(program), &arguments)
         };
+        let processes = vec![
+            start("etcd", etcd.arguments(directory.path())),
+            start("kube-apiserver", etcd.server_arguments(directory.path(), address)),
+        ];
+        let api = Self { namespace: namespace.clone(), assets, directory, address, processes };
         eventually("the API server is ready", Duration::from_secs(60), || {
             api.kubectl(&["get", "--raw", "/readyz"], None)
         });
@@ -102,13 +67,7 @@ impl KubeApi {
 
     /// Writes a kubeconfig for `admin`, `controller` or `speaker`.
     pub(crate) fn kubeconfig(&self, identity: &str) -> PathBuf {
-        let path = self.directory.path().join(format!("{identity}.kubeconfig"));
-        let text = format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: lab\nclusters: [{{name: lab, cluster: {{server: 'https://{}:6443', insecure-skip-tls-verify: true}}}}]\nusers: [{{name: lab, user: {{token: {identity}}}}}]\ncontexts: [{{name: lab, context: {{cluster: lab, user: lab}}}}]\n",
-            self.address
-        );
-        std::fs::write(&path, text).expect("kubeconfig written");
-        path
+        kubeconfig_file(self.directory.path(), self.address, identity)
     }
 
     /// Runs kubectl as admin; `input` goes to its standard input. The error is what it printed.
