@@ -15,7 +15,7 @@ pub(crate) fn share_memory() {
 }
 
 /// Gives the memory that is free back to the kernel. What is read and thrown away lies between what is kept, where the allocator of
-/// glibc never gives it back by itself. It takes a millisecond for ten thousand Services, in which no other thread gets memory.
+/// glibc never gives it back by itself. No other thread gets memory meanwhile, so it is for rare occasions.
 pub(crate) fn give_back_memory() {
     // SAFETY: it works inside the allocator, under its lock, on memory that nobody has.
     #[cfg(target_env = "gnu")]
