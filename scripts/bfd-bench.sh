@@ -9,6 +9,7 @@ a=mlb-$$a b=mlb-$$b
 peers=
 cleanup() {
   for peer in $peers; do kill -CONT "$peer" 2>/dev/null || true; kill "$peer" 2>/dev/null || true; done
+  rm -rf "/tmp/$a.frr"
   ip netns delete "$a" 2>/dev/null || true
   ip netns delete "$b" 2>/dev/null || true
 }
@@ -47,6 +48,40 @@ floor() { # INTERVAL
   ip netns exec "$a" "$program" floor 10.20.0.1 10.20.8.1 "$1" "$seconds"
   wait "$peers" || true
   peers=
+}
+
+# FRR's daemon with one session, whose other end is ours.
+frr() { # INTERVAL
+  [ -x /usr/lib/frr/bfdd ] || { echo "## FRR is not installed"; return; }
+  home=/tmp/$a.frr
+  mkdir "$home"
+  chown frr:frr "$home"
+  for daemon in zebra bfdd; do
+    set -- "$1" --vty_socket "$home" -z "$home/zserv.api" -i "$home/$daemon.pid" -A 127.0.0.1 -f /dev/null
+    [ "$daemon" = zebra ] || set -- "$@" --bfdctl "$home/bfdd.sock"
+    interval=$1
+    shift
+    ip netns exec "$a" "/usr/lib/frr/$daemon" "$@" >/dev/null 2>&1 &
+    peers="$peers $!"
+    bfdd=$!
+    set -- "$interval"
+    until [ -S "$home/$daemon.vty" ]; do sleep 0.1; done
+  done
+  vtysh -d bfdd --vty_socket "$home" -c "configure terminal" -c bfd -c "peer 10.21.0.2 local-address 10.21.0.1 interface veth0" \
+    -c "transmit-interval $1" -c "receive-interval $1" -c "detect-multiplier 3"
+  ip netns exec "$b" "$program" 10.21.0.2 10.21.0.1 1 "$1" $((seconds + 10)) >/dev/null &
+  peers="$peers $!"
+  until vtysh -d bfdd --vty_socket "$home" -c "show bfd peers" | grep -q "Status: up"; do sleep 0.2; done
+  sleep 3
+  busy() { cat /proc/"$bfdd"/task/*/schedstat | awk '{ all += $1 } END { printf "%d", all / 1000 }'; }
+  before=$(busy)
+  sleep "$seconds"
+  echo "## FRR's bfdd, one session, $1 ms x 3"
+  echo "$(($(busy) - before)) $seconds" | awk '{ printf "processor time of all its threads: %d us of %d s, %.3f %% of a core\n", $1, $2, $1 / $2 / 10000 }'
+  for peer in $peers; do kill "$peer" 2>/dev/null || true; done
+  wait
+  peers=
+  rm -rf "$home"
 }
 
 # What counts is how much later than the last packet plus the detection time it is noticed: the time from the stop itself depends on how
@@ -90,6 +125,7 @@ detect() { # INTERVAL TRIALS
 
 load 1 50
 floor 50
+frr 50
 load 1000 300
 load 1000 50
 detect 50 "$trials"
