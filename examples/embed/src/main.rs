@@ -22,7 +22,7 @@ fn main() {
     assert_eq!(errors.count(), 0, "{:?}", now.problems);
     for service in &now.services {
         let owner = service.l2.first().and_then(|l2| l2.node.as_ref()).map_or("nobody", NodeName::as_str);
-        println!("{}: {:?}, answered by {owner}, {} routes", service.name, service.ips, service.bgp.len());
+        println!("{}: {:?}, answered by {owner}, {} routes", service.key, service.ips, service.bgp.len());
         assert_eq!(service.ips.len(), 1, "every application gets an address");
     }
 
