@@ -54,7 +54,7 @@ done
 
 ticks() { awk '{ print $14 + $15 }' "$1"; }
 hertz=$(getconf CLK_TCK)
-sleep 15 # the first announcements are repeated for five seconds
+sleep 45 # the first announcements are repeated for five seconds, and once more after 35
 declare -A process thread
 for pid in "${pids[@]}"; do
   process[$pid]=$(ticks "/proc/$pid/stat")
