@@ -288,6 +288,7 @@ mod tests {
         ] {
             let rank = Rank::of(&"node-a".into(), written.parse().unwrap());
             assert_eq!(rank.to_bytes(), plain("node-a", canonical), "{written}");
+            assert_eq!(format!("{rank:?}"), rank.to_string());
         }
     }
 
