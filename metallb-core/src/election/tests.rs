@@ -441,6 +441,7 @@ fn service_that_cannot_be_announced_has_no_say_in_who_answers_for_others() {
     let elections = Elections::new(&cluster, &rules, held.map(|(service, ips)| Holder { service, pool: &pool, ips }));
     assert_eq!(elections.elect(&idle.key).unwrap().reason, L2Reason::NoEndpoints);
     let electorate = Electorate::new(cluster.nodes.keys().map(|node| (node.clone(), 0)));
+    assert_eq!((electorate.len(), electorate.is_empty()), (8, false));
     assert_ne!(electorate.owner(v4[0]), electorate.owner(v6[0]), "the example tells nothing");
     for (service, own) in [(&first, v4[0]), (&second, v6[0])] {
         assert_eq!(elections.elect(&service.key).unwrap().owner.as_ref(), electorate.owner(own), "{own}");
