@@ -547,6 +547,34 @@ proptest! {
     }
 }
 
+/// More of both than are looked at together anywhere.
+#[test]
+fn many_nodes_and_addresses_are_elected_as_few_are() {
+    let ips: Vec<IpAddr> = (0..300_u32).map(|index| IpAddr::from((0x0a00_0000 + index).to_be_bytes())).collect();
+    let member = |index: u64| (NodeName::from(format!("node-{index}")), u64::from(index % 4 > 0));
+    let mut members: BTreeMap<NodeName, u64> = (0..120).map(member).collect();
+    let electorate = Electorate::new(members.clone());
+    let owners: Vec<&NodeName> = ips.iter().map(|&ip| electorate.podium(ip, 1)[0]).collect();
+    let of = |node: &NodeName| (0..ips.len()).filter(|&place| owners[place] == node).collect::<Vec<_>>();
+    for node in members.keys() {
+        assert_eq!(electorate.places_owned_by(node, &ips), of(node), "{node}");
+        let owned: Vec<IpAddr> = electorate.owned_by(node, ips.iter().copied()).collect();
+        assert_eq!(owned, of(node).iter().map(|&place| ips[place]).collect::<Vec<_>>(), "{node}");
+    }
+
+    let mut table = Standings::new(electorate.clone(), ips.iter().copied());
+    for &ip in &ips {
+        assert_eq!(table.successor(ip), electorate.podium(ip, 2).get(1).copied(), "{ip}");
+    }
+    let gone = owners[0].clone();
+    let moving: Vec<IpAddr> = of(&gone).iter().map(|&place| ips[place]).collect();
+    let score = members.remove(&gone).unwrap();
+    assert_eq!(table.leave(&gone), moving);
+    let anew = Electorate::new(members);
+    assert!(ips.iter().all(|&ip| table.owner(ip) == anew.owner(ip)));
+    assert_eq!(table.join(&gone, score), moving);
+}
+
 #[test]
 fn stake_tells_what_decides_from_what_does_not() {
     let selective = ad(&[]).service(&["app=web"]);

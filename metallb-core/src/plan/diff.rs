@@ -259,6 +259,7 @@ mod tests {
                 routes(&[("b", 100)]),
                 &[(RouteAdded, None, Some(via("b")), false), (RouteWithdrawn, Some(via("a")), None, true)],
             ),
+            ("a route that stays", routes(&[("a", 100)]), routes(&[("a", 100)]), &[]),
             (
                 "another preference",
                 routes(&[("a", 100)]),
