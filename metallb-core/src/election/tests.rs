@@ -551,7 +551,7 @@ proptest! {
 #[test]
 fn many_nodes_and_addresses_are_elected_as_few_are() {
     let ips: Vec<IpAddr> = (0..300_u32).map(|index| IpAddr::from((0x0a00_0000 + index).to_be_bytes())).collect();
-    let member = |index: u64| (NodeName::from(format!("node-{index}")), u64::from(index % 4 > 0));
+    let member = |index: u64| (NodeName::from(format!("node-{index}")), u64::from(!index.is_multiple_of(4)));
     let mut members: BTreeMap<NodeName, u64> = (0..120).map(member).collect();
     let electorate = Electorate::new(members.clone());
     let owners: Vec<&NodeName> = ips.iter().map(|&ip| electorate.podium(ip, 1)[0]).collect();
