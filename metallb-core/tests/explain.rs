@@ -100,6 +100,19 @@ fn every_thing_that_is_missing_is_named_with_what_would_mend_it() {
             vec![(PeerForService, "no peer takes its routes: peer it is not among spec.peers of the advertisement")],
         ),
         (
+            "another pool refuses, which is no lack",
+            [
+                all(&[]),
+                vec![object(
+                    "IPAddressPool",
+                    "a-first",
+                    json!({"addresses": ["10.1.0.0/30"], "serviceAllocation": {"namespaces": ["theirs"]}}),
+                )],
+            ]
+            .concat(),
+            vec![],
+        ),
+        (
             "peer elsewhere",
             all(&[peer(json!({"nodeSelectors": [{"matchLabels": {"rack": "9"}}]}))]),
             vec![(PeerForService, "no peer takes its routes: peer it selects none of the nodes that may announce")],
