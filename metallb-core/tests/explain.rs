@@ -88,6 +88,20 @@ fn every_thing_that_is_missing_is_named_with_what_would_mend_it() {
             all(&[config("L2Advertisement", json!({"nodeSelectors": [{"matchLabels": {"rack": "9"}}]}))]),
             vec![(Candidate, "no node may answer for it: node-a: selected by no L2Advertisement for this Service")],
         ),
+        (
+            "several nodes, two reasons",
+            [
+                all(&[config("L2Advertisement", json!({"nodeSelectors": [{"matchLabels": {"rack": "9"}}]}))]),
+                ["node-b", "node-c"].map(node).to_vec(),
+                vec![json!({"kind": "Node", "metadata": {"name": "node-d"},
+                    "status": {"conditions": [{"type": "NetworkUnavailable", "status": "True"}]}})],
+            ]
+            .concat(),
+            vec![(
+                Candidate,
+                "node-a, node-b, node-c: selected by no L2Advertisement for this Service; node-d: condition NetworkUnavailable",
+            )],
+        ),
         ("no peer", without("BGPPeer"), vec![(Peer, "pool it is advertised by BGP, but there is no BGPPeer")]),
         (
             "bad peer",
