@@ -259,11 +259,7 @@ impl Announcer {
 
     /// Whether what is answered for on L2 may be different after these Services changed.
     fn decides_on_l2(&self, config: &Config, cluster: &Cluster, services: &BTreeSet<ServiceKey>) -> bool {
-        let stake = |key: &ServiceKey| {
-            let (service, ips) = self.holder(cluster, key)?;
-            let pool = config.pool_of(&ips).filter(|pool| !pool.l2.is_empty())?;
-            Some(Stake::new(Holder { service, pool, ips: &ips }, cluster))
-        };
+        let stake = |key: &ServiceKey| stake(config, cluster, &self.holder(cluster, key)?);
         services.iter().any(|key| stake(key) != self.stakes.get(key).copied()) || self.interfaces != names(&self.l2)
     }
 
@@ -334,10 +330,8 @@ impl Announcer {
         let live = self.live(cluster);
         let rules = ElectionRules { live, exclude_label: self.identity.exclude_label };
         let holders = self.holders(config, cluster);
-        let stake = |(service, ips): &(&Service, Vec<IpAddr>)| {
-            Some(Stake::new(Holder { service, pool: config.pool_of(ips)?, ips }, cluster))
-        };
-        self.stakes = holders.iter().filter_map(|(key, found)| Some(((*key).clone(), stake(found)?))).collect();
+        let stakes = holders.iter().filter_map(|(key, found)| Some(((*key).clone(), stake(config, cluster, found)?)));
+        self.stakes = stakes.collect();
         self.interfaces = names(&self.l2);
         self.on_l2 = holders.values().flat_map(|(_, ips)| ips.iter().copied()).collect();
         self.leave_to_nodes(cluster);
@@ -605,6 +599,12 @@ impl Announcer {
         bgp.shutdown(keep_routes, SHUTDOWN).await;
         drop(l2);
     }
+}
+
+/// What a Service that holds addresses brings to elections, if they are answered for on L2.
+fn stake(config: &Config, cluster: &Cluster, (service, ips): &(&Service, Vec<IpAddr>)) -> Option<Stake> {
+    let pool = config.pool_of(ips).filter(|pool| !pool.l2.is_empty())?;
+    Some(Stake::new(Holder { service, pool, ips }, cluster))
 }
 
 /// The interfaces in use, by name.
