@@ -172,7 +172,7 @@ pub fn bgp_session(data: &[u8]) {
             10 => now = peer.poll_timeout().map_or(now, |at| now.max(at)),
             11 => {
                 let route = |n: u8| (std::net::IpAddr::from([10, 1, 0, n]).into(), Arc::default());
-                peer.set_routes(now, (0..*what).map(route).collect());
+                peer.set_routes(now, (0..*what).map(route));
             }
             12 => peer.handle_send(now, slot, what & 1 == 0),
             13 => peer.handle_bfd(now, [BfdState::Up, BfdState::Down, BfdState::AdminDown][usize::from(what % 3)]),

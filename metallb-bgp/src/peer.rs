@@ -13,13 +13,13 @@
 
 mod collision;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use crate::rib::{AdjRibOut, NextHops};
+use crate::rib::{AdjRibOut, NextHops, SharedPrefixes};
 use crate::session::{
     Action, Backoff, BfdState, ConfigChange, Counters, DownReason, Event, Mode, Negotiated, Role, Session,
     SessionConfig, Shared, Slot, State, Step, Stop, Timer, Timers,
@@ -82,6 +82,11 @@ impl Peer {
         };
         peer.start(now);
         peer
+    }
+
+    /// Keeps the prefixes of the routes together with those of other peers, see [`AdjRibOut::share_prefixes`].
+    pub fn share_prefixes(&mut self, with: &SharedPrefixes) {
+        self.shared.rib.share_prefixes(with);
     }
 
     /// The connection that was asked for is open. `next_hops` are this end's addresses.
@@ -222,7 +227,7 @@ impl Peer {
     }
 
     /// Replaces the routes that the peer should know.
-    pub fn set_routes(&mut self, now: Instant, routes: BTreeMap<IpNet, Arc<Attributes>>) {
+    pub fn set_routes(&mut self, now: Instant, routes: impl IntoIterator<Item = (IpNet, Arc<Attributes>)>) {
         let first = !std::mem::replace(&mut self.shared.routes_known, true);
         if self.shared.rib.set(routes) || first {
             self.tell_routes(now);

@@ -7,6 +7,7 @@
 
 mod attributes;
 mod layers;
+mod shared;
 mod table;
 
 use std::net::IpAddr;
@@ -16,6 +17,7 @@ use ipnet::IpNet;
 
 use self::attributes::AttributeSets;
 use self::layers::Layers;
+pub use self::shared::SharedPrefixes;
 use crate::types::{Attributes, Family};
 use crate::wire::MESSAGE_MAX;
 use crate::wire::nlri::{wide_v4, wide_v6};
@@ -59,6 +61,13 @@ impl NextHops {
 }
 
 impl AdjRibOut {
+    /// Keeps the prefixes together with those of other peers that have the same ones: 5 of the 13 bytes of a route of IPv4, and 17 of the
+    /// 25 of one of IPv6. What the peer is told, and when, is none of the others' business.
+    pub fn share_prefixes(&mut self, with: &SharedPrefixes) {
+        self.v4.share(&with.v4);
+        self.v6.share(&with.v6);
+    }
+
     /// Replaces what the peer should know. True when it changed. Of a prefix that is there twice the last one counts. Fastest when the
     /// routes come in order, IPv4 first.
     pub fn set(&mut self, routes: impl IntoIterator<Item = (IpNet, Arc<Attributes>)>) -> bool {

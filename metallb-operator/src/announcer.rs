@@ -294,8 +294,8 @@ impl Announcer {
             self.offers.set(key, by_peer, &mut routes_changed);
             self.note_advertised(key, ips, changes);
         }
-        for name in started {
-            self.bgp.set_routes(name, self.offers.of(name));
+        for (peers, routes) in self.offers.of_each(started.iter().map(AsRef::as_ref)) {
+            self.bgp.set_routes_of(peers, routes);
         }
         for (peer, routes) in routes_changed {
             if !started.contains(peer.as_str()) {

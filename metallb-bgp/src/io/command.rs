@@ -15,7 +15,7 @@ use crate::types::Attributes;
 /// What the speaker wants of a task.
 #[derive(Debug)]
 pub(super) enum Command {
-    Routes(BTreeMap<IpNet, Arc<Attributes>>),
+    Routes(Arc<BTreeMap<IpNet, Arc<Attributes>>>),
     Changes(Vec<(IpNet, Option<Arc<Attributes>>)>),
     Configure(Box<PeerConfig>),
     Bfd(BfdState),

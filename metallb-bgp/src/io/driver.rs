@@ -168,7 +168,10 @@ impl Driver {
     fn handle_command(&mut self, command: Option<Command>) {
         let now = Instant::now();
         match command {
-            Some(Command::Routes(routes)) => self.change(|engine| engine.set_routes(now, routes)),
+            Some(Command::Routes(routes)) => {
+                let each = routes.iter().map(|(prefix, attributes)| (*prefix, Arc::clone(attributes)));
+                self.change(|engine| engine.set_routes(now, each));
+            }
             Some(Command::Changes(changes)) => self.change(|engine| engine.change_routes(now, changes)),
             Some(Command::Bfd(state)) => self.exchange().engine.handle_bfd(now, state),
             // The next drain does it.

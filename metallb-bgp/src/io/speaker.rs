@@ -22,6 +22,7 @@ use super::path_watch::PathWatches;
 use super::snapshot::{PeerEvent, PeerSnapshot};
 use super::ticket::IncomingReport;
 use crate::peer::Peer;
+use crate::rib::SharedPrefixes;
 use crate::session::{BfdState, ConfigChange, Stop};
 use crate::types::Attributes;
 
@@ -33,6 +34,7 @@ pub struct Speaker {
     ending: Vec<JoinHandle<()>>,
     events: mpsc::Sender<PeerEvent>,
     seed: u64,
+    prefixes: SharedPrefixes,
     observer: Observer,
     door: Option<Door>,
 }
@@ -59,7 +61,15 @@ impl Speaker {
     /// No peers. Events go to `events`; when nobody takes them they are dropped. `seed` jitters all timers.
     #[must_use]
     pub fn new(events: mpsc::Sender<PeerEvent>, seed: u64) -> Self {
-        Self { peers: BTreeMap::new(), ending: Vec::new(), events, seed, observer: Observer::default(), door: None }
+        Self {
+            peers: BTreeMap::new(),
+            ending: Vec::new(),
+            events,
+            seed,
+            prefixes: SharedPrefixes::default(),
+            observer: Observer::default(),
+            door: None,
+        }
     }
 
     /// Waits for peers to connect, too: those whose [`Mode`](crate::session::Mode) allows it, without a VRF, from the address that is
@@ -147,8 +157,18 @@ impl Speaker {
 
     /// Replaces the routes of a peer; one that is not there is ignored.
     pub fn set_routes(&self, peer: &str, routes: BTreeMap<IpNet, Arc<Attributes>>) {
-        if let Some(running) = self.peers.get(peer) {
-            running.tell_routes(Command::Routes(routes));
+        self.set_routes_of([peer], routes);
+    }
+
+    /// The same for several peers that are offered the same. It takes the room of one map, however many they are.
+    pub fn set_routes_of<'a>(
+        &self,
+        peers: impl IntoIterator<Item = &'a str>,
+        routes: BTreeMap<IpNet, Arc<Attributes>>,
+    ) {
+        let routes = Arc::new(routes);
+        for running in peers.into_iter().filter_map(|peer| self.peers.get(peer)) {
+            running.tell_routes(Command::Routes(Arc::clone(&routes)));
         }
     }
 
@@ -222,7 +242,8 @@ impl Speaker {
         let (commands, queue) = mpsc::unbounded_channel();
         // The step of a well-known linear congruential generator: each peer's timers have their own jitter.
         self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let engine = Peer::new(config.session.clone(), self.seed, Instant::now());
+        let mut engine = Peer::new(config.session.clone(), self.seed, Instant::now());
+        engine.share_prefixes(&self.prefixes);
         let shares = Shares::new(engine, &config);
         let driver = Driver::new(
             Arc::clone(name),

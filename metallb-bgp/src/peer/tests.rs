@@ -4,6 +4,8 @@ mod chaos;
 mod features;
 mod table;
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::session::{RemoteAsn, SEND_HOLD};
 use crate::types::{Asn, Family};

@@ -4,15 +4,17 @@
 
 use std::cmp::Ordering;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::attributes::{SetId, Templates};
+use super::shared::{Column, Known};
 use crate::wire::nlri::Wide;
 use crate::wire::template::Filling;
 
 /// The routes of one family, in order.
 #[derive(Clone, Debug)]
 pub(super) struct Table<const N: usize> {
-    prefixes: Vec<Wide<N>>,
+    prefixes: Column<N>,
     /// What the peer should know of each prefix.
     wanted: Vec<Mark>,
     /// What it knows.
@@ -68,7 +70,7 @@ struct Run {
 impl<const N: usize> Default for Table<N> {
     fn default() -> Self {
         Self {
-            prefixes: Vec::new(),
+            prefixes: Column::default(),
             wanted: Vec::new(),
             told: Vec::new(),
             nets: 0,
@@ -91,13 +93,24 @@ impl<const N: usize> Table<N> {
     }
 
     /// Rows, also those that only wait to be dropped.
-    pub(super) const fn rows(&self) -> usize {
+    pub(super) fn rows(&self) -> usize {
         self.prefixes.len()
     }
 
     /// Whether there is a row for the prefix.
     pub(super) fn has(&self, prefix: &Wide<N>) -> bool {
         self.prefixes.binary_search_by(|row| compare(row, prefix)).is_ok()
+    }
+
+    /// Keeps the prefixes together with those who have the same.
+    pub(super) fn share(&mut self, known: &Known<N>) {
+        known.share(&mut self.prefixes);
+    }
+
+    /// Who has the prefixes, this one included.
+    #[cfg(test)]
+    pub(super) fn holders(&self) -> usize {
+        Arc::strong_count(&self.prefixes)
     }
 
     /// Takes over all rows of another table, which has none in common with this one.
@@ -109,15 +122,16 @@ impl<const N: usize> Table<N> {
         let clean = ours.dirty.is_empty() && theirs.dirty.is_empty();
         self.wanted_count = ours.wanted_count + theirs.wanted_count;
         self.told_count = ours.told_count + theirs.told_count;
-        self.reserve(ours.prefixes.len() + theirs.prefixes.len());
+        let mut rows = Rows::with_capacity(ours.prefixes.len() + theirs.prefixes.len());
         let mut theirs = theirs.into_rows().peekable();
         for (prefix, wanted, told) in ours.into_rows() {
             while let Some((earlier, wanted, told)) = theirs.next_if(|row| compare(&row.0, &prefix).is_lt()) {
-                self.push(earlier, wanted, told);
+                rows.push(earlier, wanted, told);
             }
-            self.push(prefix, wanted, told);
+            rows.push(prefix, wanted, told);
         }
-        theirs.for_each(|(prefix, wanted, told)| self.push(prefix, wanted, told));
+        theirs.for_each(|(prefix, wanted, told)| rows.push(prefix, wanted, told));
+        self.fill_with(rows);
         self.dirty = if clean { 0..0 } else { 0..self.prefixes.len() };
     }
 
@@ -150,16 +164,17 @@ impl<const N: usize> Table<N> {
         let before = std::mem::take(self);
         self.wanted_count = routes.len();
         self.told_count = before.told_count;
-        self.reserve(routes.len());
-        let mut rows = before.into_rows().peekable();
+        let mut rows = Rows::with_capacity(routes.len());
+        let mut before = before.into_rows().peekable();
         for (prefix, set) in routes {
-            while let Some((earlier, _, told)) = rows.next_if(|row| compare(&row.0, &prefix).is_lt()) {
-                self.push_unwanted(earlier, told);
+            while let Some((earlier, _, told)) = before.next_if(|row| compare(&row.0, &prefix).is_lt()) {
+                rows.push_unwanted(earlier, told);
             }
-            let told = rows.next_if(|row| row.0 == prefix).map_or(Mark::NOTHING, |row| row.2);
-            self.push(prefix, Mark::with(set), told);
+            let told = before.next_if(|row| row.0 == prefix).map_or(Mark::NOTHING, |row| row.2);
+            rows.push(prefix, Mark::with(set), told);
         }
-        rows.for_each(|(prefix, _, told)| self.push_unwanted(prefix, told));
+        before.for_each(|(prefix, _, told)| rows.push_unwanted(prefix, told));
+        self.fill_with(rows);
         self.dirty = 0..self.prefixes.len();
         true
     }
@@ -330,34 +345,21 @@ impl<const N: usize> Table<N> {
 
     /// Prefixes, what the peer should know of them, and what it knows; without rows that wait to be dropped.
     fn into_rows(self) -> impl Iterator<Item = (Wide<N>, Mark, Mark)> {
-        let rows = self.prefixes.into_iter().zip(self.wanted).zip(self.told);
-        rows.map(|((prefix, wanted), told)| (prefix, wanted, told))
+        let marks = self.wanted.into_iter().zip(self.told).enumerate();
+        // There are as many prefixes as marks.
+        marks
+            .map(move |(row, (wanted, told))| (self.prefixes[row], wanted, told))
             .filter(|(_, wanted, told)| (*wanted, *told) != (Mark::NOTHING, Mark::NOTHING))
     }
 
-    fn reserve(&mut self, rows: usize) {
-        self.prefixes.reserve_exact(rows);
-        self.wanted.reserve_exact(rows);
-        self.told.reserve_exact(rows);
-    }
-
-    fn push(&mut self, prefix: Wide<N>, wanted: Mark, told: Mark) {
-        self.nets += usize::from(is_net(&prefix));
-        self.prefixes.push(prefix);
-        self.wanted.push(wanted);
-        self.told.push(told);
-    }
-
-    /// A row that nobody wants any more stays until the peer knows.
-    fn push_unwanted(&mut self, prefix: Wide<N>, told: Mark) {
-        if told != Mark::NOTHING {
-            self.push(prefix, Mark::NOTHING, told);
-        }
+    fn fill_with(&mut self, rows: Rows<N>) {
+        (self.prefixes, self.wanted, self.told) = (Arc::new(rows.prefixes), rows.wanted, rows.told);
+        self.nets = rows.nets;
     }
 
     fn insert(&mut self, at: usize, prefix: Wide<N>, wanted: Mark) {
         self.nets += usize::from(is_net(&prefix));
-        self.prefixes.insert(at, prefix);
+        Arc::make_mut(&mut self.prefixes).insert(at, prefix);
         self.wanted.insert(at, wanted);
         self.told.insert(at, Mark::NOTHING);
         if at < self.dirty.end {
@@ -376,25 +378,60 @@ impl<const N: usize> Table<N> {
 
     /// Drops the rows that are neither wanted nor told.
     fn compact(&mut self) {
-        if self.dead == self.prefixes.len() {
+        let alive = |(wanted, told): &(&Mark, &Mark)| (**wanted, **told) != (Mark::NOTHING, Mark::NOTHING);
+        let left = self.wanted.iter().zip(&self.told).filter(alive).count();
+        if left == self.prefixes.len() {
+            return;
+        }
+        if left == 0 {
             *self = Self::default();
             return;
         }
+        let prefixes = Arc::make_mut(&mut self.prefixes);
         let mut kept = 0;
-        for index in 0..self.prefixes.len() {
+        for index in 0..prefixes.len() {
             if self.wanted[index] == Mark::NOTHING && self.told[index] == Mark::NOTHING {
-                self.nets -= usize::from(is_net(&self.prefixes[index]));
+                self.nets -= usize::from(is_net(&prefixes[index]));
                 continue;
             }
-            self.prefixes[kept] = self.prefixes[index];
+            prefixes[kept] = prefixes[index];
             self.wanted[kept] = self.wanted[index];
             self.told[kept] = self.told[index];
             kept += 1;
         }
-        self.prefixes.truncate(kept);
+        prefixes.truncate(kept);
         self.wanted.truncate(kept);
         self.told.truncate(kept);
         self.dead = 0;
+    }
+}
+
+/// Rows of a table that is being made.
+struct Rows<const N: usize> {
+    prefixes: Vec<Wide<N>>,
+    wanted: Vec<Mark>,
+    told: Vec<Mark>,
+    nets: usize,
+}
+
+impl<const N: usize> Rows<N> {
+    fn with_capacity(rows: usize) -> Self {
+        let marks = || Vec::with_capacity(rows);
+        Self { prefixes: Vec::with_capacity(rows), wanted: marks(), told: marks(), nets: 0 }
+    }
+
+    fn push(&mut self, prefix: Wide<N>, wanted: Mark, told: Mark) {
+        self.nets += usize::from(is_net(&prefix));
+        self.prefixes.push(prefix);
+        self.wanted.push(wanted);
+        self.told.push(told);
+    }
+
+    /// A row that nobody wants any more stays until the peer knows.
+    fn push_unwanted(&mut self, prefix: Wide<N>, told: Mark) {
+        if told != Mark::NOTHING {
+            self.push(prefix, Mark::NOTHING, told);
+        }
     }
 }
 

@@ -189,6 +189,36 @@ fn draining_attributes_ask_to_be_left_alone() {
     assert_eq!((drained.local_pref, drained.communities), (Some(0), [5, 0xffff_0000].into()));
 }
 
+#[test]
+fn prefixes_of_peers_that_are_offered_the_same_are_kept_once() {
+    let net = |number: u32| IpNet::from(IpAddr::from((0x0a00_0000 + number).to_be_bytes()));
+    let routes = |count: u32, set: u8| (0..count).map(move |number| (net(number), attributes(set)));
+    let shared = SharedPrefixes::default();
+    let mut ribs: [AdjRibOut; 3] = Default::default();
+    ribs.iter_mut().for_each(|rib| rib.share_prefixes(&shared));
+    let holders = |ribs: &[AdjRibOut; 3]| ribs.each_ref().map(|rib| rib.v4.holders());
+    ribs[0].set(routes(1000, 0));
+    ribs[1].set(routes(1000, 1));
+    ribs[2].set(routes(999, 0));
+    assert_eq!(holders(&ribs), [2, 2, 1], "whatever the attributes");
+    ribs[2].set(routes(1000, 0));
+    assert_eq!(holders(&ribs), [3, 3, 3]);
+    ribs[0].change(net(7), Some(&attributes(3)));
+    assert_eq!(holders(&ribs), [3, 3, 3], "a route that is told otherwise");
+    for number in 1000..3000 {
+        ribs[0].change(net(number), Some(&attributes(0)));
+    }
+    assert_eq!(holders(&ribs), [1, 2, 2]);
+    for number in 1000..3000 {
+        ribs[1].change(net(number), Some(&attributes(0)));
+    }
+    assert_eq!(holders(&ribs), [2, 2, 1], "found again");
+    ribs[0].update(&mut Vec::new(), &ENCODING, &next_hops());
+    ribs[0].set([]);
+    ribs[0].update(&mut Vec::new(), &ENCODING, &next_hops());
+    assert_eq!(holders(&ribs)[1..], [1, 1], "nothing is kept for whoever has no routes");
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Set(BTreeMap<u8, u8>),
@@ -268,4 +298,52 @@ proptest! {
         prop_assert_eq!(peer.0, model);
         prop_assert_eq!(rib.update(&mut out, &ENCODING, &next_hops()), 0);
     }
+
+    /// Three peers share prefixes, and each has a twin that shares with nobody.
+    #[test]
+    fn peer_that_shares_prefixes_is_told_the_same_bytes(
+        steps in proptest::collection::vec((0_usize..4, step()), 1..40)
+    ) {
+        let shared = SharedPrefixes::default();
+        let mut ribs: [AdjRibOut; 3] = Default::default();
+        ribs.iter_mut().for_each(|rib| rib.share_prefixes(&shared));
+        let mut twins: [AdjRibOut; 3] = Default::default();
+        for (who, step) in steps {
+            let both = ribs.iter_mut().zip(&mut twins).enumerate();
+            // Often all do the same, so that there is something to share.
+            for (_, (rib, twin)) in both.filter(|(number, _)| who == 3 || who == *number) {
+                let [one, other] = [rib, twin].map(|rib| take(rib, &step));
+                prop_assert_eq!(one, other);
+            }
+            for (rib, twin) in ribs.iter().zip(&twins) {
+                prop_assert_eq!((rib.told(), rib.wanted()), (twin.told(), twin.wanted()));
+            }
+        }
+        for (rib, twin) in ribs.iter_mut().zip(&mut twins) {
+            let [one, other] = [rib, twin].map(|rib| take(rib, &Step::Transmit { room: 9, long: true }));
+            prop_assert_eq!(one, other);
+        }
+    }
+}
+
+/// What the peer is told of it.
+fn take(rib: &mut AdjRibOut, step: &Step) -> Vec<u8> {
+    match step {
+        Step::Set(routes) => {
+            rib.set(routes.iter().map(|(n, set)| (prefix(*n), attributes(*set))));
+        }
+        Step::Change(n, set) => {
+            rib.change(prefix(*n), set.map(attributes).as_ref());
+        }
+        Step::Transmit { room, long } => {
+            let most = if *long { EXTENDED_MESSAGE_MAX } else { 160 };
+            let mut out = vec![0; room * most];
+            let sent = rib.poll_transmit(&mut out, &ENCODING, &next_hops(), most);
+            out.truncate(sent.bytes);
+            return out;
+        }
+        Step::Replay(family) => rib.replay(*family),
+        Step::NewSession => rib.reset(),
+    }
+    Vec::new()
 }

@@ -31,6 +31,9 @@ struct Group {
 /// The routes of one Service.
 pub(super) type ByPeer = BTreeMap<PeerName, BTreeMap<IpNet, Route>>;
 
+/// All routes of a peer.
+pub(super) type Routes = BTreeMap<IpNet, Arc<Attributes>>;
+
 /// What peers must be told: a route, or that there is none any more.
 pub(super) type Changes = BTreeMap<PeerName, BTreeMap<IpNet, Option<Arc<Attributes>>>>;
 
@@ -65,8 +68,21 @@ impl Offers {
         }
     }
 
-    /// All that a peer is offered.
-    pub(super) fn of(&mut self, peer: &str) -> BTreeMap<IpNet, Arc<Attributes>> {
+    /// All that these peers are offered, once for those that are offered the same.
+    pub(super) fn of_each<'a>(&mut self, peers: impl IntoIterator<Item = &'a str>) -> Vec<(Vec<&'a str>, Routes)> {
+        // Peers that are members of the same sets are members of the same groups.
+        let mut alike: BTreeMap<Vec<bool>, Vec<&str>> = BTreeMap::new();
+        for peer in peers {
+            alike.entry(self.peers.iter().map(|set| set.contains(peer)).collect()).or_default().push(peer);
+        }
+        let with_routes = |peers: Vec<&'a str>| {
+            let routes = peers.first().map(|peer| self.of(peer));
+            (peers, routes.unwrap_or_default())
+        };
+        alike.into_values().map(with_routes).collect()
+    }
+
+    fn of(&mut self, peer: &str) -> Routes {
         let mut merged = BTreeMap::new();
         for group in self.by_service.values().flatten().filter(|group| group.peers.contains(peer)) {
             for route in group.routes.values() {
@@ -223,10 +239,27 @@ mod tests {
                 for peer in ["peer-0", "peer-1"] {
                     let expected = anew.of(peer);
                     prop_assert_eq!(told.get(peer).cloned().unwrap_or_default(), expected.clone());
-                    prop_assert_eq!(offers.of(peer), expected);
+                    prop_assert_eq!(offers.of(peer), expected.clone());
+                    let each = offers.of_each(["peer-0", "peer-1"]);
+                    let found = each.iter().filter(|(peers, _)| peers.contains(&peer)).map(|(_, routes)| routes);
+                    prop_assert_eq!(found.collect::<Vec<_>>(), [&expected]);
                 }
             }
         }
+    }
+
+    #[test]
+    fn routes_are_looked_up_once_for_peers_that_are_offered_the_same() {
+        let prefix: IpNet = "10.0.0.0/24".parse().unwrap();
+        let route = Route { prefix, local_pref: None, communities: BTreeSet::new() };
+        let offer =
+            |peers: &[&str]| peers.iter().map(|peer| ((*peer).into(), [(prefix, route.clone())].into())).collect();
+        let mut offers = Offers::default();
+        offers.set(&ServiceKey::new("default", "a"), offer(&["a", "b", "c"]), &mut Changes::new());
+        offers.set(&ServiceKey::new("default", "b"), offer(&["c"]), &mut Changes::new());
+        let each = offers.of_each(["a", "b", "c", "d"]);
+        let peers: BTreeSet<_> = each.iter().map(|(peers, routes)| (peers.clone(), routes.len())).collect();
+        assert_eq!(peers, [(vec!["a", "b"], 1), (vec!["c"], 1), (vec!["d"], 0)].into(), "c has routes of its own");
     }
 
     #[test]

@@ -109,7 +109,7 @@ fn output_that_nobody_takes_is_bounded_and_goes_on_when_it_is_taken() {
     let mut peer = Peer::new(config(), 1, now);
     let attributes: Arc<Attributes> = Arc::default();
     let prefix = |n: u32| IpNet::from(std::net::IpAddr::from((0x0a00_0000 + n).to_be_bytes()));
-    peer.set_routes(now, (0..200_000).map(|n| (prefix(n), Arc::clone(&attributes))).collect());
+    peer.set_routes(now, (0..200_000).map(|n| (prefix(n), Arc::clone(&attributes))));
     bring_up(&mut peer, now, &peer_open(PEER, 90));
     let mut writes = 0;
     while peer.rib().told() < 200_000 {
