@@ -23,7 +23,7 @@ mod timer;
 
 pub use config::{AddSessionError, Hops, Profile, Role, RoutingDomain, SessionKey};
 pub use discriminator::Discriminator;
-pub use engine::{Discard, Engine, Event, EventKind, Meta, SessionSnapshot, Transmit, TransmitKind};
+pub use engine::{Discard, Engine, Event, EventKind, Meta, RemoteTimers, SessionSnapshot, Transmit, TransmitKind};
 pub use packet::{ControlPacket, DecodeError, Diagnostic, Interval, State};
 pub use session::{Cause, Counters, StateChange};
 

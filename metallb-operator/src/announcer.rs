@@ -26,7 +26,7 @@ use self::assigned::Assigned;
 use self::obstacles::Obstacles;
 pub use self::obstacles::{Obstacle, ObstacleKind};
 use self::offers::Offers;
-pub use self::peers::{BfdPeerStatus, EndedSession, NegotiatedStatus, PeerStatus};
+pub use self::peers::{BfdPeerStatus, BfdTimers, EndedSession, NegotiatedStatus, PeerStatus};
 use crate::conductor::{self, Conductor, ConductorError};
 use crate::metrics::{L2Collector, Metrics, PeerCollector};
 use crate::sys;
@@ -488,7 +488,8 @@ impl Announcer {
     /// Where the peers stand.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerStatus> {
-        self.bgp.snapshot().into_iter().map(|(name, peer)| PeerStatus::new(&name, peer)).collect()
+        let bfd = self.bgp.observer().bfd();
+        self.bgp.snapshot().into_iter().map(|(name, peer)| PeerStatus::new(&name, peer, &bfd)).collect()
     }
 
     /// To be called now and then: after a step for everything it gives back the memory that deciding took, and reading before it.

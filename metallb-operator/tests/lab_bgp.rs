@@ -191,11 +191,17 @@ router bgp 7675
         }
         Ok(())
     });
-    let status = scene.status();
-    for word in ["tor", "Established", "graceful-restart", "Up"] {
-        assert!(status.contains(word), "{word} is missing in\n{status}");
-    }
-    println!("{status}");
+    eventually("status says so", PATIENCE, || {
+        let status = scene.status();
+        let words = ["tor", "Established", "graceful-restart", "Up", "every 300ms", "900ms"];
+        match words.iter().find(|word| !status.contains(**word)) {
+            Some(word) => Err(format!("{word} is missing in\n{status}")),
+            None => {
+                println!("{status}");
+                Ok(())
+            }
+        }
+    });
 
     for signal in [Signal::SIGKILL, Signal::SIGTERM] {
         process.signal(signal);

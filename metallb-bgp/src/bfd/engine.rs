@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
+use std::num::NonZeroU8;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -11,8 +12,8 @@ use super::session::echo::EchoPacket;
 use super::session::{Outgoing, Session};
 use super::timer::{TimerId, Wheel};
 use super::{
-    AddSessionError, ControlPacket, Counters, DecodeError, Diagnostic, Discriminator, Hops, Profile, RoutingDomain,
-    SessionKey, State, StateChange, TTL,
+    AddSessionError, ControlPacket, Counters, DecodeError, Diagnostic, Discriminator, Hops, Interval, Profile,
+    RoutingDomain, SessionKey, State, StateChange, TTL,
 };
 
 /// Thousands of sessions, one clock. See the [module](super) for how to drive it.
@@ -174,10 +175,28 @@ pub struct SessionSnapshot {
     pub remote_diagnostic: Diagnostic,
     /// Between our packets, before jitter; `None` while we send none.
     pub transmit_interval: Option<Duration>,
+    /// Between the neighbour's packets, before jitter; `None` before it spoke.
+    pub receive_interval: Option<Duration>,
     /// How long the neighbour may be silent; zero before it spoke.
     pub detection_time: Duration,
+    /// How long we may be, as far as we know; zero before it spoke.
+    pub remote_detection_time: Duration,
+    /// What the neighbour asks for; `None` before it spoke.
+    pub remote_timers: Option<RemoteTimers>,
     /// What passed so far.
     pub counters: Counters,
+}
+
+/// The timers that a neighbour asks for; the slower of both ends decides.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct RemoteTimers {
+    /// Desired minimum transmit interval.
+    pub transmit_interval: Interval,
+    /// Required minimum receive interval; zero where it wants no packets.
+    pub receive_interval: Interval,
+    /// How many of its packets in a row may be lost before we give up.
+    pub detect_multiplier: NonZeroU8,
 }
 
 impl Engine {
@@ -445,6 +464,7 @@ impl SessionKey {
 fn snapshot(entry: &Entry) -> SessionSnapshot {
     let Entry { key, session, .. } = entry;
     let remote = session.remote();
+    let known = remote.discriminator.is_some();
     SessionSnapshot {
         key: *key,
         discriminator: session.discriminator(),
@@ -454,7 +474,14 @@ fn snapshot(entry: &Entry) -> SessionSnapshot {
         diagnostic: session.diagnostic(),
         remote_diagnostic: remote.diagnostic,
         transmit_interval: session.transmit_interval(),
+        receive_interval: known.then(|| session.receive_interval()),
         detection_time: session.detection_time(),
+        remote_detection_time: if known { session.remote_detection_time() } else { Duration::ZERO },
+        remote_timers: known.then_some(RemoteTimers {
+            transmit_interval: remote.desired_min_tx,
+            receive_interval: remote.required_min_rx,
+            detect_multiplier: remote.detect_multiplier,
+        }),
         counters: session.counters(),
     }
 }

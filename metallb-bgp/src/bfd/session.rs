@@ -236,8 +236,12 @@ impl Session {
         if self.remote.discriminator.is_none() {
             return Duration::ZERO;
         }
-        let interval = self.used.required_min_rx.max(self.remote.desired_min_tx).duration();
-        interval * u32::from(self.remote.detect_multiplier.get())
+        self.receive_interval() * u32::from(self.remote.detect_multiplier.get())
+    }
+
+    /// The interval between the neighbour's periodic packets before jitter.
+    pub(super) fn receive_interval(&self) -> Duration {
+        self.used.required_min_rx.max(self.remote.desired_min_tx).duration()
     }
 
     /// How long the neighbour waits for our packets, as far as we know.

@@ -100,6 +100,14 @@ pub struct BfdReport {
     pub discards: Vec<(Discard, u64)>,
 }
 
+impl BfdReport {
+    /// The session of a path, while it runs.
+    #[must_use]
+    pub fn session(&self, path: &BfdPath) -> Option<&SessionSnapshot> {
+        self.sessions.iter().find(|snapshot| snapshot.path == *path)?.session.as_ref()
+    }
+}
+
 /// Why a command had no effect.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]

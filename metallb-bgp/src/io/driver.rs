@@ -399,7 +399,11 @@ impl Driver {
             if snapshot.bfd.as_ref() != Some(&*status) {
                 snapshot.bfd = Some(status.clone());
             }
+            if snapshot.bfd_path.as_ref() != Some(watch.path()) {
+                snapshot.bfd_path = Some(watch.path().clone());
+            }
         } else {
+            snapshot.bfd_path = None;
             snapshot.bfd = self.config.bfd.map(|_| BfdStatus::default());
         }
         snapshot.addresses = addresses;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::bfd_udp::BfdStatus;
+use super::bfd_udp::{BfdPath, BfdStatus};
 use super::{PeerConfig, Router};
 use crate::peer::Peer;
 use crate::session::{Counters, Event, Negotiated, RemoteAsn, State};
@@ -46,6 +46,8 @@ pub struct PeerSnapshot {
     pub counters: Counters,
     /// What BFD says of the path, where it was asked to watch it.
     pub bfd: Option<BfdStatus>,
+    /// The path that BFD watches, by which its session is found in a [`BfdReport`](super::bfd_udp::BfdReport).
+    pub bfd_path: Option<BfdPath>,
 }
 
 impl PeerSnapshot {
@@ -78,6 +80,7 @@ impl PeerSnapshot {
             routes_wanted: 0,
             counters: *peer.counters(),
             bfd: None,
+            bfd_path: None,
         };
         snapshot.follow(peer, true);
         snapshot

@@ -1,6 +1,6 @@
 //! BFD beside BGP: both stacks of the router have a say.
 
-use metallb_bgp::bfd::{Hops, Interval, Profile};
+use metallb_bgp::bfd::{Hops, Interval, Profile, SessionSnapshot};
 use metallb_bgp::io::{BfdConfig, Distance};
 
 use super::*;
@@ -50,12 +50,38 @@ fn lab_bfd_ends_the_sessions_of_a_silent_router_and_they_return_with_it() {
 
         // Another profile is negotiated while everything stays up.
         let dropped = frr.neighbor(HOST_V4)["connectionsDropped"].clone();
-        (v4.bfd, v6.bfd) = (watched(400, None), watched(200, None));
+        v4.bfd = watched(400, None).map(|mut bfd| {
+            bfd.profile.receive_interval = Interval(500_000);
+            bfd
+        });
         configure(&mut speaker, &[("v4", &v4), ("v6", &v6)]);
         eventually("the router learned the new interval", || frr.bfd_peer(HOST_V4)["remote-transmit-interval"] == 400)
             .await;
         assert_eq!(frr.bfd_peer(HOST_V4)["status"], "up");
         assert_eq!(frr.neighbor(HOST_V4)["connectionsDropped"], dropped);
+        // Both ends say the same of what is in force: the slower side decides, and each detects by the other's multiplier.
+        let agreed = |session: &SessionSnapshot| {
+            let there = frr.bfd_peer(HOST_V4);
+            let Some(theirs) = session.remote_timers else { return false };
+            let milliseconds = |time: Duration| time.as_millis() as u64;
+            let of = |name: &str| there[name].as_u64().unwrap_or_default();
+            let slower = |ours: &str, theirs: &str| of(ours).max(of(theirs));
+            let sent = slower("remote-transmit-interval", "receive-interval");
+            let heard = slower("transmit-interval", "remote-receive-interval");
+            (milliseconds(theirs.transmit_interval.duration()), milliseconds(theirs.receive_interval.duration()))
+                == (of("transmit-interval"), of("receive-interval"))
+                && u64::from(theirs.detect_multiplier.get()) == of("detect-multiplier")
+                && session.transmit_interval.map(milliseconds) == Some(sent)
+                && session.receive_interval.map(milliseconds) == Some(heard)
+                && milliseconds(session.detection_time) == heard * of("detect-multiplier")
+                && milliseconds(session.remote_detection_time) == sent * of("remote-detect-multiplier")
+                && (sent, heard) == (400, 500)
+        };
+        eventually("both ends say the same of their timers", || {
+            let path = speaker.snapshot()["v4"].bfd_path.clone();
+            path.is_some_and(|path| speaker.observer().bfd().session(&path).is_some_and(agreed))
+        })
+        .await;
 
         // bgpd and the kernel go on: only BFD can tell that the path is no longer watched.
         frr.lab.freeze("bfdd", true);

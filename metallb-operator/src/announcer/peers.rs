@@ -6,7 +6,8 @@ use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metallb_bgp::bfd::{Hops, Interval, Profile, Role};
+use metallb_bgp::bfd::{Hops, Interval, Profile, Role, SessionSnapshot};
+use metallb_bgp::io::bfd_udp::BfdReport;
 use metallb_bgp::io::{BfdConfig, Distance, Endpoint, PeerConfig, PeerSnapshot, Router};
 use metallb_bgp::session::{Mode, Negotiated, RemoteAsn, SessionConfig};
 use metallb_bgp::types::{Asn, Family};
@@ -83,10 +84,33 @@ pub struct BfdPeerStatus {
     pub failures: u64,
     /// Why it cannot run at the moment.
     pub problem: Option<String>,
+    /// What both ends agreed on, once the router spoke.
+    pub timers: Option<BfdTimers>,
+}
+
+/// The timers of a BFD session; those of the router as it told last.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BfdTimers {
+    /// In force: we send a packet so often, but for jitter; nothing while we send none.
+    pub transmit_microseconds: Option<u64>,
+    /// In force: the router sends one so often.
+    pub receive_microseconds: u64,
+    /// We give the router up after so long a silence.
+    pub detection_microseconds: u64,
+    /// The router gives us up after so long a silence.
+    pub remote_detection_microseconds: u64,
+    /// The router would send one so often, if we took it.
+    pub remote_transmit_microseconds: u64,
+    /// The router takes one so often.
+    pub remote_receive_microseconds: u64,
+    /// So many of the router's may be lost in a row.
+    pub remote_detect_multiplier: u8,
 }
 
 impl PeerStatus {
-    pub(super) fn new(name: &str, peer: PeerSnapshot) -> Self {
+    pub(super) fn new(name: &str, peer: PeerSnapshot, bfd: &BfdReport) -> Self {
+        let session = peer.bfd_path.as_ref().and_then(|path| bfd.session(path));
         Self {
             name: name.to_owned(),
             router: match peer.router {
@@ -114,8 +138,26 @@ impl PeerStatus {
                 cause: bfd.cause.map(metallb_bgp::bfd::Cause::as_str),
                 failures: bfd.failures,
                 problem: bfd.problem.map(|problem| problem.to_string()),
+                timers: session.and_then(BfdTimers::of),
             }),
         }
+    }
+}
+
+impl BfdTimers {
+    fn of(session: &SessionSnapshot) -> Option<Self> {
+        // An hour or two at most.
+        let microseconds = |time: Duration| time.as_micros() as u64;
+        let remote = session.remote_timers?;
+        Some(Self {
+            transmit_microseconds: session.transmit_interval.map(microseconds),
+            receive_microseconds: microseconds(session.receive_interval?),
+            detection_microseconds: microseconds(session.detection_time),
+            remote_detection_microseconds: microseconds(session.remote_detection_time),
+            remote_transmit_microseconds: remote.transmit_interval.0.into(),
+            remote_receive_microseconds: remote.receive_interval.0.into(),
+            remote_detect_multiplier: remote.detect_multiplier.get(),
+        })
     }
 }
 

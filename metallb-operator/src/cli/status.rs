@@ -184,6 +184,30 @@ fn table(status: &Value, paint: Paint) -> String {
             text.push('\n');
             text.push_str(&columns(&rows));
         }
+        let heads = ["BFD PEER", "WE SEND", "ROUTER SENDS", "WE DETECT IN", "ROUTER DETECTS IN", "ROUTER ASKS FOR"];
+        let mut rows = vec![heads.map(str::to_owned)];
+        rows.extend(list("peers").iter().filter(|peer| peer["bfd"]["timers"].is_object()).map(|peer| {
+            let timers = &peer["bfd"]["timers"];
+            let time = |name: &str| milliseconds(&timers[name]);
+            let every = |name: &str| timers[name].as_u64().map_or("-".to_owned(), |_| format!("every {}", time(name)));
+            [
+                field(peer, "name"),
+                every("transmitMicroseconds"),
+                every("receiveMicroseconds"),
+                time("detectionMicroseconds"),
+                time("remoteDetectionMicroseconds"),
+                format!(
+                    "transmit {}, receive {}, multiplier {}",
+                    time("remoteTransmitMicroseconds"),
+                    time("remoteReceiveMicroseconds"),
+                    field(timers, "remoteDetectMultiplier")
+                ),
+            ]
+        }));
+        if rows.len() > 1 {
+            text.push('\n');
+            text.push_str(&columns(&rows));
+        }
     }
     if !list("problems").is_empty() {
         text.push_str(&format!("\n{}\n", paint.head("PROBLEMS")));
@@ -220,6 +244,11 @@ fn span(seconds: &Value) -> String {
         (0, _, _) => format!("{hours}h{:02}m", minutes % 60),
         (_, _, _) => format!("{days}d{:02}h", hours % 24),
     }
+}
+
+/// Microseconds, as the milliseconds of a profile.
+fn milliseconds(microseconds: &Value) -> String {
+    microseconds.as_u64().map_or("-".to_owned(), |time| format!("{}ms", time as f64 / 1e3))
 }
 
 /// Why, and when.
@@ -261,7 +290,10 @@ mod tests {
                  "localAddress": "192.0.2.7:50000", "remoteAddress": "192.0.2.1:179", "lastDown": null,
                  "negotiated": {"remoteAsn": 64600, "remoteRouterId": "192.0.2.1", "holdTimeSeconds": 90,
                                 "capabilities": ["ipv4-unicast", "graceful-restart"]},
-                 "bfd": {"state": "Up", "cause": "handshake", "failures": 0, "problem": null}},
+                 "bfd": {"state": "Up", "cause": "handshake", "failures": 0, "problem": null, "timers": {
+                     "transmitMicroseconds": 300_000, "receiveMicroseconds": 16_700, "detectionMicroseconds": 50_100,
+                     "remoteDetectionMicroseconds": 900_000, "remoteTransmitMicroseconds": 16_700,
+                     "remoteReceiveMicroseconds": 300_000, "remoteDetectMultiplier": 3}}},
                 {"name": "core", "router": "192.0.2.2:179", "expectedAsn": "64601", "state": "Idle", "uptimeSeconds": null, "routes": 0, "routesWanted": 2,
                  "lastDown": "connect failed: Connection refused",
                  "lastSession": {"endedBecause": "received Cease: Peer De-configured (6/3)", "secondsAgo": 3_725},
@@ -277,6 +309,8 @@ mod tests {
             "core  192.0.2.2:179  64601  Idle         -       0 of 2  Down (neighbor-down)  received Cease: Peer De-configured (6/3), 1h02m ago",
             "- core is not up: connect failed: Connection refused",
             "tor   192.0.2.7:50000  192.0.2.1:179  192.0.2.1  90s        ipv4-unicast, graceful-restart",
+            "BFD PEER  WE SEND      ROUTER SENDS  WE DETECT IN  ROUTER DETECTS IN  ROUTER ASKS FOR",
+            "tor       every 300ms  every 16.7ms  50.1ms        900ms              transmit 16.7ms, receive 300ms, multiplier 3",
             "  pool a: empty",
         ] {
             assert!(text.contains(line), "{line} is missing in:\n{text}");
