@@ -212,25 +212,50 @@ fn misdirected(cases: &mut Vec<Case>) {
     }
 }
 
-/// No profile asks for authentication, so every authenticated packet is refused whatever it holds (BFD-18 to 20; the other half
-/// of each, a session with keys, does not exist here).
+/// No profile asks for authentication, so every authenticated packet is refused whatever it holds, with no session the nearer to Up and no
+/// timer refreshed (BFD-18 to 20). What these cases ask of a session with keys is no row, as there is none: that it refuses packets without
+/// A, checks type, key and digest, and keeps a window of sequence numbers. That section and window are never looked at is what rows can show.
 fn authenticated(cases: &mut Vec<Case>) {
     let refused = Expect::Drop(Discard::Authentication);
-    let section = |kind: u8, length: u8, sequence: u32| {
+    let section = |kind: u8, length: u8, key: u8, sequence: u32| {
         move |octets: &mut Vec<u8>| {
             octets[1] |= A;
             octets[3] = 24 + length;
-            octets.extend([kind, length, 1, 0]);
+            octets.extend([kind, length, key, 0]);
             octets.extend(sequence.to_be_bytes());
             octets.resize(24 + usize::from(length), 0);
         }
     };
-    up(cases, "BFD-18", "simple password".into(), refused, section(1, 9, 0));
-    for (kind, length) in [(0, 24), (6, 24), (255, 28), (2, 23), (3, 24), (4, 27), (5, 28)] {
-        up(cases, "BFD-19", format!("type {kind}, length {length}"), refused, section(kind, length, 1));
+    up(cases, "BFD-18", "neither side authenticates".into(), ACCEPT, |_| {});
+    up(cases, "BFD-18", "simple password".into(), refused, section(1, 9, 1, 0));
+    for prelude in [Prelude::Fresh, Prelude::Init, Prelude::AdminDown] {
+        for hops in [Hops::Single, Hops::Multiple] {
+            up(cases, "BFD-18", format!("simple password, {prelude:?}, {hops:?}"), refused, section(1, 9, 1, 0));
+            if let Some(case) = cases.last_mut() {
+                (case.prelude, case.hops) = (prelude, hops);
+            }
+        }
     }
-    for sequence in [0, 1, 8, 9, 10, u32::MAX] {
-        up(cases, "BFD-20", format!("meticulous SHA1, sequence {sequence}"), refused, section(5, 28, sequence));
+    up(cases, "BFD-18", "A, and no section".into(), DROP, |octets| octets[1] |= A);
+    for (kind, length) in [(0, 24), (6, 24), (255, 28), (2, 23), (2, 24), (3, 24), (4, 27), (4, 28), (5, 28), (5, 29)] {
+        up(cases, "BFD-19", format!("type {kind}, length {length}"), refused, section(kind, length, 1, 1));
+    }
+    for key in [0, 2, 255] {
+        up(cases, "BFD-19", format!("SHA1, key {key}"), refused, section(4, 28, key, 1));
+    }
+    for octet in [32, 51] {
+        up(cases, "BFD-19", format!("SHA1, a bit of octet {octet} is another"), refused, move |octets| {
+            section(4, 28, 1, 1)(octets);
+            octets[octet] ^= 1;
+        });
+    }
+    // With 100 heard last and a multiplier of 3.
+    for kind in [2, 3, 4, 5] {
+        for sequence in [100, 99, 109, 110, u32::MAX, 0] {
+            let length = if kind < 4 { 24 } else { 28 };
+            let what = format!("type {kind}, sequence {sequence}");
+            up(cases, "BFD-20", what, refused, section(kind, length, 1, sequence));
+        }
     }
 }
 
