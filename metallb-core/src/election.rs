@@ -154,6 +154,12 @@ impl<'a> Elections<'a> {
         self.entries.get(service).map(Entry::elect)
     }
 
+    /// Why nobody can answer for one Service, as far as no hashing is needed to know; `None` where somebody may.
+    #[must_use]
+    pub fn refusal(&self, service: &ServiceKey) -> Option<L2Reason> {
+        self.entries.get(service).and_then(|entry| entry.own.as_ref().err().copied())
+    }
+
     /// Elects for all Services, on up to `threads` threads; the result is the same whatever their number.
     #[must_use]
     pub fn elect_all(&self, threads: NonZeroUsize) -> BTreeMap<&'a ServiceKey, Election> {

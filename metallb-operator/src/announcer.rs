@@ -6,6 +6,7 @@ mod assigned;
 mod obstacles;
 mod offers;
 mod peers;
+mod silence;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};

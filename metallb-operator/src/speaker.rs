@@ -304,7 +304,7 @@ impl Speaker {
         let bgp: Vec<String> = announced.bgp.keys().map(ToString::to_string).collect();
         serde_json::json!({
             "node": self.node, "l2": l2, "bgp": bgp, "peers": self.announcer.peers(), "problems": problems,
-            "refused": self.refused,
+            "refused": self.refused, "silent": self.announcer.silent(&self.config, &self.feed.world.cluster),
         })
     }
 }

@@ -382,9 +382,10 @@ impl Standalone {
     /// What `/status` shows, made when somebody asks.
     fn status(&self) -> serde_json::Value {
         let State { node, services, problems } = &self.state;
+        let silent = self.last_world.as_ref().map(|world| self.announcer.silent(&self.config, &world.cluster));
         serde_json::json!({
             "node": node, "services": services, "peers": self.announcer.peers(), "problems": problems,
-            "refused": self.announcer.refused(),
+            "refused": self.announcer.refused(), "silent": silent,
         })
     }
 }

@@ -32,29 +32,79 @@ endpoints:
 - {addresses: [10.0.0.2], nodeName: n1, conditions: {ready: true}}
 ";
 
-#[tokio::test]
-async fn endpoints_that_come_and_go_cost_no_look_at_all_services() {
+/// An announcer that has no interfaces, and what the manifests say.
+fn announcer(manifests: &str) -> (Announcer, Config, Cluster) {
     let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("all.yaml"), MANIFESTS).unwrap();
-    let (mut world, problems) = Manifests::read(&[directory.path().to_owned()]).unwrap().world();
+    std::fs::write(directory.path().join("all.yaml"), manifests).unwrap();
+    let (world, problems) = Manifests::read(&[directory.path().to_owned()]).unwrap().world();
     assert!(problems.is_empty(), "{problems:?}");
     let config = ConfigStore::new().update(&world.resources, &world.cluster).config;
     let identity = Identity { node: "n1".into(), class: None, exclude_label: ExcludeLabel::Honoured, probe: false };
-    let (events, _kept) = mpsc::channel(1);
+    // Nobody takes events.
+    let (events, _) = mpsc::channel(1);
     let mut announcer = Announcer::start(identity, Arc::new(|_: &str| false), Metrics::new(), events, 1).unwrap();
     announcer.apply(&config, &world.cluster);
+    (announcer, config, world.cluster)
+}
+
+#[tokio::test]
+async fn service_that_nobody_announces_has_a_reason_in_the_words_of_explain() {
+    let (mut announcer, config, mut cluster) = announcer(MANIFESTS);
+    assert_eq!(announcer.silent(&config, &cluster), BTreeMap::new());
+    let key = ServiceKey::new("default", "web");
+    cluster.endpoints.get_mut(&key).unwrap().clear();
+    announcer.apply(&config, &cluster);
+    let reason = |text: &str| BTreeMap::from([("default/web".to_owned(), vec![text.to_owned()])]);
+    assert_eq!(
+        announcer.silent(&config, &cluster),
+        reason("nobody answers: The Service has no usable endpoint."),
+        "nothing is said of routes where none are meant"
+    );
+
+    let peer = "
+apiVersion: metallb.io/v1beta2
+kind: BGPPeer
+metadata: {name: tor, namespace: metallb-system}
+spec: {myASN: 64512, peerASN: 64513, peerAddress: 192.0.2.1}
+---
+apiVersion: metallb.io/v1beta1
+kind: BGPAdvertisement
+metadata: {name: all, namespace: metallb-system}
+---
+";
+    let of_bgp = MANIFESTS.replace("kind: L2Advertisement", "kind: BGPAdvertisement");
+    let (announcer, config, cluster) = self::announcer(&of_bgp);
+    let no_peer = "nothing from n1: No peer of the node is meant, or none carries the family.";
+    assert_eq!(announcer.silent(&config, &cluster), reason(no_peer));
+    let (announcer, config, cluster) = self::announcer(&format!("{peer}{MANIFESTS}"));
+    assert_eq!(announcer.silent(&config, &cluster), BTreeMap::new(), "both ways");
+
+    let (announcer, config, cluster) = self::announcer(&MANIFESTS.replace("kind: L2Advertisement", "kind: Community"));
+    let reasons = &announcer.silent(&config, &cluster)["default/web"];
+    assert_eq!(
+        reasons[..],
+        [
+            "nobody answers: No L2Advertisement reaches the pool and the Service.",
+            "nothing from n1: No BGPAdvertisement of the pool selects the node."
+        ]
+    );
+}
+
+#[tokio::test]
+async fn endpoints_that_come_and_go_cost_no_look_at_all_services() {
+    let (mut announcer, config, mut cluster) = announcer(MANIFESTS);
     let key = ServiceKey::new("default", "web");
     assert!(announcer.announced().l2.contains_key(&key));
 
     let changed = BTreeSet::from([key.clone()]);
-    assert!(!announcer.decides_on_l2(&config, &world.cluster, &changed));
-    world.cluster.endpoints.get_mut(&key).unwrap().pop();
-    assert!(!announcer.decides_on_l2(&config, &world.cluster, &changed), "another endpoint is left");
-    world.cluster.endpoints.get_mut(&key).unwrap().clear();
-    assert!(announcer.decides_on_l2(&config, &world.cluster, &changed), "nobody is to answer any more");
-    announcer.apply_services(&config, &world.cluster, &changed);
+    assert!(!announcer.decides_on_l2(&config, &cluster, &changed));
+    cluster.endpoints.get_mut(&key).unwrap().pop();
+    assert!(!announcer.decides_on_l2(&config, &cluster, &changed), "another endpoint is left");
+    cluster.endpoints.get_mut(&key).unwrap().clear();
+    assert!(announcer.decides_on_l2(&config, &cluster, &changed), "nobody is to answer any more");
+    announcer.apply_services(&config, &cluster, &changed);
     assert!(!announcer.announced().l2.contains_key(&key));
-    assert!(!announcer.decides_on_l2(&config, &world.cluster, &changed), "that is known now");
-    world.cluster.services.remove(&key);
-    assert!(announcer.decides_on_l2(&config, &world.cluster, &changed), "it holds nothing any more");
+    assert!(!announcer.decides_on_l2(&config, &cluster, &changed), "that is known now");
+    cluster.services.remove(&key);
+    assert!(announcer.decides_on_l2(&config, &cluster, &changed), "it holds nothing any more");
 }

@@ -139,6 +139,11 @@ fn table(status: &Value, paint: Paint) -> String {
         }));
         text.push_str(&columns(&rows));
     }
+    for (name, reasons) in status["silent"].as_object().into_iter().flatten() {
+        for reason in reasons.as_array().into_iter().flatten().filter_map(Value::as_str) {
+            text.push_str(&format!("{} {name}: {reason}\n", paint.odd("-")));
+        }
+    }
     if !list("peers").is_empty() {
         let heads = ["PEER", "ROUTER", "ASN", "STATE", "UPTIME", "ROUTES", "BFD", "LAST SESSION ENDED BECAUSE"];
         let mut rows = vec![heads.map(str::to_owned)];
@@ -284,6 +289,7 @@ mod tests {
     fn speaker_is_shown_by_service_with_its_sessions_and_a_controller_is_not_taken_for_one() {
         let status = serde_json::json!({
             "node": "node-a", "l2": ["default/web"], "bgp": ["default/web", "shop/db"], "problems": ["pool a: empty"],
+            "silent": {"shop/db": ["nobody answers: The Service has no usable endpoint."]},
             "peers": [
                 {"name": "tor", "router": "192.0.2.1:179", "expectedAsn": "external",
                  "state": "Established", "uptimeSeconds": 7, "routes": 2, "routesWanted": 2,
@@ -305,6 +311,7 @@ mod tests {
         for line in [
             "default/web  answered by node-a  advertised",
             "shop/db      -                   advertised",
+            "- shop/db: nobody answers: The Service has no usable endpoint.\n",
             "tor   192.0.2.1:179  64600  Established  7s      2       Up                    -",
             "core  192.0.2.2:179  64601  Idle         -       0 of 2  Down (neighbor-down)  received Cease: Peer De-configured (6/3), 1h02m ago",
             "- core is not up: connect failed: Connection refused",
