@@ -2,7 +2,7 @@
 
 use metallb_bgp::bfd::{Interval, Profile};
 use metallb_bgp::io::{BfdConfig, Refusal};
-use metallb_bgp::session::Mode;
+use metallb_bgp::session::{Event, Mode};
 
 use super::*;
 
@@ -92,6 +92,57 @@ fn lab_restart_beside_bfd_never_takes_the_route_away() {
                 && snapshot(&second).state == State::Established
         })
         .await;
+    });
+}
+
+/// What design note 0005 says of FRR, of the first graceful restart and of a change at the router's end.
+#[test]
+fn lab_first_graceful_restart_costs_one_session_and_a_change_at_the_router_none() {
+    let Some(frr) = Frr::start("lab_first_restart", &ebgp("bgp graceful-restart")) else { return };
+    frr.lab.on_host(|| async {
+        let mut config = peer(ROUTER_V4, 7776, 7675);
+        let (events, mut heard) = mpsc::channel(64);
+        let mut speaker = Speaker::new(events, 1);
+        configure(&mut speaker, &[("v4", &config)]);
+        let sessions = |number: u64| {
+            let neighbor = frr.neighbor(HOST_V4);
+            neighbor["bgpState"] == "Established" && neighbor["connectionsEstablished"] == number
+        };
+        let restarts = |speaker: &Speaker| {
+            let snapshot = snapshot(speaker);
+            snapshot.state == State::Established && snapshot.negotiated.is_some_and(|agreed| agreed.graceful_restart)
+        };
+        eventually("the session is up", || sessions(1) && snapshot(&speaker).state == State::Established).await;
+        assert!(!restarts(&speaker), "only one end wants it");
+        while heard.try_recv().is_ok() {}
+
+        config.session.graceful_restart = true;
+        configure(&mut speaker, &[("v4", &config)]);
+        speaker.set_routes("v4", routes(&[VIP_V4], &Attributes::default()));
+        eventually("both agree on it", || sessions(2) && restarts(&speaker)).await;
+        // The router may reset the connection that follows, and then forgets what it was told: we know it.
+        let ends = std::iter::from_fn(|| heard.try_recv().ok()).filter_map(|heard| match heard.event {
+            Event::Down { from, reason } => Some((from, reason.to_string())),
+            _ => None,
+        });
+        let ends: Vec<_> = ends.collect();
+        let told = (State::Established, "sent Cease: Other Configuration Change (6/6)".to_owned());
+        assert_eq!(ends.first(), Some(&told), "{ends:?}");
+
+        let router = ["configure terminal", "router bgp 7675"];
+        for line in [format!("neighbor {HOST_V4} graceful-restart-disable"), "bgp graceful-restart-disable".to_owned()]
+        {
+            frr.configure(&[&router[..], &[&line]].concat());
+        }
+        // A second is what FRR takes for whatever it does about a session.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(sessions(2) && restarts(&speaker), "what was agreed on stays: {}", frr.neighbor(HOST_V4));
+
+        frr.vtysh("clear bgp *");
+        eventually("both agree that they do not", || sessions(3) && snapshot(&speaker).state == State::Established)
+            .await;
+        assert!(!restarts(&speaker), "{:?}", snapshot(&speaker).negotiated);
+        eventually("the route is there", || frr.path(VIP_V4).is_some()).await;
     });
 }
 
