@@ -6,6 +6,7 @@
 mod command;
 mod driver;
 mod gateways;
+mod inbox;
 mod linger;
 mod port;
 mod raw_socket;
@@ -15,6 +16,7 @@ mod worker;
 
 pub use command::{News, StartError};
 pub use driver::{Driver, Handle};
+pub use inbox::Inbox;
 pub use raw_socket::{RawSocket, ReceiveBatch};
 
 pub use crate::links::InterfaceFilter;

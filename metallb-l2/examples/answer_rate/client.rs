@@ -73,7 +73,7 @@ impl Client {
         let (mut asked, mut answered, mut lost, start) = (0, 0, 0, Instant::now());
         let mut last = start;
         while last.duration_since(start) < time {
-            while asked - answered - lost + turn <= window {
+            while asked + turn <= window + answered + lost {
                 let from = asked % (self.requests.len() - turn + 1);
                 let mut rest = &self.requests[from..from + turn];
                 while !rest.is_empty() {
@@ -85,11 +85,12 @@ impl Client {
             if received > 0 {
                 (answered, last) = (answered + received, Instant::now());
             } else if last.elapsed() > PATIENCE {
-                (lost, last) = (asked - answered, Instant::now());
+                (lost, last) = (asked.saturating_sub(answered), Instant::now());
             }
         }
-        answered += self.receive(asked - answered - lost, PATIENCE)?;
-        Ok((answered, asked - answered, last.duration_since(start)))
+        // What was given up may have come late.
+        answered += self.receive(asked.saturating_sub(answered + lost), PATIENCE)?;
+        Ok((answered, asked.saturating_sub(answered), last.duration_since(start)))
     }
 
     /// `rate` frames a second that deserve no answer, and a question every `gap`.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 pub(super) struct Linger {
     answered: Option<Instant>,
     until: Option<Instant>,
+    asked: Option<Instant>,
 }
 
 impl Linger {
@@ -17,6 +18,16 @@ impl Linger {
         let quick = self.answered.is_some_and(|before| now.saturating_duration_since(before) <= QUICK);
         self.answered = Some(now);
         self.until = Some(now + if quick { QUICK } else { SHORT });
+    }
+
+    /// Whether it is time to ask the kernel, and not just to look where frames come in: what waits elsewhere must not wait for the end
+    /// of a flood.
+    pub(super) fn asks(&mut self, now: Instant) -> bool {
+        let due = self.asked.is_none_or(|before| now.saturating_duration_since(before) >= ASK);
+        if due {
+            self.asked = Some(now);
+        }
+        due
     }
 
     /// Whether it is worth while to look once more.
@@ -32,6 +43,9 @@ const SHORT: Duration = Duration::from_micros(10);
 /// limits of what is answered, keep a core busy.
 const QUICK: Duration = Duration::from_micros(100);
 
+/// How long the kernel is not asked at most: about a hundred times as long as asking takes.
+const ASK: Duration = Duration::from_micros(50);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,6 +55,13 @@ mod tests {
     #[test]
     fn who_has_answered_nothing_sleeps_at_once() {
         assert!(!Linger::default().goes_on(Instant::now()));
+    }
+
+    #[test]
+    fn the_kernel_is_asked_at_once_and_then_every_fifty_microseconds() {
+        let (mut linger, start) = (Linger::default(), Instant::now());
+        assert!(linger.asks(start) && !linger.asks(start + 49 * US));
+        assert!(linger.asks(start + 50 * US) && !linger.asks(start + 99 * US));
     }
 
     #[test]

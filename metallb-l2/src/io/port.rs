@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Instant;
 
+use super::inbox::Inbox;
 use super::raw_socket::{RawSocket, ReceiveBatch};
 use super::{now, sys};
 use crate::engine::{Engine, Received};
@@ -13,29 +14,37 @@ use crate::wire::Frame;
 #[derive(Debug)]
 pub(super) struct Port {
     pub(super) socket: RawSocket,
+    inbox: Inbox,
     outbox: VecDeque<Frame>,
 }
 
 impl Port {
+    /// With memory shared with the kernel, if that is possible.
     pub(super) fn open(interface: u32) -> io::Result<Self> {
-        Ok(Self { socket: RawSocket::open(interface)?, outbox: VecDeque::new() })
+        Inbox::open(interface).map(Self::new)
     }
 
-    /// Puts a frame in line. When too many wait the interface does not send at all, and the oldest is the least worth.
-    pub(super) fn queue(&mut self, frame: Frame) {
-        if self.outbox.len() == OUTBOX_MAX {
-            self.outbox.pop_front();
-        }
-        self.outbox.push_back(frame);
+    /// Without.
+    pub(super) fn open_queued(interface: u32) -> io::Result<Self> {
+        Inbox::queued(interface).map(Self::new)
     }
 
-    /// As [`queue`](Self::queue), and sends whenever a batch is whole: the first frames of a large burst leave while the last ones are
+    fn new((socket, inbox): (RawSocket, Inbox)) -> Self {
+        Self { socket, inbox, outbox: VecDeque::new() }
+    }
+
+    /// Puts a frame in line, and sends whenever a batch is whole: the first frames of a large burst leave while the last ones are
     /// made.
     pub(super) fn queue_and_flush(&mut self, frame: Frame, interface: u32) {
-        self.queue(frame);
+        queue(&mut self.outbox, frame);
         if self.outbox.len().is_multiple_of(RawSocket::BATCH) {
             self.flush(interface);
         }
+    }
+
+    /// Whether a received frame waits, without asking the kernel; `None` where only the kernel knows.
+    pub(super) fn has_frame(&self) -> Option<bool> {
+        self.inbox.has_frame()
     }
 
     pub(super) fn has_frames_waiting(&self) -> bool {
@@ -75,15 +84,14 @@ impl Port {
     ) -> io::Result<Option<Instant>> {
         let mut answered = None;
         for _ in 0..BATCHES_PER_TURN {
-            let count = self.socket.receive(batch)?;
             // Once for what came in together.
             let now = now();
-            for (bytes, checksum) in batch.frames() {
+            let count = self.inbox.receive(&self.socket, batch, |bytes, checksum| {
                 if let Ok(reply) = engine.handle_frame(now, &Received { interface, bytes, checksum }) {
-                    self.queue(reply);
+                    queue(&mut self.outbox, reply);
                     answered = Some(now);
                 }
-            }
+            })?;
             self.flush(interface);
             // Where many come, more came in the meantime.
             if count < FEW {
@@ -92,6 +100,14 @@ impl Port {
         }
         Ok(answered)
     }
+}
+
+/// Puts a frame in line. When too many wait the interface does not send at all, and the oldest is the least worth.
+fn queue(outbox: &mut VecDeque<Frame>, frame: Frame) {
+    if outbox.len() == OUTBOX_MAX {
+        outbox.pop_front();
+    }
+    outbox.push_back(frame);
 }
 
 /// Batches of one interface that are handled before the others get their turn.

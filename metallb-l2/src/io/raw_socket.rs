@@ -29,12 +29,26 @@ impl RawSocket {
         Ok(Self { fd: sys::packet_socket(interface)?, interface })
     }
 
+    /// Opens a socket that receives in memory which it shares with the kernel.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and where the kernel or a security module allows no such memory.
+    pub(super) fn open_shared(interface: u32) -> io::Result<(Self, sys::Ring)> {
+        let (fd, ring) = sys::packet_socket_with_ring(interface)?;
+        Ok((Self { fd, interface }, ring))
+    }
+
     /// Receives what is there, up to [`BATCH`](Self::BATCH) frames; returns how many.
     ///
     /// # Errors
     /// The interface is down or gone.
     pub fn receive(&self, batch: &mut ReceiveBatch) -> io::Result<usize> {
-        sys::receive_batch(&self.fd, &mut batch.0)
+        sys::receive_batch(&self.fd, &mut batch.0, Self::BATCH)
+    }
+
+    /// Receives one frame, if there is one.
+    pub(super) fn receive_one(&self, batch: &mut ReceiveBatch) -> io::Result<usize> {
+        sys::receive_batch(&self.fd, &mut batch.0, 1)
     }
 
     /// Sends the first of `frames`, up to [`BATCH`](Self::BATCH) of them; returns how many the kernel took, at least one.

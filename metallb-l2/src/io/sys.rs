@@ -1,6 +1,8 @@
 //! The few system calls that have no safe wrapper: packet sockets, their filter and groups.
 #![allow(unsafe_code)]
 
+mod ring;
+
 use std::io::{Error, ErrorKind, Result};
 use std::mem::{MaybeUninit, size_of};
 use std::net::Ipv6Addr;
@@ -10,28 +12,47 @@ use std::time::Duration;
 
 use libc::{c_int, c_void, sock_filter, sock_fprog, sockaddr_ll, socklen_t};
 
+pub(super) use self::ring::Ring;
 use crate::interface::MacAddr;
 use crate::wire::ndp::Checksum;
 
 /// A packet socket on one interface that receives what [`FILTER`] lets through, and nothing that this host sends.
 pub(super) fn packet_socket(interface: u32) -> Result<OwnedFd> {
+    let socket = deaf_socket()?;
+    set_option(&socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, &1_i32)?;
+    listen(&socket, interface)?;
+    Ok(socket)
+}
+
+/// The same, which receives in memory that is shared with the kernel.
+pub(super) fn packet_socket_with_ring(interface: u32) -> Result<(OwnedFd, Ring)> {
+    let socket = deaf_socket()?;
+    let ring = Ring::attach(&socket)?;
+    listen(&socket, interface)?;
+    Ok((socket, ring))
+}
+
+/// A packet socket with its filter, on no interface yet.
+fn deaf_socket() -> Result<OwnedFd> {
     // Protocol 0 receives nothing: frames must not come in before the filter is there.
     let socket = new_socket(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
     let program = sock_fprog { len: FILTER.len() as u16, filter: FILTER.as_ptr().cast_mut() };
     set_option(&socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)?;
     set_option(&socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &1_i32)?;
-    set_option(&socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, &1_i32)?;
     // The kernel gives what it allows; less only means that a larger burst is sent in more turns.
     set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, &SOCKET_BUFFER)?;
     set_option(&socket, libc::SOL_SOCKET, libc::SO_SNDBUF, &SOCKET_BUFFER)?;
+    Ok(socket)
+}
+
+fn listen(socket: &OwnedFd, interface: u32) -> Result<()> {
     // SAFETY: sockaddr_ll is plain data for which all zeros is a value.
     let mut address: sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
     // Sockets for one EtherType see frames of foreign VLANs without their tag; this one sees that there was a tag.
     address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
     address.sll_ifindex = interface as c_int;
-    bind(&socket, &address)?;
-    Ok(socket)
+    bind(socket, &address)
 }
 
 /// Room for frames that are received together. The headers that tell the kernel where it is are written once.
@@ -101,8 +122,8 @@ impl Drop for ReceiveBuffers {
     }
 }
 
-/// Receives as many frames as there are, up to [`BATCH`]; 0 when there are none.
-pub(super) fn receive_batch(socket: &OwnedFd, buffers: &mut ReceiveBuffers) -> Result<usize> {
+/// Receives as many frames as there are, up to `most` and [`BATCH`]; 0 when there are none.
+pub(super) fn receive_batch(socket: &OwnedFd, buffers: &mut ReceiveBuffers, most: usize) -> Result<usize> {
     let at = buffers.room.as_ptr();
     buffers.len = 0;
     let flags = libc::MSG_DONTWAIT;
@@ -110,7 +131,7 @@ pub(super) fn receive_batch(socket: &OwnedFd, buffers: &mut ReceiveBuffers) -> R
     // with their lengths.
     let count = unsafe {
         let messages = (&raw mut (*at).messages).cast();
-        libc::recvmmsg(socket.as_raw_fd(), messages, BATCH as u32, flags as _, std::ptr::null_mut())
+        libc::recvmmsg(socket.as_raw_fd(), messages, most.min(BATCH) as u32, flags as _, std::ptr::null_mut())
     };
     let Ok(count) = usize::try_from(count) else {
         return match Error::last_os_error() {

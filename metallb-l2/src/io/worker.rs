@@ -15,7 +15,7 @@ use super::gateways::gateways;
 use super::linger::Linger;
 use super::now;
 use super::port::Port;
-use super::raw_socket::{RawSocket, ReceiveBatch};
+use super::raw_socket::ReceiveBatch;
 use super::routing::{self, Heard, RoutingNews};
 use super::sys;
 use crate::engine::{Config, Engine};
@@ -59,6 +59,15 @@ enum Next {
     Stop,
 }
 
+/// What ended the wait.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Found {
+    /// The kernel said what there is, or the time is over.
+    ByKernel,
+    /// Frames in memory that is shared with it, and it was not asked for more.
+    Frames,
+}
+
 impl Worker {
     /// Opens all that it needs on the interfaces that are there.
     pub(super) fn start(
@@ -75,13 +84,14 @@ impl Worker {
         let members = sys::membership_socket().map_err(failed("a UDP socket"))?;
         let mut links = Links::new(filter);
         links.replace(routing::list().map_err(StartError::List)?);
+        let mut ports = BTreeMap::new();
         if let Some(first) = links.interfaces().next() {
             // Fail now rather than in the thread when the capability is missing.
-            RawSocket::open(first.index).map_err(failed("a packet socket"))?;
+            ports.insert(first.index, Port::open(first.index).map_err(failed("a packet socket"))?);
         }
         let mut worker = Self {
             engine: Engine::new(config, seed, now()),
-            ports: BTreeMap::new(),
+            ports,
             links,
             gateways: BTreeSet::new(),
             nodes: Vec::new(),
@@ -112,8 +122,13 @@ impl Worker {
         let mut linger = Linger::default();
         loop {
             self.drain();
-            self.wait(&mut poller, &linger);
-            if poller.is_ready(WAKE) && self.obey() == Next::Stop {
+            let found = self.wait(&mut poller, &mut linger);
+            if poller.is_ready(WAKE) {
+                // It only counts wake-ups; there is nothing to do when it was read already.
+                let _ = self.wake.read();
+            }
+            // What was commanded before a question came is obeyed before it is answered.
+            if (found == Found::Frames || poller.is_ready(WAKE)) && self.obey() == Next::Stop {
                 return;
             }
             if poller.is_ready(NEWS) {
@@ -122,25 +137,32 @@ impl Worker {
             if self.retry_at.is_some_and(|at| at <= now()) {
                 self.retry();
             }
-            self.serve(&poller, &mut batch, &mut linger);
+            self.serve(found, &poller, &mut batch, &mut linger);
             self.engine.handle_timeout(now());
         }
     }
 
     /// Waits for frames, routing news, commands or the time.
-    fn wait(&self, poller: &mut sys::Poller, linger: &Linger) {
+    fn wait(&self, poller: &mut sys::Poller, linger: &mut Linger) -> Found {
         poller.clear();
         poller.push(self.wake.as_fd(), false);
         poller.push(self.news.as_fd(), false);
         for port in self.ports.values() {
             poller.push(port.socket.as_fd(), port.has_frames_waiting());
         }
-        // Who asks once often asks again at once.
-        while linger.goes_on(now()) {
-            if poller.wait(Some(Duration::ZERO)).is_ok_and(|ready| ready > 0) {
-                return;
+        // Who asks once often asks again at once. To look is cheaper than to ask the kernel, but only the kernel knows of the rest.
+        let mut at = now();
+        let only_kernel_knows = self.ports.values().any(|port| port.has_frame().is_none());
+        while linger.goes_on(at) {
+            if linger.asks(at) || only_kernel_knows {
+                if poller.wait(Some(Duration::ZERO)).is_ok_and(|ready| ready > 0) {
+                    return Found::ByKernel;
+                }
+            } else if self.ports.values().any(|port| port.has_frame() == Some(true)) {
+                return Found::Frames;
             }
             std::hint::spin_loop();
+            at = now();
         }
         let next = self.engine.poll_timeout().into_iter().chain(self.retry_at).min();
         if let Err(error) = poller.wait(next.map(|at| at.saturating_duration_since(now())))
@@ -150,11 +172,10 @@ impl Worker {
             #[allow(clippy::disallowed_methods, reason = "the driver waits; there is nothing else left to wait with")]
             std::thread::sleep(RETRY);
         }
+        Found::ByKernel
     }
 
     fn obey(&mut self) -> Next {
-        // It only counts wake-ups; there is nothing to do when it was read already.
-        let _ = self.wake.read();
         loop {
             match self.queue.try_recv() {
                 Ok(Command::Announce(addresses)) => self.announce(addresses),
@@ -185,11 +206,15 @@ impl Worker {
         }
     }
 
-    fn serve(&mut self, poller: &sys::Poller, batch: &mut ReceiveBatch, linger: &mut Linger) {
+    fn serve(&mut self, found: Found, poller: &sys::Poller, batch: &mut ReceiveBatch, linger: &mut Linger) {
         let mut any_broken = false;
         for (place, (&index, port)) in self.ports.iter_mut().enumerate() {
             // Ports that came since the wait are not meant by the answer, but reading them is harmless.
-            if !poller.is_ready(FIRST_PORT + place) {
+            let has_something = match found {
+                Found::Frames => port.has_frame() == Some(true),
+                Found::ByKernel => poller.is_ready(FIRST_PORT + place),
+            };
+            if !has_something {
                 continue;
             }
             port.flush(index);
@@ -327,8 +352,10 @@ impl Worker {
         let found: Vec<Interface> =
             self.links.interfaces().filter(|interface| !self.broken.contains(&interface.index)).collect();
         for interface in found {
+            let shared = self.ports.values().filter(|port| port.has_frame().is_some()).count();
             if let Entry::Vacant(vacant) = self.ports.entry(interface.index) {
-                match Port::open(interface.index) {
+                let open = if shared < SHARED_MAX { Port::open } else { Port::open_queued };
+                match open(interface.index) {
                     Ok(port) => {
                         vacant.insert(port);
                     }
@@ -416,6 +443,10 @@ fn arp_ignore(interface: &str) -> u8 {
 const WAKE: usize = 0;
 const NEWS: usize = 1;
 const FIRST_PORT: usize = 2;
+
+/// Interfaces that share memory with the kernel: 128 KiB each, and some 15 ms until the kernel has made it. Where nothing is excluded a
+/// node has an interface for each of its pods.
+const SHARED_MAX: usize = 4;
 
 /// How soon what failed is tried again.
 const RETRY: Duration = Duration::from_millis(200);

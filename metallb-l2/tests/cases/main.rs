@@ -8,6 +8,7 @@ mod catalogue;
 mod events;
 mod flows;
 mod frames;
+mod inbox;
 mod lab;
 mod ndp;
 mod neighbours;

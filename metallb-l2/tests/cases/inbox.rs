@@ -1,0 +1,150 @@
+//! Frames come in alike, be they looked at in memory shared with the kernel or copied out of a queue.
+
+use std::io;
+
+use metallb_l2::interface::Scope;
+use metallb_l2::io::{Inbox, RawSocket, ReceiveBatch};
+use nix::errno::Errno;
+
+use crate::frames::{VIP4, VIP4_SENTINEL, who_has};
+use crate::lab::{Lab, in_namespace, ip, is_answer, is_arp, wait_for};
+
+type Open = fn(u32) -> io::Result<(RawSocket, Inbox)>;
+
+const KINDS: [(&str, Open); 2] = [("shared", Inbox::shared), ("queued", Inbox::queued)];
+
+/// An inbox at one end of a link, a socket that sends at the other.
+struct Link {
+    socket: RawSocket,
+    inbox: Inbox,
+    batch: ReceiveBatch,
+    far: RawSocket,
+}
+
+impl Link {
+    fn new(open: Open) -> Self {
+        ip("link add vip0 mtu 9216 type veth peer name cli0 mtu 9216");
+        for card in ["vip0", "cli0"] {
+            ip(&format!("link set {card} addrgenmode none arp off up"));
+        }
+        let index = |card| nix::net::if_::if_nametoindex(card).unwrap();
+        let (socket, inbox) = open(index("vip0")).unwrap();
+        let far = RawSocket::open(index("cli0")).unwrap();
+        Self { socket, inbox, batch: ReceiveBatch::new(), far }
+    }
+
+    fn send(&self, frame: &[u8]) {
+        assert_eq!(self.far.send(&[frame]).unwrap(), 1);
+    }
+
+    fn receive(&mut self) -> io::Result<Vec<Vec<u8>>> {
+        let mut frames = Vec::new();
+        let count = self.inbox.receive(&self.socket, &mut self.batch, |bytes, _| frames.push(bytes.to_vec()))?;
+        assert_eq!(count, frames.len());
+        Ok(frames)
+    }
+
+    fn receive_all(&mut self) -> Vec<Vec<u8>> {
+        let batches = std::iter::from_fn(|| Some(self.receive().unwrap()).filter(|frames| !frames.is_empty()));
+        batches.flatten().collect()
+    }
+}
+
+/// A frame that the filter lets through, of a length, with a number in it.
+fn numbered(number: u32, len: usize) -> Vec<u8> {
+    let mut frame = vec![number as u8; len];
+    frame[..6].fill(0xff);
+    frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 9]);
+    frame[12..14].copy_from_slice(&[0x08, 0x06]);
+    frame[14..18].copy_from_slice(&number.to_be_bytes());
+    frame
+}
+
+#[test]
+fn lab_frames_of_all_lengths_come_in_whole_and_in_order() {
+    for (kind, open) in KINDS {
+        in_namespace(move || {
+            let mut link = Link::new(open);
+            // Often enough to come round to the first place of shared memory several times.
+            for round in 0..50_u32 {
+                let lengths = [42, 60, 86, 93, 94, 95, 96, 160, 2175, 2176, 2177, 9000];
+                let frames: Vec<Vec<u8>> =
+                    (0..5).flat_map(|_| lengths).zip(round * 60..).map(|(len, number)| numbered(number, len)).collect();
+                frames.iter().for_each(|frame| link.send(frame));
+                let kept: Vec<&[u8]> = frames.iter().map(|frame| &frame[..frame.len().min(2176)]).collect();
+                assert_eq!(link.receive_all(), kept, "{kind}, round {round}");
+                assert!(matches!(link.inbox.has_frame(), None | Some(false)), "{kind}");
+            }
+        });
+    }
+}
+
+#[test]
+fn lab_full_inbox_loses_the_newest_frames_and_goes_on() {
+    for (kind, open) in KINDS {
+        in_namespace(move || {
+            let mut link = Link::new(open);
+            for round in 0..3 {
+                // More than there is room for.
+                (0..20_000).for_each(|number| link.send(&numbered(number, 60)));
+                let received = link.receive_all();
+                let expected: Vec<Vec<u8>> = (0..received.len() as u32).map(|number| numbered(number, 60)).collect();
+                assert_eq!(received, expected, "{kind}, round {round}");
+                assert!((100..20_000).contains(&received.len()), "{kind}: {}", received.len());
+            }
+        });
+    }
+}
+
+#[test]
+fn lab_link_that_goes_down_is_told_and_its_return_brings_frames_again() {
+    for (kind, open) in KINDS {
+        in_namespace(move || {
+            let mut link = Link::new(open);
+            ip("link set vip0 down");
+            let error = link.receive().expect_err(kind);
+            assert_eq!(Errno::from_raw(error.raw_os_error().unwrap()), Errno::ENETDOWN, "{kind}");
+            assert_eq!(link.receive_all(), Vec::<Vec<u8>>::new(), "{kind}: it is told once");
+            ip("link set vip0 up");
+            link.send(&numbered(7, 60));
+            assert_eq!(link.receive_all(), [numbered(7, 60)], "{kind}");
+        });
+    }
+}
+
+#[test]
+fn lab_command_is_obeyed_before_a_question_that_came_after_it_even_while_questions_follow_quickly() {
+    in_namespace(|| {
+        let sentinel = (VIP4_SENTINEL.into(), Scope::All);
+        let mut lab = Lab::new(vec![sentinel.clone()]);
+        let handle = lab.driver.handle();
+        for round in 0..300 {
+            handle.announce(vec![(VIP4.into(), Scope::All), sentinel.clone()]);
+            assert_eq!(lab.answers_to(&who_has(VIP4)).len(), 1, "round {round}");
+            handle.announce(vec![sentinel.clone()]);
+            assert_eq!(lab.answers_to(&who_has(VIP4)), Vec::<Vec<u8>>::new(), "round {round}");
+        }
+    });
+}
+
+#[test]
+fn lab_interfaces_beyond_those_that_share_memory_are_answered_on_alike() {
+    in_namespace(|| {
+        let mut lab = Lab::new(vec![(VIP4.into(), Scope::All), (VIP4_SENTINEL.into(), Scope::All)]);
+        for number in 1..12 {
+            ip(&format!("link add vip{number} type veth peer name cli{number} address 02:00:00:00:00:09"));
+            ip(&format!("link set vip{number} up"));
+            ip(&format!("link set cli{number} up"));
+        }
+        let handle = lab.driver.handle();
+        wait_for("the interfaces", || handle.interfaces().len() == 12);
+        for number in (0..12).rev() {
+            lab.client = RawSocket::open(nix::net::if_::if_nametoindex(&*format!("cli{number}")).unwrap()).unwrap();
+            for target in [VIP4, VIP4_SENTINEL] {
+                lab.send(&who_has(target));
+                let is_about = |frame: &Vec<u8>| is_arp(frame) && is_answer(frame) && frame[28..32] == target.octets();
+                wait_for("the answer", || lab.receive().iter().any(is_about));
+            }
+        }
+    });
+}
