@@ -13,6 +13,7 @@
 
 mod collision;
 
+use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -228,8 +229,17 @@ impl Peer {
 
     /// Replaces the routes that the peer should know.
     pub fn set_routes(&mut self, now: Instant, routes: impl IntoIterator<Item = (IpNet, Arc<Attributes>)>) {
+        self.replace_routes(now, routes);
+    }
+
+    /// The same with attributes that may be borrowed.
+    pub(crate) fn replace_routes(
+        &mut self,
+        now: Instant,
+        routes: impl IntoIterator<Item = (IpNet, impl Borrow<Arc<Attributes>>)>,
+    ) {
         let first = !std::mem::replace(&mut self.shared.routes_known, true);
-        if self.shared.rib.set(routes) || first {
+        if self.shared.rib.replace(routes) || first {
             self.tell_routes(now);
         }
     }

@@ -10,6 +10,7 @@ mod layers;
 mod shared;
 mod table;
 
+use std::borrow::Borrow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -71,9 +72,14 @@ impl AdjRibOut {
     /// Replaces what the peer should know. True when it changed. Of a prefix that is there twice the last one counts. Fastest when the
     /// routes come in order, IPv4 first.
     pub fn set(&mut self, routes: impl IntoIterator<Item = (IpNet, Arc<Attributes>)>) -> bool {
+        self.replace(routes)
+    }
+
+    /// The same with attributes that may be borrowed: whoever reads what others read does not contend with them for the counts.
+    pub(crate) fn replace(&mut self, routes: impl IntoIterator<Item = (IpNet, impl Borrow<Arc<Attributes>>)>) -> bool {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for (prefix, attributes) in routes {
-            let set = self.sets.intern(&attributes);
+            let set = self.sets.intern(attributes.borrow());
             match prefix {
                 IpNet::V4(net) => v4.push((wide_v4(net.trunc()), set)),
                 IpNet::V6(net) => v6.push((wide_v6(net.trunc()), set)),

@@ -169,8 +169,8 @@ impl Driver {
         let now = Instant::now();
         match command {
             Some(Command::Routes(routes)) => {
-                let each = routes.iter().map(|(prefix, attributes)| (*prefix, Arc::clone(attributes)));
-                self.change(|engine| engine.set_routes(now, each));
+                let each = routes.iter().map(|(prefix, attributes)| (*prefix, attributes));
+                self.change(|engine| engine.replace_routes(now, each));
             }
             Some(Command::Changes(changes)) => self.change(|engine| engine.change_routes(now, changes)),
             Some(Command::Bfd(state)) => self.exchange().engine.handle_bfd(now, state),
