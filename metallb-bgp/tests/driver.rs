@@ -228,6 +228,32 @@ async fn peer_that_floods_delays_no_other() {
 }
 
 #[tokio::test]
+async fn peers_that_share_routes_are_told_each_at_its_own_pace_and_the_same() {
+    let [(one, fast), (two, slow), (three, other)] = [listener().await, listener().await, listener().await];
+    let speaker = speaker(&[("fast", config(fast)), ("slow", config(slow)), ("other", config(other))]);
+    let mut fast = accept_and_establish(&one).await;
+    let mut slow = accept_and_establish(&two).await;
+    let _other = accept_and_establish(&three).await;
+    // More than the buffers of a connection hold.
+    let count = 1_000_000;
+    speaker.set_routes_of(["fast", "slow", "nobody"], host_routes(count));
+    let mut told = Vec::new();
+    while told.len() < count.div_ceil(810) as usize {
+        let update = timeout(PATIENCE, read_message(&mut fast)).await.expect("it is told").unwrap();
+        assert_eq!(update.0, UPDATE);
+        told.push(update.1);
+    }
+    let behind = speaker.snapshot();
+    assert_eq!(behind["fast"].routes_told, count as usize);
+    assert!(behind["slow"].routes_told < count as usize, "nobody has read there");
+    assert_eq!((behind["slow"].routes_wanted, behind["other"].routes_wanted), (count as usize, 0));
+    for expected in told {
+        let update = timeout(PATIENCE, read_message(&mut slow)).await.expect("it is told").unwrap();
+        assert_eq!(update, (UPDATE, expected));
+    }
+}
+
+#[tokio::test]
 async fn connection_leaves_from_the_source_address_where_this_host_has_it() {
     let (listener, address) = listener().await;
     for (source, from) in [(None, "127.0.0.1"), (Some("127.0.0.9"), "127.0.0.9"), (Some("192.0.2.77"), "127.0.0.1")] {
