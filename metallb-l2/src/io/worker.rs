@@ -127,15 +127,15 @@ impl Worker {
                 // It only counts wake-ups; there is nothing to do when it was read already.
                 let _ = self.wake.read();
             }
-            // What was commanded before a question came is obeyed before it is answered.
-            if (found == Found::Frames || poller.is_ready(WAKE)) && self.obey() == Next::Stop {
-                return;
-            }
             if poller.is_ready(NEWS) {
                 self.hear_news();
             }
             if self.retry_at.is_some_and(|at| at <= now()) {
                 self.retry();
+            }
+            // Last of all: what was commanded before a question came is obeyed before it is answered.
+            if self.obey() == Next::Stop {
+                return;
             }
             self.serve(found, &poller, &mut batch, &mut linger);
             self.engine.handle_timeout(now());
