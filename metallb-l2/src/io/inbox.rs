@@ -61,17 +61,27 @@ impl Inbox {
             batch.frames().for_each(|(bytes, checksum)| look(bytes, checksum));
             return Ok(count);
         };
-        let mut count = 0;
+        let (mut count, mut failed) = (0, None);
         while count < RawSocket::BATCH
             && let Some(place) = ring.next()
         {
             // Where the queue had no room for a frame that is too long, what there is of it has to do.
-            let long = place.is_queued() && socket.receive_one(batch).is_ok_and(|count| count > 0);
-            match batch.frames().next().filter(|_| long) {
+            let mut long = 0;
+            if place.is_queued() {
+                long = socket.receive_one(batch).or_else(|error| {
+                    // It is told before what waits, and the frame must not wait for the next one's turn.
+                    failed = Some(error);
+                    socket.receive_one(batch)
+                })?;
+            }
+            match batch.frames().next().filter(|_| long > 0) {
                 Some((bytes, _)) => look(bytes, place.checksum()),
                 None => look(place.bytes(), place.checksum()),
             }
             count += 1;
+        }
+        if let Some(error) = failed {
+            return Err(error);
         }
         // Who makes no system call is not told what is wrong.
         match if count == 0 { getsockopt(&socket.as_fd(), SocketError)? } else { 0 } {
