@@ -191,7 +191,7 @@ fn work_on(client: &mut Client, index: u32, (socket, mut inbox): (RawSocket, Inb
     });
     Ok(format!(
         "{receiving:.2} µs to receive, {deciding:.2} µs to decide, {sending:.2} µs to send, together {:.2} µs \
-         (and {asking:.2} µs until the question had come in, half of it the asker's)",
+         (and {asking:.2} µs to ask, until the question had come in)",
         receiving + deciding + sending
     ))
 }
