@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What an idle speaker costs: five nodes that gossip, 1,000 addresses, no traffic. Prints memory, and CPU per node and per thread.
+# What an idle speaker costs: five nodes that gossip, 1,000 addresses, no traffic. Prints memory, and per node and thread the share of a core and
+# how often it runs.
 #
 #   cargo build --release -p metallb-operator && scripts/idle-bench.sh [binary] [seconds]      needs root
 set -euo pipefail
@@ -52,22 +53,23 @@ for node in 1 2 3 4 5; do
   pids+=($!)
 done
 
-ticks() { awk '{ print $14 + $15 }' "$1"; }
-hertz=$(getconf CLK_TCK)
+# Nanoseconds that a thread ran, and how often it was given a core.
+spent() { cut -d' ' -f1,3 "$1/schedstat"; }
+share() { awk -v ns="$1" -v seconds="$seconds" 'BEGIN { printf "%.2f %%", ns / seconds / 1e7 }'; }
 sleep 45 # the first announcements are repeated for five seconds, and once more after 35
-declare -A process thread
+declare -A ran woken
 for pid in "${pids[@]}"; do
-  process[$pid]=$(ticks "/proc/$pid/stat")
-  for task in /proc/"$pid"/task/*; do thread[$task]=$(ticks "$task/stat"); done
+  for task in /proc/"$pid"/task/*; do read -r ran[$task] woken[$task] < <(spent "$task"); done
 done
 sleep "$seconds"
-share() { awk -v ticks="$1" -v hertz="$hertz" -v seconds="$seconds" 'BEGIN { printf "%.2f %%", 100 * ticks / hertz / seconds }'; }
 for pid in "${pids[@]}"; do
-  printf '%s, CPU %s:' "$(awk '/VmRSS/ { printf "RSS %.1f MiB", $2 / 1024 }' "/proc/$pid/status")" \
-    "$(share $(($(ticks "/proc/$pid/stat") - process[$pid])))"
+  all=0 threads=
   for task in /proc/"$pid"/task/*; do
-    [ -z "${thread[$task]:-}" ] || printf ' %s %s,' "$(cat "$task/comm")" "$(share $(($(ticks "$task/stat") - thread[$task])))"
+    [ -n "${ran[$task]:-}" ] || continue
+    read -r now wakeups < <(spent "$task")
+    all=$((all + now - ${ran[$task]}))
+    threads+=" $(cat "$task/comm") $(share $((now - ${ran[$task]}))) in $(((wakeups - ${woken[$task]}) / seconds))/s,"
   done
-  echo
+  printf '%s, CPU %s:%s\n' "$(awk '/VmRSS/ { printf "RSS %.1f MiB", $2 / 1024 }' "/proc/$pid/status")" "$(share "$all")" "${threads%,}"
 done
 echo "load average $(cut -d' ' -f1-3 /proc/loadavg)"

@@ -169,7 +169,6 @@ impl Conductor {
             keys: settings.keys.clone(),
             keys_at: Instant::now() + KEYS_PERIOD,
             lost: None,
-            collect_at: None,
             leaving: None,
         };
         worker.publish();
@@ -273,8 +272,6 @@ struct Worker {
     keys_at: Instant,
     /// When the last owner that died was heard, until we have announced what was its.
     lost: Option<Instant>,
-    /// When to hear the answers to what was just sent to several.
-    collect_at: Option<Instant>,
     leaving: Option<Leaving>,
 }
 
@@ -300,13 +297,18 @@ enum Next {
 
 impl Worker {
     fn run(&mut self) {
+        let mut collected = false;
         loop {
             self.drain();
             self.publish();
             if self.finish_leaving() == Next::Stop {
                 return;
             }
-            let Ready { commands, datagrams } = self.wait();
+            // Each ping and each answer by itself would wake the thread. What comes after a pause is heard as it comes.
+            let lull = self.engine.take_lull();
+            let collect_at = (lull && !collected).then(|| Instant::now() + COLLECT);
+            collected = collect_at.is_some();
+            let Ready { commands, datagrams } = self.wait(collect_at);
             if commands && self.obey() == Next::Stop {
                 return;
             }
@@ -319,6 +321,10 @@ impl Worker {
                 self.look_at_link(now);
             }
             self.engine.handle_timeout(now);
+            if self.engine.may_be_deaf() {
+                // Neighbours know of what we had, unless others have taken it meanwhile.
+                self.handover.be_quiet();
+            }
             self.handover.handle_timeout(now);
             if self.keys_at <= now {
                 self.keys_at = now + KEYS_PERIOD;
@@ -327,9 +333,8 @@ impl Worker {
         }
     }
 
-    fn wait(&mut self) -> Ready {
-        // Each answer by itself would wake the thread.
-        let collect_at = self.collect_at.take();
+    /// Waits until something is due or comes in; datagrams are left alone until `collect_at`.
+    fn wait(&self, collect_at: Option<Instant>) -> Ready {
         let next = self
             .engine
             .poll_timeout()
@@ -433,15 +438,10 @@ impl Worker {
         if let Some(again) = self.handover.poll_again() {
             self.l2.announce_again(again);
         }
-        let mut sent = 0;
         while let Some(transmit) = self.engine.poll_transmit() {
-            sent += 1;
             if let Err(error) = self.socket.send_to(&transmit.datagram, transmit.to) {
                 tracing::debug!(%error, to = %transmit.to, "a datagram could not be sent");
             }
-        }
-        if sent > 1 {
-            self.collect_at = Some(now + COLLECT);
         }
     }
 
@@ -563,7 +563,7 @@ const KEY_FILE: &str = "secretkey";
 /// How often the link is looked at while it is down, should nobody say that it is back.
 const LINK_PERIOD: Duration = Duration::from_millis(500);
 
-/// How long answers are left to come in after a round of questions, so that all of them wake the thread once.
+/// How long pings and answers are left to come in after a round of them, so that all of them wake the thread once.
 const COLLECT: Duration = Duration::from_millis(1);
 
 /// How often the keys are read again.

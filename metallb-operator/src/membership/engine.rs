@@ -75,8 +75,8 @@ pub struct Engine {
     live: BTreeSet<NodeName>,
     /// Who ended without a word and has not been seen alive since.
     lost: BTreeSet<NodeName>,
-    /// Who is not alive and talks: when that is told next, and how long after the time before.
-    talkers: BTreeMap<NodeName, (Instant, Duration)>,
+    /// Who is not alive and talks.
+    talkers: BTreeMap<NodeName, Talker>,
     /// When anybody was heard last.
     heard_at: Instant,
     /// Whether `live` may have changed.
@@ -84,8 +84,19 @@ pub struct Engine {
     /// When it was made up last.
     settled_at: Instant,
     outgoing: VecDeque<Transmit>,
+    /// What was sent since it was asked for last.
+    said: Said,
     events: VecDeque<Event>,
     counters: Counters,
+}
+
+/// What was sent, as far as it matters for how soon to listen again.
+#[derive(Clone, Copy, Debug, Default)]
+struct Said {
+    /// Pings and answers to pings.
+    signs: bool,
+    /// Anything else.
+    words: bool,
 }
 
 /// A datagram to send.
@@ -196,6 +207,15 @@ struct Inquiry {
     until: Instant,
 }
 
+/// A member that is not alive and talks.
+#[derive(Debug)]
+struct Talker {
+    since: Instant,
+    /// When that is told next, and how long after the time before.
+    next: Instant,
+    period: Duration,
+}
+
 /// How far joining is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Entry {
@@ -240,6 +260,7 @@ impl Engine {
             stale: false,
             settled_at: now,
             outgoing: VecDeque::new(),
+            said: Said::default(),
             events: VecDeque::new(),
             counters: Counters::default(),
             config,
@@ -360,6 +381,13 @@ impl Engine {
         self.outgoing.pop_front()
     }
 
+    /// Whether all that was sent since the last call were pings and answers to pings. Then answers and pings of others are about to come,
+    /// and nothing of them is urgent: they may as well be heard together.
+    pub fn take_lull(&mut self) -> bool {
+        let Said { signs, words } = std::mem::take(&mut self.said);
+        signs && !words
+    }
+
     /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
@@ -374,7 +402,8 @@ impl Engine {
             Entry::Inside => None,
         };
         let inquiries = self.inquiries.iter().map(|inquiry| inquiry.again.unwrap_or(inquiry.until));
-        let timer = self.timers.first_key_value().map(|((at, _), _)| *at);
+        // Gossip has time: it goes along when something else is due, and so needs hardly a wake-up of its own.
+        let timer = self.timers.first_key_value().map(|((at, _), _)| *at + GOSSIP_SLACK);
         let rest = self.stale.then(|| self.settled_at + self.rest());
         let watch = self.watch.next();
         let returning = self.returning.as_ref().map(Return::next);
@@ -393,6 +422,12 @@ impl Engine {
     #[must_use]
     pub const fn live(&self) -> &BTreeSet<NodeName> {
         &self.live
+    }
+
+    /// Whether we hear none of several members that ended without a word: it is likelier that we are deaf than that all of them died.
+    #[must_use]
+    pub fn may_be_deaf(&self) -> bool {
+        self.lost.len() > 1 && self.live.iter().all(|node| node == self.config.me.node())
     }
 
     /// Members that gossip knows, ourselves not counted.
@@ -479,6 +514,10 @@ impl Engine {
         if self.link == Link::Down {
             return;
         }
+        match message {
+            Message::Ping | Message::Pong => self.said.signs = true,
+            _ => self.said.words = true,
+        }
         let Some(body) = (Body { to: session, standing: self.standing, message }).encode() else { return };
         self.sequence += 1;
         let datagram = self.config.keys.seal(self.config.session, self.sequence, &body);
@@ -546,10 +585,13 @@ impl Engine {
         if standing != Standing::Able || self.entry != Entry::Inside || self.live.contains(node) {
             return;
         }
-        let (next, period) = self.talkers.entry(node.clone()).or_insert((now + TALK_PERIOD, TALK_PERIOD));
-        if *next <= now {
-            *period = (*period * 2).min(TALK_PERIOD_MAX);
-            *next = now + *period;
+        let new = Talker { since: now, next: now + TALK_PERIOD, period: TALK_PERIOD };
+        let talker = self.talkers.entry(node.clone()).or_insert(new);
+        if talker.next <= now {
+            if now.saturating_duration_since(talker.since) >= CLAIMS {
+                talker.period = (talker.period * 2).min(TALK_PERIOD_MAX);
+            }
+            talker.next = now + talker.period;
             self.events.push_back(Event::Lost(node.clone()));
         }
     }
@@ -564,7 +606,10 @@ impl Engine {
                 self.timers.insert((now + after, self.timer_serial), timer);
             }
             while let Some(note) = self.runtime.to_notify() {
-                self.stale = true;
+                self.stale |= match &note {
+                    OwnedNotification::MemberUp(member) => !self.live.contains(member.node()),
+                    _ => true,
+                };
                 match note {
                     OwnedNotification::MemberDown(member) => {
                         self.watch.dismiss(member.node());
@@ -608,15 +653,20 @@ fn tuning(size: u32, wan: bool) -> foca::Config {
     config
 }
 
+/// How much later than it asked for gossip may have its turn.
+const GOSSIP_SLACK: Duration = Duration::from_millis(100);
+
 /// The size that gossip is tuned for at first.
 const FIRST_TUNING: u32 = 8;
 
 /// Within this time of its last datagram a peer can be talked to.
 const MEMBER_SILENCE: Duration = Duration::from_secs(3);
 
-/// How long after it was found dead, and how often at least, it is told that a member talks on.
-const TALK_PERIOD: Duration = Duration::from_secs(1);
+/// How long after it was found dead, and how often, it is told that a member talks on: often while it announces what it took, which begins
+/// after [`Timing::isolated`] and takes five seconds, then ever more seldom.
+const TALK_PERIOD: Duration = Duration::from_millis(400);
 const TALK_PERIOD_MAX: Duration = Duration::from_secs(64);
+const CLAIMS: Duration = Duration::from_secs(7);
 
 /// How many we tell at once that we are not dead.
 const REJOIN_TOLD: usize = 32;

@@ -203,6 +203,11 @@ impl Handover {
         self.again_at = Some(now + SETTLE);
     }
 
+    /// Announces nothing anew after all.
+    pub fn be_quiet(&mut self) {
+        self.again_at = None;
+    }
+
     /// Repeats what was not answered, and gives up what was not taken.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.again_at.take_if(|at| *at <= now).is_some() {
@@ -507,6 +512,10 @@ mod tests {
         handover.plan(now, mine(&["10.0.0.1"]), &BTreeMap::from([(ips[1], "b".into())]));
         handover.handle_timeout(handover.poll_timeout().unwrap().max(now + SETTLE));
         assert_eq!(handover.poll_again(), Some(vec![ips[0]]));
+        handover.announce_again(now + SETTLE);
+        handover.be_quiet();
+        handover.handle_timeout(now + SETTLE * 2);
+        assert_eq!(handover.poll_again(), None, "who may be deaf tells nobody");
     }
 
     #[test]

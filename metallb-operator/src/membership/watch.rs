@@ -3,7 +3,9 @@
 //! ```text
 //! heard ──100 ms── ping ──50── ping ──50── ping ──50── suspected: others are asked, pings go on
 //!   its answer to us ends it, nothing else: it may talk and be deaf; "it answers me" of another member delays the next question
+//!   "I do not hear your answers" of itself ── suspected
 //!   of two that watch each other one pings and the other one answers, which tells it as much, until the first one hears no answers
+//!   the first in order of those that ping us sets the pace: our own pings go out with its, so that all wake up at the same moments
 //!   "it does not answer me" of one member, contradicted by none ── gone
 //! ```
 //!
@@ -53,6 +55,8 @@ pub(super) struct Watch {
     /// What is still wanted; those that are gone stay watched beyond.
     wanted: BTreeSet<NodeName>,
     tokens: u32,
+    /// Who sets the pace, and when it pinged us last.
+    pace: Option<(NodeName, Instant)>,
 }
 
 #[derive(Debug)]
@@ -63,6 +67,8 @@ struct Watched {
     next_ping: Instant,
     /// When it pinged us last.
     pinged: Option<Instant>,
+    /// When it answered us last.
+    answered: Option<Instant>,
     state: State,
 }
 
@@ -73,6 +79,8 @@ pub(super) enum Sign {
     Ping,
     /// It hears us.
     Answer,
+    /// It does not hear what we answer.
+    Call,
     /// It can talk.
     Talk,
 }
@@ -118,7 +126,15 @@ pub(super) enum Action {
 
 impl Watch {
     pub(super) fn new(me: NodeName, timing: Timing) -> Self {
-        Self { interval: timing.interval, timing, me, nodes: BTreeMap::new(), wanted: BTreeSet::new(), tokens: 0 }
+        Self {
+            interval: timing.interval,
+            timing,
+            me,
+            nodes: BTreeMap::new(),
+            wanted: BTreeSet::new(),
+            tokens: 0,
+            pace: None,
+        }
     }
 
     /// Replaces the nodes to watch.
@@ -132,6 +148,7 @@ impl Watch {
                 pings: 0,
                 next_ping: now + self.timing.interval,
                 pinged: None,
+                answered: None,
                 state: State::Steady,
             });
         }
@@ -156,6 +173,7 @@ impl Watch {
             pings: 0,
             next_ping: now,
             pinged: None,
+            answered: None,
             state: State::Steady,
         });
         let mut actions = Vec::new();
@@ -181,10 +199,19 @@ impl Watch {
     /// A datagram of the node itself. Who only talks is no proof of life, and is pinged at once when it is missing.
     pub(super) fn hear(&mut self, now: Instant, node: &NodeName, sign: Sign) -> Option<Action> {
         let interval = self.timing.interval;
+        let paced = self.pace.as_ref().is_some_and(|(_, at)| now.saturating_duration_since(*at) <= interval * 2);
         let watched = self.nodes.get_mut(node)?;
         match (sign, &watched.state) {
-            (Sign::Answer, _) => {}
+            (Sign::Answer, _) => watched.answered = Some(now),
             (Sign::Ping, State::Steady) => watched.pinged = Some(now),
+            (Sign::Call, State::Steady) => {
+                // Its pings counted for life, and none of our answers came to it: as good as so many pings of ours without one.
+                if watched.answered.is_none_or(|at| now.saturating_duration_since(at) > interval) {
+                    watched.pings = self.timing.pings;
+                    watched.next_ping = now;
+                }
+                return None;
+            }
             (Sign::Talk, State::Steady) => return None,
             (_, State::Suspected(_) | State::Gone(_)) => {
                 watched.next_ping = now;
@@ -193,9 +220,10 @@ impl Watch {
         }
         watched.heard = now;
         watched.pings = 0;
-        // Its pings tell us as much as its answers to ours. So that not both ask at once, the second one in order waits a little.
-        let mutual = watched.pinged.is_some_and(|at| now.saturating_duration_since(at) <= interval * 2);
-        watched.next_ping = now + if mutual && *node < self.me { interval + interval / LAG } else { interval };
+        // Its pings tell us as much as its answers to ours. So that not both ask at once, the second one in order waits a little, and so
+        // does who waits for the pace.
+        let leads = watched.leads(now, node, &self.me, interval);
+        watched.next_ping = now + if leads || paced { interval + interval / LAG } else { interval };
         let news = match std::mem::replace(&mut watched.state, State::Steady) {
             State::Steady => None,
             State::Suspected(_) => Some(Action::Refuted(node.clone())),
@@ -204,7 +232,32 @@ impl Watch {
         if !self.wanted.contains(node) {
             self.nodes.remove(node);
         }
+        if leads && sign == Sign::Ping {
+            self.keep_pace(now, node);
+        }
         news
+    }
+
+    /// One of those that come before us in order has pinged us. If it is the first of them, our own pings go out with its.
+    fn keep_pace(&mut self, now: Instant, leader: &NodeName) {
+        let over = |at: Instant| now.saturating_duration_since(at) > self.timing.interval * 2;
+        if self.pace.as_ref().is_none_or(|(first, at)| first >= leader || over(*at)) {
+            self.pace = Some((leader.clone(), now));
+            self.align(now);
+        }
+    }
+
+    /// A round of pings begins: all that are not asked yet are asked now, unless they answered lately: then in the next round. So each
+    /// is asked half to one and a half times as often for once, and as often as ever from then on.
+    fn align(&mut self, now: Instant) {
+        let Self { timing: Timing { interval, .. }, me, nodes, .. } = self;
+        for (node, watched) in nodes.iter_mut() {
+            let unasked = matches!(watched.state, State::Steady) && watched.pings == 0;
+            if unasked && !watched.leads(now, node, me, *interval) {
+                let lately = watched.answered.is_some_and(|at| now.saturating_duration_since(at) < *interval / 2);
+                watched.next_ping = if lately { now + *interval + *interval / LAG } else { now };
+            }
+        }
     }
 
     /// What another member found.
@@ -239,10 +292,12 @@ impl Watch {
         let mut actions = Vec::new();
         let timing = self.timing;
         let least = PER_NODE * u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+        if self.nodes.values().any(|watched| watched.pings == 0 && watched.next_ping <= now) {
+            self.align(now);
+        }
         for (node, watched) in &mut self.nodes {
-            let due =
-                watched.next_ping <= now || watched.pings == 0 && watched.next_ping <= now + timing.interval / ALONG;
-            let unanswered = watched.pings >= timing.pings && watched.next_ping <= now;
+            let due = watched.next_ping <= now;
+            let unanswered = due && watched.pings >= timing.pings;
             match &mut watched.state {
                 State::Steady if unanswered => {
                     self.tokens = self.tokens.wrapping_add(1);
@@ -310,6 +365,11 @@ impl Watch {
 }
 
 impl Watched {
+    /// Whether it pings us, and we only answer: it comes before us in order.
+    fn leads(&self, now: Instant, node: &NodeName, me: &NodeName, interval: Duration) -> bool {
+        node < me && self.pinged.is_some_and(|at| now.saturating_duration_since(at) <= interval * 2)
+    }
+
     fn end(&mut self, node: &NodeName, now: Instant) -> Action {
         self.state = State::Gone(now);
         self.next_ping = now + GONE_PING;
@@ -338,11 +398,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// How long a node is tried that another member found gone.
 const DOUBT: Duration = Duration::from_millis(100);
 
-/// Of two that watch each other, the second one in order waits longer by this part of the interval: an answer takes less.
+/// Who waits for the ping of another one waits longer by this part of the interval: an answer takes less.
 const LAG: u32 = 5;
-
-/// Pings that are due within this part of the interval go along with an earlier one, so that the process wakes up once for all.
-const ALONG: u32 = 10;
 
 /// How often those that are gone are pinged, to see them return: at first, when it is most likely, and later.
 const GONE_PING: Duration = Duration::from_millis(20);
@@ -432,6 +489,25 @@ mod tests {
     }
 
     #[test]
+    fn who_does_not_hear_our_answers_is_suspected_at_once_unless_it_answered_just_now() {
+        let (now, x) = (start(), NodeName::from("x"));
+        for (answered, suspected) in [(None, true), (Some(150), true), (Some(20), false)] {
+            let mut watch = Watch::new("me".into(), Timing::default());
+            watch.set(now, [x.clone()].into());
+            answered.map(|ago| watch.hear(now + (200 - ago) * MS, &x, Sign::Answer));
+            watch.hear(now + 199 * MS, &x, Sign::Ping);
+            assert_eq!(watch.hear(now + 200 * MS, &x, Sign::Call), None);
+            let actions = watch.run_due(now + 200 * MS, |_| names(&["w"]));
+            let asked = actions.iter().any(|action| matches!(action, Action::Ask { .. }));
+            assert_eq!(
+                (actions.contains(&Action::Suspected(x.clone())), asked),
+                (suspected, suspected),
+                "{answered:?}"
+            );
+        }
+    }
+
+    #[test]
     fn who_was_not_asked_has_no_say() {
         let now = start();
         let mut watch = Watch::new("me".into(), Timing::default());
@@ -486,32 +562,84 @@ mod tests {
         assert_eq!(watch.hear(awake + MS, &"x".into(), Sign::Answer), None);
     }
 
+    /// Lets all watch each other, on a network without delay, and returns who pinged whom, and when.
+    fn converse(watches: &mut [(NodeName, Watch)], from: Instant, end: Instant) -> Vec<(Instant, usize, usize)> {
+        let mut log = Vec::new();
+        let mut now = from;
+        while let Some(next) = watches.iter().filter_map(|(_, watch)| watch.next()).min().filter(|next| *next < end) {
+            now = now.max(next);
+            for from in 0..watches.len() {
+                for action in watches[from].1.run_due(now, |_| Vec::new()) {
+                    let Action::Ping(name) = action else { panic!("{action:?}") };
+                    let to = watches.iter().position(|(node, _)| *node == name).unwrap();
+                    let me = watches[from].0.clone();
+                    assert_eq!(watches[to].1.hear(now, &me, Sign::Ping), None);
+                    assert_eq!(watches[from].1.hear(now, &name, Sign::Answer), None);
+                    log.push((now, from, to));
+                }
+            }
+        }
+        log
+    }
+
+    /// Watches of all others, that begin in the given order and so many milliseconds after each other.
+    fn watches(order: &[usize], apart: u32, start: Instant) -> Vec<(NodeName, Watch)> {
+        let all: Vec<NodeName> = (0..order.len()).map(|index| format!("node-{index}").as_str().into()).collect();
+        let watch = |(index, me): (usize, &NodeName)| {
+            let mut watch = Watch::new(me.clone(), Timing::default());
+            let others = all.iter().filter(|node| *node != me).cloned().collect();
+            let place = u32::try_from(order.iter().position(|&turn| turn == index).unwrap()).unwrap();
+            watch.set(start + apart * place * MS, others);
+            (me.clone(), watch)
+        };
+        all.iter().enumerate().map(watch).collect()
+    }
+
     #[test]
     fn of_two_that_watch_each_other_one_pings_and_the_other_one_answers() {
         let start = start();
-        let (mut a, mut b) = (Watch::new("a".into(), Timing::default()), Watch::new("b".into(), Timing::default()));
-        a.set(start, names(&["b"]).into_iter().collect());
-        b.set(start, names(&["a"]).into_iter().collect());
-        let mut pings = [0, 0];
-        let mut now = start;
-        while now < start + 10_000 * MS {
-            now = a.next().into_iter().chain(b.next()).min().unwrap().max(now);
-            let asked = [a.run_due(now, |_| Vec::new()), b.run_due(now, |_| Vec::new())].map(|due| !due.is_empty());
-            let mut say = |asked: bool, from: usize| {
-                let (mine, other) = if from == 0 { (&mut a, &mut b) } else { (&mut b, &mut a) };
-                if asked {
-                    pings[from] += 1;
-                    let (me, peer) = [("a", "b"), ("b", "a")][from];
-                    assert_eq!(other.hear(now + MS, &me.into(), Sign::Ping), None);
-                    assert_eq!(mine.hear(now + 2 * MS, &peer.into(), Sign::Answer), None);
-                }
-            };
-            say(asked[0], 0);
-            say(asked[1], 1);
-        }
-        assert!((95..=100).contains(&pings[0]) && pings[1] <= 2, "{pings:?}");
+        let mut both = watches(&[1, 0], 30, start);
+        let end = start + 10_000 * MS;
+        let log = converse(&mut both, start, end);
+        let by = |node: usize| log.iter().filter(|(_, from, _)| *from == node).count();
+        assert!((95..=100).contains(&by(0)) && by(1) <= 2, "{} and {}", by(0), by(1));
         // The one that answers asks itself soon after it is not asked any more.
-        let silent = run(&mut b, now, 400 * MS, &[]);
+        let silent = run(&mut both[1].1, end, 400 * MS, &[]);
         assert!(gone_at(&silent).is_some_and(|at| at <= 300), "{silent:?}");
+    }
+
+    #[test]
+    fn all_that_watch_each_other_ping_at_the_same_moments_and_no_more_often() {
+        for (order, apart) in
+            [([0, 1, 2, 3, 4], 23), ([4, 3, 2, 1, 0], 17), ([2, 4, 0, 1, 3], 41), ([3, 0, 4, 2, 1], 7)]
+        {
+            let start = start();
+            let mut all = watches(&order, apart, start);
+            let (settled, end) = (start + 1000 * MS, start + 11_000 * MS);
+            let before = converse(&mut all, start, settled);
+            assert!(before.len() <= 10 * 15, "{} pings in the first second", before.len());
+            let log = converse(&mut all, settled, end);
+            assert!((10 * 95..=10 * 101).contains(&log.len()), "{} pings of ten pairs in ten seconds", log.len());
+            let moments: BTreeSet<Instant> = log.iter().map(|&(at, ..)| at).collect();
+            assert!(moments.len() <= 101, "{} moments, {order:?}", moments.len());
+        }
+    }
+
+    #[test]
+    fn a_leader_that_pings_without_end_makes_nobody_else_ping_without_end() {
+        let start = start();
+        let mut watch = Watch::new("b".into(), Timing::default());
+        watch.set(start, names(&["a", "c", "d"]).into_iter().collect());
+        let mut pings: BTreeMap<NodeName, u32> = BTreeMap::new();
+        for now in (0..10_000).map(|ms| start + ms * MS) {
+            watch.hear(now, &"a".into(), Sign::Ping);
+            for action in watch.run_due(now, |_| Vec::new()) {
+                let Action::Ping(node) = action else { panic!("{action:?}") };
+                watch.hear(now, &node, Sign::Answer);
+                *pings.entry(node).or_default() += 1;
+            }
+        }
+        let counts: Vec<u32> = pings.into_values().collect();
+        assert!(counts.len() == 2 && counts.iter().all(|count| (60..=200).contains(count)), "{counts:?}");
     }
 }

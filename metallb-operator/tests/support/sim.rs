@@ -333,6 +333,9 @@ impl World {
                 let host = &mut self.hosts[index];
                 if let Some(speaker) = host.speaker.as_mut().filter(|_| !host.stopped) {
                     speaker.engine.handle_timeout(now);
+                    if speaker.engine.may_be_deaf() {
+                        speaker.handover.be_quiet();
+                    }
                     speaker.handover.handle_timeout(now);
                     speaker.l2.handle_timeout(now);
                     self.drain(index);

@@ -80,6 +80,7 @@ impl Engine {
         let sign = match body.message {
             Message::Ping => Sign::Ping,
             Message::Pong | Message::Welcome(_) => Sign::Answer,
+            Message::Call => Sign::Call,
             _ => Sign::Talk,
         };
         if let Some(news) = self.watch.hear(now, identity.node(), sign) {
@@ -88,7 +89,7 @@ impl Engine {
         self.hear_while_returning(now, from);
         match sign {
             Sign::Answer => self.answer_inquiries(identity.node()),
-            Sign::Ping | Sign::Talk => self.hear_talk(now, identity.node(), body.standing),
+            Sign::Ping | Sign::Call | Sign::Talk => self.hear_talk(now, identity.node(), body.standing),
         }
         self.handle(now, &identity, body);
     }
@@ -145,7 +146,8 @@ impl Engine {
             }
             Greeted::Full => return None,
             Greeted::New => {
-                self.stale = true;
+                // Among thousands somebody greets all the time; who counts as alive already changes nothing.
+                self.stale |= !self.live.contains(identity.node());
                 self.codec.hear(identity.clone());
                 if !left {
                     self.events.push_back(Event::Met(identity.node().clone()));

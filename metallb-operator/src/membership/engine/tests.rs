@@ -443,6 +443,39 @@ fn who_is_cut_off_from_many_knows_it_within_two_seconds() {
 }
 
 #[test]
+fn who_hears_none_of_several_may_be_deaf_and_who_misses_the_only_other_one_may_not() {
+    for (size, deaf) in [(2, false), (3, true), (5, true)] {
+        let mut world = World::new(size);
+        world.run(2000 * MS);
+        world.passes = |_, to| to != address(0);
+        world.run(2000 * MS);
+        assert_eq!(world.live(0), ["n0"], "{:?}", world.log);
+        assert_eq!((world.engine(0).may_be_deaf(), world.engine(1).may_be_deaf()), (deaf, false), "one of {size}");
+        world.passes = |_, _| true;
+        world.run(1500 * MS);
+        assert!(!world.engine(0).may_be_deaf(), "{:?}", world.log);
+    }
+}
+
+#[test]
+fn that_a_dead_member_talks_is_told_often_at_first_and_then_ever_more_seldom() {
+    let mut world = World::new(3);
+    world.run(2000 * MS);
+    world.passes = |_, to| to != address(0);
+    world.run(1000 * MS);
+    let told = |world: &mut World, time| {
+        world.log.clear();
+        world.run(time);
+        world.log.iter().filter(|(index, event)| *index == 1 && *event == Event::Lost(node(0))).count()
+    };
+    let (first, later) = (told(&mut world, 5000 * MS), told(&mut world, 60_000 * MS));
+    assert!(
+        (10..=13).contains(&first) && (6..=12).contains(&later),
+        "{first} times in five seconds, {later} in the minute after"
+    );
+}
+
+#[test]
 fn an_idle_member_of_five_sends_forty_datagrams_a_second_beside_gossip() {
     let mut world = World::new(5);
     world.run(3000 * MS);
