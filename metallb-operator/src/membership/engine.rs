@@ -23,7 +23,7 @@ use self::link::Return;
 use super::codec::GossipCodec;
 use super::identity::Identity;
 use super::message::{Body, GOSSIP_MAX, Message, Standing};
-use super::peers::{Peers, Waiting};
+use super::peers::{Early, Peers, Waiting};
 use super::seal::Keyring;
 pub use super::watch::Timing;
 use super::watch::{Action, Watch};
@@ -64,6 +64,7 @@ pub struct Engine {
     tuned_for: u32,
     peers: Peers,
     waiting: Waiting,
+    early: Early,
     watch: Watch,
     inquiries: Vec<Inquiry>,
     greetings: Greetings,
@@ -247,6 +248,7 @@ impl Engine {
             tuned_for: FIRST_TUNING,
             peers: Peers::default(),
             waiting: Waiting::default(),
+            early: Early::default(),
             watch: Watch::new(config.me.node().clone(), config.timing),
             inquiries: Vec::new(),
             greetings: Greetings::new(now),

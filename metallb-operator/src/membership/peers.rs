@@ -179,6 +179,32 @@ impl Waiting {
     }
 }
 
+/// Datagrams that overtook the greeting of their sender.
+#[derive(Debug, Default)]
+pub(super) struct Early(VecDeque<(Instant, SocketAddr, Vec<u8>)>);
+
+impl Early {
+    /// Keeps a datagram; older ones make room.
+    pub(super) fn push(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+        if self.0.len() >= EARLY_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back((now, from, datagram.to_vec()));
+    }
+
+    /// Those of a host that has greeted us now, unless they are old.
+    pub(super) fn take(&mut self, now: Instant, from: SocketAddr) -> Vec<Vec<u8>> {
+        self.0.retain(|(since, ..)| now.saturating_duration_since(*since) < OVERTAKEN);
+        let taken = (0..self.0.len()).rev().filter_map(|index| {
+            let is_its = self.0.get(index).is_some_and(|(_, host, _)| *host == from);
+            if is_its { self.0.remove(index) } else { None }
+        });
+        let mut taken: Vec<Vec<u8>> = taken.map(|(.., datagram)| datagram).collect();
+        taken.reverse();
+        taken
+    }
+}
+
 /// How many hosts are kept; twice the largest cluster that Kubernetes supports.
 const PEERS_MAX: usize = 10_000;
 
@@ -189,6 +215,10 @@ const FORGET_AFTER: Duration = Duration::from_secs(120);
 const GREET_AGAIN: Duration = Duration::from_millis(50);
 const WAIT_AT_MOST: Duration = Duration::from_secs(3);
 const WAITING_MAX: usize = 8;
+
+/// How much later than a datagram sent after it a greeting may come, and how many such datagrams are kept.
+const OVERTAKEN: Duration = Duration::from_millis(50);
+const EARLY_MAX: usize = 32;
 
 #[cfg(test)]
 mod tests {

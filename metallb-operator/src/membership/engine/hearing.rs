@@ -60,8 +60,9 @@ impl Engine {
                 return;
             }
         } else if self.peers.get(from).is_none_or(|peer| peer.session != session) {
-            // It knows us, and we do not know it.
+            // It knows us, and we do not know it: what it sent after its greeting may have overtaken that.
             self.counters.strangers += 1;
+            self.early.push(now, from, datagram);
             self.greet(from);
             return;
         }
@@ -91,7 +92,12 @@ impl Engine {
             Sign::Answer => self.answer_inquiries(identity.node()),
             Sign::Ping | Sign::Call | Sign::Talk => self.hear_talk(now, identity.node(), body.standing),
         }
+        let early = match body.message {
+            Message::Welcome(_) => self.early.take(now, from),
+            _ => Vec::new(),
+        };
         self.handle(now, &identity, body);
+        early.into_iter().for_each(|datagram| self.hear(now, from, &datagram));
     }
 
     fn handle(&mut self, now: Instant, from: &Identity, body: Body) {

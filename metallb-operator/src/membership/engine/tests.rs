@@ -311,6 +311,31 @@ fn a_hostile_key_holder_neither_crashes_nor_wedges_nor_grows_a_member() {
 }
 
 #[test]
+fn what_overtakes_the_greeting_of_its_sender_is_heard() {
+    let now = Instant::now();
+    let mut engines = [0, 1].map(|index| {
+        let mut engine = Engine::new(config(index, 1000), 1 + index as u64, now);
+        engine.join(now, []);
+        engine
+    });
+    let sent = |engine: &mut Engine| -> Vec<Transmit> { std::iter::from_fn(|| engine.poll_transmit()).collect() };
+    let ips: Vec<std::net::IpAddr> = vec!["10.0.0.1".parse().unwrap()];
+    let [ours, theirs] = &mut engines;
+    ours.introduce(now, [config(1, 1000).me]);
+    ours.send(now, &node(1), Message::Taken(ips.clone()));
+    for _ in 0..4 {
+        // The last one first.
+        for Transmit { datagram, .. } in sent(ours).into_iter().rev() {
+            theirs.handle_datagram(now, address(0), &datagram);
+        }
+        for Transmit { datagram, .. } in sent(theirs) {
+            ours.handle_datagram(now, address(1), &datagram);
+        }
+    }
+    assert!(std::iter::from_fn(|| theirs.poll_event()).any(|event| event == Event::Taken(node(0), ips.clone())));
+}
+
+#[test]
 fn who_has_no_key_is_not_answered() {
     let mut world = World::new(2);
     let mut state = 7;
