@@ -217,6 +217,20 @@ struct Talker {
     period: Duration,
 }
 
+impl Talker {
+    /// When it is told next that it may claim what is ours, as long as it does so all the time.
+    fn claims_at(&self) -> Option<Instant> {
+        (self.next < self.since + CLAIMS).then_some(self.next)
+    }
+
+    fn advance(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.since) >= CLAIMS {
+            self.period = (self.period * 2).min(TALK_PERIOD_MAX);
+        }
+        self.next = now + self.period;
+    }
+}
+
 /// How far joining is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Entry {
@@ -360,6 +374,7 @@ impl Engine {
         self.stale |= self.cut_off_at().is_some_and(|at| at <= now);
         self.run_greetings(now);
         self.run_inquiries(now);
+        self.run_talkers(now);
         let Self { watch, foca, config, peers, .. } = self;
         let others = |about: &NodeName| -> Vec<NodeName> {
             // Those heard last first: they are the likeliest to know.
@@ -416,6 +431,7 @@ impl Engine {
             .chain(rest)
             .chain(returning)
             .chain(self.cut_off_at())
+            .chain(self.talkers.values().filter_map(Talker::claims_at))
             .chain([self.greetings.next()])
             .min()
     }
@@ -590,11 +606,18 @@ impl Engine {
         let new = Talker { since: now, next: now + TALK_PERIOD, period: TALK_PERIOD };
         let talker = self.talkers.entry(node.clone()).or_insert(new);
         if talker.next <= now {
-            if now.saturating_duration_since(talker.since) >= CLAIMS {
-                talker.period = (talker.period * 2).min(TALK_PERIOD_MAX);
-            }
-            talker.next = now + talker.period;
+            talker.advance(now);
             self.events.push_back(Event::Lost(node.clone()));
+        }
+    }
+
+    /// Who talked may go on to announce what it takes from us, though it talks to us no longer.
+    fn run_talkers(&mut self, now: Instant) {
+        for (node, talker) in &mut self.talkers {
+            if talker.claims_at().is_some_and(|at| at <= now) {
+                talker.advance(now);
+                self.events.push_back(Event::Lost(node.clone()));
+            }
         }
     }
 

@@ -51,9 +51,9 @@ impl Engine {
         may_be.then(|| self.heard_at + self.config.timing.isolated)
     }
 
-    /// Tells everybody that a node that we watch for all is gone.
+    /// Tells everybody that a node that we watch is gone: it may be deaf, and claim what is theirs.
     pub(super) fn tell_missing(&mut self, now: Instant, node: &NodeName, heard: Instant) {
-        if self.foca.num_members() <= FEW || !self.watch.wants(node) {
+        if !self.watch.wants(node) {
             return;
         }
         let silent = u32::try_from(now.saturating_duration_since(heard).as_millis()).unwrap_or(u32::MAX);
@@ -80,7 +80,8 @@ impl Engine {
             self.events.push_back(Event::Lost(from.clone()));
             return;
         }
-        if !self.interests.contains(about) {
+        // Of the many each tries only those that it would inherit from.
+        if self.foca.num_members() > FEW && !self.interests.contains(about) {
             return;
         }
         let silent = Duration::from_millis(u64::from(silent)).min(MEMBER_SILENCE);
