@@ -133,7 +133,6 @@ fn measure(size: usize, addresses: u32, seconds: u64) -> Row {
     cluster.run((seconds + settling(size)) * SECOND);
     cluster.reset();
     cluster.run(seconds * SECOND);
-    progress(&cluster, "what it costs is counted");
     let load = |part: fn(&Traffic) -> Load| Load {
         datagrams: total(&cluster, |sent| part(sent).datagrams),
         bytes: total(&cluster, |sent| part(sent).bytes),
@@ -141,19 +140,26 @@ fn measure(size: usize, addresses: u32, seconds: u64) -> Row {
     let (gossip, watching, greetings) =
         (load(|sent| sent.gossip), load(|sent| sent.watching), load(|sent| sent.greetings));
     let longest = cluster.hosts.iter().map(|host| host.sent.longest).max().unwrap();
+    progress(
+        &cluster,
+        &format!("in {seconds} s all sent: gossip {gossip:?}, watching {watching:?}, greetings {greetings:?}"),
+    );
     let spells = [(10, seconds), (50, if size <= JOINING { seconds } else { seconds.max(WORST) })];
     let lossy = spells.map(|(loss, seconds)| {
         cluster.loss = loss;
         cluster.reset();
         cluster.run(seconds * SECOND);
         cluster.loss = 0;
-        let noticed = cluster.hosts.iter().fold((0, 0), |(suspicions, deaths), host| {
+        let (suspicions, deaths) = cluster.hosts.iter().fold((0, 0), |(suspicions, deaths), host| {
             let Tally { suspected, gone, lost, .. } = host.events;
             (suspicions + suspected, deaths + gone.max(lost))
         });
+        progress(
+            &cluster,
+            &format!("{loss} of 1000 lost for {seconds} s: {suspicions} suspicions, {deaths} false deaths"),
+        );
         cluster.run(5 * SECOND);
-        progress(&cluster, "a lossy spell is over");
-        (noticed, seconds)
+        ((suspicions, deaths), seconds)
     });
     let (mut found, mut known) = (Vec::new(), Vec::new());
     let (deaths, waited_for) = if size <= JOINING { (DEATHS, KNOWN) } else { (DEATHS / 2, 1) };
@@ -179,7 +185,7 @@ fn measure(size: usize, addresses: u32, seconds: u64) -> Row {
             assert!(cluster.now < died + 60 * SECOND, "nobody finds it");
         }
         found.push((cluster.now - died) / MS);
-        progress(&cluster, "a death was found");
+        progress(&cluster, &format!("a death was found after {} ms", (cluster.now - died) / MS));
         if known.len() == waited_for {
             continue;
         }
@@ -188,6 +194,7 @@ fn measure(size: usize, addresses: u32, seconds: u64) -> Row {
             assert!(cluster.now < died + 120 * SECOND, "not everybody hears of it");
         }
         known.push((cluster.now - died) / MS);
+        progress(&cluster, &format!("all knew of it after {} ms", (cluster.now - died) / MS));
     }
     found.sort_unstable();
     known.sort_unstable();
