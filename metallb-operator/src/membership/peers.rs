@@ -179,29 +179,23 @@ impl Waiting {
     }
 }
 
-/// Datagrams that overtook the greeting of their sender.
+/// Datagrams that overtook the greeting of their sender, in the order in which they came.
 #[derive(Debug, Default)]
-pub(super) struct Early(VecDeque<(Instant, SocketAddr, Vec<u8>)>);
+pub(super) struct Early(Vec<(Instant, SocketAddr, Vec<u8>)>);
 
 impl Early {
     /// Keeps a datagram; older ones make room.
     pub(super) fn push(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
         if self.0.len() >= EARLY_MAX {
-            self.0.pop_front();
+            self.0.remove(0);
         }
-        self.0.push_back((now, from, datagram.to_vec()));
+        self.0.push((now, from, datagram.to_vec()));
     }
 
     /// Those of a host that has greeted us now, unless they are old.
     pub(super) fn take(&mut self, now: Instant, from: SocketAddr) -> Vec<Vec<u8>> {
         self.0.retain(|(since, ..)| now.saturating_duration_since(*since) < OVERTAKEN);
-        let taken = (0..self.0.len()).rev().filter_map(|index| {
-            let is_its = self.0.get(index).is_some_and(|(_, host, _)| *host == from);
-            if is_its { self.0.remove(index) } else { None }
-        });
-        let mut taken: Vec<Vec<u8>> = taken.map(|(.., datagram)| datagram).collect();
-        taken.reverse();
-        taken
+        self.0.extract_if(.., |(_, host, _)| *host == from).map(|(.., datagram)| datagram).collect()
     }
 }
 

@@ -143,14 +143,8 @@ impl Watch {
         // Watching many must not cost more and more.
         self.timing.interval = self.interval.max(PER_NODE * u32::try_from(wanted.len()).unwrap_or(u32::MAX));
         for node in &wanted {
-            self.nodes.entry(node.clone()).or_insert_with(|| Watched {
-                heard: now,
-                pings: 0,
-                next_ping: now + self.timing.interval,
-                pinged: None,
-                answered: None,
-                state: State::Steady,
-            });
+            let first = now + self.timing.interval;
+            self.nodes.entry(node.clone()).or_insert_with(|| Watched::new(now, first));
         }
         self.wanted = wanted;
     }
@@ -168,14 +162,7 @@ impl Watch {
     /// Another member, which watches it, holds it for gone. It is tried before that is believed.
     pub(super) fn doubt(&mut self, now: Instant, node: &NodeName, witness: &NodeName, heard: Instant) -> Vec<Action> {
         let due = now + DOUBT;
-        let watched = self.nodes.entry(node.clone()).or_insert_with(|| Watched {
-            heard,
-            pings: 0,
-            next_ping: now,
-            pinged: None,
-            answered: None,
-            state: State::Steady,
-        });
+        let watched = self.nodes.entry(node.clone()).or_insert_with(|| Watched::new(heard, now));
         let mut actions = Vec::new();
         if matches!(watched.state, State::Steady) {
             self.tokens = self.tokens.wrapping_add(1);
@@ -199,7 +186,7 @@ impl Watch {
     /// A datagram of the node itself. Who only talks is no proof of life, and is pinged at once when it is missing.
     pub(super) fn hear(&mut self, now: Instant, node: &NodeName, sign: Sign) -> Option<Action> {
         let interval = self.timing.interval;
-        let paced = self.pace.as_ref().is_some_and(|(_, at)| now.saturating_duration_since(*at) <= interval * 2);
+        let paced = self.pace.as_ref().is_some_and(|(_, at)| goes_on(*at, now, interval));
         let watched = self.nodes.get_mut(node)?;
         match (sign, &watched.state) {
             (Sign::Answer, _) => watched.answered = Some(now),
@@ -246,8 +233,8 @@ impl Watch {
 
     /// One of those that come before us in order has pinged us. If it is the first of them, our own pings go out with its.
     fn keep_pace(&mut self, now: Instant, leader: &NodeName) {
-        let over = |at: Instant| now.saturating_duration_since(at) > self.timing.interval * 2;
-        if self.pace.as_ref().is_none_or(|(first, at)| first >= leader || over(*at)) {
+        let goes_on = |at: Instant| goes_on(at, now, self.timing.interval);
+        if self.pace.as_ref().is_none_or(|(first, at)| first >= leader || !goes_on(*at)) {
             self.pace = Some((leader.clone(), now));
             self.align(now);
         }
@@ -371,9 +358,13 @@ impl Watch {
 }
 
 impl Watched {
+    const fn new(heard: Instant, next_ping: Instant) -> Self {
+        Self { heard, pings: 0, next_ping, pinged: None, answered: None, state: State::Steady }
+    }
+
     /// Whether it pings us, and we only answer: it comes before us in order.
     fn leads(&self, now: Instant, node: &NodeName, me: &NodeName, interval: Duration) -> bool {
-        node < me && self.pinged.is_some_and(|at| now.saturating_duration_since(at) <= interval * 2)
+        node < me && self.pinged.is_some_and(|at| goes_on(at, now, interval))
     }
 
     fn end(&mut self, node: &NodeName, now: Instant) -> Action {
@@ -387,6 +378,11 @@ impl Question {
     fn new(token: u32, now: Instant) -> Self {
         Self { token, asked: BTreeSet::new(), deaf: BTreeSet::new(), deadline: now, answered: None }
     }
+}
+
+/// Whether who pinged us last at `at` may be taken to ping us still.
+fn goes_on(at: Instant, now: Instant, interval: Duration) -> bool {
+    now.saturating_duration_since(at) <= interval * 2
 }
 
 /// What the interval is at least for each watched node: 200 pings per second are the most.

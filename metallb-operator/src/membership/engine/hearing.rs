@@ -92,12 +92,11 @@ impl Engine {
             Sign::Answer => self.answer_inquiries(identity.node()),
             Sign::Ping | Sign::Call | Sign::Talk => self.hear_talk(now, identity.node(), body.standing),
         }
-        let early = match body.message {
-            Message::Welcome(_) => self.early.take(now, from),
-            _ => Vec::new(),
-        };
+        let greets = matches!(body.message, Message::Welcome(_));
         self.handle(now, &identity, body);
-        early.into_iter().for_each(|datagram| self.hear(now, from, &datagram));
+        if greets {
+            self.early.take(now, from).into_iter().for_each(|datagram| self.hear(now, from, &datagram));
+        }
     }
 
     fn handle(&mut self, now: Instant, from: &Identity, body: Body) {
