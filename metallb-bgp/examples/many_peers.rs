@@ -5,7 +5,6 @@
 
 #![allow(clippy::print_stdout, reason = "a measurement prints what it measured")]
 
-use std::error::Error;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
@@ -19,7 +18,13 @@ use metallb_bgp::types::{Asn, Attributes, Family, RouterId};
 use metallb_bgp::wire;
 use metallb_bgp::wire::open::{Capabilities, Open};
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
+use self::usage::{cpu, memory};
+
+#[path = "bgp_rate/usage.rs"]
+mod usage;
+
+type Error = Box<dyn std::error::Error>;
+type Outcome<T> = Result<T, Error>;
 
 fn main() -> Outcome<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -61,7 +66,8 @@ async fn measure(addresses: &[SocketAddr], routes: u32, v6: bool) -> Outcome<()>
     let peer = |address: &SocketAddr| (Arc::from(address.to_string()), config(address));
     speaker.set_peers(addresses.iter().map(peer).collect());
     until(&speaker, |_, state| state == State::Established).await;
-    let (before, idle) = (cpu()?, memory("VmRSS:")?);
+    let us = [std::process::id()];
+    let (before, idle) = (cpu(&us)?, memory(&us, "VmRSS:")?);
 
     let attributes = Arc::new(Attributes::default());
     let address = |number: u32| match v6 {
@@ -77,9 +83,9 @@ async fn measure(addresses: &[SocketAddr], routes: u32, v6: bool) -> Outcome<()>
     println!(
         "{} peers, {routes} routes: {:.1} ms of processor time; resident {idle:.1} MiB before, {:.1} after, {:.1} at most",
         addresses.len(),
-        (cpu()? - before).as_secs_f64() * 1e3,
-        memory("VmRSS:")?,
-        memory("VmHWM:")?,
+        (cpu(&us)? - before).as_secs_f64() * 1e3,
+        memory(&us, "VmRSS:")?,
+        memory(&us, "VmHWM:")?,
     );
     Ok(())
 }
@@ -112,23 +118,6 @@ fn follow(mut stream: TcpStream) -> Outcome<()> {
     let mut buffer = vec![0; 1 << 20];
     while stream.read(&mut buffer)? > 0 {}
     Ok(())
-}
-
-/// Processor time of all threads so far.
-fn cpu() -> Outcome<Duration> {
-    let mut sum = 0;
-    for task in std::fs::read_dir("/proc/self/task")? {
-        let statistics = std::fs::read_to_string(task?.path().join("schedstat"))?;
-        sum += statistics.split(' ').next().unwrap_or_default().parse::<u64>()?;
-    }
-    Ok(Duration::from_nanos(sum))
-}
-
-/// In MiB.
-fn memory(what: &str) -> Outcome<f64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix(what)).ok_or("not there")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
 }
 
 const ASN: u32 = 64_512;

@@ -8,6 +8,7 @@ mod announcers;
 mod ours;
 mod receiver;
 mod stage;
+mod usage;
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -60,7 +61,7 @@ fn measure(start: Start) -> Result<(String, String), Error> {
     let mut receiver = Receiver::open(&*announcer)?;
     let few = one_route(&mut *announcer, &mut receiver)?;
     receiver.rest(Duration::from_secs(2))?;
-    let idle = stage::memory(&announcer.pids())?;
+    let idle = usage::memory(&announcer.pids(), "VmRSS:")?;
     drop((receiver, announcer));
 
     let mut announcer = start(&stage, ROUTES)?;
@@ -68,15 +69,15 @@ fn measure(start: Start) -> Result<(String, String), Error> {
     let (mut dumps, mut withdrawals) = (Vec::new(), Vec::new());
     let mut full = 0.0;
     for _ in 0..ROUNDS {
-        let before = stage::cpu(&pids)?;
+        let before = usage::cpu(&pids)?;
         let mut receiver = Receiver::open(&*announcer)?;
         let last = receiver.until(|heard| heard.routes() == ROUTES)?;
         let (messages, bytes) = (receiver.heard.messages, receiver.heard.bytes);
         let wall = last - receiver.established;
         receiver.rest(QUIET)?;
-        dumps.push((stage::cpu(&pids)? - before, wall, messages, bytes));
+        dumps.push((usage::cpu(&pids)? - before, wall, messages, bytes));
         if full == 0.0 {
-            full = stage::memory(&pids)?;
+            full = usage::memory(&pids, "VmRSS:")?;
         }
     }
     let mut receiver = Receiver::open(&*announcer)?;
@@ -84,12 +85,12 @@ fn measure(start: Start) -> Result<(String, String), Error> {
     let many = one_route(&mut *announcer, &mut receiver)?;
     for _ in 0..ROUNDS {
         receiver.rest(QUIET)?;
-        let (before, begun) = (stage::cpu(&pids)?, now());
+        let (before, begun) = (usage::cpu(&pids)?, now());
         announcer.all(false)?;
         let last = receiver.until(|heard| heard.routes() == 0)?;
         announcer.answer()?;
         receiver.rest(QUIET)?;
-        withdrawals.push((stage::cpu(&pids)? - before, last - begun));
+        withdrawals.push((usage::cpu(&pids)? - before, last - begun));
         announcer.all(true)?;
         announcer.answer()?;
         receiver.until(|heard| heard.routes() == ROUTES)?;

@@ -104,29 +104,6 @@ pub(crate) fn now() -> Duration {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default()
 }
 
-/// Processor time of all threads so far, to the nanosecond.
-pub(crate) fn cpu(pids: &[u32]) -> Result<Duration, Error> {
-    let mut sum = 0;
-    for pid in pids {
-        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-            let statistics = fs::read_to_string(task?.path().join("schedstat"))?;
-            sum += statistics.split(' ').next().unwrap_or_default().parse::<u64>()?;
-        }
-    }
-    Ok(Duration::from_nanos(sum))
-}
-
-/// Resident memory in MiB.
-pub(crate) fn memory(pids: &[u32]) -> Result<f64, Error> {
-    let mut sum = 0.0;
-    for pid in pids {
-        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-        sum += line.trim().trim_end_matches(" kB").parse::<f64>()?;
-    }
-    Ok(sum / 1024.0)
-}
-
 /// Tries until it works, for a minute.
 pub(crate) fn patiently<T>(what: &str, mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
     let begun = now();
