@@ -373,6 +373,7 @@ impl Engine {
         self.run_return(now);
         self.stale |= self.cut_off_at().is_some_and(|at| at <= now);
         self.run_greetings(now);
+        self.waiting.take_due(now).into_iter().for_each(|address| self.greet(address));
         self.run_inquiries(now);
         self.run_talkers(now);
         let Self { watch, foca, config, peers, .. } = self;
@@ -432,6 +433,7 @@ impl Engine {
             .chain(returning)
             .chain(self.cut_off_at())
             .chain(self.talkers.values().filter_map(Talker::claims_at))
+            .chain(self.waiting.next())
             .chain([self.greetings.next()])
             .min()
     }

@@ -83,6 +83,7 @@ impl foca::Identity for Identity {
         Some(Self { life: self.life.saturating_add(1), ..self.clone() })
     }
 
+    #[inline]
     fn addr(&self) -> NameKey {
         self.key
     }

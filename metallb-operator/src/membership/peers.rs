@@ -1,6 +1,6 @@
 //! Hosts we talk to: their sessions, and which of their datagrams were seen.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -106,14 +106,16 @@ impl Peers {
         Greeted::New
     }
 
-    /// Forgets those that were silent for long.
-    pub(super) fn expire(&mut self, now: Instant) {
-        let silent: Vec<SocketAddr> = self
-            .by_address
-            .values()
-            .filter(|peer| now.saturating_duration_since(peer.heard) > FORGET_AFTER)
-            .map(|peer| peer.identity.address)
-            .collect();
+    /// Forgets those that were silent for long, members excepted: two of thousands may have nothing to say to each other for minutes.
+    pub(super) fn expire<'a>(&mut self, now: Instant, members: impl Iterator<Item = &'a Identity>) {
+        let silent = |peer: &&Peer| now.saturating_duration_since(peer.heard) > FORGET_AFTER;
+        let mut silent: BTreeSet<SocketAddr> =
+            self.by_address.values().filter(silent).map(|peer| peer.identity.address).collect();
+        if !silent.is_empty() {
+            members.for_each(|member| {
+                silent.remove(&member.address);
+            });
+        }
         silent.into_iter().for_each(|address| self.forget(address));
     }
 
@@ -144,38 +146,73 @@ impl Peer {
     }
 }
 
-/// Messages to hosts whose session is not known yet.
+/// Messages to hosts whose session is not known yet. Such a host is greeted again, ever more seldom, until it answers or nothing waits
+/// for it any more: among thousands one greeting in twenty lost would count as that many members that do not answer.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    by_address: BTreeMap<SocketAddr, (Instant, VecDeque<Message>)>,
+    by_address: BTreeMap<SocketAddr, Wait>,
+    /// Nobody is greeted before that.
+    greet_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Wait {
+    messages: VecDeque<Message>,
+    /// When the last of them came.
+    since: Instant,
+    greet_at: Instant,
+    /// How long after the greeting before.
+    pause: Duration,
 }
 
 impl Waiting {
     /// Keeps a message; older ones make room. Whether the host should be greeted now.
     pub(super) fn push(&mut self, now: Instant, to: SocketAddr, message: Message) -> bool {
-        if self.by_address.len() >= PEERS_MAX {
+        let first = !self.by_address.contains_key(&to);
+        if first && self.by_address.len() >= PEERS_MAX {
             return false;
         }
-        let (greeted, queue) = self.by_address.entry(to).or_insert_with(|| (now, VecDeque::new()));
-        let first = queue.is_empty();
-        if queue.len() >= WAITING_MAX {
-            queue.pop_front();
+        let new = || Wait { messages: VecDeque::new(), since: now, greet_at: now + GREET_AGAIN, pause: GREET_AGAIN };
+        let wait = self.by_address.entry(to).or_insert_with(new);
+        if wait.messages.len() >= WAITING_MAX {
+            wait.messages.pop_front();
         }
-        queue.push_back(message);
-        let again = now.saturating_duration_since(*greeted) >= GREET_AGAIN;
-        if again {
-            *greeted = now;
+        wait.messages.push_back(message);
+        wait.since = now;
+        let at = wait.greet_at;
+        self.greet_at = Some(self.greet_at.map_or(at, |next| next.min(at)));
+        first
+    }
+
+    /// Those that are to be greeted again.
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<SocketAddr> {
+        if self.greet_at.is_none_or(|at| now < at) {
+            return Vec::new();
         }
-        first || again
+        let mut due = Vec::new();
+        for (address, wait) in &mut self.by_address {
+            if wait.greet_at <= now {
+                wait.pause = (wait.pause * 2).min(GREET_AGAIN_MAX);
+                wait.greet_at = now + wait.pause;
+                due.push(*address);
+            }
+        }
+        self.greet_at = self.by_address.values().map(|wait| wait.greet_at).min();
+        due
+    }
+
+    /// When somebody may be to be greeted again.
+    pub(super) const fn next(&self) -> Option<Instant> {
+        self.greet_at
     }
 
     pub(super) fn take(&mut self, to: SocketAddr) -> VecDeque<Message> {
-        self.by_address.remove(&to).map(|(_, queue)| queue).unwrap_or_default()
+        self.by_address.remove(&to).map(|wait| wait.messages).unwrap_or_default()
     }
 
     /// Forgets what waits for hosts that do not answer.
     pub(super) fn expire(&mut self, now: Instant) {
-        self.by_address.retain(|_, (since, _)| now.saturating_duration_since(*since) < WAIT_AT_MOST);
+        self.by_address.retain(|_, wait| now.saturating_duration_since(wait.since) < WAIT_AT_MOST);
     }
 }
 
@@ -206,7 +243,10 @@ const PEERS_MAX: usize = 10_000;
 const CLASH_AFTER: Duration = Duration::from_secs(5);
 
 const FORGET_AFTER: Duration = Duration::from_secs(120);
+
+/// How soon a host for which something waits is greeted again, and how seldom it is at last.
 const GREET_AGAIN: Duration = Duration::from_millis(50);
+const GREET_AGAIN_MAX: Duration = Duration::from_secs(1);
 const WAIT_AT_MOST: Duration = Duration::from_secs(3);
 const WAITING_MAX: usize = 8;
 
@@ -251,5 +291,19 @@ mod tests {
         assert_eq!(peers.greet(now + Duration::from_secs(1), 2, &second), Greeted::Clash);
         assert_eq!(peers.greet(now + CLASH_AFTER, 2, &second), Greeted::New);
         assert!(peers.get(first.address).is_none());
+    }
+    #[test]
+    fn members_are_not_forgotten_however_silent_they_are() {
+        let [member, stranger] =
+            [1, 2].map(|number| Identity::new(format!("n{number}").into(), ([10, 0, 0, number], 7946).into(), 1));
+        let mut peers = Peers::default();
+        let now = Instant::now();
+        for identity in [&member, &stranger] {
+            assert_eq!(peers.greet(now, 1, identity), Greeted::New);
+        }
+        for (after, known) in [(FORGET_AFTER, [true, true]), (FORGET_AFTER * 9, [true, false])] {
+            peers.expire(now + after, [&member].into_iter());
+            assert_eq!([&member, &stranger].map(|identity| peers.by_node(identity.node()).is_some()), known);
+        }
     }
 }

@@ -17,6 +17,7 @@ pub(super) struct Greetings {
     queue_at: Instant,
     round_at: Instant,
     contact_at: Instant,
+    forget_at: Instant,
     cursor: usize,
     /// Answers to strangers that are left until `round_at`.
     welcomes_left: usize,
@@ -32,6 +33,7 @@ impl Greetings {
             queue_at: now,
             round_at: now + ROUND,
             contact_at: now + ROUND,
+            forget_at: now + FORGETTING,
             cursor: 0,
             welcomes_left: WELCOMES,
             tellings_left: TELLINGS,
@@ -141,7 +143,10 @@ impl Engine {
 
     /// Forgets what is old.
     fn keep_house(&mut self, now: Instant) {
-        self.peers.expire(now);
+        if self.greetings.forget_at <= now {
+            self.greetings.forget_at = now + FORGETTING;
+            self.peers.expire(now, self.foca.iter_members().map(foca::Member::id));
+        }
         self.waiting.expire(now);
         let heard = self.peers.iter().filter(|peer| now.saturating_duration_since(peer.heard) < MEMBER_SILENCE);
         self.codec.set_heard(heard.map(|peer| peer.identity.clone()));
@@ -200,6 +205,9 @@ const AGAIN: usize = 32;
 const FEW_IN_ALL: usize = 16;
 const ROUND_OF_FEW: Duration = Duration::from_millis(100);
 const ROUNDS_FOR_ALL: usize = 4;
+
+/// How often it is looked who may be forgotten.
+const FORGETTING: Duration = Duration::from_secs(30);
 
 /// Answers to strangers per [`ROUND`], unless there are more contacts: whoever replays datagrams does not get more out of us.
 const WELCOMES: usize = 2000;

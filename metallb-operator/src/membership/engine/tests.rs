@@ -310,29 +310,69 @@ fn a_hostile_key_holder_neither_crashes_nor_wedges_nor_grows_a_member() {
     }
 }
 
-#[test]
-fn what_overtakes_the_greeting_of_its_sender_is_heard() {
-    let now = Instant::now();
+/// Two that never talked to each other; the first one takes the second one for a member.
+fn strangers(now: Instant) -> [Engine; 2] {
     let mut engines = [0, 1].map(|index| {
         let mut engine = Engine::new(config(index, 1000), 1 + index as u64, now);
         engine.join(now, []);
         engine
     });
-    let sent = |engine: &mut Engine| -> Vec<Transmit> { std::iter::from_fn(|| engine.poll_transmit()).collect() };
-    let ips: Vec<std::net::IpAddr> = vec!["10.0.0.1".parse().unwrap()];
-    let [ours, theirs] = &mut engines;
-    ours.introduce(now, [config(1, 1000).me]);
+    engines[0].introduce(now, [config(1, 1000).me]);
+    engines
+}
+
+fn sent(engine: &mut Engine) -> Vec<Transmit> {
+    std::iter::from_fn(|| engine.poll_transmit()).collect()
+}
+
+#[test]
+fn what_overtakes_the_greeting_of_its_sender_is_heard() {
+    let now = Instant::now();
+    let [mut ours, mut theirs] = strangers(now);
+    let ips: Vec<IpAddr> = vec!["10.0.0.1".parse().unwrap()];
     ours.send(now, &node(1), Message::Taken(ips.clone()));
     for _ in 0..4 {
         // The last one first.
-        for Transmit { datagram, .. } in sent(ours).into_iter().rev() {
+        for Transmit { datagram, .. } in sent(&mut ours).into_iter().rev() {
             theirs.handle_datagram(now, address(0), &datagram);
         }
-        for Transmit { datagram, .. } in sent(theirs) {
+        for Transmit { datagram, .. } in sent(&mut theirs) {
             ours.handle_datagram(now, address(1), &datagram);
         }
     }
     assert!(std::iter::from_fn(|| theirs.poll_event()).any(|event| event == Event::Taken(node(0), ips.clone())));
+}
+
+#[test]
+fn who_is_to_be_told_something_is_greeted_until_it_answers() {
+    let begin = Instant::now();
+    for (lost, patience) in [(0, 0), (1, 50), (2, 150), (3, 350), (4, 750)] {
+        let [mut ours, mut theirs] = strangers(begin);
+        let ips: Vec<IpAddr> = vec!["10.0.0.1".parse().unwrap()];
+        ours.send(begin, &node(1), Message::Taken(ips.clone()));
+        let (mut now, mut left, mut heard) = (begin, lost, false);
+        while !heard && now <= begin + patience * MS {
+            for Transmit { datagram, .. } in sent(&mut ours) {
+                let greets = left > 0;
+                left -= usize::from(greets);
+                if !greets {
+                    theirs.handle_datagram(now, address(0), &datagram);
+                }
+            }
+            for _ in 0..3 {
+                for Transmit { datagram, .. } in sent(&mut theirs) {
+                    ours.handle_datagram(now, address(1), &datagram);
+                }
+                for Transmit { datagram, .. } in sent(&mut ours) {
+                    theirs.handle_datagram(now, address(0), &datagram);
+                }
+            }
+            heard = std::iter::from_fn(|| theirs.poll_event()).any(|event| event == Event::Taken(node(0), ips.clone()));
+            now += MS;
+            ours.handle_timeout(now);
+        }
+        assert!(heard, "{lost} greetings were lost");
+    }
 }
 
 #[test]
