@@ -1,4 +1,4 @@
-//! The thread that keeps watch: it owns the gossip socket, finds out who lives, and hands addresses over to other speakers.
+//! The thread that keeps watch: it owns the gossip socket, and drives the [`Member`] that finds out who lives and hands addresses over.
 //!
 //! It has a thread of its own, so that neither a large configuration nor a slow API server delays the detection of a dead owner.
 //! What it finds out it tells by a notification and a [`Snapshot`]; what this node is to answer for it is told by [`Handle::plan`].
@@ -24,10 +24,11 @@ use nix::sys::time::TimeSpec;
 use thiserror::Error;
 use tokio::sync::Notify;
 
-use crate::membership::engine::{Config, Counters, Engine, Event, Link, Timing};
-use crate::membership::handover::{Handover, Tally};
+use crate::membership::engine::{Config, Counters, Event, Link, Timing};
+use crate::membership::handover::Tally;
 use crate::membership::identity::Identity;
-use crate::membership::message::{Hardware, Standing};
+use crate::membership::member::{LEAVE_PATIENCE, Member};
+use crate::membership::message::Hardware;
 use crate::membership::seal::Keyring;
 
 /// What a conductor is told once.
@@ -156,8 +157,7 @@ impl Conductor {
             _ => {}
         });
         let mut worker = Worker {
-            engine: Engine::new(config, seed, Instant::now()),
-            handover: Handover::default(),
+            member: Member::new(config, seed, Instant::now()),
             l2,
             socket,
             bind: settings.bind.ip(),
@@ -168,8 +168,7 @@ impl Conductor {
             changed: Arc::clone(&handle.changed),
             keys: settings.keys.clone(),
             keys_at: Instant::now() + KEYS_PERIOD,
-            lost: None,
-            leaving: None,
+            left: None,
         };
         worker.publish();
         let thread = std::thread::Builder::new()
@@ -257,8 +256,7 @@ pub async fn changed(members: Option<&Handle>) {
 }
 
 struct Worker {
-    engine: Engine,
-    handover: Handover,
+    member: Member,
     l2: L2,
     socket: UdpSocket,
     bind: IpAddr,
@@ -270,15 +268,8 @@ struct Worker {
     changed: Arc<Notify>,
     keys: Option<PathBuf>,
     keys_at: Instant,
-    /// When the last owner that died was heard, until we have announced what was its.
-    lost: Option<Instant>,
-    leaving: Option<Leaving>,
-}
-
-struct Leaving {
-    until: Instant,
-    repeat_at: Instant,
-    done: mpsc::SyncSender<()>,
+    /// Whom to tell when we have left.
+    left: Option<mpsc::SyncSender<()>>,
 }
 
 /// What woke the thread, unless it was the time.
@@ -301,11 +292,15 @@ impl Worker {
         loop {
             self.drain();
             self.publish();
-            if self.finish_leaving() == Next::Stop {
+            if self.member.has_left() {
+                if let Some(left) = self.left.take() {
+                    // Nobody may be waiting any more.
+                    let _ = left.try_send(());
+                }
                 return;
             }
             // Each ping and each answer by itself would wake the thread. What comes after a pause is heard as it comes.
-            let lull = self.engine.take_lull();
+            let lull = self.member.take_lull();
             let collect_at = (lull && !collected).then(|| Instant::now() + COLLECT);
             collected = collect_at.is_some();
             let Ready { commands, datagrams } = self.wait(collect_at);
@@ -314,18 +309,15 @@ impl Worker {
             }
             // All that came in is heard before anybody is found silent.
             if datagrams {
+                // What of a new plan is refused is known a moment after it: by the time others ask once more.
+                self.member.set_refused(self.l2.objections().into_keys().collect());
                 self.receive();
             }
             let now = Instant::now();
             if self.link_at.is_some_and(|at| at <= now) {
                 self.look_at_link(now);
             }
-            self.engine.handle_timeout(now);
-            if self.engine.may_be_deaf() {
-                // Neighbours know of what we had, unless others have taken it meanwhile.
-                self.handover.be_quiet();
-            }
-            self.handover.handle_timeout(now);
+            self.member.handle_timeout(now);
             if self.keys_at <= now {
                 self.keys_at = now + KEYS_PERIOD;
                 self.reload_keys();
@@ -335,15 +327,8 @@ impl Worker {
 
     /// Waits until something is due or comes in; datagrams are left alone until `collect_at`.
     fn wait(&self, collect_at: Option<Instant>) -> Ready {
-        let next = self
-            .engine
-            .poll_timeout()
-            .into_iter()
-            .chain(self.handover.poll_timeout())
-            .chain([self.keys_at])
-            .chain(self.link_at)
-            .chain(collect_at);
-        let next = next.chain(self.leaving.iter().map(|leaving| leaving.repeat_at.min(leaving.until))).min();
+        let next =
+            self.member.poll_timeout().into_iter().chain([self.keys_at]).chain(self.link_at).chain(collect_at).min();
         let patience = next.map(|at| TimeSpec::from(at.saturating_duration_since(Instant::now())));
         let mut descriptors = [self.wake.as_fd(), self.socket.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         let heeded = if collect_at.is_some() { 1 } else { descriptors.len() };
@@ -356,7 +341,7 @@ impl Worker {
     /// Whether the interface that has our address can send. It is looked at when interfaces change, and while it can't.
     fn look_at_link(&mut self, now: Instant) {
         let link = link_of(self.bind);
-        self.engine.set_link(link);
+        self.member.set_link(link);
         self.link_at = (link == Link::Down).then_some(now + LINK_PERIOD);
     }
 
@@ -371,22 +356,17 @@ impl Worker {
             };
             let now = Instant::now();
             match command {
-                Command::Join(contacts) => self.engine.join(now, contacts),
-                Command::Watch(nodes) => self.engine.watch(now, nodes),
-                // Who leaves has nothing any more, whatever the election says meanwhile.
-                Command::Plan(..) if self.leaving.is_some() => {}
-                Command::Plan(mine, successors) => self.handover.plan(now, mine, &successors),
+                Command::Join(contacts) => self.member.join(now, contacts),
+                Command::Watch(nodes) => self.member.watch(now, nodes),
+                Command::Plan(mine, successors) => self.member.plan(now, mine, &successors),
                 Command::Announced(ips) => self.announced(now, &ips),
-                Command::Usable(hardware) if self.leaving.is_none() => {
+                Command::Usable(hardware) => {
                     self.look_at_link(now);
-                    self.engine.set_standing(now, if hardware.is_empty() { Standing::Unable } else { Standing::Able });
-                    self.engine.set_hardware(now, hardware);
+                    self.member.set_usable(now, hardware);
                 }
-                Command::Usable(_) => {}
                 Command::Leave(successors, done) => {
-                    self.engine.set_standing(now, Standing::Leaving);
-                    self.handover.plan(now, BTreeMap::new(), &successors);
-                    self.leaving = Some(Leaving { until: now + LEAVE_PATIENCE, repeat_at: now + LEAVE_REPEAT, done });
+                    self.left = Some(done);
+                    self.member.leave(now, &successors);
                 }
                 Command::Stop => return Next::Stop,
             }
@@ -395,14 +375,11 @@ impl Worker {
     }
 
     fn announced(&mut self, now: Instant, ips: &[IpAddr]) {
-        self.handover.handle_announced(now, ips);
-        if let Some(heard) = self.lost.take() {
-            let took = now.saturating_duration_since(heard);
-            tracing::info!(event = "takeover", addresses = ips.len(), ?took, "announced what a dead node had");
-            let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-            if shared.takeovers.len() < TAKEOVERS_KEPT {
-                shared.takeovers.push(took);
-            }
+        let Some(took) = self.member.handle_announced(now, ips) else { return };
+        tracing::info!(event = "takeover", addresses = ips.len(), ?took, "announced what a dead node had");
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if shared.takeovers.len() < TAKEOVERS_KEPT {
+            shared.takeovers.push(took);
         }
     }
 
@@ -413,7 +390,7 @@ impl Worker {
             match self.socket.recv_from(&mut buffer) {
                 Ok((length, from)) => {
                     let datagram = buffer.get(..length).unwrap_or_default();
-                    self.engine.handle_datagram(Instant::now(), from, datagram);
+                    self.member.handle_datagram(Instant::now(), from, datagram);
                     self.drain();
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -423,22 +400,18 @@ impl Worker {
         }
     }
 
-    /// Does what the engines want done.
+    /// Does what the member wants done.
     fn drain(&mut self) {
-        while let Some(event) = self.engine.poll_event() {
+        while let Some(event) = self.member.poll_event() {
             self.handle(event);
         }
-        let now = Instant::now();
-        while let Some((to, message)) = self.handover.poll_message() {
-            self.engine.send(now, &to, message);
-        }
-        if let Some(announcements) = self.handover.poll_announcements() {
+        if let Some(announcements) = self.member.poll_announcements() {
             self.l2.announce(announcements);
         }
-        if let Some(again) = self.handover.poll_again() {
+        if let Some(again) = self.member.poll_again() {
             self.l2.announce_again(again);
         }
-        while let Some(transmit) = self.engine.poll_transmit() {
+        while let Some(transmit) = self.member.poll_transmit() {
             if let Err(error) = self.socket.send_to(&transmit.datagram, transmit.to) {
                 tracing::debug!(%error, to = %transmit.to, "a datagram could not be sent");
             }
@@ -448,7 +421,7 @@ impl Worker {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Joined | Event::LiveChanged => {
-                let live: Vec<&str> = self.engine.live().iter().map(NodeName::as_str).collect();
+                let live: Vec<&str> = self.member.live().iter().map(NodeName::as_str).collect();
                 tracing::info!(event = "membersChanged", live = live.len(), members = ?live.get(..20).unwrap_or(&live), "who lives");
                 self.publish();
                 self.changed.notify_one();
@@ -458,7 +431,6 @@ impl Worker {
             }
             Event::Refuted(node) => tracing::info!(event = "memberRefuted", node = node.as_str(), "answers after all"),
             Event::Gone { node, heard } => {
-                self.lost = Some(heard);
                 let silent = heard.elapsed();
                 tracing::warn!(
                     event = "memberGone",
@@ -469,57 +441,31 @@ impl Worker {
             }
             Event::Back(node) => tracing::info!(event = "memberBack", node = node.as_str(), "is back"),
             Event::HardwareChanged => {
-                self.l2.set_friends(self.engine.hardware_of_others().into_iter().map(MacAddr).collect());
+                self.l2.set_friends(self.member.hardware_of_others().into_iter().map(MacAddr).collect());
             }
-            Event::Lost(_) | Event::Met(_) => self.handover.announce_again(Instant::now()),
             Event::NameClash { node, address } => {
                 tracing::error!(event = "nameClash", node = node.as_str(), %address, "a second host uses this node name, it is not believed");
             }
-            Event::Yielding { from, ips, since } => {
-                // What of a new plan is refused is known a moment after it: by the time the other one repeats itself.
-                self.handover.set_refused(self.l2.objections().into_keys().collect());
-                self.handover.handle_yielding(Instant::now(), &from, &ips, since);
-            }
-            Event::Refused(from, ips) => self.handover.handle_refused(&from, &ips),
-            Event::Taken(from, ips) => self.handover.handle_taken(&from, &ips),
+            // The member itself acts on these.
+            Event::Lost(_) | Event::Met(_) | Event::Yielding { .. } | Event::Taken(..) | Event::Refused(..) => {}
         }
-    }
-
-    fn finish_leaving(&mut self) -> Next {
-        let now = Instant::now();
-        let Some(leaving) = &mut self.leaving else { return Next::Continue };
-        if !self.handover.is_settled() && now < leaving.until {
-            if leaving.repeat_at <= now {
-                leaving.repeat_at = now + LEAVE_REPEAT;
-                self.engine.tell_standing(now);
-                self.drain();
-            }
-            return Next::Continue;
-        }
-        self.engine.leave(now);
-        self.drain();
-        if let Some(leaving) = self.leaving.take() {
-            // Nobody may be waiting any more.
-            let _ = leaving.done.try_send(());
-        }
-        Next::Stop
     }
 
     fn publish(&self) {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        shared.joined = self.engine.has_joined();
-        if shared.live != *self.engine.live() {
-            shared.live.clone_from(self.engine.live());
+        shared.joined = self.member.has_joined();
+        if shared.live != *self.member.live() {
+            shared.live.clone_from(self.member.live());
         }
-        shared.members = self.engine.members() + 1;
-        shared.counters = self.engine.counters();
-        shared.handovers = self.handover.tally();
+        shared.members = self.member.members() + 1;
+        shared.counters = self.member.counters();
+        shared.handovers = self.member.tally();
     }
 
     fn reload_keys(&mut self) {
         let Some(directory) = &self.keys else { return };
         match read_keys(directory) {
-            Ok(keys) if !keys.is_plain() => self.engine.set_keys(keys),
+            Ok(keys) if !keys.is_plain() => self.member.set_keys(keys),
             // Whoever runs sealed does not fall back to plain text.
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "the membership keys stay as they are"),
@@ -571,10 +517,6 @@ const KEYS_PERIOD: Duration = Duration::from_secs(5);
 
 /// Datagrams that are taken in before the time is looked at.
 const RECEIVE_BATCH: usize = 256;
-
-/// How long a leaving node waits for its successors, and how often it repeats that it leaves.
-const LEAVE_PATIENCE: Duration = Duration::from_millis(250);
-const LEAVE_REPEAT: Duration = Duration::from_millis(30);
 
 /// Takeovers that wait to be counted.
 const TAKEOVERS_KEPT: usize = 1024;

@@ -1,7 +1,7 @@
 //! A segment in virtual time: speakers made of the real engines, neighbours with caches, and a network that can fail.
 //!
-//! Membership, handover, election and responder are those of the product; only sockets, clocks and the API are modelled. The same
-//! seed gives the same run.
+//! Membership with its handovers, election and responder are those of the product, put together as in the product; only sockets,
+//! clocks and the API are modelled. The same seed gives the same run.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -13,10 +13,9 @@ use metallb_l2::engine::{Engine as L2, Received};
 use metallb_l2::interface::{Interface, MacAddr, Scope, Stance};
 use metallb_l2::reserved::Reserved;
 use metallb_l2::wire::ndp::Checksum;
-use metallb_operator::membership::engine::{Config, Engine, Event, Link, Timing};
-use metallb_operator::membership::handover::Handover;
+use metallb_operator::membership::engine::{Config, Event, Link, Timing};
 use metallb_operator::membership::identity::Identity;
-use metallb_operator::membership::message::Standing;
+use metallb_operator::membership::member::Member;
 use metallb_operator::membership::seal::Keyring;
 
 use super::random::Random;
@@ -49,8 +48,7 @@ pub(crate) struct Host {
 
 /// The engines of one life.
 pub(crate) struct Speaker {
-    pub(crate) engine: Engine,
-    handover: Handover,
+    pub(crate) member: Member,
     pub(crate) l2: L2,
     joined: bool,
     leaving: bool,
@@ -71,7 +69,6 @@ enum Happening {
     Replan(usize),
     Label(usize, usize),
     Ask,
-    End(usize, u64),
 }
 
 /// How bad the network is now.
@@ -130,6 +127,20 @@ pub(crate) fn mac(index: usize) -> MacAddr {
 
 /// Neighbours that only ask have numbers from here.
 const NEIGHBOUR: usize = 60_000;
+
+impl Speaker {
+    fn set_interfaces(&mut self, now: Instant, index: usize, up: bool) {
+        let interfaces: Vec<Interface> = up.then(|| interfaces(index)).into_iter().flatten().collect();
+        self.member.set_link(if up { Link::Up } else { Link::Down });
+        self.member.set_usable(now, interfaces.iter().map(|interface| interface.mac.0));
+        self.l2.set_interfaces(now, interfaces);
+    }
+
+    fn set_reserved(&mut self, now: Instant, own: &BTreeSet<IpAddr>) {
+        self.l2.set_reserved(now, reserved(own));
+        self.member.set_refused(self.l2.objections().into_keys().collect());
+    }
+}
 
 impl World {
     pub(crate) fn new(seed: u64, size: usize) -> Self {
@@ -207,11 +218,10 @@ impl World {
         host.backlog.clear();
         let me = Identity::new(node(index), address(index), host.lives);
         let config = Config { me, session, keys: Keyring::default(), timing: Timing::default(), wan: false };
-        let mut engine = Engine::new(config, seed, now);
-        engine.join(now, (0..size).map(address));
+        let mut member = Member::new(config, seed, now);
+        member.join(now, (0..size).map(address));
         let mut speaker = Speaker {
-            engine,
-            handover: Handover::default(),
+            member,
             l2: L2::new(metallb_l2::engine::Config::default(), seed, now),
             joined: false,
             leaving: false,
@@ -221,9 +231,8 @@ impl World {
             unannounced: BTreeMap::new(),
             revoked: BTreeSet::new(),
         };
-        let interfaces = host.link.then(|| interfaces(index)).into_iter().flatten();
-        speaker.l2.set_interfaces(now, interfaces);
-        speaker.l2.set_reserved(now, reserved(&host.own));
+        speaker.set_interfaces(now, index, host.link);
+        speaker.set_reserved(now, &host.own);
         host.speaker = Some(speaker);
         self.drain(index);
     }
@@ -237,11 +246,7 @@ impl World {
         let host = &mut self.hosts[index];
         host.link = up;
         if let Some(speaker) = &mut host.speaker {
-            speaker.l2.set_interfaces(now, up.then(|| interfaces(index)).into_iter().flatten());
-            speaker.engine.set_link(if up { Link::Up } else { Link::Down });
-            if !speaker.leaving {
-                speaker.engine.set_standing(now, if up { Standing::Able } else { Standing::Unable });
-            }
+            speaker.set_interfaces(now, index, up);
             self.drain(index);
         }
     }
@@ -257,7 +262,7 @@ impl World {
         let host = &mut self.hosts[index];
         host.own = own;
         if let Some(speaker) = &mut host.speaker {
-            speaker.l2.set_reserved(now, reserved(&host.own));
+            speaker.set_reserved(now, &host.own);
             self.drain(index);
         }
     }
@@ -269,7 +274,7 @@ impl World {
         let now = self.clock(index);
         if let Some(speaker) = &mut self.hosts[index].speaker {
             for (from, datagram) in backlog {
-                speaker.engine.handle_datagram(now, from, &datagram);
+                speaker.member.handle_datagram(now, from, &datagram);
             }
             self.drain(index);
         }
@@ -305,11 +310,8 @@ impl World {
         let others = speaker.eligible.iter().filter(|other| **other != node(index));
         let electorate = Electorate::new(others.map(|other| (other.clone(), 0)));
         let successors = vips.iter().filter_map(|&vip| Some((vip, electorate.owner(vip)?.clone()))).collect();
-        speaker.engine.set_standing(now, Standing::Leaving);
-        speaker.handover.plan(now, BTreeMap::new(), &successors);
+        speaker.member.leave(now, &successors);
         speaker.holds.clear();
-        let deadline = self.now + 250 * MS;
-        self.schedule(10 * MS, Happening::End(index, deadline));
         self.drain(index);
     }
 
@@ -332,11 +334,7 @@ impl World {
                 let now = self.clock(index);
                 let host = &mut self.hosts[index];
                 if let Some(speaker) = host.speaker.as_mut().filter(|_| !host.stopped) {
-                    speaker.engine.handle_timeout(now);
-                    if speaker.engine.may_be_deaf() {
-                        speaker.handover.be_quiet();
-                    }
-                    speaker.handover.handle_timeout(now);
+                    speaker.member.handle_timeout(now);
                     speaker.l2.handle_timeout(now);
                     self.drain(index);
                 }
@@ -350,7 +348,7 @@ impl World {
                         host.backlog.push_back((address(from), datagram));
                     }
                 } else if let Some(speaker) = &mut host.speaker {
-                    speaker.engine.handle_datagram(now, address(from), &datagram);
+                    speaker.member.handle_datagram(now, address(from), &datagram);
                     self.drain(to);
                 }
             }
@@ -384,20 +382,6 @@ impl World {
                 }
                 self.schedule(SECOND / 2, Happening::Ask);
             }
-            Happening::End(index, deadline) => {
-                let now = self.clock(index);
-                let due = self.now >= deadline;
-                let Some(speaker) = &mut self.hosts[index].speaker else { return };
-                if speaker.leaving && (due || speaker.handover.is_settled()) {
-                    speaker.engine.leave(now);
-                    self.drain(index);
-                    self.hosts[index].speaker = None;
-                } else if speaker.leaving {
-                    speaker.engine.tell_standing(now);
-                    self.drain(index);
-                    self.schedule(10 * MS, Happening::End(index, deadline));
-                }
-            }
         }
     }
 
@@ -418,7 +402,7 @@ impl World {
         };
         let labels = &speaker.labels;
         let allowed = |name: &&NodeName| index_of(name).is_some_and(|place| !labels.contains(&place));
-        let eligible: BTreeSet<NodeName> = speaker.engine.live().iter().filter(allowed).cloned().collect();
+        let eligible: BTreeSet<NodeName> = speaker.member.live().iter().filter(allowed).cloned().collect();
         let electorate = |nodes: &BTreeSet<NodeName>| Electorate::new(nodes.iter().map(|name| (name.clone(), 0)));
         let (before, after) = (electorate(&speaker.eligible), electorate(&eligible));
         let mut mine = BTreeMap::new();
@@ -455,8 +439,8 @@ impl World {
         speaker.unannounced.retain(|vip, _| holds.contains(vip));
         speaker.revoked.retain(|vip| !holds.contains(vip));
         speaker.holds = holds;
-        speaker.handover.plan(now, mine, &successors);
-        speaker.engine.watch(now, watched);
+        speaker.member.plan(now, mine, &successors);
+        speaker.member.watch(now, watched);
         self.drain(index);
     }
 
@@ -466,34 +450,26 @@ impl World {
         let Some(mut speaker) = self.hosts[index].speaker.take() else { return };
         loop {
             let mut quiet = true;
-            while let Some(event) = speaker.engine.poll_event() {
+            while let Some(event) = speaker.member.poll_event() {
                 quiet = false;
                 match &event {
                     Event::Joined => {
                         speaker.joined = true;
                         self.replan_soon(index);
                     }
-                    Event::Lost(_) | Event::Met(_) => speaker.handover.announce_again(now),
                     Event::LiveChanged => self.replan_soon(index),
-                    Event::Yielding { from, ips, since } => {
-                        speaker.handover.set_refused(speaker.l2.objections().into_keys().collect());
-                        speaker.handover.handle_yielding(now, from, ips, *since);
-                    }
-                    Event::Refused(from, ips) => speaker.handover.handle_refused(from, ips),
-                    Event::Taken(from, ips) => {
-                        speaker.handover.handle_taken(from, ips);
+                    Event::Taken(_, ips) => {
                         speaker.revoked.extend(ips.iter().filter(|ip| !speaker.holds.contains(ip)));
+                    }
+                    Event::HardwareChanged => {
+                        speaker.l2.set_friends(speaker.member.hardware_of_others().into_iter().map(MacAddr));
                     }
                     _ => {}
                 }
                 self.note(&format!("n{index} {event:?}"));
                 self.events.push(event);
             }
-            while let Some((to, message)) = speaker.handover.poll_message() {
-                quiet = false;
-                speaker.engine.send(now, &to, message);
-            }
-            if let Some(announcements) = speaker.handover.poll_announcements() {
+            if let Some(announcements) = speaker.member.poll_announcements() {
                 quiet = false;
                 let answered: BTreeSet<IpAddr> = announcements.iter().map(|announcement| announcement.ip).collect();
                 let held = announcements.iter().filter(|announcement| announcement.stance == Stance::Hold);
@@ -502,8 +478,9 @@ impl World {
                 }
                 speaker.revoked.retain(|ip| !answered.contains(ip));
                 speaker.l2.set_addresses(now, announcements);
+                speaker.member.set_refused(speaker.l2.objections().into_keys().collect());
             }
-            if let Some(again) = speaker.handover.poll_again() {
+            if let Some(again) = speaker.member.poll_again() {
                 quiet = false;
                 speaker.l2.announce_again(now, again);
             }
@@ -515,9 +492,9 @@ impl World {
             let announced: Vec<IpAddr> = std::iter::from_fn(|| speaker.l2.poll_announced()).collect();
             if !announced.is_empty() {
                 quiet = false;
-                speaker.handover.handle_announced(now, &announced);
+                speaker.member.handle_announced(now, &announced);
             }
-            while let Some(transmit) = speaker.engine.poll_transmit() {
+            while let Some(transmit) = speaker.member.poll_transmit() {
                 quiet = false;
                 self.send_datagram(index, transmit.to, transmit.datagram);
             }
@@ -533,7 +510,10 @@ impl World {
         {
             self.violations.push(format!("I21: n{index} holds {vip} since {since} and announced nothing"));
         }
-        let due = [speaker.engine.poll_timeout(), speaker.handover.poll_timeout(), speaker.l2.poll_timeout()];
+        if speaker.member.has_left() {
+            return;
+        }
+        let due = [speaker.member.poll_timeout(), speaker.l2.poll_timeout()];
         if let Some(due) = due.into_iter().flatten().min() {
             let nanos = u64::try_from(due.saturating_duration_since(self.base).as_nanos()).unwrap();
             let at = (nanos.div_ceil(self.hosts[index].rate) * 1000).max(self.now);
