@@ -173,6 +173,14 @@ impl Links {
         reserved
     }
 
+    /// The interface in use that has an address, when it says of `other` that it is on the same link.
+    #[must_use]
+    pub fn between(&self, ip: IpAddr, other: IpAddr) -> Option<Interface> {
+        let shared = |&(own, prefix): &(IpAddr, u8)| own == ip && on_link(own, prefix, other);
+        let mut holders = self.addresses.iter().filter(|(_, addresses)| addresses.iter().any(shared));
+        holders.find_map(|(&index, _)| self.interface(index))
+    }
+
     /// A device that has an address for inner use, as kube-proxy gives those of Services to one of its own where it works with IPVS.
     #[must_use]
     pub fn inner_holder(&self, ip: IpAddr) -> Option<Arc<str>> {
@@ -197,6 +205,16 @@ impl Links {
             only_by_name: link.part_of == PartOf::Vrf,
         })
     }
+}
+
+/// Whether another address begins with the same `prefix` bits.
+fn on_link(ip: IpAddr, prefix: u8, other: IpAddr) -> bool {
+    let differs = match (ip, other) {
+        (IpAddr::V4(ip), IpAddr::V4(other)) => (ip.to_bits() ^ other.to_bits()).leading_zeros(),
+        (IpAddr::V6(ip), IpAddr::V6(other)) => (ip.to_bits() ^ other.to_bits()).leading_zeros(),
+        _ => return false,
+    };
+    differs >= u32::from(prefix)
 }
 
 impl fmt::Debug for Links {
@@ -339,5 +357,32 @@ mod tests {
         links.apply(Change::Link(eth0()));
         links.replace([Change::Link(Link { index: 3, name: "eth1".into(), ..eth0() })]);
         assert_eq!(names(&links), ["eth1"]);
+    }
+
+    #[test]
+    fn host_is_on_the_link_of_an_address_that_begins_like_its_own() {
+        let mut links = links();
+        links.apply(Change::Link(eth0()));
+        links.apply(Change::Link(Link { index: 3, name: "veth0".into(), ..eth0() }));
+        for (index, address, prefix) in
+            [(2, "10.0.0.5", 24), (2, "fd00::5", 64), (2, "10.9.0.5", 32), (3, "10.3.0.5", 24)]
+        {
+            links.apply(Change::Address { index, ip: address.parse().unwrap(), prefix });
+        }
+        let rows = [
+            ("10.0.0.5", "10.0.0.255", true),
+            ("10.0.0.5", "10.0.1.5", false),
+            ("10.0.0.6", "10.0.0.7", false),
+            ("10.9.0.5", "10.9.0.6", false),
+            ("fd00::5", "fd00::ffff:0:0:1", true),
+            ("fd00::5", "fd00:0:0:1::5", false),
+            ("10.0.0.5", "fd00::5", false),
+            // Its interface is excluded.
+            ("10.3.0.5", "10.3.0.6", false),
+        ];
+        for (ip, other, expected) in rows {
+            let found = links.between(ip.parse().unwrap(), other.parse().unwrap());
+            assert_eq!(found.map(|interface| interface.index), expected.then_some(2), "{ip} and {other}");
+        }
     }
 }

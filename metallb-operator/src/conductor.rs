@@ -411,6 +411,9 @@ impl Worker {
         if let Some(again) = self.member.poll_again() {
             self.l2.announce_again(again);
         }
+        if let Some(hosts) = self.member.poll_sought() {
+            self.l2.ask_for(self.bind, hosts);
+        }
         while let Some(transmit) = self.member.poll_transmit() {
             if let Err(error) = self.socket.send_to(&transmit.datagram, transmit.to) {
                 tracing::debug!(%error, to = %transmit.to, "a datagram could not be sent");

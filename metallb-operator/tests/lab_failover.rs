@@ -189,13 +189,15 @@ fn lab_failover_rolling_restart() {
     );
 }
 
+/// The other side of a partition.
+fn bridge(segment: &Segment) {
+    segment.switch.ip("link add br1 type bridge");
+    segment.switch.ip("link set br1 up");
+}
+
 #[test]
 fn lab_failover_partition_and_heal() {
     let Some(mut segment) = segment_of("lab_failover_partition_and_heal", 5) else { return };
-    let bridge = |segment: &Segment| {
-        segment.switch.ip("link add br1 type bridge");
-        segment.switch.ip("link set br1 up");
-    };
     bridge(&segment);
     case(
         "partition",
@@ -203,6 +205,27 @@ fn lab_failover_partition_and_heal() {
         // The owner is alone on the other side, and so goes on answering there.
         |segment, owner| port(segment, owner, "master br1"),
         |segment, owner| port(segment, owner, "master br0"),
+    );
+}
+
+#[test]
+fn lab_failover_long_partition_and_heal() {
+    let Some(mut segment) = segment("lab_failover_long_partition_and_heal") else { return };
+    bridge(&segment);
+    case(
+        "long partition",
+        &mut segment,
+        |segment, owner| port(segment, owner, "master br1"),
+        |segment, owner| {
+            // Gossip has given it up by then.
+            std::thread::sleep(Duration::from_secs(6));
+            // As after 40 s: each kernel asks for hardware addresses in vain, once a second.
+            for node in &segment.nodes {
+                node.namespace.ip("neighbour flush dev eth0");
+            }
+            std::thread::sleep(Duration::from_millis(100));
+            port(segment, owner, "master br0");
+        },
     );
 }
 

@@ -52,6 +52,7 @@ pub(super) enum Command {
     ProbeFor(Vec<IpAddr>),
     Befriend(Vec<MacAddr>),
     LeaveToNodes(Vec<IpAddr>),
+    AskFor(IpAddr, Vec<IpAddr>),
     Listen(Listener),
     Count(mpsc::SyncSender<Counters>),
     FindAnsweredByKernel(Vec<IpAddr>, mpsc::SyncSender<Answered>),

@@ -105,6 +105,13 @@ impl Handle {
         self.send(Command::LeaveToNodes(addresses));
     }
 
+    /// Asks the link once for the hardware addresses of hosts, in the name of an address of this host. The kernel, which asks for a
+    /// missing one only once a second, takes the answer as if it had asked, and the kernels of those hosts learn ours. Hosts that are
+    /// not on the link of that address are passed over, and all of them where its interface is not in use.
+    pub fn ask_for(&self, source: IpAddr, hosts: Vec<IpAddr>) {
+        self.send(Command::AskFor(source, hosts));
+    }
+
     /// The addresses that are to be announced and are not, and what speaks against it. Follows
     /// [`announce`](Self::announce) with a small delay.
     #[must_use]

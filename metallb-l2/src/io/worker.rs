@@ -23,6 +23,8 @@ use crate::group::{GroupChange, Membership};
 use crate::interface::{Announcement, Interface, MacAddr, Stance};
 use crate::links::{Change, InterfaceFilter, Links};
 use crate::reserved::ArpIgnore;
+use crate::wire::arp::Arp;
+use crate::wire::ndp;
 
 pub(super) struct Worker {
     engine: Engine,
@@ -188,6 +190,7 @@ impl Worker {
                     self.nodes = addresses;
                     self.reserve();
                 }
+                Ok(Command::AskFor(source, hosts)) => self.ask_for(source, hosts),
                 Ok(Command::Listen(mut listener)) => {
                     let interfaces = self.lock().interfaces.clone();
                     listener(&News::Interfaces(interfaces));
@@ -290,6 +293,20 @@ impl Worker {
         let telling: Vec<Arc<str>> = interfaces.into_iter().filter(tells).collect();
         let found = [first].into_iter().chain(inner).filter(|_| !telling.is_empty());
         found.map(|ip| (ip, telling.clone())).collect()
+    }
+
+    fn ask_for(&mut self, source: IpAddr, hosts: Vec<IpAddr>) {
+        for host in hosts {
+            let Some(Interface { index, mac, .. }) = self.links.between(source, host) else { continue };
+            let question = match (source, host) {
+                (IpAddr::V4(source), IpAddr::V4(host)) => Arp::question(mac, source, host),
+                (IpAddr::V6(source), IpAddr::V6(host)) => ndp::solicitation(mac, source, host),
+                _ => continue,
+            };
+            if let Some(port) = self.ports.get_mut(&index) {
+                port.queue_and_flush(question, index);
+            }
+        }
     }
 
     /// Takes in what the kernel tells of devices, one change after the other: a link that is lost and comes back between two looks

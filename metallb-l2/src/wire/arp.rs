@@ -105,12 +105,18 @@ impl Arp {
     /// A frame that asks whether anybody has an address, without saying that it is the sender's (RFC 5227 §2.1.1).
     #[must_use]
     pub fn probe(mac: MacAddr, ip: Ipv4Addr) -> Frame {
+        Self::question(mac, Ipv4Addr::UNSPECIFIED, ip)
+    }
+
+    /// A frame that asks everybody for the hardware address of a host, as a resolver does (RFC 826): who has it learns the sender's.
+    #[must_use]
+    pub fn question(mac: MacAddr, source: Ipv4Addr, target: Ipv4Addr) -> Frame {
         let message = Self {
             operation: Operation::Request,
             sender_hardware: mac,
-            sender_protocol: Ipv4Addr::UNSPECIFIED,
+            sender_protocol: source,
             target_hardware: MacAddr([0; 6]),
-            target_protocol: ip,
+            target_protocol: target,
         };
         message.encode(MacAddr::BROADCAST)
     }

@@ -156,7 +156,7 @@ pub fn unsolicited(mac: MacAddr, link_local: Ipv6Addr, ip: Ipv6Addr) -> Frame {
     advertisement(mac, link_local, MacAddr::of_multicast(ALL_NODES), ALL_NODES, ip, OVERRIDE)
 }
 
-/// A solicitation for an address, as a resolver sends it; for tests and probes.
+/// A solicitation for an address, as a resolver sends it (RFC 4861 §7.2.2): who has it learns the source's hardware address.
 #[must_use]
 pub fn solicitation(mac: MacAddr, source: Ipv6Addr, target: Ipv6Addr) -> Frame {
     let group = solicited_node(target);

@@ -1,9 +1,13 @@
-//! What the caches of a real neighbour, the kernel at the other end, make of announcements.
+//! What the caches of a real neighbour, the kernel at the other end, make of announcements, and what our own kernel makes of answers
+//! to questions of the driver.
 
-use metallb_l2::interface::Scope;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
-use crate::frames::{VIP4, VIP6};
-use crate::lab::{Lab, in_namespace, ip, wait_for};
+use metallb_l2::interface::{MacAddr, Scope};
+use metallb_l2::wire::arp::{Arp, Operation};
+
+use crate::frames::{ASKER, Icmp, US, VIP4, VIP6, ZERO, link_layer_option};
+use crate::lab::{Lab, in_namespace, ip, is_arp, wait_for};
 
 #[test]
 fn lab_neighbour_in_any_state_follows_the_first_announcement() {
@@ -18,8 +22,72 @@ fn lab_neighbour_in_any_state_follows_the_first_announcement() {
                 wait_for(&format!("{vip} in state {state} to move"), || {
                     ip(&format!("neighbour show {vip} dev cli0")).contains("lladdr 02:00:00:00:00:01")
                 });
-                handle.announce(Vec::<(std::net::IpAddr, Scope)>::new());
+                handle.announce(Vec::<(IpAddr, Scope)>::new());
             }
         }
     });
+}
+
+#[test]
+fn lab_kernel_takes_the_answer_to_a_question_of_the_driver_as_if_it_had_asked() {
+    const HOST4: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 5);
+    const OTHER4: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 6);
+    const HOST6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 5);
+    const OTHER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 6);
+    in_namespace(|| {
+        let mut lab = Lab::new(Vec::new());
+        ip(&format!("addr add {HOST4}/24 dev vip0"));
+        ip(&format!("addr add {HOST6}/64 dev vip0 nodad"));
+        let handle = lab.driver.handle();
+        // Two are not on the link of the source, and one source is not there.
+        handle.ask_for(HOST4.into(), ["192.168.11.6", "fd00::6"].map(|ip| ip.parse().unwrap()).to_vec());
+        handle.ask_for("192.168.10.7".parse().unwrap(), vec![OTHER4.into()]);
+        let rows: [(IpAddr, IpAddr, Vec<u8>, Vec<u8>); 2] = [
+            (
+                HOST4.into(),
+                OTHER4.into(),
+                arp(Operation::Request, US, HOST4, ZERO, OTHER4).encode(MacAddr::BROADCAST).as_bytes().to_vec(),
+                arp(Operation::Reply, ASKER, OTHER4, US, HOST4).encode(US).as_bytes().to_vec(),
+            ),
+            (
+                HOST6.into(),
+                OTHER6.into(),
+                Icmp { from: US, source: HOST6, options: link_layer_option(1, US), ..Icmp::solicitation(OTHER6) }
+                    .frame(),
+                // Solicited, and to override what is known.
+                Icmp {
+                    from: ASKER,
+                    source: OTHER6,
+                    options: link_layer_option(2, ASKER),
+                    ..Icmp::answer(OTHER6, US, HOST6, 0x60)
+                }
+                .frame(),
+            ),
+        ];
+        let mut heard = Vec::new();
+        for (host, other, question, answer) in rows {
+            // The kernel asks three times, in three seconds, whatever else is to be sent meanwhile.
+            UdpSocket::bind((host, 0)).unwrap().send_to(&[0], (other, 9)).unwrap();
+            let state = || ip(&format!("neighbour show {other} dev vip0"));
+            assert!(state().contains("INCOMPLETE"), "{}", state());
+            heard.extend(lab.receive());
+            let mut asked = Vec::new();
+            handle.ask_for(host, vec![other]);
+            wait_for("the question", || {
+                asked.extend(lab.receive());
+                asked.contains(&question)
+            });
+            lab.send(&answer);
+            wait_for("the kernel to know it", || state().contains("lladdr 02:00:00:00:00:09"));
+            heard.extend(asked);
+        }
+        let about = |frame: &Vec<u8>, ip: [u8; 4]| is_arp(frame) && (frame[28..32] == ip || frame[38..42] == ip);
+        for elsewhere in [[192, 168, 11, 6], [192, 168, 10, 7]] {
+            assert!(!heard.iter().any(|frame| about(frame, elsewhere)), "{elsewhere:?}");
+        }
+    });
+}
+
+fn arp(operation: Operation, sender: MacAddr, source: Ipv4Addr, target: MacAddr, host: Ipv4Addr) -> Arp {
+    Arp { operation, sender_hardware: sender, sender_protocol: source, target_hardware: target, target_protocol: host }
 }

@@ -5,6 +5,7 @@ mod hardware;
 mod hearing;
 mod link;
 mod ring;
+mod seek;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -20,6 +21,7 @@ use self::greet::Greetings;
 use self::hardware::OwnHardware;
 pub use self::link::Link;
 use self::link::Return;
+use self::seek::Seeking;
 use super::codec::GossipCodec;
 use super::identity::Identity;
 use super::message::{Body, GOSSIP_MAX, Message, Standing};
@@ -68,6 +70,7 @@ pub struct Engine {
     watch: Watch,
     inquiries: Vec<Inquiry>,
     greetings: Greetings,
+    seeking: Seeking,
     entry: Entry,
     /// Whose addresses we would inherit.
     interests: BTreeSet<NodeName>,
@@ -266,6 +269,7 @@ impl Engine {
             watch: Watch::new(config.me.node().clone(), config.timing),
             inquiries: Vec::new(),
             greetings: Greetings::new(now),
+            seeking: Seeking::new(now),
             entry: Entry::Outside,
             interests: BTreeSet::new(),
             undead_at: now,
@@ -374,6 +378,7 @@ impl Engine {
         self.stale |= self.cut_off_at().is_some_and(|at| at <= now);
         self.run_greetings(now);
         self.waiting.take_due(now).into_iter().for_each(|address| self.greet(address));
+        self.run_seeking(now);
         self.run_inquiries(now);
         self.run_talkers(now);
         let Self { watch, foca, config, peers, .. } = self;
@@ -434,6 +439,7 @@ impl Engine {
             .chain(self.cut_off_at())
             .chain(self.talkers.values().filter_map(Talker::claims_at))
             .chain(self.waiting.next())
+            .chain(self.seeking_at())
             .chain([self.greetings.next()])
             .min()
     }

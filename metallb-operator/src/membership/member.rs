@@ -172,6 +172,11 @@ impl Member {
         self.engine.poll_transmit()
     }
 
+    /// See [`Engine::poll_sought`].
+    pub fn poll_sought(&mut self) -> Option<Vec<IpAddr>> {
+        self.engine.poll_sought()
+    }
+
     /// See [`Engine::take_lull`].
     pub fn take_lull(&mut self) -> bool {
         self.engine.take_lull()

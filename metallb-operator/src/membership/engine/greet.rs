@@ -154,6 +154,11 @@ impl Engine {
         self.events.extend(clashes.into_iter().map(|(node, address)| Event::NameClash { node, address }));
     }
 
+    /// Where we were told that others may be.
+    pub(super) fn contacts(&self) -> impl Iterator<Item = SocketAddr> {
+        self.greetings.contacts.iter().copied()
+    }
+
     /// Greets those that are no members: contacts, and those that were. How many there are.
     fn contact(&mut self, now: Instant) -> usize {
         let down = self.foca.iter_membership_state().filter(|member| member.state() == foca::State::Down);
@@ -202,7 +207,7 @@ const ROUND: Duration = Duration::from_secs(1);
 const AGAIN: usize = 32;
 
 /// Among so few, whoever returns is to be heard at once: two may have answered for its addresses meanwhile.
-const FEW_IN_ALL: usize = 16;
+pub(super) const FEW_IN_ALL: usize = 16;
 const ROUND_OF_FEW: Duration = Duration::from_millis(100);
 const ROUNDS_FOR_ALL: usize = 4;
 

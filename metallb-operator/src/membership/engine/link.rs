@@ -56,6 +56,7 @@ impl Engine {
         } else if *hail_at <= now {
             *hail_at = now + HAIL_PERIOD;
             let silent: Vec<SocketAddr> = awaited.iter().copied().collect();
+            self.seek(silent.iter().copied());
             for address in silent {
                 match self.peers.get(address) {
                     Some(_) => self.send_to(now, address, Message::Ping),

@@ -573,3 +573,54 @@ fn who_left_properly_and_returns_gives_nobody_reason_to_announce_anew() {
         assert_eq!(met(&world), !leaves, "{:?}", world.log);
     }
 }
+
+/// For whose hardware address a member asked within a second, and how often.
+fn sought(world: &mut World, index: usize) -> BTreeMap<IpAddr, usize> {
+    world.engine(index).poll_sought();
+    let mut times = BTreeMap::new();
+    for _ in 0..100 {
+        world.run(10 * MS);
+        let hosts = world.engine(index).poll_sought().unwrap_or_default();
+        hosts.into_iter().for_each(|host| *times.entry(host).or_default() += 1);
+    }
+    times
+}
+
+#[test]
+fn missing_members_are_asked_for_among_few_until_they_are_back() {
+    for (size, expected) in [(3, true), (18, false)] {
+        let mut world = World::new(size);
+        world.run(2000 * MS);
+        assert_eq!(sought(&mut world, 0), [].into());
+        world.engines[2] = None;
+        // When watching has found it dead, and when gossip has.
+        for pause in [1000, 20_000] {
+            world.run(pause * MS);
+            let found = sought(&mut world, 0);
+            assert_eq!(found, if expected { [(address(2).ip(), 5)].into() } else { [].into() }, "of {size}");
+        }
+        world.start(2);
+        world.run(500 * MS);
+        assert_eq!(sought(&mut world, 0), [].into());
+    }
+}
+
+#[test]
+fn whose_link_returns_asks_for_those_that_do_not_answer_it() {
+    let mut world = World::new(3);
+    world.run(2000 * MS);
+    let now = world.now;
+    world.engine(0).set_link(Link::Down);
+    world.engine(0).set_standing(now, Standing::Unable);
+    world.run(5000 * MS);
+    assert_eq!(sought(&mut world, 0), [].into(), "it could not ask");
+    world.passes = first_is_apart;
+    let now = world.now;
+    world.engine(0).set_link(Link::Up);
+    world.engine(0).set_standing(now, Standing::Able);
+    let both = [1, 2].map(|index| address(index).ip());
+    for _ in 0..3 {
+        assert_eq!(world.engine(0).poll_sought(), Some(both.to_vec()));
+        world.run(20 * MS);
+    }
+}
