@@ -291,13 +291,10 @@ impl Watch {
         for (node, watched) in &mut self.nodes {
             let due = watched.next_ping <= now;
             let unanswered = due && watched.pings >= timing.pings;
-            match &mut watched.state {
-                State::Steady if unanswered => {
-                    self.tokens = self.tokens.wrapping_add(1);
-                    actions.push(Action::Suspected(node.clone()));
-                    watched.state = State::Suspected(Question::new(self.tokens, now));
-                }
-                _ => {}
+            if unanswered && matches!(watched.state, State::Steady) {
+                self.tokens = self.tokens.wrapping_add(1);
+                actions.push(Action::Suspected(node.clone()));
+                watched.state = State::Suspected(Question::new(self.tokens, now));
             }
             if let State::Suspected(question) = &mut watched.state
                 && question.deadline <= now

@@ -122,7 +122,7 @@ impl Engine {
         }
         if self.greetings.contact_at <= now {
             let absent = self.contact(now);
-            let few = absent > 0 && absent + self.foca.num_members() <= FEW_IN_ALL;
+            let few = absent > 0 && self.are_few();
             self.greetings.contact_at = now + if few { ROUND_OF_FEW } else { ROUND };
         }
     }
@@ -154,13 +154,8 @@ impl Engine {
         self.events.extend(clashes.into_iter().map(|(node, address)| Event::NameClash { node, address }));
     }
 
-    /// Where we were told that others may be.
-    pub(super) fn contacts(&self) -> impl Iterator<Item = SocketAddr> {
-        self.greetings.contacts.iter().copied()
-    }
-
-    /// Greets those that are no members: contacts, and those that were. How many there are.
-    fn contact(&mut self, now: Instant) -> usize {
+    /// Where those are that are no members: contacts, and those that were.
+    pub(super) fn absent(&self) -> BTreeSet<SocketAddr> {
         let down = self.foca.iter_membership_state().filter(|member| member.state() == foca::State::Down);
         let mut absent: BTreeSet<SocketAddr> = down.map(|member| member.id().address).collect();
         absent.extend(&self.greetings.contacts);
@@ -170,7 +165,17 @@ impl Engine {
                 absent.remove(&member.id().address);
             }
         }
-        let absent: Vec<SocketAddr> = absent.into_iter().collect();
+        absent
+    }
+
+    /// Whether there are so few, members and places where we were told that others may be, that all of them can be looked for at once.
+    pub(super) fn are_few(&self) -> bool {
+        self.foca.num_members().max(self.greetings.contacts.len()) <= FEW_IN_ALL
+    }
+
+    /// Greets those that are no members. How many there are.
+    fn contact(&mut self, now: Instant) -> usize {
+        let absent: Vec<SocketAddr> = self.absent().into_iter().collect();
         if absent.is_empty() {
             return 0;
         }
@@ -207,7 +212,7 @@ const ROUND: Duration = Duration::from_secs(1);
 const AGAIN: usize = 32;
 
 /// Among so few, whoever returns is to be heard at once: two may have answered for its addresses meanwhile.
-pub(super) const FEW_IN_ALL: usize = 16;
+const FEW_IN_ALL: usize = 16;
 const ROUND_OF_FEW: Duration = Duration::from_millis(100);
 const ROUNDS_FOR_ALL: usize = 4;
 

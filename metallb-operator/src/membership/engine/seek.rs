@@ -6,7 +6,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::Engine;
-use super::greet::FEW_IN_ALL;
 use super::link::Link;
 
 #[derive(Debug)]
@@ -50,20 +49,13 @@ impl Engine {
 
     /// Where those are that do not answer. Among many, each of which meets others all the time, nobody is sought.
     fn missing(&self) -> BTreeSet<SocketAddr> {
-        if self.foca.num_members() > FEW_IN_ALL {
+        if !self.are_few() {
             return BTreeSet::new();
         }
-        let known = self.foca.iter_membership_state().map(|member| member.id().address);
-        let mut all: BTreeSet<SocketAddr> = known.chain(self.contacts()).collect();
-        all.remove(&self.config.me.address);
-        if all.len() > FEW_IN_ALL {
-            return BTreeSet::new();
-        }
-        let heard = self.foca.iter_members().map(foca::Member::id).filter(|member| !self.watch.is_gone(member.node()));
-        for member in heard {
-            all.remove(&member.address);
-        }
-        all
+        let gone = self.foca.iter_members().map(foca::Member::id).filter(|member| self.watch.is_gone(member.node()));
+        let mut missing = self.absent();
+        missing.extend(gone.map(|member| member.address));
+        missing
     }
 }
 
