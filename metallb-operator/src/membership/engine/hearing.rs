@@ -140,7 +140,12 @@ impl Engine {
         // Who left handed over what it had, and told those whom it had stood in for.
         let left = self.peers.by_node(identity.node()).is_some_and(|peer| peer.standing == Standing::Leaving);
         match self.peers.greet(now, session, identity) {
-            Greeted::Known => {}
+            Greeted::Known => {
+                // Gossip gave it up, as on the other side of a partition.
+                if !self.is_member(identity) {
+                    self.announce_to(from);
+                }
+            }
             Greeted::Clash => {
                 self.events.push_back(Event::NameClash { node: identity.node().clone(), address: from });
                 return None;
@@ -162,8 +167,7 @@ impl Engine {
                 let alive = std::iter::once(foca::Member::alive(identity.clone()));
                 let tell = self.greetings.may_tell();
                 let _ = self.foca.apply_many(alive, tell, &mut self.runtime);
-                let is_member = self.foca.iter_members().any(|member| member.id() == identity);
-                if !is_member || self.foca.num_members() <= FEEDS {
+                if !self.is_member(identity) || self.foca.num_members() <= FEEDS {
                     self.announce_to(from);
                 }
                 for message in self.waiting.take(from) {
@@ -174,6 +178,11 @@ impl Engine {
         }
         self.enter_if_greeted();
         Some(())
+    }
+
+    /// Whether gossip takes it for alive, in this life.
+    fn is_member(&self, identity: &Identity) -> bool {
+        self.foca.iter_members().any(|member| member.id() == identity)
     }
 
     /// We are taken for an earlier life of ours: we call ourselves a later one.
