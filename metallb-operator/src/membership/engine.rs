@@ -47,8 +47,8 @@ pub struct Config {
 
 /// Finds out who lives.
 ///
-/// `join`, `watch`, `set_standing`, `send`, `handle_datagram` and `handle_timeout` put facts in; `poll_transmit` and `poll_event`
-/// take results out, to be drained after every input; `poll_timeout` says when to call again.
+/// `join`, `watch`, `set_standing`, `send`, `handle_datagram` and `handle_timeout` put facts in; `poll_transmit`, `poll_event`
+/// and `poll_sought` take results out, to be drained after every input; `poll_timeout` says when to call again.
 pub struct Engine {
     config: Config,
     sequence: u64,

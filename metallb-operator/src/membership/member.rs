@@ -16,8 +16,8 @@ use super::seal::Keyring;
 
 /// The engine of membership and the handovers, put together.
 ///
-/// What is learned and decided goes in by the methods that take the time; `poll_transmit`, `poll_event`, `poll_announcements` and
-/// `poll_again` take results out, to be drained after every input; `poll_timeout` says when to call again.
+/// What is learned and decided goes in by the methods that take the time; `poll_transmit`, `poll_event`, `poll_announcements`,
+/// `poll_again` and `poll_sought` take results out, to be drained after every input; `poll_timeout` says when to call again.
 #[derive(Debug)]
 pub struct Member {
     engine: Engine,

@@ -292,6 +292,7 @@ mod tests {
         assert_eq!(peers.greet(now + CLASH_AFTER, 2, &second), Greeted::New);
         assert!(peers.get(first.address).is_none());
     }
+
     #[test]
     fn members_are_not_forgotten_however_silent_they_are() {
         let [member, stranger] =

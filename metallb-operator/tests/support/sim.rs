@@ -485,6 +485,8 @@ impl World {
                 speaker.l2.announce_again(now, again);
             }
             while speaker.l2.poll_group().is_some() {}
+            // Hosts know each other's hardware addresses here.
+            speaker.member.poll_sought();
             while let Some(transmit) = speaker.l2.poll_transmit() {
                 quiet = false;
                 self.send_frame(index, &mut speaker, transmit.interface, transmit.frame.as_bytes());

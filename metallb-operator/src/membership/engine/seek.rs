@@ -36,9 +36,13 @@ impl Engine {
     }
 
     pub(super) fn run_seeking(&mut self, now: Instant) {
-        if self.seeking_at().is_some_and(|at| at <= now) {
+        if self.link == Link::Down || now < self.seeking.at {
+            return;
+        }
+        let missing = self.missing();
+        if !missing.is_empty() {
             self.seeking.at = now + PERIOD;
-            self.seek(self.missing());
+            self.seek(missing);
         }
     }
 
