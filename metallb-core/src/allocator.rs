@@ -38,6 +38,7 @@ mod pool_state;
 mod request;
 mod selection;
 mod sharing;
+mod standing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -54,6 +55,7 @@ pub use self::request::{FamilyDemand, Request, Terms};
 use self::selection::{PoolOrder, incompatibility};
 pub use self::selection::{PoolRefusal, PoolVerdict};
 pub use self::sharing::SharingKey;
+use self::standing::Standing;
 use crate::address::is_buggy;
 use crate::config::Pool;
 use crate::model::{IpFamily, PoolName, ServiceKey};
@@ -70,6 +72,8 @@ pub struct Allocator {
     blocked: FxHashMap<IpAddr, BTreeSet<ServiceKey>>,
     /// The same relation from the other side.
     blockers: FxHashMap<ServiceKey, Vec<IpAddr>>,
+    /// Addresses that the API shows on Services, or may come to show: nobody else gets one that its Service does not hold.
+    standing: Standing,
     /// Addresses that a host outside of the cluster uses, and its hardware address: never handed out.
     quarantined: BTreeMap<IpAddr, Arc<str>>,
 }
@@ -138,6 +142,12 @@ impl Allocator {
         for &ip in self.blocked.keys().chain(self.quarantined.keys()) {
             if let Some((pool, place)) = self.prefixes.find(ip) {
                 self.pools[pool].take(place);
+            }
+        }
+        for ip in self.standing.addresses() {
+            if let Some((pool, place)) = self.prefixes.find(ip) {
+                self.pools[pool].take(place);
+                *self.pools[pool].in_use.of_mut(IpFamily::of(ip)) += 1;
             }
         }
         let mut lost = Vec::new();
@@ -246,6 +256,9 @@ impl Allocator {
         if let Some((ip, mac)) = self.quarantined_among(ips) {
             return Err(AllocateError::Quarantined { ip, mac: Arc::clone(mac) });
         }
+        if let Some((ip, holder)) = ips.iter().find_map(|&ip| Some((ip, self.leaver_of(request, ip)?.clone()))) {
+            return Err(AllocateError::Releasing { ip, holder });
+        }
         self.check(request, ips).map(|grant| self.offer(&grant))
     }
 
@@ -289,11 +302,13 @@ impl Allocator {
             if key.is_shareable() && self.ledger.is_occupied(ip) {
                 continue;
             }
-            let blocked = self.is_blocked(ip);
+            let (blocked, stands) = (self.is_blocked(ip), !self.standing.services_at(ip).is_empty());
             let state = &mut self.pools[pool];
             state.shared.remove(key, place);
-            *state.in_use.of_mut(IpFamily::of(ip)) -= 1;
-            if !blocked {
+            if !stands {
+                *state.in_use.of_mut(IpFamily::of(ip)) -= 1;
+            }
+            if !blocked && !stands {
                 state.give_back(place);
             }
         }
@@ -301,6 +316,48 @@ impl Allocator {
             self.pools[pool].services -= 1;
         }
         Some(allocation)
+    }
+
+    /// Notes which addresses the API shows on a Service, or may come to show because a write is under way; an empty list forgets
+    /// them. An address that stands on a Service which does not hold it counts as in use, and nobody gets it but that Service and
+    /// those that hold it already. True when an address became free.
+    pub fn set_standing(&mut self, service: &ServiceKey, ips: &[IpAddr]) -> bool {
+        let (first, last) = self.standing.replace(service, ips);
+        for ip in first {
+            let Some((pool, place)) = self.prefixes.find(ip) else { continue };
+            if !self.ledger.is_occupied(ip) {
+                let state = &mut self.pools[pool];
+                *state.in_use.of_mut(IpFamily::of(ip)) += 1;
+                state.take(place);
+            }
+        }
+        let mut any = false;
+        for ip in last {
+            let Some((pool, _)) = self.prefixes.find(ip) else { continue };
+            if !self.ledger.is_occupied(ip) {
+                *self.pools[pool].in_use.of_mut(IpFamily::of(ip)) -= 1;
+            }
+            // An address that others hold can be joined again.
+            any |= self.give_back(ip) || self.ledger.is_occupied(ip);
+        }
+        any
+    }
+
+    /// The Services that keep the asker from an address which it does not hold, in key order.
+    pub fn rivals<'a>(&'a self, request: &'a Request, ip: IpAddr) -> impl Iterator<Item = &'a ServiceKey> {
+        self.ledger.rivals(request, ip).filter(move |_| !self.holds(&request.service, ip))
+    }
+
+    /// A Service other than the asker on which an address stands that it does not hold; nobody where the asker holds it.
+    fn leaver_of(&self, request: &Request, ip: IpAddr) -> Option<&ServiceKey> {
+        let services = self.standing.services_at(ip);
+        let leaver = services.iter().find(|&other| *other != request.service && !self.holds(other, ip))?;
+        (!self.holds(&request.service, ip)).then_some(leaver)
+    }
+
+    /// Whether a Service holds an address.
+    fn holds(&self, service: &ServiceKey, ip: IpAddr) -> bool {
+        self.ledger.holding(service).is_some_and(|held| held.ips.contains(&ip))
     }
 
     /// Notes that a Service of another load balancer class holds exactly `ips`; an empty list forgets it. True when an address
@@ -345,7 +402,8 @@ impl Allocator {
 
     /// Makes an address free again that nothing withholds any more and nobody holds. True when it is of a pool and became so.
     fn give_back(&mut self, ip: IpAddr) -> bool {
-        let found = self.prefixes.find(ip).filter(|_| !self.ledger.is_occupied(ip) && !self.is_blocked(ip));
+        let is_free = !self.ledger.is_occupied(ip) && !self.is_blocked(ip) && self.standing.services_at(ip).is_empty();
+        let found = self.prefixes.find(ip).filter(|_| is_free);
         if let Some((pool, place)) = found {
             self.pools[pool].give_back(place);
         }
@@ -425,10 +483,13 @@ impl Allocator {
         state.services += 1;
         let allocation = Allocation { pool: state.pool.name.clone(), ips: grant.ips, request: request.clone() };
         let mut places = grant.places.iter();
+        let standing = &self.standing;
         self.ledger.enter(allocation, |first_holder| {
             let Some(&place) = places.next() else { return };
             if first_holder {
-                *state.in_use.of_mut(IpFamily::of(place.ip)) += 1;
+                if standing.services_at(place.ip).is_empty() {
+                    *state.in_use.of_mut(IpFamily::of(place.ip)) += 1;
+                }
                 state.take(place);
                 state.shared.insert(&request.key, place);
             }

@@ -1,10 +1,12 @@
 //! From one Service to its status: keep, allocate, clear or wait, with the Events that say so (contract control-plane §2.4).
 //!
 //! The status of the Services is the database. After a start and after every change of configuration all valid holders claim
-//! their addresses ([`Assigner::claim`]) before anybody gets a new one ([`Assigner::converge`]).
+//! their addresses ([`Assigner::claim`]) before anybody gets a new one ([`Assigner::converge`]). Where writes take effect later
+//! than decisions, [`Reconciler`] keeps the two in step.
 
 mod outcome;
 mod reason;
+mod reconciler;
 mod waiting;
 mod wish;
 
@@ -16,6 +18,7 @@ use std::sync::Arc;
 pub use self::outcome::{AssignmentState, EventKind, Outcome, ServiceEvent, StatusWrite};
 pub use self::reason::AssignReason;
 use self::reason::Refusal;
+pub use self::reconciler::{Effect, Pace, Picture, Reconciler, Settle, Write, WriteEnd, WriteId};
 use self::waiting::Waiting;
 pub use self::wish::{ServiceFamily, WishError, desired_ips, desired_pool};
 use crate::allocator::{AllocateError, Allocator, FamilyDemand, Offer, PoolVerdict, Request, quoted};
@@ -81,6 +84,45 @@ impl Assigner {
         }
     }
 
+    /// Notes what the API shows on a Service, or may come to show because of writes that are `under_way`: until it no longer does,
+    /// nobody else gets these addresses. Returns the next Service that can be served now, as [`Outcome::retry`].
+    ///
+    /// A caller whose writes take effect later than its decisions calls this whenever either changes, before
+    /// [`converge`](Self::converge). A caller for whom a decision is final at once does not need it.
+    pub fn note_standing(&mut self, service: &Service, under_way: &[IpAddr]) -> Vec<ServiceKey> {
+        if self.set_standing(service, under_way) { self.next_in_line() } else { Vec::new() }
+    }
+
+    fn set_standing(&mut self, service: &Service, under_way: &[IpAddr]) -> bool {
+        let mut ips = under_way.to_vec();
+        if !self.is_foreign(service) {
+            ips.extend(service.ingress_ips().flatten());
+        }
+        self.allocator.set_standing(&service.key, &ips)
+    }
+
+    /// The addresses of a Service's status that others hold and do not share with it, each with one of these others. A Service that
+    /// holds its addresses, or asks for others, has no rivals.
+    #[must_use]
+    pub fn rivals(&self, service: &Service) -> Vec<(IpAddr, ServiceKey)> {
+        let Ok(family) = ServiceFamily::of_service(service) else { return Vec::new() };
+        let Some(current) = current_ips(service).filter(|_| self.handles(service)) else { return Vec::new() };
+        if has_too_few(service, family)
+            || !family_fits(family, &current, service)
+            || self.wants_other(service, &current)
+        {
+            return Vec::new();
+        }
+        let request = Request::new(service, demand_of(family, service));
+        let at = |&ip: &IpAddr| self.allocator.rivals(&request, ip).map(move |other| (ip, other.clone())).collect();
+        current.iter().flat_map(|ip| -> Vec<_> { at(ip) }).collect()
+    }
+
+    /// Takes away what a Service holds, for another one that has the better claim. It must be converged afterwards.
+    pub fn displace(&mut self, service: &ServiceKey) {
+        self.allocator.release(service);
+    }
+
     /// A Service that is gone: whatever it held is free. Returns the next Service that waits and can be served now, as
     /// [`Outcome::retry`].
     pub fn forget(&mut self, service: &ServiceKey) -> Vec<ServiceKey> {
@@ -88,7 +130,8 @@ impl Assigner {
         self.single.remove(service);
         let held = self.allocator.release(service).is_some();
         let blocked = self.allocator.block(service, &[]);
-        if held || blocked { self.next_in_line() } else { Vec::new() }
+        let stood = self.allocator.set_standing(service, &[]);
+        if held || blocked || stood { self.next_in_line() } else { Vec::new() }
     }
 
     /// Decides for one Service.
@@ -359,10 +402,15 @@ impl Assigner {
     /// What the status says of a Service of another class, or of one that nothing can be decided about, is not handed out to others.
     /// True when an address became free.
     fn note_foreign(&mut self, service: &Service) -> bool {
-        let untouched = service.service_type == ServiceType::LoadBalancer
-            && (!self.handles(service) || ServiceFamily::of_service(service).is_err());
-        let ips: Vec<IpAddr> = if untouched { service.ingress_ips().flatten().collect() } else { Vec::new() };
+        let ips: Vec<IpAddr> =
+            if self.is_foreign(service) { service.ingress_ips().flatten().collect() } else { Vec::new() };
         self.allocator.block(&service.key, &ips)
+    }
+
+    /// Whether the Service is of another class, or one that nothing can be decided about.
+    fn is_foreign(&self, service: &Service) -> bool {
+        service.service_type == ServiceType::LoadBalancer
+            && (!self.handles(service) || ServiceFamily::of_service(service).is_err())
     }
 
     fn handles(&self, service: &Service) -> bool {
@@ -377,10 +425,16 @@ impl Assigner {
     }
 }
 
-/// The order in which Services are processed: holders first, then the oldest, then by name.
+/// The order in which Services are processed, and in which two that show one address have a claim to it: holders first, of these
+/// the one whose address was written first, then the oldest, then by uid and by name. A time that is not known comes last.
 pub fn processing_order(a: &Service, b: &Service) -> Ordering {
-    let rank = |service: &Service| (service.ingress.is_empty(), service.created.is_none(), service.created);
-    rank(a).cmp(&rank(b)).then_with(|| a.key.cmp(&b.key))
+    let assigned = |service: &Service| service.assigned.filter(|_| !service.ingress.is_empty());
+    let rank = |service: &Service| {
+        let assigned = assigned(service);
+        (service.ingress.is_empty(), assigned.is_none(), assigned, service.created.is_none(), service.created)
+    };
+    let uid = |service: &Service| service.uid.clone().filter(|_| !service.ingress.is_empty());
+    rank(a).cmp(&rank(b)).then_with(|| uid(a).cmp(&uid(b))).then_with(|| a.key.cmp(&b.key))
 }
 
 enum Decision {

@@ -13,12 +13,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use identity::{
-    BfdProfileName, InterfaceName, NamespaceName, NodeName, ObjectRef, PeerName, PoolName, ServiceKey, Timestamp,
-    TimestampError,
+    BfdProfileName, InterfaceName, NamespaceName, NodeName, ObjectRef, ObjectVersion, PeerName, PoolName, ServiceKey,
+    Timestamp, TimestampError, Uid,
 };
 pub use labels::{LabelSelector, Labels, Requirement, Selector, SelectorError, SelectorOperator};
 pub use service::{
     ALLOCATED_FROM, AnnotationKey, Ingress, IpFamilyPolicy, Protocol, Service, ServicePort, ServiceType, TrafficPolicy,
+    WRITE_SETTLED,
 };
 
 /// One of the two stacks.

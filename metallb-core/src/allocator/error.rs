@@ -77,6 +77,14 @@ pub enum AllocateError {
         /// Who holds it.
         holder: ServiceKey,
     },
+    /// Another Service gave the address up, and the API still shows it there, or may come to show it.
+    #[error("\"{ip}\" is being released by {holder}, whose status still has to be written")]
+    Releasing {
+        /// The address.
+        ip: IpAddr,
+        /// The Service that gives it up.
+        holder: ServiceKey,
+    },
     /// A host outside of the cluster uses the address.
     #[error("\"{ip}\" is in use by a host outside of the cluster, {mac}")]
     Quarantined {

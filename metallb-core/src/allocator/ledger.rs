@@ -112,6 +112,15 @@ impl Ledger {
         self.conflict(request, ip).is_none()
     }
 
+    /// The Services whose sharing key or ports keep the asker from an address, in key order.
+    pub(super) fn rivals<'a>(&'a self, request: &'a Request, ip: IpAddr) -> impl Iterator<Item = &'a ServiceKey> {
+        self.holders_of(ip).filter(move |&holder| {
+            let Some(held) = self.holding(holder) else { return false };
+            let shares_port = || request.ports.iter().any(|port| held.request.ports.contains(port));
+            *holder != request.service && (!held.request.key.admits(&request.key) || shares_port())
+        })
+    }
+
     /// The same, with the reason as an error.
     pub(super) fn check(&self, request: &Request, ip: IpAddr) -> Result<(), AllocateError> {
         match self.conflict(request, ip) {

@@ -190,10 +190,13 @@ impl Allocator {
         own: Option<&Allocation>,
     ) -> Option<Place> {
         let own = own.into_iter().filter(|held| held.pool == state.pool.name).flat_map(|held| &held.ips);
+        // So does what the asker gives up, until the API no longer shows it.
         let own = own
+            .chain(self.standing.of(&request.service))
             .filter(|&&ip| IpFamily::of(ip) == family && self.may_hold(request, ip))
-            .filter_map(|&ip| self.prefixes.find(ip));
-        let free = own.map(|(_, place)| place).chain(state.first_free(family)).min();
+            .filter_map(|&ip| self.locate(&[ip]).ok())
+            .filter(|(pool, _)| self.pools[*pool].pool.name == state.pool.name);
+        let free = own.map(|(_, [place, _])| place).chain(state.first_free(family)).min();
         let shared = state
             .shared
             .candidates(&request.key, family)
@@ -204,7 +207,7 @@ impl Allocator {
 
     /// Whether nobody who holds an address keeps the asker from it.
     fn may_hold(&self, request: &Request, ip: IpAddr) -> bool {
-        !self.is_blocked(ip) && self.ledger.admits(request, ip)
+        !self.is_blocked(ip) && self.ledger.admits(request, ip) && self.leaver_of(request, ip).is_none()
     }
 
     /// The choice by family (contract §3.4) among pools that serve the asker.

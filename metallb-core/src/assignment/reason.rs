@@ -51,6 +51,8 @@ reasons! {
         PortInUse,
         /// A Service of another load balancer class, or one whose cluster IPs are of no known family, holds the address.
         HeldByOtherClass,
+        /// The Service that had the address asked for gives it up, and its status still has to be written.
+        AddressBeingReleased,
         /// A host outside of the cluster uses the address asked for.
         Quarantined,
         /// The Service got other addresses because a host outside of the cluster uses one that it had.
@@ -96,6 +98,7 @@ impl Refusal {
                 AllocateError::InUse { .. } => AssignReason::AddressInUse,
                 AllocateError::PortInUse { .. } => AssignReason::PortInUse,
                 AllocateError::Blocked { .. } => AssignReason::HeldByOtherClass,
+                AllocateError::Releasing { .. } => AssignReason::AddressBeingReleased,
                 AllocateError::Quarantined { .. } => AssignReason::Quarantined,
                 AllocateError::PoolExhausted { .. } => AssignReason::PoolExhausted,
                 AllocateError::Exhausted { .. } => AssignReason::NoAvailableIps,

@@ -56,6 +56,10 @@ macro_rules! names {
 }
 
 names! {
+    /// `metadata.uid`: tells an object from a later one of the same name.
+    Uid
+    /// `metadata.resourceVersion`, as the API server wrote it. Equal texts are the same state of an object.
+    ObjectVersion
     /// Name of a Node object; also the name under which its speaker takes part in an election.
     NodeName
     /// Name of a Namespace.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use super::{IpFamily, Labels, ServiceKey, Timestamp};
+use super::{IpFamily, Labels, ServiceKey, Timestamp, Uid};
 
 /// A faithful mirror of a Kubernetes Service. Text that may be malformed is kept as written.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -15,8 +15,12 @@ pub struct Service {
     pub labels: Labels,
     /// All annotations.
     pub annotations: BTreeMap<String, String>,
+    /// `metadata.uid`; absent for manifests.
+    pub uid: Option<Uid>,
     /// When it was created; absent for manifests.
     pub created: Option<Timestamp>,
+    /// When the addresses of its status were written, as `metadata.managedFields` says.
+    pub assigned: Option<Timestamp>,
     /// `spec.type`
     pub service_type: ServiceType,
     /// `spec.loadBalancerClass`
@@ -47,7 +51,9 @@ impl Service {
             key,
             labels: Labels::new(),
             annotations: BTreeMap::new(),
+            uid: None,
             created: None,
+            assigned: None,
             service_type: ServiceType::LoadBalancer,
             load_balancer_class: None,
             load_balancer_ip: None,
@@ -195,6 +201,10 @@ impl fmt::Display for AnnotationKey {
         })
     }
 }
+
+/// Annotation that a controller sets and removes to make a new version of a Service, where a write of unknown end would otherwise
+/// stay possible.
+pub const WRITE_SETTLED: &str = "metallb.io/write-settled";
 
 /// The annotation that is written: the pool that supplied the current addresses.
 pub const ALLOCATED_FROM: &str = "metallb.io/ip-allocated-from-pool";
