@@ -134,7 +134,7 @@ pub struct Write {
 }
 
 /// Names a write.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct WriteId(u64);
 
 /// What a write does to the annotation [`WRITE_SETTLED`]. A write whose end is unknown is void once the object has another version;

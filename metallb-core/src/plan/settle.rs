@@ -1,6 +1,7 @@
 //! All Services at once, as at a start.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 
 use crate::assignment::{Assigner, Outcome, StatusWrite};
 use crate::model::{ALLOCATED_FROM, Ingress, Service, ServiceKey};
@@ -33,7 +34,33 @@ pub fn settle(assigner: &mut Assigner, services: &[&Service]) -> BTreeMap<Servic
         }
         outcomes.insert(read.key.clone(), outcome);
     }
+    name_releases(services, &mut outcomes);
     outcomes
+}
+
+/// In a cluster an address passes from one Service to another only when the first one's status has been written: says so.
+fn name_releases(services: &[&Service], outcomes: &mut BTreeMap<ServiceKey, Outcome>) {
+    let mut shown_on: BTreeMap<IpAddr, Vec<&ServiceKey>> = BTreeMap::new();
+    for service in services {
+        for ip in service.ingress_ips().flatten() {
+            shown_on.entry(ip).or_default().push(&service.key);
+        }
+    }
+    let mut sentences = Vec::new();
+    for (key, outcome) in outcomes.iter().filter(|(_, outcome)| outcome.write.is_some()) {
+        let keeps = |other: &ServiceKey, ip| outcomes.get(other).is_some_and(|other| other.ips.contains(&ip));
+        let released = outcome.ips.iter().find_map(|&ip| {
+            let services = shown_on.get(&ip).filter(|services| !services.contains(&key))?;
+            let leaver = services.iter().find(|&&other| !keeps(other, ip))?;
+            Some((ip, (*leaver).clone()))
+        });
+        sentences.extend(released.map(|(ip, leaver)| (key.clone(), format!(" once {leaver} has released {ip}"))));
+    }
+    for (key, sentence) in sentences {
+        if let Some(outcome) = outcomes.get_mut(&key) {
+            outcome.message.push_str(&sentence);
+        }
+    }
 }
 
 /// The Service as it is read once the write is done.
@@ -86,5 +113,7 @@ mod tests {
         };
         assert_eq!([ips("dual-1"), ips("dual-2")], [[""; 0]; 2]);
         assert_eq!([ips("lost-1"), ips("lost-2")], [["10.0.0.0"], ["10.0.0.1"]]);
+        let message = &outcomes[&ServiceKey::new("default", "lost-1")].message;
+        assert!(message.ends_with("once default/dual-1 has released 10.0.0.0"), "{message}");
     }
 }
