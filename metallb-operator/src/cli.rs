@@ -9,6 +9,7 @@ pub mod convert_config;
 pub mod crds;
 pub mod explain;
 pub mod facts;
+pub mod lease;
 pub mod options;
 pub mod output;
 pub mod plan;

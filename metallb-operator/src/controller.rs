@@ -24,9 +24,10 @@ use crate::admin::Admin;
 use crate::api::{IpAddressPool, IpAddressPoolStatus};
 use crate::cli::controller::ControllerArgs;
 use crate::feed::{Feed, Role, Touched, Update};
+use crate::kubernetes::client;
 use crate::kubernetes::configuration_state::{Component, ConfigurationReporter};
 use crate::kubernetes::events::{self, EventSender, Notice, Severity as NoticeSeverity};
-use crate::kubernetes::lease::{self, Claimant};
+use crate::kubernetes::lease::{Identity, Leadership, LeaseKeeper, LeaseSettings};
 
 /// Why the controller does not run.
 #[derive(Debug, Error)]
@@ -56,7 +57,7 @@ struct Controller {
     config: Config,
     admin: Admin,
     events: EventSender,
-    leads: watch::Receiver<bool>,
+    leadership: Leadership,
     /// Writes under way: the same one is not started twice.
     in_flight: BTreeMap<ServiceKey, StatusWrite>,
     done: mpsc::UnboundedSender<Written>,
@@ -89,7 +90,8 @@ pub fn run(args: &ControllerArgs) -> Result<(), ControllerError> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(io("SIGTERM can't be handled"))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(io("SIGINT can't be handled"))?;
-        let client = Client::try_from(kube::Config::infer().await?)?;
+        let config = kube::Config::infer().await?;
+        let client = client::with_deadlines(config.clone())?;
         let namespace = args.cluster.namespace();
         let admin = Admin::new();
         admin.readiness.expect("caches synced");
@@ -99,12 +101,14 @@ pub fn run(args: &ControllerArgs) -> Result<(), ControllerError> {
                 tokio::net::TcpListener::bind(address).await.map_err(io(&format!("{address} can't be listened on")))?;
             tokio::spawn(admin.clone().serve_on(listener, stopped.clone()));
         }
-        let claimant = Claimant {
+        let settings = LeaseSettings {
             namespace: namespace.clone(),
-            lease: "metallb-controller".to_owned(),
-            identity: format!("{}_{:x}", args.cluster.pod_name, crate::seed::fresh()),
+            name: "metallb-controller".to_owned(),
+            identity: Identity::new(&args.cluster.pod_name, args.lease.pod_uid()),
+            timing: args.lease.timing(),
         };
-        let (mut leads, lease_task) = lease::spawn(client.clone(), claimant, stopped.clone());
+        let (keeper, mut leadership) =
+            LeaseKeeper::start(config, settings).map_err(io("the thread that keeps the Lease can't be started"))?;
         let (events, _writer) = events::spawn(client.clone(), "metallb-controller");
         if !args.ml_secret_name.is_empty() {
             tokio::spawn(membership_key::ensure(client.clone(), namespace.clone(), args.ml_secret_name.clone()));
@@ -122,7 +126,7 @@ pub fn run(args: &ControllerArgs) -> Result<(), ControllerError> {
             config: Config::default(),
             admin,
             events,
-            leads: leads.clone(),
+            leadership: leadership.clone(),
             in_flight: BTreeMap::new(),
             done,
             permits: Arc::new(Semaphore::new(WRITERS)),
@@ -144,14 +148,14 @@ pub fn run(args: &ControllerArgs) -> Result<(), ControllerError> {
                     controller.take(batch.drain(..));
                 }
                 Some(end) = written.recv() => controller.finish(&end),
-                Ok(()) = leads.changed() => controller.everything(),
+                _ = leadership.changed() => controller.everything(),
                 _ = tick.tick(), if args.quarantine_conflicts => controller.look_at_conflicts(),
             }
         }
         tracing::info!("stopping");
         stop.send_replace(true);
         // The Lease is given back, so that a successor starts at once.
-        let _ = lease_task.await;
+        keeper.release().await;
         Ok(())
     })
 }
@@ -248,7 +252,7 @@ impl Controller {
     }
 
     fn carry_out(&mut self, key: &ServiceKey, outcome: &Outcome) {
-        if !*self.leads.borrow() {
+        if !self.leadership.standing().term.is_some() {
             return;
         }
         let repeated = outcome.write.is_some() && self.in_flight.get(key) == outcome.write.as_ref();
@@ -308,7 +312,7 @@ impl Controller {
         client.config_stale.set(problems.iter().any(|problem| problem.severity == Severity::Error).into());
         for problem in problems.difference(&self.problems) {
             tracing::error!(object = %problem.object, field = problem.field, code = problem.code.as_str(), "{}", problem.message);
-            if *self.leads.borrow() {
+            if self.leadership.standing().term.is_some() {
                 self.events.send(Notice::about_problem(problem));
             }
         }
@@ -332,7 +336,7 @@ impl Controller {
                     quarantine.listed(is_inside)
                 }),
             };
-            if !*self.leads.borrow() || self.pool_status.get(name) == Some(&status) {
+            if !self.leadership.standing().term.is_some() || self.pool_status.get(name) == Some(&status) {
                 continue;
             }
             self.pool_status.insert(name.clone(), status.clone());

@@ -1,5 +1,6 @@
 //! The edge to the Kubernetes API: watches in, Events and status writes out. No decision is taken here.
 
+pub mod client;
 pub mod configuration_state;
 pub mod events;
 pub mod lease;

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use kube::Client;
 use metallb_core::config::{Config, ConfigStore, Parsed, Problem, Severity};
 use metallb_core::model::ServiceKey;
 use metallb_l2::interface::MacAddr;
@@ -22,6 +21,7 @@ use crate::cli::speaker::SpeakerArgs;
 use crate::conductor::{self, ConductorError};
 use crate::exclusion::{self, ExclusionError};
 use crate::feed::{Feed, Role, Touched, Update};
+use crate::kubernetes::client;
 use crate::kubernetes::configuration_state::{Component, ConfigurationReporter};
 use crate::kubernetes::events::{self, EventSender, Notice, Severity as NoticeSeverity};
 use crate::sys;
@@ -93,7 +93,7 @@ pub fn run(args: &SpeakerArgs) -> Result<(), SpeakerError> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(io("SIGTERM can't be handled"))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(io("SIGINT can't be handled"))?;
-        let client = Client::try_from(kube::Config::infer().await?)?;
+        let client = client::with_deadlines(kube::Config::infer().await?)?;
         let namespace = args.cluster.namespace();
         let mut admin = Admin::new();
         let mut status_requests = admin.status.on_request();

@@ -247,9 +247,10 @@ async fn api_roles_allow_what_is_needed_and_nothing_else() {
         ("list", "", "pods", "", "", system, false, true),
         ("create delete", "", "pods", "", "", system, false, false),
         ("create", "", "pods", "exec", "", system, false, false),
-        ("get update", "coordination.k8s.io", "leases", "", "metallb-controller", system, true, false),
+        ("get list watch update", "coordination.k8s.io", "leases", "", "metallb-controller", system, true, false),
         ("create", "coordination.k8s.io", "leases", "", "", system, true, false),
-        ("get update", "coordination.k8s.io", "leases", "", "other", system, false, false),
+        ("get list watch update delete", "coordination.k8s.io", "leases", "", "other", system, false, false),
+        ("list watch delete patch", "coordination.k8s.io", "leases", "", "", system, false, false),
         ("create update", "apiextensions.k8s.io", "customresourcedefinitions", "", "", "", false, false),
         ("create update", "rbac.authorization.k8s.io", "clusterroles", "", "", "", false, false),
     ];

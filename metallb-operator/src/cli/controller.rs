@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use crate::cli::lease::LeaseArgs;
 use crate::cli::options::{AdminArgs, ClusterArgs, LogArgs, UpstreamArgs, UpstreamWebhookArgs};
 
 /// Arguments of `metallb controller`.
@@ -14,6 +15,8 @@ pub struct ControllerArgs {
     pub(crate) cluster: ClusterArgs,
     #[command(flatten)]
     pub(crate) admin: AdminArgs,
+    #[command(flatten)]
+    pub(crate) lease: LeaseArgs,
     /// Secret to make for the speakers' gossip, unless it exists; empty makes none
     #[arg(long, env = "METALLB_ML_SECRET_NAME", default_value = "", value_name = "NAME", hide_default_value = true)]
     pub(crate) ml_secret_name: String,

@@ -1,0 +1,117 @@
+//! What the keeper tells in the log: one line for each change of state, none for each try.
+
+use std::io;
+
+use kube::Error;
+
+use super::elector::{Loss, Turn};
+
+/// Remembers what was told last.
+#[derive(Debug)]
+pub(super) struct Journal {
+    lease: String,
+    trouble: Option<Trouble>,
+    is_unwatched: bool,
+    is_unlocked: bool,
+}
+
+/// Why the Lease cannot be read or written, as coarsely as a person needs it to act.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Trouble {
+    Refused(u16),
+    NoAnswer,
+}
+
+impl Journal {
+    pub(super) fn new(lease: &str) -> Self {
+        Self { lease: lease.to_owned(), trouble: None, is_unwatched: false, is_unlocked: false }
+    }
+
+    pub(super) fn turned(&self, turns: Vec<Turn>) {
+        let lease = &self.lease;
+        for turn in turns {
+            match turn {
+                Turn::Acquired(term) => {
+                    tracing::info!(lease, term = term.0, event = "leadershipAcquired", "this process leads");
+                }
+                Turn::Lost(loss) => {
+                    let why = match loss {
+                        Loss::Late => "no renewal of the Lease was answered in time",
+                        Loss::Taken => "the Lease names another holder",
+                        Loss::SetBack => "the Lease was set back",
+                        Loss::Released => "the Lease is given back",
+                    };
+                    tracing::info!(lease, why, event = "leadershipLost", "this process no longer leads");
+                }
+                Turn::Restored => tracing::warn!(
+                    lease,
+                    event = "etcdRestored",
+                    "the Lease is older than the last write of this process: etcd was restored from a snapshot"
+                ),
+            }
+        }
+    }
+
+    /// A request ended, without or with an error other than a conflict.
+    pub(super) fn answered(&mut self, error: Option<&Error>) {
+        let trouble = error.map(|error| match error {
+            Error::Api(status) if (400..500).contains(&status.code) => Trouble::Refused(status.code),
+            _ => Trouble::NoAnswer,
+        });
+        if trouble == self.trouble {
+            return;
+        }
+        let lease = &self.lease;
+        match error {
+            Some(error) => tracing::warn!(
+                lease,
+                error = error as &dyn std::error::Error,
+                event = "leaseUnavailable",
+                "the Lease can't be read or written, trying again"
+            ),
+            None => tracing::info!(lease, event = "leaseAvailable", "the Lease can be read and written again"),
+        }
+        self.trouble = trouble;
+    }
+
+    /// The watch of the Lease works, or ended with an error.
+    pub(super) fn watched(&mut self, error: Option<&Error>) {
+        let lease = &self.lease;
+        match error {
+            Some(error) if !self.is_unwatched => tracing::warn!(
+                lease,
+                error = error as &dyn std::error::Error,
+                event = "leaseUnwatched",
+                "the Lease can't be watched and is read once in each renewal period"
+            ),
+            None if self.is_unwatched => tracing::info!(lease, event = "leaseWatched", "the Lease is watched again"),
+            _ => {}
+        }
+        self.is_unwatched = error.is_some();
+    }
+
+    /// The lock of the Pod was taken, or not.
+    pub(super) fn locked(&mut self, error: Option<&io::Error>) {
+        let lease = &self.lease;
+        if let Some(error) = error
+            && !self.is_unlocked
+        {
+            tracing::warn!(
+                lease,
+                %error,
+                event = "podLockHeld",
+                "the lock of this Pod can't be taken, so its Lease is not taken before it runs out"
+            );
+        }
+        self.is_unlocked = error.is_some();
+    }
+
+    /// The Lease could not be given back in time.
+    pub(super) fn not_released(&self) {
+        tracing::warn!(
+            lease = self.lease,
+            event = "leaseReleaseFailed",
+            "the Lease could not be given back in time and runs out by itself"
+        );
+    }
+}
