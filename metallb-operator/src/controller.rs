@@ -173,7 +173,7 @@ impl Controller {
         if !self.loaded
             && let Some(quarantine) = &mut self.quarantine
         {
-            quarantine.adopt(&self.feed.quarantined);
+            quarantine.adopt(self.feed.quarantined());
             self.assigner.set_quarantined(&quarantine.addresses());
         }
         if touched.config || !self.loaded {
@@ -257,7 +257,7 @@ impl Controller {
         }
         let repeated = outcome.write.is_some() && self.in_flight.get(key) == outcome.write.as_ref();
         if !repeated {
-            let uid = self.feed.services.get(key).and_then(|meta| meta.uid.clone());
+            let uid = self.feed.identity(key).map(|identity| identity.uid.to_string());
             for event in &outcome.events {
                 let severity = match event.kind {
                     EventKind::Warning => NoticeSeverity::Warning,
@@ -280,7 +280,7 @@ impl Controller {
         tracing::info!(service = %key, ips = ?write.ips, pool = write.pool.as_ref().map(PoolName::as_str), reason = outcome.reason.as_str(), "status changes");
         self.in_flight.insert(key.clone(), write.clone());
         let services: Api<KubeService> = Api::namespaced(self.client.clone(), key.namespace.as_str());
-        let version = self.feed.services.get(key).and_then(|meta| meta.resource_version.clone());
+        let version = self.feed.identity(key).map(|identity| identity.version.to_string());
         let (key, write, done, permits) = (key.clone(), write.clone(), self.done.clone(), Arc::clone(&self.permits));
         tokio::spawn(async move {
             let _permit = permits.acquire_owned().await;

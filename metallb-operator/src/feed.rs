@@ -1,21 +1,25 @@
 //! Keeps a [`World`] in step with the Kubernetes API.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::Api;
 use kube::core::DeserializeGuard;
-use kube::{Client, Resource, ResourceExt as _};
-use metallb_core::config::spec::Spec;
+use kube::{Client, Resource};
 use metallb_core::model::ServiceKey;
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
+use self::facts::{conflicts, keyed, listed};
 use crate::api;
-use crate::kubernetes::watches::{self, Change};
+use crate::kubernetes::versions::{Identity, Metadata, ObjectName, Step, Uid, Versions, raise};
+use crate::kubernetes::watches::{self, Change, Demand, Round};
 use crate::translate;
 use crate::world::World;
+
+mod facts;
 
 /// A change of one kind.
 #[derive(Debug)]
@@ -50,28 +54,49 @@ pub enum Update {
     L2Statuses(Change<api::ServiceL2Status>),
 }
 
-/// What a Service needs beside its facts to be written: identity and version.
-#[derive(Clone, Debug)]
-pub struct ServiceMeta {
-    /// `metadata.uid`
-    pub uid: Option<String>,
-    /// `metadata.resourceVersion`
-    pub resource_version: Option<String>,
+/// A kind that is watched.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Kind {
+    /// Service
+    Service,
+    /// EndpointSlice
+    EndpointSlice,
+    /// Node
+    Node,
+    /// Namespace
+    Namespace,
+    /// Secret
+    Secret,
+    /// IPAddressPool
+    Pool,
+    /// L2Advertisement
+    L2Advertisement,
+    /// BGPAdvertisement
+    BgpAdvertisement,
+    /// BGPPeer
+    Peer,
+    /// BFDProfile
+    BfdProfile,
+    /// Community
+    Community,
+    /// ServiceL2Status
+    L2Status,
 }
 
-/// A world that follows the API.
+/// A world that follows the API. It only ever changes to what is newer than it is.
 #[derive(Debug, Default)]
 pub struct Feed {
     /// The picture.
     pub world: World,
-    /// Identity and version of each Service.
-    pub services: BTreeMap<ServiceKey, ServiceMeta>,
-    /// What the statuses of pools say about quarantine.
-    pub quarantined: Vec<api::QuarantinedAddress>,
     /// Addresses that hosts outside of the cluster use, by the status object that says so.
     pub conflicts: BTreeMap<String, Vec<api::AddressConflict>>,
-    expected: usize,
-    seen: BTreeSet<&'static str>,
+    quarantined: BTreeMap<ObjectName, Vec<api::QuarantinedAddress>>,
+    versions: BTreeMap<Kind, Versions>,
+    demands: BTreeMap<Kind, watch::Sender<Demand>>,
+    round: Round,
+    /// Kinds that were not listed in this round.
+    missing: BTreeSet<Kind>,
+    was_complete: bool,
 }
 
 /// What a batch of updates touched.
@@ -83,6 +108,8 @@ pub struct Touched {
     pub nodes: bool,
     /// Services whose own object or endpoints changed.
     pub services: BTreeSet<ServiceKey>,
+    /// Services of which another version was seen, or that are gone, whether a fact changed or not.
+    pub versions: BTreeSet<ServiceKey>,
     /// Conflicts.
     pub conflicts: bool,
 }
@@ -98,337 +125,277 @@ pub enum Role {
     Speaker,
 }
 
+/// Why everything is listed anew.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Relist {
+    /// To see what others wrote until now. What is older than the picture is ignored.
+    Again,
+    /// The store was restored from a snapshot: all versions seen so far belong to a history that ended.
+    Forget,
+}
+
 impl Feed {
     /// Starts the watches that `role` needs. Configuration is read in `namespace` only.
     #[must_use]
     pub fn start(client: &Client, namespace: &str, role: Role) -> (Self, mpsc::Receiver<Update>) {
         let (queue, updates) = mpsc::channel(QUEUE);
-        all(client, &queue, Update::Services);
-        all(client, &queue, Update::Namespaces);
-        all(client, &queue, Update::Nodes);
-        local(client, namespace, &queue, Update::Pools);
-        local(client, namespace, &queue, Update::Communities);
-        local(client, namespace, &queue, Update::L2Advertisements);
-        local(client, namespace, &queue, Update::BgpAdvertisements);
-        let mut expected = 7;
+        let mut watches = Watches { client, namespace, queue, demands: BTreeMap::new() };
+        watches.all(Kind::Service, Update::Services);
+        watches.all(Kind::Namespace, Update::Namespaces);
+        watches.all(Kind::Node, Update::Nodes);
+        watches.local(Kind::Pool, Update::Pools);
+        watches.local(Kind::Community, Update::Communities);
+        watches.local(Kind::L2Advertisement, Update::L2Advertisements);
+        watches.local(Kind::BgpAdvertisement, Update::BgpAdvertisements);
         if role == Role::Speaker {
-            all(client, &queue, Update::Slices);
-            local(client, namespace, &queue, Update::Secrets);
-            local(client, namespace, &queue, Update::Peers);
-            local(client, namespace, &queue, Update::BfdProfiles);
-            expected += 4;
+            watches.all(Kind::EndpointSlice, Update::Slices);
+            watches.local(Kind::Secret, Update::Secrets);
+            watches.local(Kind::Peer, Update::Peers);
+            watches.local(Kind::BfdProfile, Update::BfdProfiles);
         }
         if role == Role::Quarantine {
-            local(client, namespace, &queue, Update::L2Statuses);
-            expected += 1;
+            watches.local(Kind::L2Status, Update::L2Statuses);
         }
-        (Self { expected, ..Self::default() }, updates)
+        (Self::following(watches.demands), updates)
     }
 
-    /// Whether every kind was listed once: before that the picture has holes, and nothing may be decided.
+    fn following(demands: BTreeMap<Kind, watch::Sender<Demand>>) -> Self {
+        Self { missing: demands.keys().copied().collect(), demands, ..Self::default() }
+    }
+
+    /// Whether every kind was listed in the current round: before that the picture has holes, and nothing may be decided.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.seen.len() >= self.expected
+        self.missing.is_empty()
+    }
+
+    /// Whether the picture was complete in any round: a process that lists everything anew stays ready.
+    #[must_use]
+    pub fn was_complete(&self) -> bool {
+        self.was_complete
+    }
+
+    /// The current round; a request of our own that begins now begins in it.
+    #[must_use]
+    pub fn round(&self) -> Round {
+        self.round
+    }
+
+    /// Begins a new round: every kind is listed anew at once, by requests that begin after this call.
+    pub fn relist(&mut self, how: Relist) -> Round {
+        self.round = self.round.next();
+        self.missing = self.demands.keys().copied().collect();
+        if how == Relist::Forget {
+            self.versions.values_mut().for_each(|versions| versions.forget(self.round));
+        }
+        for demand in self.demands.values() {
+            demand.send_modify(|demand| {
+                demand.round = self.round;
+                if how == Relist::Forget {
+                    demand.forgotten = self.round;
+                    demand.floor = None;
+                }
+            });
+        }
+        self.round
+    }
+
+    /// Uid and version of the newest Service seen under this name.
+    #[must_use]
+    pub fn identity(&self, key: &ServiceKey) -> Option<&Identity> {
+        self.versions.get(&Kind::Service)?.identity(&key.into())
+    }
+
+    /// What the statuses of pools say about quarantine.
+    pub fn quarantined(&self) -> impl Iterator<Item = &api::QuarantinedAddress> {
+        self.quarantined.values().flatten()
+    }
+
+    /// Takes in a Service as the answer to our own write or read that began in round `asked`. An answer that is older than
+    /// the picture is ignored; lists that are older than this answer will be.
+    pub fn observe(&mut self, object: core::Service, asked: Round, touched: &mut Touched) {
+        let version = Metadata::of(&object.metadata).identity.version;
+        let Some(step) = self.versions.entry(Kind::Service).or_default().answered(object, asked) else { return };
+        if let Some(demand) = self.demands.get(&Kind::Service) {
+            // Nobody is woken: the floor is read when the next list begins.
+            demand.send_if_modified(|demand| {
+                raise(&mut demand.floor, &version);
+                false
+            });
+        }
+        self.apply_service(step, touched);
+    }
+
+    /// Takes in that a write of ours to this Service, begun in round `asked`, was answered with "not found": this uid is gone.
+    /// A "not found" that does not name the Service (its path is not served yet) must not come here.
+    pub fn deleted(&mut self, key: &ServiceKey, uid: &Uid, asked: Round, touched: &mut Touched) {
+        let name = ObjectName::from(key);
+        if self.versions.entry(Kind::Service).or_default().missing(&name, uid, asked) {
+            self.apply_service(Step::Remove(name), touched);
+        }
     }
 
     /// Takes an update in.
     pub fn apply(&mut self, update: Update, touched: &mut Touched) {
-        let resources = &mut self.world.resources;
-        let cluster = &mut self.world.cluster;
-        let name = match update {
+        match update {
             Update::Services(change) => {
-                self.apply_services(change, touched);
-                "Service"
+                for step in self.follow(Kind::Service, change) {
+                    self.apply_service(step, touched);
+                }
             }
             Update::Slices(change) => {
-                self.apply_slices(change, touched);
-                "EndpointSlice"
+                for step in self.follow(Kind::EndpointSlice, change) {
+                    let (name, slice) = match step {
+                        Step::Put(name, object) => (name, translate::endpoint_slice(&object)),
+                        Step::Remove(name) => (name, None),
+                    };
+                    touched.services.extend(self.world.set_slice(&name.namespace, &name.name, slice));
+                }
             }
             Update::Nodes(change) => {
+                let steps = self.follow(Kind::Node, change);
                 // Heartbeats change nothing that matters.
-                let changed = keyed(&mut cluster.nodes, change, translate::node, |node| node.name.clone());
+                let changed = keyed(&mut self.world.cluster.nodes, steps, translate::node);
                 touched.nodes |= changed;
                 touched.config |= changed;
-                "Node"
             }
             Update::Namespaces(change) => {
-                touched.config |=
-                    keyed(&mut cluster.namespaces, change, translate::namespace, |namespace| namespace.name.clone());
-                "Namespace"
+                let steps = self.follow(Kind::Namespace, change);
+                touched.config |= keyed(&mut self.world.cluster.namespaces, steps, translate::namespace);
             }
-            Update::Secrets(change) => listed(&mut resources.secrets, change, translate::secret, touched),
             Update::L2Statuses(change) => {
-                touched.conflicts |= conflicts(&mut self.conflicts, change);
-                "ServiceL2Status"
+                let steps = self.follow(Kind::L2Status, change);
+                touched.conflicts |= conflicts(&mut self.conflicts, steps);
             }
             Update::Pools(change) => {
-                if let Change::Reset(pools) = &change {
-                    let statuses = pools.iter().filter_map(|pool| pool.status.as_ref());
-                    self.quarantined = statuses.flat_map(|status| status.quarantined.iter().cloned()).collect();
-                }
-                listed(&mut resources.pools, change, translate::pool, touched)
+                let steps = self.follow(Kind::Pool, change);
+                self.note_quarantined(&steps);
+                touched.config |= listed(&mut self.world.resources.pools, steps, translate::pool);
+            }
+            Update::Secrets(change) => {
+                let steps = self.follow(Kind::Secret, change);
+                touched.config |= listed(&mut self.world.resources.secrets, steps, translate::secret);
             }
             Update::L2Advertisements(change) => {
-                listed(&mut resources.l2_advertisements, change, translate::l2_advertisement, touched)
+                let steps = self.follow(Kind::L2Advertisement, change);
+                let list = &mut self.world.resources.l2_advertisements;
+                touched.config |= listed(list, steps, translate::l2_advertisement);
             }
             Update::BgpAdvertisements(change) => {
-                listed(&mut resources.bgp_advertisements, change, translate::bgp_advertisement, touched)
+                let steps = self.follow(Kind::BgpAdvertisement, change);
+                let list = &mut self.world.resources.bgp_advertisements;
+                touched.config |= listed(list, steps, translate::bgp_advertisement);
             }
-            Update::Peers(change) => listed(&mut resources.peers, change, translate::bgp_peer, touched),
-            Update::BfdProfiles(change) => listed(&mut resources.bfd_profiles, change, translate::bfd_profile, touched),
-            Update::Communities(change) => listed(&mut resources.communities, change, translate::community, touched),
-        };
-        self.seen.insert(name);
+            Update::Peers(change) => {
+                let steps = self.follow(Kind::Peer, change);
+                touched.config |= listed(&mut self.world.resources.peers, steps, translate::bgp_peer);
+            }
+            Update::BfdProfiles(change) => {
+                let steps = self.follow(Kind::BfdProfile, change);
+                touched.config |= listed(&mut self.world.resources.bfd_profiles, steps, translate::bfd_profile);
+            }
+            Update::Communities(change) => {
+                let steps = self.follow(Kind::Community, change);
+                touched.config |= listed(&mut self.world.resources.communities, steps, translate::community);
+            }
+        }
+        self.was_complete |= self.is_complete();
     }
 
-    fn apply_services(&mut self, change: Change<core::Service>, touched: &mut Touched) {
-        let mut put = |object: &core::Service, touched: &mut Touched| {
-            let service = translate::service(object);
-            let key = service.key.clone();
-            let meta = ServiceMeta { uid: object.uid(), resource_version: object.resource_version() };
-            self.services.insert(key.clone(), meta);
-            if self.world.cluster.services.get(&key) != Some(&service) {
-                self.world.cluster.services.insert(key.clone(), service);
-                touched.services.insert(key);
-            }
-        };
-        let gone: Vec<ServiceKey> = match change {
-            Change::Apply(object) => {
-                put(&object, touched);
-                Vec::new()
-            }
-            Change::Delete(object) => vec![translate::service_key(&object)],
-            Change::Reset(objects) => {
-                let live: BTreeSet<ServiceKey> = objects.iter().map(translate::service_key).collect();
-                objects.iter().for_each(|object| put(object, touched));
-                self.world.cluster.services.keys().filter(|key| !live.contains(*key)).cloned().collect()
-            }
-        };
-        for key in gone {
-            self.services.remove(&key);
-            self.world.cluster.services.remove(&key);
-            touched.services.insert(key);
+    /// The steps that a change of a kind makes in the picture.
+    fn follow<K: Resource<DynamicType = ()>>(&mut self, kind: Kind, change: Change<K>) -> Vec<Step<K>> {
+        if let Change::Reset(listed) = &change
+            && listed.round >= self.round
+        {
+            self.missing.remove(&kind);
         }
+        self.versions.entry(kind).or_default().follow(change)
     }
 
-    fn apply_slices(&mut self, change: Change<EndpointSlice>, touched: &mut Touched) {
-        let id = |object: &EndpointSlice| (object.namespace().unwrap_or_default(), object.name_any());
-        match change {
-            Change::Apply(object) => {
-                let (namespace, name) = id(&object);
-                touched.services.extend(self.world.set_slice(&namespace, &name, translate::endpoint_slice(&object)));
-            }
-            Change::Delete(object) => {
-                let (namespace, name) = id(&object);
-                touched.services.extend(self.world.set_slice(&namespace, &name, None));
-            }
-            Change::Reset(objects) => {
-                let slices = objects.iter().filter_map(|object| Some((id(object), translate::endpoint_slice(object)?)));
-                touched.services.extend(self.world.reset_slices(slices.collect()));
-            }
-        }
-    }
-}
-
-fn all<K>(client: &Client, queue: &mpsc::Sender<Update>, wrap: impl Fn(Change<K>) -> Update + Send + 'static)
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
-{
-    let api: Api<DeserializeGuard<K>> = Api::all(client.clone());
-    watches::spawn(api, queue.clone(), wrap);
-}
-
-fn local<K>(
-    client: &Client,
-    namespace: &str,
-    queue: &mpsc::Sender<Update>,
-    wrap: impl Fn(Change<K>) -> Update + Send + 'static,
-) where
-    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug
-        + Send
-        + 'static,
-{
-    let api: Api<DeserializeGuard<K>> = Api::namespaced(client.clone(), namespace);
-    watches::spawn(api, queue.clone(), wrap);
-}
-
-/// Applies a change to what speakers say of other hosts. True when it says something new.
-fn conflicts(
-    by_object: &mut BTreeMap<String, Vec<api::AddressConflict>>,
-    change: Change<api::ServiceL2Status>,
-) -> bool {
-    let said = |object: &api::ServiceL2Status| {
-        let conflicts = object.status.as_ref().and_then(|status| status.conflicts.clone()).unwrap_or_default();
-        (object.name_any(), conflicts)
-    };
-    let is_any = |(_, conflicts): &(String, Vec<api::AddressConflict>)| !conflicts.is_empty();
-    match change {
-        Change::Reset(objects) => {
-            let new = objects.iter().map(said).filter(is_any).collect();
-            let changed = *by_object != new;
-            *by_object = new;
-            changed
-        }
-        Change::Apply(object) => {
-            let (name, conflicts) = said(&object);
-            let before = match conflicts.is_empty() {
-                true => by_object.remove(&name),
-                false => by_object.insert(name.clone(), conflicts),
-            };
-            before.as_ref() != by_object.get(&name)
-        }
-        Change::Delete(object) => by_object.remove(&object.name_any()).is_some(),
-    }
-}
-
-/// Applies a change to a map of facts. True when it says something new.
-fn keyed<K, V: PartialEq, N: Ord>(
-    map: &mut BTreeMap<N, V>,
-    change: Change<K>,
-    translate: impl Fn(&K) -> V,
-    name: impl Fn(&V) -> N,
-) -> bool {
-    match change {
-        Change::Reset(objects) => {
-            let new = objects.iter().map(&translate).map(|value| (name(&value), value)).collect();
-            let changed = *map != new;
-            *map = new;
-            changed
-        }
-        Change::Apply(object) => {
-            let value = translate(&object);
-            let key = name(&value);
-            let changed = map.get(&key) != Some(&value);
-            if changed {
-                map.insert(key, value);
-            }
-            changed
-        }
-        Change::Delete(object) => map.remove(&name(&translate(&object))).is_some(),
-    }
-}
-
-/// Applies a change to a list of configuration objects. Returns the kind.
-fn listed<K, S: Spec + PartialEq>(
-    list: &mut Vec<S>,
-    change: Change<K>,
-    translate: impl Fn(&K) -> S,
-    touched: &mut Touched,
-) -> &'static str {
-    match change {
-        Change::Reset(objects) => {
-            let new: Vec<S> = objects.iter().map(&translate).collect();
-            touched.config |= *list != new;
-            *list = new;
-        }
-        Change::Apply(object) => {
-            let new = translate(&object);
-            match list.iter_mut().find(|old| old.meta().name == new.meta().name) {
-                // A status or an annotation of no interest.
-                Some(old) if *old == new => {}
-                Some(old) => {
-                    *old = new;
-                    touched.config = true;
+    fn apply_service(&mut self, step: Step<core::Service>, touched: &mut Touched) {
+        let services = &mut self.world.cluster.services;
+        let (key, changed) = match step {
+            Step::Put(name, object) => {
+                let (key, service) = (ServiceKey::from(&name), translate::service(&object));
+                let changed = services.get(&key) != Some(&service);
+                if changed {
+                    services.insert(key.clone(), service);
                 }
-                None => {
-                    list.push(new);
-                    touched.config = true;
+                (key, changed)
+            }
+            Step::Remove(name) => {
+                let key = ServiceKey::from(&name);
+                let changed = services.remove(&key).is_some();
+                (key, changed)
+            }
+        };
+        if changed {
+            touched.services.insert(key.clone());
+        }
+        touched.versions.insert(key);
+    }
+
+    fn note_quarantined(&mut self, steps: &[Step<api::IpAddressPool>]) {
+        for step in steps {
+            match step {
+                Step::Put(name, pool) => {
+                    let listed = pool.status.as_ref().map_or_else(Vec::new, |status| status.quarantined.clone());
+                    self.quarantined.insert(name.clone(), listed);
+                }
+                Step::Remove(name) => {
+                    self.quarantined.remove(name);
                 }
             }
         }
-        Change::Delete(object) => {
-            let gone = translate(&object);
-            list.retain(|old| old.meta().name != gone.meta().name);
-            touched.config = true;
-        }
     }
-    S::KIND
 }
 
-/// Updates that may wait; a full queue slows the watches down, which the API server copes with.
+/// Starts watches, and keeps what is asked of them.
+struct Watches<'a> {
+    client: &'a Client,
+    namespace: &'a str,
+    queue: mpsc::Sender<Update>,
+    demands: BTreeMap<Kind, watch::Sender<Demand>>,
+}
+
+impl Watches<'_> {
+    fn all<K>(&mut self, kind: Kind, wrap: impl Fn(Change<K>) -> Update + Send + Sync + 'static)
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
+        self.spawn(kind, Api::all(self.client.clone()), wrap);
+    }
+
+    fn local<K>(&mut self, kind: Kind, wrap: impl Fn(Change<K>) -> Update + Send + Sync + 'static)
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Debug
+            + Send
+            + Sync
+            + 'static,
+    {
+        self.spawn(kind, Api::namespaced(self.client.clone(), self.namespace), wrap);
+    }
+
+    fn spawn<K>(
+        &mut self,
+        kind: Kind,
+        api: Api<DeserializeGuard<K>>,
+        wrap: impl Fn(Change<K>) -> Update + Send + Sync + 'static,
+    ) where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
+        let (demand, asked) = watch::channel(Demand::default());
+        watches::spawn(api, asked, self.queue.clone(), wrap);
+        self.demands.insert(kind, demand);
+    }
+}
+
+/// Updates that may wait. When the queue is full the watches are not read, and the API server ends the slowest of them: such
+/// a watch goes on from where it was, or by a list. Nothing is dropped.
 const QUEUE: usize = 4096;
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn read<K: DeserializeOwned>(object: Value) -> K {
-        serde_json::from_value(object).unwrap()
-    }
-
-    fn node(labels: Value, spec: Value, conditions: Value) -> Change<core::Node> {
-        Change::Apply(read(json!({"metadata": {"name": "iris", "labels": labels, "resourceVersion": "1"},
-            "spec": spec, "status": {"conditions": conditions}})))
-    }
-
-    fn touched(feed: &mut Feed, update: Update) -> Touched {
-        let mut touched = Touched::default();
-        feed.apply(update, &mut touched);
-        touched
-    }
-
-    /// Fact 118 of contract control-plane, 156 and 157 of contract speaker.
-    #[test]
-    fn node_wakes_whoever_elects_by_labels_and_network_alone() {
-        let heartbeat = |at: &str| json!({"type": "Ready", "status": "True", "lastHeartbeatTime": at});
-        let (early, late) = (heartbeat("2026-01-01T00:00:00Z"), heartbeat("2026-01-01T00:00:10Z"));
-        let without_network = json!({"type": "NetworkUnavailable", "status": "True"});
-        let with_network = json!({"type": "NetworkUnavailable", "status": "False"});
-        let rows = [
-            ("created", json!({}), json!({}), json!([early]), true),
-            ("nothing", json!({}), json!({}), json!([early]), false),
-            ("heartbeat", json!({}), json!({}), json!([late]), false),
-            ("cordon", json!({}), json!({"unschedulable": true}), json!([late]), false),
-            ("pod CIDR", json!({}), json!({"podCIDR": "10.244.0.0/24"}), json!([late]), false),
-            ("label", json!({"rack": "1"}), json!({}), json!([late]), true),
-            ("network lost", json!({"rack": "1"}), json!({}), json!([late, without_network]), true),
-            ("network still lost", json!({"rack": "1"}), json!({}), json!([early, without_network]), false),
-            ("network back", json!({"rack": "1"}), json!({}), json!([late, with_network]), true),
-        ];
-        let mut feed = Feed::default();
-        for (name, labels, spec, conditions, wakes) in rows {
-            let touched = touched(&mut feed, Update::Nodes(node(labels, spec, conditions)));
-            assert_eq!((touched.nodes, touched.config), (wakes, wakes), "{name}");
-        }
-        let gone = Change::Delete(read(json!({"metadata": {"name": "iris"}})));
-        assert!(touched(&mut feed, Update::Nodes(gone)).nodes, "deleted");
-    }
-
-    /// Fact 116 of contract control-plane, 153 of contract speaker.
-    #[test]
-    fn picture_is_incomplete_until_every_kind_was_listed() {
-        let mut feed = Feed { expected: 3, ..Feed::default() };
-        let service = json!({"metadata": {"namespace": "default", "name": "web"}, "spec": {"type": "LoadBalancer"}});
-        assert!(!touched(&mut feed, Update::Services(Change::Reset(vec![read(service)]))).services.is_empty());
-        assert!(!feed.is_complete(), "a Service alone decides nothing");
-        touched(&mut feed, Update::Pools(Change::Reset(Vec::new())));
-        assert!(!feed.is_complete());
-        touched(&mut feed, Update::Nodes(Change::Reset(Vec::new())));
-        assert!(feed.is_complete());
-    }
-
-    #[test]
-    fn service_that_only_got_a_status_or_a_field_of_others_wakes_nobody_twice() {
-        let service = |labels: Value, version: &str| {
-            Change::Apply(read(json!({
-                "metadata": {"namespace": "default", "name": "web", "labels": labels, "resourceVersion": version},
-                "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]},
-            })))
-        };
-        let mut feed = Feed::default();
-        let key = ServiceKey::new("default", "web");
-        assert_eq!(touched(&mut feed, Update::Services(service(json!({}), "1"))).services, [key.clone()].into());
-        assert!(touched(&mut feed, Update::Services(service(json!({}), "2"))).services.is_empty());
-        assert_eq!(
-            feed.services[&key].resource_version.as_deref(),
-            Some("2"),
-            "the version to write against is new all the same"
-        );
-        assert_eq!(touched(&mut feed, Update::Services(service(json!({"app": "web"}), "3"))).services, [key].into());
-    }
-}
+mod tests;

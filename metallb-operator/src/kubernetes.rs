@@ -5,4 +5,5 @@ pub mod configuration_state;
 pub mod events;
 pub mod lease;
 pub mod snapshot;
+pub mod versions;
 pub mod watches;

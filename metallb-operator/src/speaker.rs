@@ -238,7 +238,7 @@ impl Speaker {
     }
 
     fn tell(&self, key: &ServiceKey, severity: NoticeSeverity, reason: &str, message: String) {
-        let uid = self.feed.services.get(key).and_then(|meta| meta.uid.clone());
+        let uid = self.feed.identity(key).map(|identity| identity.uid.to_string());
         self.events.send(Notice::about_service(key, uid, severity, reason, message));
     }
 

@@ -49,7 +49,9 @@ pub fn init(level: LogLevel, format: LogFormat) {
         LogLevel::Error => "error",
         LogLevel::None => "off",
     };
-    let filter = EnvFilter::new(directive);
+    // This module warns at each cut of a watch, and quotes the whole of an answer that it cannot decode, Secrets included.
+    let client = if level == LogLevel::None { "" } else { ",kube_client::client=error" };
+    let filter = EnvFilter::new(format!("{directive}{client}"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter);
     // Only one subscriber can be global; a test that initialised first keeps its own.
     let _ = match format {

@@ -66,27 +66,6 @@ impl World {
         }
     }
 
-    /// Replaces all slices. Returns the Services whose endpoints changed.
-    pub fn reset_slices(&mut self, slices: Vec<((String, String), (ServiceKey, Vec<Endpoint>))>) -> Vec<ServiceKey> {
-        self.slices.clear();
-        self.endpoints.clear();
-        for (id, (key, endpoints)) in slices {
-            self.endpoints.entry(key.clone()).or_default().insert(id.1.clone(), endpoints);
-            self.slices.insert(id, key);
-        }
-        let now = self.endpoints.iter().filter_map(|(key, slices)| {
-            let all: Vec<Endpoint> = slices.values().flatten().cloned().collect();
-            (!all.is_empty()).then(|| (key.clone(), all))
-        });
-        let before = std::mem::replace(&mut self.cluster.endpoints, now.collect());
-        let now = &self.cluster.endpoints;
-        let mut touched: Vec<ServiceKey> =
-            before.keys().chain(now.keys()).filter(|key| before.get(*key) != now.get(*key)).cloned().collect();
-        touched.sort();
-        touched.dedup();
-        touched
-    }
-
     /// Adds the endpoints of a slice to those that are there; for reading many slices at once.
     pub fn extend_endpoints(&mut self, key: ServiceKey, endpoints: Vec<Endpoint>) {
         self.cluster.endpoints.entry(key).or_default().extend(endpoints);
@@ -128,21 +107,5 @@ mod tests {
         assert_eq!(set("web-2", None), (vec![web.clone()], none(), vec!["a".into()]));
         assert_eq!(set("web-2", None), (vec![], none(), vec!["a".into()]));
         assert_eq!(set("web-3", Some((&web, &[]))), (vec![], none(), vec!["a".into()]), "no endpoints are no news");
-    }
-
-    #[test]
-    fn new_list_of_slices_touches_whoever_it_changes() {
-        let (web, api) = (ServiceKey::new("default", "web"), ServiceKey::new("default", "api"));
-        let slice = |name: &str, key: &ServiceKey, nodes: &[&str]| {
-            (("default".to_owned(), name.to_owned()), (key.clone(), endpoints(nodes)))
-        };
-        let mut world = World::default();
-        let (web_on_a, api_on_a, api_on_b) =
-            (slice("web-1", &web, &["a"]), slice("api-1", &api, &["a"]), slice("api-1", &api, &["b"]));
-        assert_eq!(world.reset_slices(vec![web_on_a.clone(), api_on_a]), vec![api.clone(), web.clone()]);
-        assert_eq!(world.reset_slices(vec![web_on_a, api_on_b.clone()]), vec![api.clone()]);
-        assert_eq!(world.reset_slices(vec![api_on_b]), vec![web]);
-        assert_eq!(world.set_slice("default", "api-1", None), vec![api]);
-        assert!(world.cluster.endpoints.is_empty());
     }
 }

@@ -20,14 +20,14 @@ struct Entry {
 
 impl Quarantine {
     /// Takes over what an earlier controller left in the status of a pool.
-    pub(super) fn adopt(&mut self, listed: &[QuarantinedAddress]) {
+    pub(super) fn adopt<'a>(&mut self, listed: impl IntoIterator<Item = &'a QuarantinedAddress>) {
         let read = |entry: &QuarantinedAddress| {
             Some((
                 entry.ip.parse().ok()?,
                 Entry { mac: entry.mac_address.as_str().into(), until: entry.until.parse().ok()? },
             ))
         };
-        self.0.extend(listed.iter().filter_map(read));
+        self.0.extend(listed.into_iter().filter_map(read));
     }
 
     /// A speaker says that a host uses an address. True when anything is to be written because of it, which is rare while it goes on.

@@ -1,91 +1,280 @@
-//! Watches as streams of plain changes: a kind is listed once, then followed for ever.
+//! Follows one kind of the Kubernetes API: lists it once, then watches it, for ever.
 //!
-//! A relist arrives as one [`Change::Reset`], so that an object deleted while the watch was broken cannot linger. An object
-//! that cannot be decoded is reported and skipped; the rest of its kind keeps flowing.
+//! The runtime's own watcher hides the versions of lists, without which an answer of a server that lags behind cannot be told
+//! from news (`docs/design/0029-own-list-and-watch-loop.md`).
+//!
+//! An API server that is away, refuses, or no longer knows the kind changes nothing: the last content stays, and the next try
+//! comes after at most two seconds. An object that cannot be decoded is reported, and its kind keeps flowing.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use kube::Resource;
-use kube::api::Api;
+use kube::api::{Api, ListParams, WatchEvent, WatchParams};
 use kube::core::DeserializeGuard;
-use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt as _, watcher as watch};
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use self::pace::{Backoff, Outage};
+use self::position::{Failure, Next, Position};
+use crate::kubernetes::versions::{Metadata, ObjectName, Version};
+
+mod pace;
+mod position;
 
 /// One change of one kind.
 #[derive(Clone, Debug)]
 pub enum Change<K> {
     /// All objects of the kind, as just listed.
-    Reset(Vec<K>),
+    Reset(Listed<K>),
     /// An object that appeared or changed.
     Apply(K),
-    /// An object that is gone, as it was last seen.
-    Delete(K),
+    /// An object that was deleted; the version is that of the deletion.
+    Delete(Metadata),
 }
 
-/// Follows `api` and sends each change, wrapped by `wrap`, until the receiver is gone. Errors are retried with back-off
-/// for ever: an API server that is away must change nothing.
+/// A list of all objects of a kind, read from the store and from no cache.
+#[derive(Clone, Debug)]
+pub struct Listed<K> {
+    /// The objects that can be decoded.
+    pub objects: Vec<K>,
+    /// The objects that exist and cannot be decoded: they keep their last good form.
+    pub undecodable: Vec<Metadata>,
+    /// The version of the list.
+    pub version: Version,
+    /// The round that was asked for before the list began.
+    pub round: Round,
+}
+
+/// Counts how often everything was listed anew on demand.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Round(u64);
+
+/// What the owner of a watch asks of it. A new round interrupts whatever the watch does, and it lists anew at once.
+#[derive(Clone, Debug, Default)]
+pub struct Demand {
+    /// The current round.
+    pub round: Round,
+    /// The round that forgot the versions seen before it.
+    pub forgotten: Round,
+    /// The version of the newest answer that the owner has from elsewhere: a list below it is too old.
+    pub floor: Option<Version>,
+}
+
+/// Follows `api` and sends each change, wrapped by `wrap`, until the receiver or the owner of `demand` is gone.
 pub fn spawn<K, M>(
     api: Api<DeserializeGuard<K>>,
+    demand: watch::Receiver<Demand>,
     queue: mpsc::Sender<M>,
-    wrap: impl Fn(Change<K>) -> M + Send + 'static,
+    wrap: impl Fn(Change<K>) -> M + Send + Sync + 'static,
 ) -> JoinHandle<()>
 where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     M: Send + 'static,
 {
-    let kind = K::kind(&()).into_owned();
-    tokio::spawn(async move {
-        let mut listed: Option<Vec<K>> = None;
-        let mut events = watch(api, watcher::Config::default()).default_backoff().boxed();
-        loop {
-            let event = match events.try_next().await {
-                Ok(Some(event)) => event,
-                Ok(None) => return,
-                Err(error) => {
-                    tracing::warn!(%error, kind, "watch interrupted, retrying");
-                    continue;
-                }
-            };
-            let change = match event {
-                Event::Init => {
-                    listed = Some(Vec::new());
-                    continue;
-                }
-                Event::InitApply(object) => {
-                    if let (Some(listed), Some(object)) = (&mut listed, decoded(object, &kind)) {
-                        listed.push(object);
-                    }
-                    continue;
-                }
-                Event::InitDone => Change::Reset(listed.take().unwrap_or_default()),
-                Event::Apply(object) => match decoded(object, &kind) {
-                    Some(object) => Change::Apply(object),
-                    None => continue,
-                },
-                Event::Delete(object) => match decoded(object, &kind) {
-                    Some(object) => Change::Delete(object),
-                    None => continue,
-                },
-            };
-            if queue.send(wrap(change)).await.is_err() {
-                return;
-            }
-        }
-    })
+    let follower = Follower {
+        api,
+        kind: K::kind(&()).into_owned(),
+        queue,
+        wrap,
+        position: Position::default(),
+        undecodable: BTreeMap::new(),
+        backoff: Backoff::default(),
+        outage: Outage::default(),
+        random: SmallRng::seed_from_u64(crate::seed::fresh()),
+    };
+    tokio::spawn(follower.run(demand))
 }
 
-fn decoded<K>(object: DeserializeGuard<K>, kind: &str) -> Option<K> {
-    match object.0 {
-        Ok(object) => Some(object),
-        Err(error) => {
-            let name = error.metadata.name.as_deref().unwrap_or("?");
-            let namespace = error.metadata.namespace.as_deref().unwrap_or("");
-            tracing::error!(kind, namespace, name, error = error.error, "object skipped, it cannot be decoded");
-            None
+struct Follower<K, M, W> {
+    api: Api<DeserializeGuard<K>>,
+    kind: String,
+    queue: mpsc::Sender<M>,
+    wrap: W,
+    position: Position,
+    /// Objects that were reported as undecodable, and in which version.
+    undecodable: BTreeMap<ObjectName, Version>,
+    backoff: Backoff,
+    outage: Outage,
+    random: SmallRng,
+}
+
+impl<K, M, W> Follower<K, M, W>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    M: Send + 'static,
+    W: Fn(Change<K>) -> M + Send + Sync + 'static,
+{
+    async fn run(mut self, mut demand: watch::Receiver<Demand>) {
+        let queue = self.queue.clone();
+        loop {
+            let asked = demand.borrow_and_update().clone();
+            self.position.meet(&asked);
+            // An interrupted step may lose an event: the list that follows holds it.
+            tokio::select! {
+                () = queue.closed() => return,
+                changed = demand.changed() => if changed.is_err() { return },
+                () = self.step(&asked) => {}
+            }
         }
     }
+
+    /// One list or one watch, and the pause after one that failed.
+    async fn step(&mut self, asked: &Demand) {
+        let end = match self.position.next() {
+            Next::List => self.list(asked).await,
+            Next::Watch(from) => self.watch(&from).await,
+        };
+        let Err(failure) = end else { return };
+        self.position.failed(&failure);
+        if self.outage.failed(Instant::now(), failure.cause()) {
+            tracing::warn!(
+                kind = self.kind, error = %failure, event = "watchInterrupted",
+                "the kind cannot be followed, its last content stays"
+            );
+        }
+        sleep(self.backoff.next(self.random.random())).await;
+    }
+
+    async fn list(&mut self, asked: &Demand) -> Result<(), Failure> {
+        let mut params = ListParams::default().limit(PAGE);
+        let (mut found, mut version) = (Vec::new(), None);
+        loop {
+            let page = self.api.list(&params).await?;
+            let read =
+                page.metadata.resource_version.filter(|version| !version.is_empty()).ok_or(Failure::NoVersion)?;
+            let read = Version::from(read.as_str());
+            // All pages are of one moment, or the list is none.
+            if version.get_or_insert_with(|| read.clone()) != &read {
+                return Err(Failure::Torn);
+            }
+            found.extend(page.items);
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => break,
+            }
+        }
+        let version = version.ok_or(Failure::NoVersion)?;
+        self.position.listed(&version, asked)?;
+        self.followed();
+        self.backoff.reset();
+        let (mut objects, mut undecodable) = (Vec::with_capacity(found.len()), Vec::new());
+        for object in found {
+            match self.decoded(object) {
+                Ok(object) => objects.push(object),
+                Err(metadata) => undecodable.push(metadata),
+            }
+        }
+        let still: BTreeSet<&ObjectName> = undecodable.iter().map(|metadata| &metadata.name).collect();
+        self.undecodable.retain(|name, _| still.contains(name));
+        self.send(Change::Reset(Listed { objects, undecodable, version, round: asked.round })).await;
+        Ok(())
+    }
+
+    async fn watch(&mut self, from: &Version) -> Result<(), Failure> {
+        let seconds = self.random.random_range(WATCH_SECONDS);
+        let params = WatchParams::default().timeout(seconds);
+        let from = from.to_string();
+        let mut events =
+            timeout(OPENING, self.api.watch(&params, &from)).await.map_err(|_| Failure::NoAnswer)??.boxed();
+        self.followed();
+        let opened = Instant::now();
+        let mut is_silent = true;
+        let end = opened + Duration::from_secs(seconds.into()) + OPENING;
+        // A watch that outlives its time is on a connection that is dead; it goes on where it was on another one.
+        while let Ok(event) = timeout_at(end, events.try_next()).await {
+            let change = match event? {
+                None => break,
+                Some(WatchEvent::Bookmark(bookmark)) => {
+                    self.position.saw(&bookmark.metadata.resource_version.as_str().into());
+                    None
+                }
+                Some(WatchEvent::Error(status)) => return Err(Failure::Ended(status)),
+                Some(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
+                    self.position.saw(&Metadata::of(object.meta()).identity.version);
+                    self.decoded(object).ok().map(Change::Apply)
+                }
+                Some(WatchEvent::Deleted(object)) => {
+                    let metadata = Metadata::of(object.meta());
+                    self.position.saw(&metadata.identity.version);
+                    self.undecodable.remove(&metadata.name);
+                    Some(Change::Delete(metadata))
+                }
+            };
+            is_silent = false;
+            self.backoff.reset();
+            if let Some(change) = change {
+                self.send(change).await;
+            }
+        }
+        if opened.elapsed() >= SHORT {
+            self.backoff.reset();
+        } else if is_silent {
+            return Err(Failure::Short);
+        }
+        Ok(())
+    }
+
+    /// The object, or the metadata of one that cannot be decoded, which is reported once per version.
+    fn decoded(&mut self, object: DeserializeGuard<K>) -> Result<K, Metadata> {
+        let metadata = Metadata::of(object.meta());
+        match object.0 {
+            Ok(object) => {
+                self.undecodable.remove(&metadata.name);
+                Ok(object)
+            }
+            Err(error) => {
+                let Metadata { name, identity } = &metadata;
+                let before = self.undecodable.insert(name.clone(), identity.version.clone());
+                if before.as_ref() != Some(&identity.version) {
+                    tracing::error!(
+                        kind = self.kind, namespace = %name.namespace, name = %name.name, error = error.error,
+                        event = "objectUndecodable", "the object cannot be decoded, its last good form stays"
+                    );
+                }
+                Err(metadata)
+            }
+        }
+    }
+
+    /// The kind is followed again, if it was not.
+    fn followed(&mut self) {
+        if self.outage.ended() {
+            tracing::info!(kind = self.kind, event = "watchResumed", "the kind is followed again");
+        }
+    }
+
+    async fn send(&self, change: Change<K>) {
+        // The receiver is gone only when the process ends, and then this task ends too.
+        let _ = self.queue.send((self.wrap)(change)).await;
+    }
 }
+
+impl Round {
+    /// The round after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// Objects per page, as `kubectl` asks for.
+const PAGE: u32 = 500;
+
+/// How long the server may let a watch go on: below the limits of the load balancers and of the runtime, and not the same for all.
+const WATCH_SECONDS: std::ops::RangeInclusive<u32> = 260..=290;
+
+/// How long the server may take to begin to answer a watch.
+const OPENING: Duration = Duration::from_secs(10);
+
+/// A watch that ends sooner and without an event did not serve: the next one waits.
+const SHORT: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

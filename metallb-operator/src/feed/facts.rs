@@ -1,0 +1,88 @@
+//! Facts that follow the steps of a kind.
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+
+use metallb_core::config::spec::Spec;
+
+use crate::api;
+use crate::kubernetes::versions::Step;
+
+/// Applies steps to facts by name. True when one says something new.
+pub(super) fn keyed<K, V: PartialEq, N>(
+    facts: &mut BTreeMap<N, V>,
+    steps: Vec<Step<K>>,
+    translate: impl Fn(&K) -> V,
+) -> bool
+where
+    N: Ord + for<'a> From<&'a str> + Borrow<str>,
+{
+    let mut changed = false;
+    for step in steps {
+        match step {
+            Step::Put(name, object) => {
+                let fact = translate(&object);
+                if facts.get(&*name.name) != Some(&fact) {
+                    facts.insert((&*name.name).into(), fact);
+                    changed = true;
+                }
+            }
+            Step::Remove(name) => changed |= facts.remove(&*name.name).is_some(),
+        }
+    }
+    changed
+}
+
+/// Applies steps to configuration objects, which stand in the order of their names. True when one says something new: a status
+/// or a field of others is none.
+pub(super) fn listed<K, S: Spec>(list: &mut Vec<S>, steps: Vec<Step<K>>, translate: impl Fn(&K) -> S) -> bool {
+    let mut changed = false;
+    for step in steps {
+        let (name, new) = match step {
+            Step::Put(name, object) => (name, Some(translate(&object))),
+            Step::Remove(name) => (name, None),
+        };
+        let place = list.binary_search_by(|old| old.meta().name.as_str().cmp(&name.name));
+        match (place, new) {
+            (Ok(at), Some(new)) if list[at] == new => {}
+            (Ok(at), Some(new)) => {
+                list[at] = new;
+                changed = true;
+            }
+            (Err(at), Some(new)) => {
+                list.insert(at, new);
+                changed = true;
+            }
+            (Ok(at), None) => {
+                list.remove(at);
+                changed = true;
+            }
+            (Err(_), None) => {}
+        }
+    }
+    changed
+}
+
+/// Applies steps to what speakers say of other hosts. True when one says something new.
+pub(super) fn conflicts(
+    by_object: &mut BTreeMap<String, Vec<api::AddressConflict>>,
+    steps: Vec<Step<api::ServiceL2Status>>,
+) -> bool {
+    let mut changed = false;
+    for step in steps {
+        let (name, now) = match step {
+            Step::Put(name, object) => (name, object.status.and_then(|status| status.conflicts).unwrap_or_default()),
+            Step::Remove(name) => (name, Vec::new()),
+        };
+        let before = by_object.get(&*name.name).map_or(&[][..], Vec::as_slice);
+        if before != now.as_slice() {
+            changed = true;
+            if now.is_empty() {
+                by_object.remove(&*name.name);
+            } else {
+                by_object.insert(name.name.to_string(), now);
+            }
+        }
+    }
+    changed
+}

@@ -1,0 +1,367 @@
+//! Which of two answers of the API server about an object is the newer one. Pure.
+//!
+//! Watches, lists and the answers to our own writes reach a process in any order, and may come from API servers that lag
+//! behind each other. [`Versions`] admits an answer only when it is newer than everything known of the object, so that a
+//! picture made of admitted answers never goes back in time.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use metallb_core::model::ServiceKey;
+
+use crate::kubernetes::watches::{Change, Listed, Round};
+
+/// `metadata.uid`: tells an object from its namesakes before and after it.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Uid(Arc<str>);
+
+/// `metadata.resourceVersion` of an object, of a list or of a bookmark.
+///
+/// Versions of one resource compare as numbers (guaranteed from Kubernetes 1.35 on, KEP-5504, and true before). A version
+/// that is no number compares with nothing but itself.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Version(Form);
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Form {
+    Number(u64),
+    Opaque(Arc<str>),
+}
+
+/// What a write must name so that it changes nothing but the object it was decided on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Identity {
+    /// The object.
+    pub uid: Uid,
+    /// Its version.
+    pub version: Version,
+}
+
+/// Namespace and name of an object of any kind; the namespace of a cluster-scoped one is empty.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct ObjectName {
+    /// The namespace.
+    pub namespace: Arc<str>,
+    /// The name.
+    pub name: Arc<str>,
+}
+
+/// The part of `metadata` that tells objects and their versions apart.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Metadata {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// Uid and version.
+    pub identity: Identity,
+}
+
+/// One change of the picture of a kind.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Step<K> {
+    /// An object that is new, or newer than the one in the picture.
+    Put(ObjectName, K),
+    /// The object in the picture is gone.
+    Remove(ObjectName),
+}
+
+/// The newest version known of each object of a kind, and the objects known to be deleted.
+#[derive(Debug, Default)]
+pub struct Versions {
+    /// `None`: the object is in the picture, and its version was forgotten.
+    known: BTreeMap<ObjectName, Option<Identity>>,
+    deleted: Deleted,
+    /// All objects up to this version were seen: one that is not known and not newer was deleted.
+    floor: Option<Version>,
+    /// The round in which versions were last forgotten.
+    forgotten: Round,
+    /// Versions were forgotten and no list followed yet.
+    awaits_list: bool,
+}
+
+/// Objects known to be deleted, the latest [`Deleted::LIMIT`] of them.
+#[derive(Debug, Default)]
+struct Deleted {
+    by_uid: HashMap<Uid, Option<Version>>,
+    order: VecDeque<Uid>,
+}
+
+impl Versions {
+    /// Uid and version of the newest object admitted under this name; `None` where there is none, or its version was
+    /// forgotten.
+    #[must_use]
+    pub fn identity(&self, name: &ObjectName) -> Option<&Identity> {
+        self.known.get(name)?.as_ref()
+    }
+
+    /// The steps by which the picture follows a change. What is older than the picture makes no step.
+    pub fn follow<K: Resource<DynamicType = ()>>(&mut self, change: Change<K>) -> Vec<Step<K>> {
+        match change {
+            Change::Apply(object) => self.put(object).into_iter().collect(),
+            Change::Delete(Metadata { name, identity }) => {
+                let is_gone = self.delete(&name, &identity);
+                is_gone.then_some(Step::Remove(name)).into_iter().collect()
+            }
+            Change::Reset(listed) => self.reset(listed),
+        }
+    }
+
+    /// Takes in the answer to a request of our own that began in round `asked`.
+    pub fn answered<K: Resource<DynamicType = ()>>(&mut self, object: K, asked: Round) -> Option<Step<K>> {
+        if asked < self.forgotten { None } else { self.put(object) }
+    }
+
+    /// Takes in that a request of our own, begun in round `asked`, found this object to be gone. Its deletion has a version
+    /// that the answer does not say. True when the picture loses it.
+    pub fn missing(&mut self, name: &ObjectName, uid: &Uid, asked: Round) -> bool {
+        if self.awaits_list || asked < self.forgotten {
+            return false;
+        }
+        let version = match self.known.get(name) {
+            Some(Some(known)) if known.uid == *uid => Some(known.version.clone()),
+            _ => None,
+        };
+        let is_known = version.is_some();
+        self.bury(uid.clone(), version);
+        if is_known {
+            self.known.remove(name);
+        }
+        is_known
+    }
+
+    /// Forgets all versions and deletions: the history that they belong to was replaced by an older one. The names stay, for
+    /// the next list to say which of them are gone; until a list of `round` nothing else is admitted.
+    pub fn forget(&mut self, round: Round) {
+        self.known.values_mut().for_each(|identity| *identity = None);
+        self.deleted = Deleted::default();
+        self.floor = None;
+        self.forgotten = round;
+        self.awaits_list = true;
+    }
+
+    fn put<K: Resource<DynamicType = ()>>(&mut self, object: K) -> Option<Step<K>> {
+        let Metadata { name, identity } = Metadata::of(object.meta());
+        let floor = self.floor.clone();
+        let is_admitted = !self.awaits_list && self.admit(&name, identity, floor.as_ref());
+        is_admitted.then_some(Step::Put(name, object))
+    }
+
+    fn reset<K: Resource<DynamicType = ()>>(&mut self, listed: Listed<K>) -> Vec<Step<K>> {
+        let Listed { objects, undecodable, version, round } = listed;
+        if round < self.forgotten {
+            return Vec::new();
+        }
+        self.awaits_list = false;
+        // A list that is as new as everything seen so far says itself which objects there are.
+        let floor = self.floor.clone().filter(|floor| version.is_older_than(floor));
+        let mut present = BTreeSet::new();
+        let mut steps = Vec::new();
+        for object in objects {
+            let Metadata { name, identity } = Metadata::of(object.meta());
+            present.insert(name.clone());
+            if self.admit(&name, identity, floor.as_ref()) {
+                steps.push(Step::Put(name, object));
+            }
+        }
+        // An object that cannot be decoded keeps its last good form, unless that belongs to a namesake before it.
+        present.extend(undecodable.into_iter().filter_map(|now| match self.known.get(&now.name) {
+            Some(Some(known))
+                if known.uid != now.identity.uid && now.identity.version.is_newer_than(&known.version) =>
+            {
+                None
+            }
+            _ => Some(now.name),
+        }));
+        let is_gone = |name: &ObjectName, known: &Option<Identity>| {
+            let is_unknown_to_list = known.as_ref().is_some_and(|known| version.is_older_than(&known.version));
+            !present.contains(name) && !is_unknown_to_list
+        };
+        let gone: Vec<_> = self.known.extract_if(.., |name, known| is_gone(name, known)).collect();
+        for (name, known) in gone {
+            if let Some(known) = known {
+                self.bury(known.uid, Some(version.clone()));
+            }
+            steps.push(Step::Remove(name));
+        }
+        raise(&mut self.floor, &version);
+        steps
+    }
+
+    /// Whether the object is newer than what is known under its name; if so, it is known from now on.
+    fn admit(&mut self, name: &ObjectName, object: Identity, floor: Option<&Version>) -> bool {
+        if self.deleted.by_uid.contains_key(&object.uid) {
+            return false;
+        }
+        let newest = match self.known.get(name) {
+            Some(known) => known.as_ref().map(|known| &known.version),
+            None => floor,
+        };
+        if newest.is_some_and(|newest| !object.version.is_newer_than(newest)) {
+            return false;
+        }
+        let (uid, version) = (object.uid.clone(), object.version.clone());
+        match self.known.insert(name.clone(), Some(object)).flatten() {
+            // Its deletion was missed.
+            Some(before) if before.uid != uid => self.bury(before.uid, Some(version)),
+            _ => {}
+        }
+        true
+    }
+
+    /// Takes in a deletion. True when the known object of this name is gone by it.
+    fn delete(&mut self, name: &ObjectName, deleted: &Identity) -> bool {
+        if self.awaits_list {
+            return false;
+        }
+        self.bury(deleted.uid.clone(), Some(deleted.version.clone()));
+        match self.known.get(name) {
+            None => false,
+            // The namesake was created after this deletion.
+            Some(Some(known))
+                if known.uid != deleted.uid
+                    && deleted.version.partial_cmp(&known.version) != Some(Ordering::Greater) =>
+            {
+                false
+            }
+            Some(_) => {
+                if let Some(known) = self.known.remove(name).flatten()
+                    && known.uid != deleted.uid
+                {
+                    self.bury(known.uid, Some(deleted.version.clone()));
+                }
+                true
+            }
+        }
+    }
+
+    /// Remembers a deleted object. One that is dropped for want of room leaves its version as the floor, so that it stays
+    /// deleted as long as versions are numbers.
+    fn bury(&mut self, uid: Uid, version: Option<Version>) {
+        // Half an object says nothing about others.
+        if uid.0.is_empty() {
+            return;
+        }
+        if let Some(version) = self.deleted.push(uid, version) {
+            raise(&mut self.floor, &version);
+        }
+    }
+}
+
+impl Deleted {
+    /// Adds an object. Returns the version of the one that was dropped for it.
+    fn push(&mut self, uid: Uid, version: Option<Version>) -> Option<Version> {
+        if self.by_uid.insert(uid.clone(), version).is_none() {
+            self.order.push_back(uid);
+        }
+        if self.order.len() <= Self::LIMIT {
+            return None;
+        }
+        let oldest = self.order.pop_front()?;
+        self.by_uid.remove(&oldest)?
+    }
+
+    /// Deleted objects that are remembered. A watch tells of deletions in the order of their versions; what an older answer
+    /// could bring back is seconds old, which is far less than this many deletions.
+    const LIMIT: usize = 4096;
+}
+
+impl Version {
+    /// Whether this one is newer, or cannot be compared and differs.
+    #[must_use]
+    pub fn is_newer_than(&self, other: &Self) -> bool {
+        !matches!(self.partial_cmp(other), Some(Ordering::Less | Ordering::Equal))
+    }
+
+    /// Whether this one is older for certain.
+    #[must_use]
+    pub fn is_older_than(&self, other: &Self) -> bool {
+        self.partial_cmp(other) == Some(Ordering::Less)
+    }
+}
+
+impl Metadata {
+    /// The metadata of an object; what is absent is empty.
+    #[must_use]
+    pub fn of(metadata: &ObjectMeta) -> Self {
+        fn text(field: Option<&String>) -> &str {
+            field.map_or("", String::as_str)
+        }
+        let name = ObjectName {
+            namespace: text(metadata.namespace.as_ref()).into(),
+            name: text(metadata.name.as_ref()).into(),
+        };
+        let version = text(metadata.resource_version.as_ref()).into();
+        Self { name, identity: Identity { uid: text(metadata.uid.as_ref()).into(), version } }
+    }
+}
+
+impl Uid {
+    /// The uid as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Uid {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Display for Uid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<&str> for Version {
+    fn from(text: &str) -> Self {
+        // A number that is written in another way would not come out as the server wrote it.
+        let number = text.parse().ok().filter(|number: &u64| number.to_string() == text);
+        Self(number.map_or_else(|| Form::Opaque(text.into()), Form::Number))
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Form::Number(number) => write!(f, "{number}"),
+            Form::Opaque(text) => f.write_str(text),
+        }
+    }
+}
+
+impl PartialOrd for Version {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        match (&self.0, &other.0) {
+            (Form::Number(this), Form::Number(that)) => Some(this.cmp(that)),
+            _ => (self == other).then_some(Ordering::Equal),
+        }
+    }
+}
+
+impl From<&ServiceKey> for ObjectName {
+    fn from(key: &ServiceKey) -> Self {
+        Self { namespace: key.namespace.as_str().into(), name: Arc::clone(&key.name) }
+    }
+}
+
+impl From<&ObjectName> for ServiceKey {
+    fn from(name: &ObjectName) -> Self {
+        Self { namespace: (&*name.namespace).into(), name: Arc::clone(&name.name) }
+    }
+}
+
+/// Raises a bound to `version`, unless it is higher already.
+pub(crate) fn raise(bound: &mut Option<Version>, version: &Version) {
+    if bound.as_ref().is_none_or(|bound| version.is_newer_than(bound)) {
+        *bound = Some(version.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests;

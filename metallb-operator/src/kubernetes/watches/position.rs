@@ -1,0 +1,125 @@
+//! Where in the history of its kind a watch stands, and how it goes on. Pure.
+
+use kube::core::Status;
+use thiserror::Error;
+
+use super::{Demand, Round};
+use crate::kubernetes::versions::{Version, raise};
+
+/// What was seen of a kind, and what must be asked for next.
+#[derive(Debug, Default)]
+pub(super) struct Position {
+    /// The highest version in lists, events and bookmarks.
+    seen: Option<Version>,
+    /// Whether a watch from there misses nothing.
+    is_listed: bool,
+    round: Round,
+    forgotten: Round,
+}
+
+/// The next request.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Next {
+    /// A list.
+    List,
+    /// A watch from this version on.
+    Watch(Version),
+}
+
+/// Why a list or a watch ended before its time.
+#[derive(Debug, Error)]
+pub(super) enum Failure {
+    /// The request failed, or the stream of events broke.
+    #[error(transparent)]
+    Request(#[from] kube::Error),
+    /// The server ended the watch.
+    #[error("the server ended the watch: {}", .0.message)]
+    Ended(Box<Status>),
+    /// The server did not begin to answer.
+    #[error("the server gave no answer")]
+    NoAnswer,
+    /// The watch ended at once, without an event.
+    #[error("the watch ended as soon as it began")]
+    Short,
+    /// The answer to a list has no version.
+    #[error("the list has no version")]
+    NoVersion,
+    /// The pages of a list are of different versions.
+    #[error("the pages of the list have different versions")]
+    Torn,
+    /// The list is older than what was seen before it.
+    #[error("the list is of version {listed}, and version {seen} was seen before it")]
+    Outdated {
+        /// The version of the list.
+        listed: Version,
+        /// The version that was seen.
+        seen: Version,
+    },
+}
+
+impl Position {
+    /// Takes in what the owner asks for.
+    pub(super) fn meet(&mut self, demand: &Demand) {
+        if demand.forgotten > self.forgotten {
+            self.forgotten = demand.forgotten;
+            self.seen = None;
+        }
+        if demand.round > self.round {
+            self.round = demand.round;
+            self.is_listed = false;
+        }
+    }
+
+    /// How to go on.
+    pub(super) fn next(&self) -> Next {
+        match &self.seen {
+            Some(seen) if self.is_listed => Next::Watch(seen.clone()),
+            _ => Next::List,
+        }
+    }
+
+    /// Takes in a list. It is refused when it is older than what was seen before it was asked for.
+    pub(super) fn listed(&mut self, version: &Version, demand: &Demand) -> Result<(), Failure> {
+        let floors = self.seen.iter().chain(&demand.floor);
+        if let Some(seen) = floors.into_iter().find(|seen| version.is_older_than(seen)) {
+            return Err(Failure::Outdated { listed: version.clone(), seen: seen.clone() });
+        }
+        self.seen = Some(version.clone());
+        self.is_listed = true;
+        Ok(())
+    }
+
+    /// Takes in the version of an event or of a bookmark.
+    pub(super) fn saw(&mut self, version: &Version) {
+        raise(&mut self.seen, version);
+    }
+
+    /// Takes in that the request failed.
+    pub(super) fn failed(&mut self, failure: &Failure) {
+        self.is_listed &= !failure.is_answer();
+    }
+}
+
+impl Failure {
+    /// Whether the server answered in a way that makes the version to watch from useless, as 410 does. Where it did not answer
+    /// or is overloaded, the watch goes on from where it was: a list would cost more and say no more.
+    fn is_answer(&self) -> bool {
+        match self {
+            Self::Request(kube::Error::Api(status)) => status.code != 429 && status.code < 500,
+            // A line that is no event: what it was meant to say is lost.
+            Self::Request(kube::Error::SerdeError(_)) | Self::Ended(_) => true,
+            Self::NoVersion | Self::Torn | Self::Outdated { .. } => true,
+            Self::Request(_) | Self::NoAnswer | Self::Short => false,
+        }
+    }
+
+    /// What the log tells apart: the HTTP status, or a number below those.
+    pub(super) fn cause(&self) -> u16 {
+        match self {
+            Self::Request(kube::Error::Api(status)) | Self::Ended(status) => status.code,
+            Self::Request(_) | Self::NoAnswer | Self::Short => 0,
+            Self::NoVersion | Self::Torn => 1,
+            Self::Outdated { .. } => 2,
+        }
+    }
+}

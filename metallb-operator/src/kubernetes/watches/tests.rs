@@ -1,0 +1,1 @@
+//! The loop against a server that follows a script.
