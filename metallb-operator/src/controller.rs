@@ -1,395 +1,493 @@
 //! Gives addresses to Services of a cluster: follows the API, decides with `metallb-core`, writes status and Events.
+//!
+//! [`Reconciler`] decides and knows which writes are under way; this module feeds it and carries its effects out. While another
+//! process leads, the picture and the configuration are followed, and nothing else happens.
 
 mod membership_key;
+mod pauses;
 mod quarantine;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Service as KubeService;
 use k8s_openapi::jiff::Timestamp;
-use kube::Client;
-use kube::api::{Api, Patch, PatchParams};
-use metallb_core::assignment::{Assigner, EventKind, Outcome, StatusWrite, processing_order};
+use metallb_core::assignment::{Effect, EventKind, Pace, Picture, Reconciler, ServiceEvent, Write, WriteEnd};
 use metallb_core::config::{Config, ConfigStore, Parsed, Problem, Severity};
-use metallb_core::model::{ALLOCATED_FROM, PoolName, ServiceKey};
-use serde_json::json;
-use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc, watch};
+use metallb_core::model::{ObjectVersion, PoolName, Service, ServiceKey};
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::sync::watch;
 
+use self::pauses::Pauses;
 use self::quarantine::Quarantine;
 use crate::admin::Admin;
-use crate::api::{IpAddressPool, IpAddressPoolStatus};
+use crate::api::IpAddressPoolStatus;
 use crate::cli::controller::ControllerArgs;
-use crate::feed::{Feed, Role, Touched, Update};
+use crate::feed::{Feed, Relist, Role, Touched, Update};
 use crate::kubernetes::client;
 use crate::kubernetes::configuration_state::{Component, ConfigurationReporter};
 use crate::kubernetes::events::{self, EventSender, Notice, Severity as NoticeSeverity};
-use crate::kubernetes::lease::{Identity, Leadership, LeaseKeeper, LeaseSettings};
-
-/// Why the controller does not run.
-#[derive(Debug, Error)]
-pub enum ControllerError {
-    /// There is no way to reach the API server.
-    #[error("no configuration for the Kubernetes API")]
-    Config(#[from] kube::config::InferConfigError),
-    /// The client cannot be built.
-    #[error("the Kubernetes client can't be built")]
-    Client(#[from] kube::Error),
-    /// Something of the operating system failed.
-    #[error("{what}")]
-    Io {
-        /// What was tried.
-        what: String,
-        /// Why it failed.
-        #[source]
-        source: std::io::Error,
-    },
-}
+use crate::kubernetes::lease::{Identity, LeaseKeeper, LeaseSettings, Standing, Term};
+use crate::process::{Process, ProcessError, Threads, log_problem};
+use crate::sink::pool_status::{self, PoolStatuses};
+use crate::sink::service_status::{Ended, Failure, Seen, ServiceStatusWriter};
 
 struct Controller {
-    client: Client,
     feed: Feed,
-    assigner: Assigner,
+    reconciler: Reconciler,
     store: ConfigStore,
     config: Config,
     admin: Admin,
     events: EventSender,
-    leadership: Leadership,
-    /// Writes under way: the same one is not started twice.
-    in_flight: BTreeMap<ServiceKey, StatusWrite>,
-    done: mpsc::UnboundedSender<Written>,
-    permits: Arc<Semaphore>,
+    standing: Standing,
+    /// The leadership that [`Reconciler`] works for, and the round in which everything was listed for it.
+    role: LeaderRole,
+    writer: ServiceStatusWriter,
+    /// Writes whose end has not been taken in.
+    under_way: usize,
+    pauses: Pauses,
+    /// Refusals that were reported, by Service.
+    refusals: BTreeMap<ServiceKey, String>,
+    /// Whether `config` and `problems` are those of the picture.
+    is_reparsed: bool,
     problems: BTreeSet<Problem>,
+    /// Problems that were reported in this leadership.
+    reported: BTreeSet<Problem>,
     reporter: ConfigurationReporter,
-    pool_status: BTreeMap<PoolName, IpAddressPoolStatus>,
+    pool_statuses: watch::Sender<PoolStatuses>,
     /// What is out of circulation; `None` where that is not asked for.
     quarantine: Option<Quarantine>,
-    loaded: bool,
     namespace: String,
+    random: SmallRng,
 }
 
-/// The end of a write.
-struct Written {
-    key: ServiceKey,
-    ok: bool,
+/// What this process does about addresses.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum LeaderRole {
+    /// Nothing: another process leads, or nobody.
+    Standby,
+    /// It leads, and everything is listed anew before the first decision.
+    Listing(Term),
+    /// It decides and writes.
+    Leading(Term),
 }
 
 /// Runs until SIGINT or SIGTERM.
 ///
 /// # Errors
 /// What cannot work from the start. An API server that is away later changes nothing.
-pub fn run(args: &ControllerArgs) -> Result<(), ControllerError> {
-    let io = |what: &str| {
-        let what = what.to_owned();
-        move |source| ControllerError::Io { what, source }
-    };
-    let runtime = tokio::runtime::Runtime::new().map_err(io("the runtime can't be started"))?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).map_err(io("SIGTERM can't be handled"))?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(io("SIGINT can't be handled"))?;
-        let config = kube::Config::infer().await?;
-        let client = client::with_deadlines(config.clone())?;
+pub fn run(args: &ControllerArgs) -> Result<(), ProcessError> {
+    Process::run(Threads::PerCore, async |mut process| {
+        let (config, client) = client::connect().await?;
         let namespace = args.cluster.namespace();
-        let admin = Admin::new();
-        admin.readiness.expect("caches synced");
-        let (stop, stopped) = watch::channel(false);
-        for address in args.admin.addresses(ControllerArgs::PROBE_HOST) {
-            let listener =
-                tokio::net::TcpListener::bind(address).await.map_err(io(&format!("{address} can't be listened on")))?;
-            tokio::spawn(admin.clone().serve_on(listener, stopped.clone()));
-        }
+        process.admin.readiness.expect("caches synced");
+        process.serve(args.admin.addresses(ControllerArgs::PROBE_HOST)).await?;
         let settings = LeaseSettings {
             namespace: namespace.clone(),
-            name: "metallb-controller".to_owned(),
+            name: LEASE.to_owned(),
             identity: Identity::new(&args.cluster.pod_name, args.lease.pod_uid()),
             timing: args.lease.timing(),
         };
-        let (keeper, mut leadership) =
-            LeaseKeeper::start(config, settings).map_err(io("the thread that keeps the Lease can't be started"))?;
+        let (keeper, mut leadership) = LeaseKeeper::start(config, settings)
+            .map_err(ProcessError::io("the thread that keeps the Lease can't be started"))?;
+        // What is listed after the Lease was taken need not be listed again.
+        let first = tokio::time::timeout(FIRST_CLAIM, leadership.changed()).await.unwrap_or_default();
         let (events, _writer) = events::spawn(client.clone(), "metallb-controller");
         if !args.ml_secret_name.is_empty() {
             tokio::spawn(membership_key::ensure(client.clone(), namespace.clone(), args.ml_secret_name.clone()));
         }
-        let reporter =
-            ConfigurationReporter::spawn(client.clone(), &namespace, &args.cluster.pod_name, Component::Controller);
-        let role = if args.quarantine_conflicts { Role::Quarantine } else { Role::Controller };
-        let (feed, mut updates) = Feed::start(&client, &namespace, role);
-        let (done, mut written) = mpsc::unbounded_channel();
+        let kinds = if args.quarantine_conflicts { Role::Quarantine } else { Role::Controller };
+        let (feed, mut updates) = Feed::start(&client, &namespace, kinds);
+        let (writer, mut ends) = ServiceStatusWriter::new(client.clone(), leadership.clone());
         let mut controller = Controller {
-            client,
             feed,
-            assigner: Assigner::new(args.cluster.lb_class()),
+            reconciler: Reconciler::new(args.cluster.lb_class()),
             store: ConfigStore::new(),
             config: Config::default(),
-            admin,
+            admin: process.admin.clone(),
             events,
-            leadership: leadership.clone(),
-            in_flight: BTreeMap::new(),
-            done,
-            permits: Arc::new(Semaphore::new(WRITERS)),
+            standing: first,
+            role: first.term.map_or(LeaderRole::Standby, LeaderRole::Listing),
+            writer,
+            under_way: 0,
+            pauses: Pauses::default(),
+            refusals: BTreeMap::new(),
+            is_reparsed: false,
             problems: BTreeSet::new(),
-            reporter,
-            pool_status: BTreeMap::new(),
+            reported: BTreeSet::new(),
+            reporter: ConfigurationReporter::spawn(
+                client.clone(),
+                &namespace,
+                &args.cluster.pod_name,
+                Component::Controller,
+            ),
+            pool_statuses: pool_status::spawn(client, &namespace, leadership.clone()),
             quarantine: args.quarantine_conflicts.then(Quarantine::default),
-            loaded: false,
             namespace,
+            random: SmallRng::seed_from_u64(crate::seed::fresh()),
         };
         let mut tick = tokio::time::interval(QUARANTINE_PERIOD);
         let mut batch = Vec::new();
         loop {
+            let pause_ends = controller.pauses.next();
             tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
+                () = process.stop_requested() => break,
+                standing = leadership.changed() => controller.stand(standing),
                 count = updates.recv_many(&mut batch, BATCH) => {
                     if count == 0 { break }
                     controller.take(batch.drain(..));
                 }
-                Some(end) = written.recv() => controller.finish(&end),
-                _ = leadership.changed() => controller.everything(),
+                Some(end) = ends.recv() => controller.finish(end),
+                () = sleep_until(pause_ends) => controller.resume(),
                 _ = tick.tick(), if args.quarantine_conflicts => controller.look_at_conflicts(),
             }
         }
-        tracing::info!("stopping");
-        stop.send_replace(true);
-        // The Lease is given back, so that a successor starts at once.
+        tracing::info!(event = "shutdown", "shutting down: finishing writes, releasing the Lease");
+        controller.stop();
+        let finish = async {
+            while controller.under_way > 0
+                && let Some(_end) = ends.recv().await
+            {
+                controller.under_way -= 1;
+            }
+        };
+        // A write that takes longer may still be stored; the next leader mends what it does.
+        let _ = tokio::time::timeout(FINISH_LIMIT, finish).await;
         keeper.release().await;
+        process.finish();
         Ok(())
     })
 }
 
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Picture for Feed {
+    fn service(&self, key: &ServiceKey) -> Option<&Service> {
+        self.world.cluster.services.get(key)
+    }
+
+    fn version(&self, key: &ServiceKey) -> Option<ObjectVersion> {
+        self.identity(key).map(|identity| identity.version.to_string().into())
+    }
+
+    fn services(&self) -> impl Iterator<Item = &Service> {
+        self.world.cluster.services.values()
+    }
+}
+
 impl Controller {
+    /// Takes a change of leadership in.
+    fn stand(&mut self, standing: Standing) {
+        let restored = standing.restores > self.standing.restores;
+        self.standing = standing;
+        if restored {
+            self.admin.metrics.client.restores.inc();
+            self.events.send(Notice::about_lease(&self.namespace, LEASE, RESTORED));
+        }
+        let before = self.role;
+        self.role = match (standing.term, before) {
+            (Some(term), LeaderRole::Leading(known) | LeaderRole::Listing(known)) if known == term && !restored => {
+                before
+            }
+            (Some(term), _) => {
+                self.feed.relist(if restored { Relist::Forget } else { Relist::Again });
+                LeaderRole::Listing(term)
+            }
+            (None, _) => {
+                if restored {
+                    self.feed.relist(Relist::Forget);
+                }
+                LeaderRole::Standby
+            }
+        };
+        if self.role != before {
+            self.step_down();
+        }
+        self.proceed(Touched::default());
+    }
+
+    fn step_down(&mut self) {
+        self.reconciler.step_down();
+        self.reporter.stand_by();
+        self.pool_statuses.send_replace(PoolStatuses::default());
+        crate::metrics::clear_pools(&self.admin.metrics.allocator);
+    }
+
+    /// Nothing is decided or written from here on.
+    fn stop(&mut self) {
+        self.role = LeaderRole::Standby;
+        self.step_down();
+    }
+
     fn take(&mut self, updates: impl Iterator<Item = Update>) {
         let mut touched = Touched::default();
         for update in updates {
             self.feed.apply(update, &mut touched);
         }
+        self.proceed(touched);
+    }
+
+    /// Decides on what changed, as far as this process decides.
+    fn proceed(&mut self, touched: Touched) {
+        self.is_reparsed &= !touched.config;
         if !self.feed.is_complete() {
+            // The first decision after the lists looks at everything.
             return;
         }
         self.admin.readiness.set("caches synced", true);
-        if !self.loaded
-            && let Some(quarantine) = &mut self.quarantine
-        {
-            quarantine.adopt(self.feed.quarantined());
-            self.assigner.set_quarantined(&quarantine.addresses());
+        match self.role {
+            LeaderRole::Standby => {
+                self.parse();
+                self.reconciler.update(touched.versions, &self.feed);
+            }
+            LeaderRole::Listing(term) => {
+                self.role = LeaderRole::Leading(term);
+                self.take_over();
+            }
+            LeaderRole::Leading(_) => {
+                let pools_changed = self.parse();
+                self.report();
+                if pools_changed {
+                    self.reconciler.set_config(&self.config, &self.feed);
+                }
+                for service in &touched.services {
+                    self.pauses.changed(service);
+                }
+                self.admin.metrics.client.updates.inc_by(touched.services.len() as u64);
+                let changed: BTreeSet<ServiceKey> = touched.versions.into_iter().chain(touched.services).collect();
+                self.reconciler.update(changed, &self.feed);
+                if touched.conflicts {
+                    self.look_at_conflicts();
+                }
+            }
         }
-        if touched.config || !self.loaded {
-            self.reload();
-        } else {
-            self.converge(touched.services);
-        }
-        if touched.conflicts {
-            self.look_at_conflicts();
-        }
+        self.carry_out();
     }
 
-    /// Takes out of circulation what speakers say that other hosts use, and puts back what nobody said so of for long.
+    /// Everything was listed since this process leads.
+    fn take_over(&mut self) {
+        self.parse();
+        if let Some(quarantine) = &mut self.quarantine {
+            *quarantine = Quarantine::default();
+            quarantine.adopt(self.feed.quarantined());
+            self.reconciler.set_quarantined(quarantine.addresses(), &self.feed);
+        }
+        self.pauses.retain(|service| self.feed.world.cluster.services.contains_key(service));
+        self.refusals.clear();
+        self.reported.clear();
+        self.report();
+        self.reconciler.take_over(&self.config, &self.feed);
+        self.look_at_conflicts();
+        tracing::info!(
+            event = "leading",
+            services = self.feed.world.cluster.services.len(),
+            "leading: all objects are listed, assigning addresses"
+        );
+    }
+
+    /// Takes out of circulation what speakers say that other hosts use, and puts back what was not reported for long.
     fn look_at_conflicts(&mut self) {
-        let (true, Some(quarantine)) = (self.loaded, &mut self.quarantine) else { return };
+        let (Some(assigner), Some(quarantine)) = (self.reconciler.assigner(), &mut self.quarantine) else { return };
         let now = Timestamp::now();
         let mut changed = quarantine.expire(now);
         for conflict in self.feed.conflicts.values().flatten() {
             let Ok(ip) = conflict.ip.parse() else { continue };
-            if self.assigner.allocator().pool_of(&[ip]).is_some() && quarantine.report(now, ip, &conflict.mac_address) {
+            if assigner.allocator().pool_of(&[ip]).is_some() && quarantine.report(now, ip, &conflict.mac_address) {
                 tracing::warn!(%ip, mac = conflict.mac_address, event = "addressQuarantined", "another host uses this address");
                 changed = true;
             }
         }
         if changed {
-            self.assigner.set_quarantined(&quarantine.addresses());
-            self.everything();
+            self.reconciler.set_quarantined(quarantine.addresses(), &self.feed);
         }
     }
 
-    /// The configuration changed: all valid holders claim, then everybody is looked at.
-    fn reload(&mut self) {
+    /// Brings the configuration up to date; true when its pools changed.
+    fn parse(&mut self) -> bool {
+        if std::mem::replace(&mut self.is_reparsed, true) {
+            return false;
+        }
         let world = &self.feed.world;
         let Parsed { config, problems } = self.store.update(&world.resources, &world.cluster);
-        self.report(problems);
-        if self.loaded && config.pools == self.config.pools {
-            self.config = config;
-            return;
-        }
-        self.loaded = true;
+        let pools_changed = config.pools != self.config.pools;
         self.config = config;
-        self.everything();
-    }
-
-    fn everything(&mut self) {
-        if !self.loaded {
-            return;
-        }
-        self.assigner.set_config(&self.config);
-        let mut queue: Vec<_> = self.feed.world.cluster.services.values().collect();
-        queue.sort_by(|a, b| processing_order(a, b));
-        for service in &queue {
-            self.assigner.claim(service);
-        }
-        let keys: Vec<ServiceKey> = queue.into_iter().map(|service| service.key.clone()).collect();
-        self.converge(keys);
-    }
-
-    fn converge(&mut self, keys: impl IntoIterator<Item = ServiceKey>) {
-        let mut queue: std::collections::VecDeque<ServiceKey> = keys.into_iter().collect();
-        let mut retried = BTreeSet::new();
-        while let Some(key) = queue.pop_front() {
-            self.admin.metrics.client.updates.inc();
-            let retry = match self.feed.world.cluster.services.get(&key) {
-                None => self.assigner.forget(&key),
-                Some(service) => {
-                    let outcome = self.assigner.converge(service);
-                    self.carry_out(&key, &outcome);
-                    outcome.retry
-                }
-            };
-            // Each pending Service gets one more chance per round, however many addresses became free.
-            queue.extend(retry.into_iter().filter(|key| retried.insert(key.clone())));
-        }
-        self.show_pools();
-    }
-
-    fn carry_out(&mut self, key: &ServiceKey, outcome: &Outcome) {
-        if !self.leadership.standing().term.is_some() {
-            return;
-        }
-        let repeated = outcome.write.is_some() && self.in_flight.get(key) == outcome.write.as_ref();
-        if !repeated {
-            let uid = self.feed.identity(key).map(|identity| identity.uid.to_string());
-            for event in &outcome.events {
-                let severity = match event.kind {
-                    EventKind::Warning => NoticeSeverity::Warning,
-                    EventKind::Normal => NoticeSeverity::Normal,
-                };
-                self.events.send(Notice::about_service(
-                    key,
-                    uid.clone(),
-                    severity,
-                    event.reason,
-                    event.message.clone(),
-                ));
-            }
-        }
-        let Some(write) = &outcome.write else { return };
-        if self.in_flight.contains_key(key) {
-            // The end of the write under way brings the Service back here.
-            return;
-        }
-        tracing::info!(service = %key, ips = ?write.ips, pool = write.pool.as_ref().map(PoolName::as_str), reason = outcome.reason.as_str(), "status changes");
-        self.in_flight.insert(key.clone(), write.clone());
-        let services: Api<KubeService> = Api::namespaced(self.client.clone(), key.namespace.as_str());
-        let version = self.feed.identity(key).map(|identity| identity.version.to_string());
-        let (key, write, done, permits) = (key.clone(), write.clone(), self.done.clone(), Arc::clone(&self.permits));
-        tokio::spawn(async move {
-            let _permit = permits.acquire_owned().await;
-            let ok = match write_status(&services, &key, &write, version).await {
-                Ok(()) => true,
-                Err(error) => {
-                    tracing::warn!(service = %key, %error, "status could not be written, retrying");
-                    tokio::time::sleep(RETRY).await;
-                    false
-                }
-            };
-            // The receiver is gone only when the process ends.
-            let _ = done.send(Written { key, ok });
-        });
-    }
-
-    fn finish(&mut self, end: &Written) {
-        self.in_flight.remove(&end.key);
-        if !end.ok {
-            self.admin.metrics.client.update_errors.inc();
-            self.converge([end.key.clone()]);
-        }
-    }
-
-    fn report(&mut self, problems: Vec<Problem>) {
-        let problems: BTreeSet<Problem> = problems.into_iter().collect();
+        self.problems = problems.into_iter().collect();
         let client = &self.admin.metrics.client;
         client.config_loaded.set(1);
-        client.config_stale.set(problems.iter().any(|problem| problem.severity == Severity::Error).into());
-        for problem in problems.difference(&self.problems) {
-            tracing::error!(object = %problem.object, field = problem.field, code = problem.code.as_str(), "{}", problem.message);
-            if self.leadership.standing().term.is_some() {
-                self.events.send(Notice::about_problem(problem));
+        client.config_stale.set(self.problems.iter().any(|problem| problem.severity == Severity::Error).into());
+        pools_changed
+    }
+
+    /// Tells what is wrong with the configuration, each problem once per leadership.
+    fn report(&mut self) {
+        for problem in self.problems.difference(&self.reported) {
+            log_problem(problem);
+            self.events.send(Notice::about_problem(problem));
+        }
+        self.reporter.report(&self.problems);
+        self.reported.clone_from(&self.problems);
+    }
+
+    /// Does what was decided.
+    fn carry_out(&mut self) {
+        let LeaderRole::Leading(term) = self.role else { return };
+        while let Some(effect) = self.reconciler.poll_effect() {
+            match effect {
+                Effect::Write(write) => self.start(term, write),
+                Effect::Event { service, event } => self.send_event(&service, &event),
+                Effect::Duplicate { ip, keeper, loser } => {
+                    self.admin.metrics.allocator.duplicates.inc();
+                    tracing::warn!(
+                        event = "duplicateAddress", %ip, %keeper, %loser,
+                        "two Services have one address; the one with the newer assignment gets another address"
+                    );
+                }
             }
         }
-        self.reporter.report(&problems);
-        self.problems = problems;
+        self.show_pools(term);
+    }
+
+    fn start(&mut self, term: Term, write: Write) {
+        if let Some(status) = &write.status {
+            tracing::info!(
+                event = "statusWrite",
+                service = %write.key,
+                ips = ?status.ips,
+                pool = status.pool.as_ref().map(PoolName::as_str),
+                reason = write.reason.as_str(),
+                "writing the status of a Service"
+            );
+        }
+        self.under_way += 1;
+        self.writer.start(term, write, self.feed.round());
+    }
+
+    /// Takes the end of a write in.
+    fn finish(&mut self, ended: Ended) {
+        self.under_way -= 1;
+        let Ended { write, asked, end, seen, failure } = ended;
+        let mut touched = Touched::default();
+        let was_read = match seen {
+            Seen::Object(object) => {
+                self.feed.observe(*object, asked, &mut touched);
+                true
+            }
+            Seen::Gone(uid) => {
+                if let Some(uid) = uid {
+                    self.feed.deleted(&write.key, &uid.as_str().into(), asked, &mut touched);
+                }
+                true
+            }
+            Seen::Nothing => false,
+        };
+        let pace = self.judge(&write, failure.as_ref(), was_read);
+        if end == WriteEnd::Written && self.reconciler.assigner().is_some() {
+            for event in &write.events {
+                self.send_event(&write.key, event);
+            }
+        }
+        self.reconciler.write_ended(&write.key, write.id, end, pace, &self.feed);
+        self.proceed(touched);
+    }
+
+    /// When the Service may be written again; tells what went wrong.
+    fn judge(&mut self, write: &Write, failure: Option<&Failure>, was_read: bool) -> Pace {
+        let key = &write.key;
+        let Some(failure) = failure else {
+            self.pauses.succeeded(key);
+            self.refusals.remove(key);
+            return Pace::Now;
+        };
+        if !matches!(failure, Failure::NotSent | Failure::Gone) {
+            self.admin.metrics.client.update_errors.inc();
+        }
+        match failure {
+            Failure::Refused(text) if self.refusals.get(key) != Some(text) => {
+                tracing::error!(event = "statusRefused", service = %key, error = text, "the API server refuses the status of a Service");
+                let message = format!("the API server refuses the status of the Service, trying again: {text}");
+                let event = ServiceEvent { kind: EventKind::Warning, reason: "statusRefused", message };
+                self.send_event(key, &event);
+                self.refusals.insert(key.clone(), text.clone());
+            }
+            Failure::Unknown(text) => {
+                tracing::warn!(event = "statusUnknown", service = %key, error = text, "it is not known whether the status of a Service was stored; reading it");
+            }
+            _ => {
+                tracing::debug!(event = "statusNotWritten", service = %key, ?failure, "the status of a Service was not written")
+            }
+        }
+        match self.pauses.failed(key, failure, was_read, Instant::now(), self.random.random()) {
+            Some(_) => Pace::Later,
+            None => Pace::Now,
+        }
+    }
+
+    /// Services whose pause is over may be written again.
+    fn resume(&mut self) {
+        for service in self.pauses.due(Instant::now()) {
+            self.reconciler.resume(&service, &self.feed);
+        }
+        self.carry_out();
+    }
+
+    fn send_event(&self, key: &ServiceKey, event: &ServiceEvent) {
+        let severity = match event.kind {
+            EventKind::Warning => NoticeSeverity::Warning,
+            EventKind::Normal => NoticeSeverity::Normal,
+        };
+        let uid = self.feed.service(key).and_then(|service| service.uid.as_ref()).map(ToString::to_string);
+        self.events.send(Notice::about_service(key, uid, severity, event.reason, event.message.clone()));
     }
 
     /// Counters of the pools, to the metrics and to their status.
-    fn show_pools(&mut self) {
+    fn show_pools(&mut self, term: Term) {
+        let Some(assigner) = self.reconciler.assigner() else { return };
+        let allocator = assigner.allocator();
+        let mut pools = BTreeMap::new();
         for name in self.config.pools.keys() {
-            let Some(counters) = self.assigner.allocator().counters(name) else { continue };
+            let Some(counters) = allocator.counters(name) else { continue };
             crate::metrics::set_pool(&self.admin.metrics.allocator, name.as_str(), &counters);
-            let status = IpAddressPoolStatus {
-                assigned_ipv4: counters.assigned_v4,
-                assigned_ipv6: counters.assigned_v6,
-                available_ipv4: counters.available_v4,
-                available_ipv6: counters.available_v6,
-                quarantined: self.quarantine.as_ref().map_or_else(Vec::new, |quarantine| {
-                    let is_inside =
-                        |ip| self.assigner.allocator().pool_of(&[ip]).is_some_and(|pool| pool.name == *name);
-                    quarantine.listed(is_inside)
-                }),
-            };
-            if !self.leadership.standing().term.is_some() || self.pool_status.get(name) == Some(&status) {
-                continue;
-            }
-            self.pool_status.insert(name.clone(), status.clone());
-            let pools: Api<IpAddressPool> = Api::namespaced(self.client.clone(), &self.namespace);
-            let (name, permits) = (name.to_string(), Arc::clone(&self.permits));
-            tokio::spawn(async move {
-                let _permit = permits.acquire_owned().await;
-                let mut patch = json!({ "status": status });
-                if status.quarantined.is_empty() {
-                    // What an earlier controller left there goes.
-                    patch["status"]["quarantined"] = serde_json::Value::Null;
-                }
-                let patch = Patch::Merge(patch);
-                if let Err(error) = pools.patch_status(&name, &PatchParams::default(), &patch).await {
-                    tracing::debug!(pool = name, %error, "pool status could not be written");
-                }
-            });
+            let is_inside = |ip| allocator.pool_of(&[ip]).is_some_and(|pool| pool.name == *name);
+            let quarantined = self.quarantine.as_ref().map_or_else(Vec::new, |quarantine| quarantine.listed(is_inside));
+            pools.insert(
+                name.clone(),
+                IpAddressPoolStatus {
+                    assigned_ipv4: counters.assigned_v4,
+                    assigned_ipv6: counters.assigned_v6,
+                    available_ipv4: counters.available_v4,
+                    available_ipv6: counters.available_v6,
+                    quarantined,
+                },
+            );
         }
+        self.pool_statuses.send_if_modified(|known| {
+            let changed = known.term != Some(term) || known.pools != pools;
+            *known = PoolStatuses { term: Some(term), pools };
+            changed
+        });
     }
 }
 
-/// One patch writes status and annotation; the version makes it fail when somebody was quicker.
-async fn write_status(
-    services: &Api<KubeService>,
-    key: &ServiceKey,
-    write: &StatusWrite,
-    version: Option<String>,
-) -> Result<(), kube::Error> {
-    let ingress: Vec<_> = write.ips.iter().map(|ip| json!({ "ip": ip.to_string() })).collect();
-    let ingress = if ingress.is_empty() { json!(null) } else { json!(ingress) };
-    let patch = json!({
-        "metadata": {
-            "resourceVersion": version,
-            "annotations": { ALLOCATED_FROM: write.pool.as_ref().map(PoolName::as_str) },
-        },
-        "status": { "loadBalancer": { "ingress": ingress } },
-    });
-    match services.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await {
-        Ok(_) => Ok(()),
-        // Deleted meanwhile: the watch says so too.
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(error) => Err(error),
-    }
-}
+/// The Lease of controllers.
+pub(crate) const LEASE: &str = "metallb-controller";
 
-/// How often it is looked whether an address can be handed out again.
+/// What an Event on the Lease says after a restore.
+const RESTORED: &str =
+    "etcd was restored from a snapshot: all objects are listed again, addresses that Services hold stay";
+
+/// How long the start waits for the first answer about the Lease.
+const FIRST_CLAIM: Duration = Duration::from_millis(150);
+
+/// How long the end waits for writes under way.
+const FINISH_LIMIT: Duration = Duration::from_millis(400);
+
+/// How often expired entries of the quarantine are looked for.
 const QUARANTINE_PERIOD: Duration = Duration::from_secs(10);
-
-/// Writes to the API server at the same time.
-const WRITERS: usize = 16;
-
-/// The pause before a write that failed is tried again.
-const RETRY: Duration = Duration::from_millis(500);
 
 /// Updates that are taken in before anything is decided.
 const BATCH: usize = 1024;

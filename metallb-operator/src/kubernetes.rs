@@ -4,6 +4,7 @@ pub mod client;
 pub mod configuration_state;
 pub mod events;
 pub mod lease;
+pub mod restore;
 pub mod snapshot;
 pub mod versions;
 pub mod watches;

@@ -48,6 +48,8 @@ pub struct AllocatorMetrics {
     pub in_use_v6: IntGaugeVec,
     /// Services that hold an address of the pool.
     pub services: IntGaugeVec,
+    /// Repairs of one address on two Services that may not share it.
+    pub duplicates: IntCounter,
 }
 
 /// Series about the other speakers.
@@ -78,6 +80,8 @@ pub struct ClientMetrics {
     pub updates: IntCounter,
     /// Reconciles that failed.
     pub update_errors: IntCounter,
+    /// Restores of etcd that a write proved.
+    pub restores: IntCounter,
     /// 1 once a configuration is in force.
     pub config_loaded: IntGauge,
     /// 1 while some object of the latest configuration is refused.
@@ -117,6 +121,11 @@ impl Metrics {
                 "Number of IPv6 addresses in use, per pool",
             ),
             services: pool("metallb_allocator_services_allocated_total", "Number of services allocated, per pool"),
+            duplicates: counter(
+                &registry,
+                "metallb_allocator_duplicate_addresses_total",
+                "Number of times that an address was found on two services that may not share it, and one of them got another",
+            ),
         };
         let client = ClientMetrics {
             updates: counter(
@@ -128,6 +137,11 @@ impl Metrics {
                 &registry,
                 "metallb_k8s_client_update_errors_total",
                 "Number of objects that failed to be processed",
+            ),
+            restores: counter(
+                &registry,
+                "metallb_k8s_client_restores_total",
+                "Number of times that etcd was found restored from a snapshot, and everything was listed again",
             ),
             config_loaded: gauge(
                 &registry,
@@ -233,6 +247,21 @@ pub fn set_pool(metrics: &AllocatorMetrics, pool: &str, counters: &PoolCounters)
     metrics.total_v6.with_label_values(&label).set(total_v6);
     metrics.total.with_label_values(&label).set(total_v4.saturating_add(total_v6));
     metrics.services.with_label_values(&label).set(counters.services);
+}
+
+/// Removes the counters of all pools: another process has them.
+pub fn clear_pools(metrics: &AllocatorMetrics) {
+    for family in [
+        &metrics.in_use_v4,
+        &metrics.in_use_v6,
+        &metrics.in_use,
+        &metrics.total_v4,
+        &metrics.total_v6,
+        &metrics.total,
+        &metrics.services,
+    ] {
+        family.reset();
+    }
 }
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {

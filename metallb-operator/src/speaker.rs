@@ -10,57 +10,27 @@ use std::time::{Duration, Instant};
 use metallb_core::config::{Config, ConfigStore, Parsed, Problem, Severity};
 use metallb_core::model::ServiceKey;
 use metallb_l2::interface::MacAddr;
-use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use self::statuses::{Findings, StatusWriter};
 use crate::admin::Admin;
 use crate::announcer::{Announcer, Changes, Conflict, Identity, Obstacle, TransitionKind};
 use crate::cli::speaker::SpeakerArgs;
-use crate::conductor::{self, ConductorError};
-use crate::exclusion::{self, ExclusionError};
-use crate::feed::{Feed, Role, Touched, Update};
+use crate::conductor;
+use crate::controller;
+use crate::exclusion;
+use crate::feed::{Feed, Relist, Role, Touched, Update};
 use crate::kubernetes::client;
 use crate::kubernetes::configuration_state::{Component, ConfigurationReporter};
 use crate::kubernetes::events::{self, EventSender, Notice, Severity as NoticeSeverity};
-use crate::sys;
-
-/// Why the speaker does not run.
-#[derive(Debug, Error)]
-pub enum SpeakerError {
-    /// There is no way to reach the API server.
-    #[error("no configuration for the Kubernetes API")]
-    Config(#[from] kube::config::InferConfigError),
-    /// The client cannot be built.
-    #[error("the Kubernetes client can't be built")]
-    Client(#[from] kube::Error),
-    /// The list of excluded interfaces cannot be used.
-    #[error(transparent)]
-    Exclusion(#[from] ExclusionError),
-    /// The host does not allow packet sockets.
-    #[error(transparent)]
-    Start(#[from] metallb_l2::io::StartError),
-    /// Membership does not start.
-    #[error(transparent)]
-    Membership(#[from] ConductorError),
-    /// The address to gossip on is none.
-    #[error("--ml-bindaddr is no IP address")]
-    BindAddress(#[from] std::net::AddrParseError),
-    /// Something of the operating system failed.
-    #[error("{what}")]
-    Io {
-        /// What was tried.
-        what: String,
-        /// Why it failed.
-        #[source]
-        source: std::io::Error,
-    },
-}
+use crate::kubernetes::restore;
+use crate::process::{Process, ProcessError, Threads, log_problem};
 
 struct Speaker {
     node: String,
     feed: Feed,
+    /// What changed since the picture was last complete.
+    touched: Touched,
     store: ConfigStore,
     config: Config,
     loaded: bool,
@@ -79,31 +49,14 @@ struct Speaker {
 ///
 /// # Errors
 /// What cannot work from the start. An API server that is away later changes nothing that is announced.
-pub fn run(args: &SpeakerArgs) -> Result<(), SpeakerError> {
-    let io = |what: &str| {
-        let what = what.to_owned();
-        move |source| SpeakerError::Io { what, source }
-    };
-    sys::share_memory();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(io("the runtime can't be started"))?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).map_err(io("SIGTERM can't be handled"))?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(io("SIGINT can't be handled"))?;
-        let client = client::with_deadlines(kube::Config::infer().await?)?;
+pub fn run(args: &SpeakerArgs) -> Result<(), ProcessError> {
+    Process::run(Threads::Two, async |mut process| {
+        let (_, client) = client::connect().await?;
         let namespace = args.cluster.namespace();
-        let mut admin = Admin::new();
-        let mut status_requests = admin.status.on_request();
-        admin.readiness.expect("caches synced");
-        let (stop, stopped) = watch::channel(false);
-        for address in args.admin.addresses(SpeakerArgs::PROBE_HOST) {
-            let listener =
-                tokio::net::TcpListener::bind(address).await.map_err(io(&format!("{address} can't be listened on")))?;
-            tokio::spawn(admin.clone().serve_on(listener, stopped.clone()));
-        }
+        let mut status_requests = process.admin.status.on_request();
+        process.admin.readiness.expect("caches synced");
+        process.serve(args.admin.addresses(SpeakerArgs::PROBE_HOST)).await?;
+        let admin = process.admin.clone();
         let (peer_queue, mut peer_events) = mpsc::channel(256);
         let node = args.announce.node_name.clone();
         let identity = Identity {
@@ -116,7 +69,7 @@ pub fn run(args: &SpeakerArgs) -> Result<(), SpeakerError> {
         let mut announcer =
             Announcer::start(identity, filter, admin.metrics.clone(), peer_queue, crate::seed::fresh())?;
         if let Some(address) = args.announce.bgp_listen() {
-            announcer.listen(address).map_err(io(&format!("{address} can't be listened on")))?;
+            announcer.listen(address).map_err(ProcessError::io(format!("{address} can't be listened on")))?;
         }
         let settings = args.membership.settings(&node)?.filter(|_| !args.ml_labels.is_empty());
         let members = match &settings {
@@ -132,6 +85,7 @@ pub fn run(args: &SpeakerArgs) -> Result<(), SpeakerError> {
         let mut speaker = Speaker {
             node,
             feed,
+            touched: Touched::default(),
             store: ConfigStore::new(),
             config: Config::default(),
             loaded: false,
@@ -144,6 +98,7 @@ pub fn run(args: &SpeakerArgs) -> Result<(), SpeakerError> {
             problems: BTreeSet::new(),
             reporter,
         };
+        let mut restores = restore::spawn(client.clone(), &namespace, controller::LEASE);
         let mut tick = tokio::time::interval(REFRESH);
         let mut batch = Vec::new();
         let mut joining = members.as_ref().map(|(members, port)| {
@@ -152,8 +107,7 @@ pub fn run(args: &SpeakerArgs) -> Result<(), SpeakerError> {
         let members = members.map(|(members, _)| members);
         loop {
             tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
+                () = process.stop_requested() => break,
                 count = updates.recv_many(&mut batch, BATCH) => {
                     if count == 0 { break }
                     speaker.take(batch.drain(..));
@@ -163,32 +117,32 @@ pub fn run(args: &SpeakerArgs) -> Result<(), SpeakerError> {
                     }
                 }
                 () = conductor::changed(members.as_ref()) => speaker.follow_members(),
+                Ok(()) = restores.changed() => {
+                    speaker.feed.relist(Relist::Forget);
+                }
                 Some(_) = peer_events.recv() => {}
                 Some(reply) = status_requests.recv() => drop(reply.send(speaker.status())),
                 _ = tick.tick() => speaker.refresh(),
             }
         }
-        tracing::info!("stopping: answers end, peers are told");
+        tracing::info!(event = "shutdown", "shutting down: stopping ARP/NDP replies, closing BGP sessions");
         speaker.announcer.hand_over(&speaker.config, &speaker.feed.world.cluster);
-        let again = async {
-            tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
-        };
-        speaker.announcer.drain(args.announce.drain_time(), again).await;
+        speaker.announcer.drain(args.announce.drain_time(), process.stop_requested()).await;
         speaker.announcer.shutdown(true).await;
-        stop.send_replace(true);
+        process.finish();
         Ok(())
     })
 }
 
 impl Speaker {
     fn take(&mut self, updates: impl Iterator<Item = Update>) {
-        let mut touched = Touched::default();
         for update in updates {
-            self.feed.apply(update, &mut touched);
+            self.feed.apply(update, &mut self.touched);
         }
         if !self.feed.is_complete() {
             return;
         }
+        let touched = std::mem::take(&mut self.touched);
         self.admin.readiness.set("caches synced", true);
         if touched.config || !self.loaded {
             let world = &self.feed.world;
@@ -247,9 +201,7 @@ impl Speaker {
         let client = &self.admin.metrics.client;
         client.config_loaded.set(1);
         client.config_stale.set(problems.iter().any(|problem| problem.severity == Severity::Error).into());
-        for problem in problems.difference(&self.problems) {
-            tracing::error!(object = %problem.object, field = problem.field, code = problem.code.as_str(), "{}", problem.message);
-        }
+        problems.difference(&self.problems).for_each(log_problem);
         self.reporter.report(&problems);
         self.problems = problems;
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use metallb_core::assignment::{Assigner, AssignmentState, EventKind};
@@ -11,59 +11,16 @@ use metallb_core::model::{Ingress, Service, ServiceKey};
 use metallb_core::plan::settle;
 use notify::Watcher as _;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use crate::admin::Admin;
 use crate::announcer::{Announcer, Changes, Conflict, Identity, Obstacle};
 use crate::cli::standalone::StandaloneArgs;
-use crate::conductor::{self, ConductorError};
-use crate::exclusion::{self, ExclusionError};
-use crate::manifests::{Manifests, ReadError};
-use crate::sys;
+use crate::conductor;
+use crate::exclusion;
+use crate::manifests::Manifests;
+use crate::process::{Process, ProcessError, Threads, log_problem};
 use crate::world::World;
-
-/// Why standalone does not run.
-#[derive(Debug, Error)]
-pub enum StandaloneError {
-    /// The manifests cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// The list of excluded interfaces cannot be used.
-    #[error(transparent)]
-    Exclusion(#[from] ExclusionError),
-    /// The host does not allow packet sockets.
-    #[error(transparent)]
-    Start(#[from] metallb_l2::io::StartError),
-    /// Membership does not start.
-    #[error(transparent)]
-    Membership(#[from] ConductorError),
-    /// The address to gossip on is none.
-    #[error("--ml-bindaddr is no IP address")]
-    BindAddress(#[from] std::net::AddrParseError),
-    /// The directory cannot be watched.
-    #[error("the manifests can't be watched")]
-    Watch(#[from] notify::Error),
-    /// Something of the operating system failed.
-    #[error("{what}")]
-    Io {
-        /// What was tried.
-        what: String,
-        /// Why it failed.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The state file is there but cannot be understood; starting without it could change addresses.
-    #[error("the state file {} is malformed; remove it to start anew", path.display())]
-    State {
-        /// Where it is.
-        path: PathBuf,
-        /// What is wrong.
-        #[source]
-        source: serde_json::Error,
-    },
-}
 
 /// What the state file holds. `/status` shows it together with the sessions with routers, as they are when somebody asks.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -116,30 +73,11 @@ struct Standalone {
 ///
 /// # Errors
 /// What cannot work from the start. Later trouble, as a broken manifest, is reported and lived with.
-pub fn run(args: StandaloneArgs) -> Result<(), StandaloneError> {
-    let io = |what: &str| {
-        let what = what.to_owned();
-        move |source| StandaloneError::Io { what, source }
-    };
-    sys::share_memory();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(io("the runtime can't be started"))?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).map_err(io("SIGTERM can't be handled"))?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(io("SIGINT can't be handled"))?;
-        let mut admin = Admin::new();
-        let mut status_requests = admin.status.on_request();
-        admin.readiness.expect("manifests read");
-        let (stop, stopped) = watch::channel(false);
-        if let Some(address) = args.admin.probe_address(args.probe_host) {
-            let server = admin.clone();
-            let listening =
-                tokio::net::TcpListener::bind(address).await.map_err(io(&format!("{address} can't be listened on")))?;
-            tokio::spawn(server.serve_on(listening, stopped));
-        }
+pub fn run(args: StandaloneArgs) -> Result<(), ProcessError> {
+    Process::run(Threads::Two, async |mut process| {
+        let mut status_requests = process.admin.status.on_request();
+        process.admin.readiness.expect("manifests read");
+        process.serve(args.admin.probe_address(args.probe_host)).await?;
 
         let (changed, mut changes) = mpsc::channel::<()>(1);
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -159,9 +97,10 @@ pub fn run(args: StandaloneArgs) -> Result<(), StandaloneError> {
             probe: args.announce.probe_before_announce,
         };
         let filter = exclusion::load(&args.announce.exclude_interfaces)?;
-        let mut announcer = Announcer::start(identity, filter, admin.metrics.clone(), events, crate::seed::fresh())?;
+        let mut announcer =
+            Announcer::start(identity, filter, process.admin.metrics.clone(), events, crate::seed::fresh())?;
         if let Some(address) = args.announce.bgp_listen() {
-            announcer.listen(address).map_err(io(&format!("{address} can't be listened on")))?;
+            announcer.listen(address).map_err(ProcessError::io(format!("{address} can't be listened on")))?;
         }
         let membership = match args.membership.settings(&args.announce.node_name)? {
             Some(settings) => Some((announcer.gossip(&settings)?, settings.bind)),
@@ -175,7 +114,7 @@ pub fn run(args: StandaloneArgs) -> Result<(), StandaloneError> {
             store: ConfigStore::new(),
             config: Config::default(),
             announcer,
-            admin,
+            admin: process.admin.clone(),
             state,
             is_stored: false,
             last_world: None,
@@ -190,8 +129,7 @@ pub fn run(args: StandaloneArgs) -> Result<(), StandaloneError> {
         let mut tick = tokio::time::interval(REFRESH);
         loop {
             tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
+                () = process.stop_requested() => break,
                 Some(()) = changes.recv() => {
                     // Editors write in several steps: let them finish.
                     tokio::time::sleep(SETTLE).await;
@@ -210,21 +148,18 @@ pub fn run(args: StandaloneArgs) -> Result<(), StandaloneError> {
                 _ = tick.tick() => standalone.refresh(),
             }
         }
-        tracing::info!("stopping: routes are withdrawn, answers end");
+        tracing::info!(event = "shutdown", "shutting down: stopping ARP/NDP replies, closing BGP sessions");
         standalone.hand_over();
-        let again = async {
-            tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
-        };
-        standalone.announcer.drain(standalone.args.announce.drain_time(), again).await;
+        standalone.announcer.drain(standalone.args.announce.drain_time(), process.stop_requested()).await;
         standalone.announcer.shutdown(true).await;
-        stop.send_replace(true);
+        process.finish();
         Ok(())
     })
 }
 
 impl Standalone {
     /// Reads everything again and brings assignments and announcements in step.
-    fn reload(&mut self) -> Result<(), StandaloneError> {
+    fn reload(&mut self) -> Result<(), ProcessError> {
         let mut manifests = Manifests::read(std::slice::from_ref(&self.args.manifests))?;
         let (mut world, mut problems) = manifests.world();
         self.restore(&mut world);
@@ -346,11 +281,7 @@ impl Standalone {
         client.config_loaded.set(1);
         client.config_stale.set(errors.into());
         for problem in problems.iter().filter(|problem| !self.state.problems.contains(&problem.to_string())) {
-            let (object, field) = (problem.object.to_string(), problem.field.as_str());
-            match problem.severity {
-                Severity::Error => tracing::error!(object, field, code = problem.code.as_str(), "{}", problem.message),
-                Severity::Warning => tracing::warn!(object, field, code = problem.code.as_str(), "{}", problem.message),
-            }
+            log_problem(problem);
         }
     }
 
@@ -400,14 +331,14 @@ const fn is_change(kind: notify::EventKind) -> bool {
 ///
 /// # Errors
 /// It cannot be read or understood.
-pub fn load_state(path: &Path) -> Result<State, StandaloneError> {
+pub fn load_state(path: &Path) -> Result<State, ProcessError> {
     match std::fs::read(path) {
         Ok(bytes) => {
-            serde_json::from_slice(&bytes).map_err(|source| StandaloneError::State { path: path.to_owned(), source })
+            serde_json::from_slice(&bytes).map_err(|source| ProcessError::State { path: path.to_owned(), source })
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(State::default()),
         Err(source) => {
-            Err(StandaloneError::Io { what: format!("the state file {} can't be read", path.display()), source })
+            Err(ProcessError::Io { what: format!("the state file {} can't be read", path.display()), source })
         }
     }
 }

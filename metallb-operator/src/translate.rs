@@ -30,7 +30,9 @@ pub fn service(object: &core::Service) -> Service {
     let mut service = Service::load_balancer(service_key(object));
     service.labels = object.labels().clone();
     service.annotations = object.annotations().clone();
+    service.uid = object.metadata.uid.as_deref().map(Into::into);
     service.created = created(&object.metadata);
+    service.assigned = assigned(&object.metadata);
     service.service_type = match spec.type_.as_deref() {
         Some("LoadBalancer") => ServiceType::LoadBalancer,
         _ => ServiceType::Other,
@@ -293,6 +295,17 @@ fn object_meta(metadata: &meta::ObjectMeta) -> spec::ObjectMeta {
         labels: metadata.labels.clone().unwrap_or_default(),
         created: created(metadata),
     }
+}
+
+fn assigned(metadata: &meta::ObjectMeta) -> Option<Timestamp> {
+    let owns_ingress = |entry: &&meta::ManagedFieldsEntry| {
+        let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
+        entry.subresource.as_deref() == Some("status")
+            && fields.is_some_and(|fields| !fields["f:status"]["f:loadBalancer"]["f:ingress"].is_null())
+    };
+    let entries = metadata.managed_fields.iter().flatten().filter(owns_ingress);
+    let seconds = entries.filter_map(|entry| entry.time.as_ref()).map(|time| time.0.as_second());
+    seconds.max().map(Timestamp::from_unix)
 }
 
 fn created(metadata: &meta::ObjectMeta) -> Option<Timestamp> {

@@ -23,8 +23,8 @@
 //!     fn service(&self, key: &ServiceKey) -> Option<&Service> {
 //!         self.0.iter().map(|(service, _)| service).find(|service| service.key == *key)
 //!     }
-//!     fn version(&self, key: &ServiceKey) -> Option<&ObjectVersion> {
-//!         self.0.iter().find(|(service, _)| service.key == *key).map(|(_, version)| version)
+//!     fn version(&self, key: &ServiceKey) -> Option<ObjectVersion> {
+//!         self.0.iter().find(|(service, _)| service.key == *key).map(|(_, version)| version.clone())
 //!     }
 //!     fn services(&self) -> impl Iterator<Item = &Service> {
 //!         self.0.iter().map(|(service, _)| service)
@@ -70,7 +70,7 @@ pub trait Picture {
     /// A Service.
     fn service(&self, key: &ServiceKey) -> Option<&Service>;
     /// `metadata.resourceVersion` of a Service.
-    fn version(&self, key: &ServiceKey) -> Option<&ObjectVersion>;
+    fn version(&self, key: &ServiceKey) -> Option<ObjectVersion>;
     /// All Services.
     fn services(&self) -> impl Iterator<Item = &Service>;
 }
@@ -358,7 +358,7 @@ impl Reconciler {
             }
             return retry;
         }
-        let version = picture.version(key).cloned();
+        let version = picture.version(key);
         let ips = outcome.write.as_ref().map(|status| status.ips.clone()).unwrap_or_default();
         let writes = self.writes.entry(key.clone()).or_default();
         writes.uid.clone_from(&service.uid);
@@ -441,8 +441,8 @@ impl Reconciler {
         };
         debug_assert_eq!(service.key, *key);
         let version = picture.version(key);
-        writes.unknown.retain(|sent| sent.version.as_ref() == version);
-        if let Some(sent) = writes.under_way.as_mut().filter(|sent| sent.version.as_ref() != version) {
+        writes.unknown.retain(|sent| sent.version == version);
+        if let Some(sent) = writes.under_way.as_mut().filter(|sent| sent.version != version) {
             // It still has to end before the next one starts.
             sent.ips.clear();
         }

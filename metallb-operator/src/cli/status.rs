@@ -12,7 +12,8 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::output::{Output, OutputError, Paint, columns, dash};
-use crate::standalone::{StandaloneError, load_state};
+use crate::process::ProcessError;
+use crate::standalone::load_state;
 
 /// Arguments of `metallb status`.
 #[derive(Clone, Debug, clap::Args)]
@@ -36,7 +37,7 @@ pub struct StatusArgs {
 pub enum StatusError {
     /// The state file cannot be used.
     #[error(transparent)]
-    State(#[from] StandaloneError),
+    State(#[from] ProcessError),
     /// There is no state file.
     #[error("{} does not exist: is it the --state of `metallb standalone`?", .0.display())]
     Missing(PathBuf),

@@ -36,13 +36,15 @@ pub enum ConnectError {
     Client(#[source] Box<kube::Error>),
 }
 
-/// Infers the configuration (kubeconfig or service account) and builds the client that all of the process uses.
+/// Infers the configuration (kubeconfig or service account) and builds the client that all of the process uses. The configuration
+/// is for those that need connections of their own.
 ///
 /// # Errors
 /// [`ConnectError`]. A server that is away is none: nothing is sent here.
-pub async fn connect() -> Result<Client, ConnectError> {
+pub async fn connect() -> Result<(Config, Client), ConnectError> {
     let config = Config::infer().await.map_err(|error| ConnectError::Config(Box::new(error)))?;
-    with_deadlines(config).map_err(|error| ConnectError::Client(Box::new(error)))
+    let client = with_deadlines(config.clone()).map_err(|error| ConnectError::Client(Box::new(error)))?;
+    Ok((config, client))
 }
 
 /// A client with the deadlines of this module. To be called in a tokio runtime, in which its connections then live.

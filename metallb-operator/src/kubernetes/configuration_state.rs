@@ -99,6 +99,11 @@ impl ConfigurationReporter {
         Self { verdict }
     }
 
+    /// Another process reports from here on: nothing is written until the next [`report`](Self::report).
+    pub fn stand_by(&self) {
+        self.verdict.send_if_modified(|known| known.take().is_some());
+    }
+
     /// Tells what is wrong now.
     pub fn report(&self, problems: &BTreeSet<Problem>) {
         let errors = problems.iter().filter(|problem| problem.severity == Severity::Error);

@@ -74,6 +74,24 @@ impl Notice {
         Self { regarding, severity, reason: reason.to_owned(), message }
     }
 
+    /// About a Lease that controllers share.
+    #[must_use]
+    pub fn about_lease(namespace: &str, name: &str, message: &str) -> Self {
+        let regarding = Regarding {
+            api_version: "coordination.k8s.io/v1",
+            kind: "Lease",
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            uid: None,
+        };
+        Self {
+            regarding,
+            severity: Severity::Warning,
+            reason: "restoreDetected".to_owned(),
+            message: message.to_owned(),
+        }
+    }
+
     /// About a configuration object that is in error.
     #[must_use]
     pub fn about_problem(problem: &Problem) -> Self {

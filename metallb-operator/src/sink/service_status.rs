@@ -1,0 +1,287 @@
+//! Writes the status of Services, and says how each write ended.
+//!
+//! One patch writes status and annotation. It names the uid and the resourceVersion that were decided on, so that the API server
+//! refuses it where either is no longer true. After a conflict, or where the end is not known, the object is read before the end
+//! is reported: the next decision is then made on what the API server holds, not on what a watch may bring later.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Service as KubeService;
+use kube::api::{Api, Patch, PatchParams};
+use kube::{Client, Error};
+use metallb_core::assignment::{Settle, Write, WriteEnd};
+use metallb_core::model::{ALLOCATED_FROM, PoolName, ServiceKey, Uid, WRITE_SETTLED};
+use serde_json::{Value, json};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use crate::kubernetes::lease::{Leadership, Term};
+use crate::kubernetes::watches::Round;
+
+/// Starts writes. Their ends arrive at the receiver that was made with it.
+pub(crate) struct ServiceStatusWriter {
+    client: Client,
+    leadership: Leadership,
+    permits: Arc<Semaphore>,
+    ended: mpsc::Sender<Ended>,
+}
+
+/// The end of a write.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// What was to be written.
+    pub(crate) write: Write,
+    /// The round of lists in which the write began.
+    pub(crate) asked: Round,
+    /// How it ended.
+    pub(crate) end: WriteEnd,
+    /// What the API server showed of the object afterwards.
+    pub(crate) seen: Seen,
+    /// Why it failed.
+    pub(crate) failure: Option<Failure>,
+}
+
+/// What the API server showed of an object.
+#[derive(Debug)]
+pub(crate) enum Seen {
+    /// Nothing.
+    Nothing,
+    /// The object.
+    Object(Box<KubeService>),
+    /// That the object of this uid is gone.
+    Gone(Option<Uid>),
+}
+
+/// Why a write failed, in the classes that are treated differently.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Failure {
+    /// This process may no longer write; nothing was sent.
+    NotSent,
+    /// Another version was stored before.
+    Conflict,
+    /// The object is gone.
+    Gone,
+    /// The API server refuses the write, whenever it is tried: admission, authorization, validation. With its words.
+    Refused(String),
+    /// The API server has too much to do; it may say for how long.
+    Throttled(Option<Duration>),
+    /// It is not known whether the write was stored. With what is known.
+    Unknown(String),
+}
+
+// === impl ServiceStatusWriter ===
+
+impl ServiceStatusWriter {
+    /// A writer for the time that `leadership` says, and the receiver of ends.
+    pub(crate) fn new(client: Client, leadership: Leadership) -> (Self, mpsc::Receiver<Ended>) {
+        // There is at most one write per Service; further ones wait in their tasks until earlier ends were taken in.
+        let (ended, ends) = mpsc::channel(ENDS);
+        (Self { client, leadership, permits: Arc::new(Semaphore::new(WRITERS)), ended }, ends)
+    }
+
+    /// Starts a write of a term of leadership, in a round of lists.
+    pub(crate) fn start(&self, term: Term, write: Write, asked: Round) {
+        let services: Api<KubeService> = Api::namespaced(self.client.clone(), write.key.namespace.as_str());
+        let (leadership, permits, ended) = (self.leadership.clone(), Arc::clone(&self.permits), self.ended.clone());
+        tokio::spawn(async move {
+            let permit = permits.acquire_owned().await.ok();
+            let end = carry_out(&services, write, asked, || leadership.may_write(term), permit).await;
+            // The receiver is gone only when the process ends.
+            let _ = ended.send(end).await;
+        });
+    }
+}
+
+/// The write, and what has to be read to know where it led.
+async fn carry_out(
+    services: &Api<KubeService>,
+    write: Write,
+    asked: Round,
+    may_write: impl Fn() -> bool,
+    permit: Option<OwnedSemaphorePermit>,
+) -> Ended {
+    // A process that was stopped looks at the clock again before it sends.
+    if !may_write() {
+        return Ended { write, asked, end: WriteEnd::Rejected, seen: Seen::Nothing, failure: Some(Failure::NotSent) };
+    }
+    let patch = Patch::Merge(patch(&write));
+    let (params, name) = (PatchParams::default(), write.key.name.to_string());
+    let request = async {
+        match services.patch_status(&name, &params, &patch).await {
+            Ok(object) => (WriteEnd::Written, Seen::Object(Box::new(object)), None),
+            Err(error) => {
+                let failure = classify(&error);
+                let (end, seen) = match &failure {
+                    Failure::Gone => (WriteEnd::Rejected, Seen::Gone(write.uid.clone())),
+                    Failure::Conflict => (WriteEnd::Rejected, read(services, &write.key, write.uid.as_ref()).await),
+                    Failure::Unknown(_) => (WriteEnd::Unknown, read(services, &write.key, write.uid.as_ref()).await),
+                    Failure::NotSent | Failure::Refused(_) | Failure::Throttled(_) => {
+                        (WriteEnd::Rejected, Seen::Nothing)
+                    }
+                };
+                (end, seen, Some(failure))
+            }
+        }
+    };
+    let (end, seen, failure) = give_back_when_slow(request, permit).await;
+    Ended { write, asked, end, seen, failure }
+}
+
+/// Waits for a request. One that is slow gives its permit back, so that it keeps nobody else waiting.
+async fn give_back_when_slow<T>(request: impl Future<Output = T>, permit: Option<OwnedSemaphorePermit>) -> T {
+    let mut request = std::pin::pin!(request);
+    if let Ok(answer) = tokio::time::timeout(SLOW, request.as_mut()).await {
+        return answer;
+    }
+    drop(permit);
+    request.await
+}
+
+async fn read(services: &Api<KubeService>, key: &ServiceKey, uid: Option<&Uid>) -> Seen {
+    match services.get(&key.name).await {
+        Ok(object) => Seen::Object(Box::new(object)),
+        Err(Error::Api(status)) if status.code == 404 => Seen::Gone(uid.cloned()),
+        Err(_) => Seen::Nothing,
+    }
+}
+
+fn patch(write: &Write) -> Value {
+    let mut patch = json!({ "metadata": {} });
+    if let Some(version) = &write.version {
+        patch["metadata"]["resourceVersion"] = version.as_str().into();
+    }
+    if let Some(uid) = &write.uid {
+        patch["metadata"]["uid"] = uid.as_str().into();
+    }
+    if let Some(status) = &write.status {
+        let ingress: Vec<Value> = status.ips.iter().map(|ip| json!({ "ip": ip.to_string() })).collect();
+        patch["metadata"]["annotations"][ALLOCATED_FROM] = status.pool.as_ref().map(PoolName::as_str).into();
+        patch["status"]["loadBalancer"]["ingress"] = if ingress.is_empty() { Value::Null } else { ingress.into() };
+    }
+    match write.settle {
+        Settle::Leave => {}
+        Settle::Set => patch["metadata"]["annotations"][WRITE_SETTLED] = "pending".into(),
+        Settle::Remove => patch["metadata"]["annotations"][WRITE_SETTLED] = Value::Null,
+    }
+    patch
+}
+
+fn classify(error: &Error) -> Failure {
+    let Error::Api(status) = error else { return Failure::Unknown(chain(error)) };
+    match status.code {
+        404 => Failure::Gone,
+        409 => Failure::Conflict,
+        429 => {
+            let seconds = status.details.as_ref().map(|details| details.retry_after_seconds).filter(|&after| after > 0);
+            Failure::Throttled(seconds.map(|seconds| Duration::from_secs(seconds.into())))
+        }
+        400..500 => Failure::Refused(status.message.clone()),
+        _ => Failure::Unknown(status.message.clone()),
+    }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let next_text = next.to_string();
+        if !text.contains(&next_text) {
+            text.push_str(": ");
+            text.push_str(&next_text);
+        }
+        cause = next.source();
+    }
+    text
+}
+
+/// Requests to the API server at one time; slow ones do not count.
+const WRITERS: usize = 64;
+
+/// After this time a request counts as slow.
+const SLOW: Duration = Duration::from_millis(500);
+
+/// Ends that wait to be taken in.
+const ENDS: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+    use kube::core::response::StatusDetails;
+    use metallb_core::assignment::{AssignReason, StatusWrite};
+
+    use super::*;
+
+    fn write(status: Option<StatusWrite>, settle: Settle) -> Write {
+        Write {
+            id: metallb_core::assignment::WriteId::default(),
+            key: ServiceKey::new("default", "web"),
+            uid: Some("u-1".into()),
+            version: Some("7".into()),
+            status,
+            settle,
+            reason: AssignReason::Assigned,
+            events: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn patch_names_uid_and_version_and_touches_only_what_changes() {
+        let metadata = |more: Value| {
+            let mut metadata = json!({ "uid": "u-1", "resourceVersion": "7" });
+            if let Value::Object(more) = more {
+                metadata["annotations"] = more.into();
+            }
+            metadata
+        };
+        let status = |ips: &[&str], pool: Option<&str>| {
+            let ips = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+            Some(StatusWrite { ips, pool: pool.map(PoolName::from) })
+        };
+        let given = status(&["192.0.2.1", "2001:db8::1"], Some("edge"));
+        assert_eq!(
+            patch(&write(given, Settle::Leave)),
+            json!({
+                "metadata": metadata(json!({ ALLOCATED_FROM: "edge" })),
+                "status": { "loadBalancer": { "ingress": [{ "ip": "192.0.2.1" }, { "ip": "2001:db8::1" }] } },
+            })
+        );
+        assert_eq!(
+            patch(&write(status(&[], None), Settle::Remove)),
+            json!({
+                "metadata": metadata(json!({ ALLOCATED_FROM: null, WRITE_SETTLED: null })),
+                "status": { "loadBalancer": { "ingress": null } },
+            })
+        );
+        assert_eq!(
+            patch(&write(None, Settle::Set)),
+            json!({ "metadata": metadata(json!({ WRITE_SETTLED: "pending" })) })
+        );
+    }
+
+    #[test]
+    fn answers_fall_into_classes_by_what_is_known_of_the_write() {
+        let answer = |code: u16, after: u32| {
+            let details = StatusDetails { retry_after_seconds: after, ..StatusDetails::default() };
+            let status = Status { code, message: "no".to_owned(), details: Some(details), ..Status::default() };
+            classify(&Error::Api(Box::new(status)))
+        };
+        let rows = [
+            (404, 0, Failure::Gone),
+            (409, 0, Failure::Conflict),
+            (400, 0, Failure::Refused("no".to_owned())),
+            (403, 0, Failure::Refused("no".to_owned())),
+            (422, 0, Failure::Refused("no".to_owned())),
+            (429, 0, Failure::Throttled(None)),
+            (429, 5, Failure::Throttled(Some(Duration::from_secs(5)))),
+            (500, 0, Failure::Unknown("no".to_owned())),
+            (503, 0, Failure::Unknown("no".to_owned())),
+            (504, 0, Failure::Unknown("no".to_owned())),
+        ];
+        for (code, after, expected) in rows {
+            assert_eq!(answer(code, after), expected, "{code}");
+        }
+        let lost = Error::ReadEvents(std::io::Error::other("connection reset"));
+        assert!(matches!(classify(&lost), Failure::Unknown(text) if text.contains("connection reset")));
+    }
+}
