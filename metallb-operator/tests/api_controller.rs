@@ -4,171 +4,20 @@
 #![expect(clippy::print_stderr, clippy::print_stdout, reason = "the harness says why it skips")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{Event, Service};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::{Client, ResourceExt as _};
+use kube::ResourceExt as _;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use metallb_operator::api::{ConfigurationState, IpAddressPool, ServiceL2Status, ServiceL2StatusSpec};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::json;
 
-use support::api_server::{ApiServer, Identity};
+use support::api_server::Identity;
+use support::scene::{Controller, Scene, eventually, holds};
 
 #[allow(dead_code, reason = "nodes and endpoints do not matter here")]
 mod support {
     pub(crate) mod api_server;
-}
-
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Tries until it holds; at the end of all patience tells what was wrong last, and what the controller said.
-async fn eventually(controller: &Controller, mut probe: impl AsyncFnMut() -> Result<(), String>) {
-    let deadline = Instant::now() + PATIENCE;
-    while let Err(evidence) = probe().await {
-        assert!(Instant::now() < deadline, "{evidence}\n{}", controller.output());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-fn holds(condition: bool, evidence: String) -> Result<(), String> {
-    if condition { Ok(()) } else { Err(evidence) }
-}
-
-/// A cluster without nodes, and controllers that run in it.
-struct Scene {
-    api: ApiServer,
-    client: Client,
-    directory: tempfile::TempDir,
-}
-
-/// One controller process, ended when dropped.
-struct Controller {
-    child: Child,
-    log: PathBuf,
-}
-
-// === impl Scene ===
-
-impl Scene {
-    async fn start(test: &str) -> Option<Self> {
-        let api = ApiServer::start(test).await?;
-        api.install().await;
-        let client = api.client(Identity::Admin).await;
-        Some(Self { api, client, directory: tempfile::tempdir().unwrap() })
-    }
-
-    fn controller(&self, name: &str) -> Controller {
-        self.controller_with(name, &[])
-    }
-
-    fn controller_with(&self, name: &str, more: &[&str]) -> Controller {
-        let log = self.directory.path().join(format!("{name}.log"));
-        let output = File::create(&log).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_metallb"))
-            .args(["controller", "--namespace", "metallb-system", "--port", "0", "--health-probe-port", "0"])
-            .args(more)
-            .env("KUBECONFIG", self.api.kubeconfig_file(Identity::Controller))
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().unwrap())
-            .stderr(output)
-            .spawn()
-            .unwrap();
-        Controller { child, log }
-    }
-
-    async fn pool(&self, name: &str, addresses: &str, more: &str) {
-        self.api
-            .apply(&format!(
-                "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {{name: {name}, namespace: metallb-system}}\nspec: {{addresses: [{addresses}]{more}}}\n"
-            ))
-            .await
-            .unwrap();
-    }
-
-    async fn service(&self, name: &str, annotations: &str, spec: &str) {
-        self.api
-            .apply(&format!(
-                "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default, annotations: {{{annotations}}}}}\nspec: {{type: LoadBalancer, allocateLoadBalancerNodePorts: false, ports: [{{port: 80}}]{spec}}}\n"
-            ))
-            .await
-            .unwrap();
-    }
-
-    fn services(&self) -> Api<Service> {
-        Api::namespaced(self.client.clone(), "default")
-    }
-
-    /// The addresses of every Service, by name.
-    async fn addresses(&self) -> BTreeMap<String, Vec<String>> {
-        let listed = self.services().list(&ListParams::default()).await.unwrap();
-        let of = |service: &Service| ips(service).map(str::to_owned).collect();
-        listed
-            .iter()
-            .filter(|service| service.name_any() != "kubernetes")
-            .map(|service| (service.name_any(), of(service)))
-            .collect()
-    }
-
-    /// `reason message` of every Event about an object.
-    async fn events(&self, namespace: &str, name: &str) -> Vec<String> {
-        let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
-        let about = ListParams::default().fields(&format!("involvedObject.name={name}"));
-        let listed = events.list(&about).await.unwrap();
-        let text = |event: Event| format!("{} {}", event.reason.unwrap_or_default(), event.message.unwrap_or_default());
-        listed.into_iter().map(text).collect()
-    }
-
-    /// Waits until the addresses of the named Services are the given ones.
-    async fn settles(&self, expected: &[(&str, &[&str])], controller: &Controller) {
-        eventually(controller, async || {
-            let found = self.addresses().await;
-            let wrong: Vec<_> =
-                expected.iter().filter(|(name, ips)| found.get(*name).is_none_or(|found| found != ips)).collect();
-            holds(wrong.is_empty(), format!("{wrong:?} are not as expected in {found:?}"))
-        })
-        .await;
-    }
-
-    async fn is_told(&self, namespace: &str, name: &str, text: &str, controller: &Controller) {
-        eventually(controller, async || {
-            let events = self.events(namespace, name).await;
-            holds(events.iter().any(|event| event.contains(text)), format!("{name}: no {text:?} in {events:?}"))
-        })
-        .await;
-    }
-}
-
-// === impl Controller ===
-
-impl Controller {
-    fn output(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    /// Ends it, and waits for the end.
-    fn end(&mut self, signal: Signal) {
-        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
-        let status = self.child.wait().unwrap();
-        assert!(signal == Signal::SIGKILL || status.success(), "{status}\n{}", self.output());
-    }
-}
-
-impl Drop for Controller {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn ips(service: &Service) -> impl Iterator<Item = &str> {
-    let ingress = service.status.iter().filter_map(|status| status.load_balancer.as_ref()?.ingress.as_ref()).flatten();
-    ingress.filter_map(|ingress| ingress.ip.as_deref())
+    pub(crate) mod scene;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,6 +17,8 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::TypeMeta;
 use kube::discovery::{self, Scope};
 use kube::{Client, Config};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -41,6 +43,8 @@ pub(crate) enum Identity {
 pub(crate) struct ApiServer {
     address: SocketAddr,
     directory: TempDir,
+    assets: PathBuf,
+    store: Etcd,
     // Dropped in this order: the server goes before its store.
     server: Process,
     etcd: Process,
@@ -48,6 +52,17 @@ pub(crate) struct ApiServer {
 
 #[derive(Debug)]
 struct Process(Child);
+
+impl Process {
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.0.id()).unwrap()), signal).unwrap();
+    }
+
+    fn end(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -84,7 +99,7 @@ impl ApiServer {
         let address = free_address();
         let arguments = store.server_arguments(path, address);
         let server = spawn(path, Command::new(assets.join("kube-apiserver")).args(arguments));
-        let mut api = Self { address, directory, server, etcd };
+        let mut api = Self { address, directory, assets: assets.to_owned(), store, server, etcd };
         api.becomes_ready().then_some(api)
     }
 
@@ -126,6 +141,57 @@ impl ApiServer {
         let kubeconfig: Kubeconfig = serde_json::from_value(self.kubeconfig(identity)).unwrap();
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
         Client::try_from(config).unwrap()
+    }
+
+    /// A client without credentials, for a proxy.
+    pub(crate) fn bare_client(&self) -> Client {
+        let mut config = Config::new(format!("https://{}", self.address).parse().unwrap());
+        config.accept_invalid_certs = true;
+        Client::try_from(config).unwrap()
+    }
+
+    /// Ends both processes with this one, where no destructor will: for a server that is kept in a static variable.
+    pub(crate) fn end_with_this_process(&self) {
+        let pids = [&self.server, &self.etcd].map(|process| process.0.id().to_string());
+        let directory = self.directory.path();
+        // Its input ends when this process does.
+        let script = "trap '' INT TERM; read -r _; kill -KILL \"$2\" \"$3\"; sleep 0.1; rm -rf \"$1\"";
+        let keeper =
+            Command::new("sh").args(["-c", script, "sh"]).arg(directory).args(pids).stdin(Stdio::piped()).spawn();
+        std::mem::forget(keeper.unwrap().stdin);
+    }
+
+    /// Copies what etcd has stored, as a crash at this moment would leave it.
+    pub(crate) fn snapshot(&self) -> TempDir {
+        let copy = tempfile::Builder::new().prefix("metallb-etcd-").tempdir().unwrap();
+        self.etcd.signal(Signal::SIGSTOP);
+        copy_directory(&self.data(), copy.path());
+        self.etcd.signal(Signal::SIGCONT);
+        copy
+    }
+
+    /// Puts back what etcd had stored at a snapshot. The API server runs on, and its connection to etcd breaks for a moment.
+    pub(crate) fn restore(&mut self, snapshot: &TempDir) {
+        self.etcd.end();
+        fs::remove_dir_all(self.data()).unwrap();
+        copy_directory(snapshot.path(), &self.data());
+        let path = self.directory.path();
+        self.etcd = spawn(path, Command::new(self.assets.join("etcd")).args(self.store.arguments(path)));
+    }
+
+    /// Kills the API server and starts it again on the same address; returns when it is ready.
+    pub(crate) async fn restart_server(&mut self) {
+        self.server.end();
+        let path = self.directory.path();
+        let arguments = self.store.server_arguments(path, self.address);
+        self.server = spawn(path, Command::new(self.assets.join("kube-apiserver")).args(arguments));
+        let is_ready =
+            tokio::task::block_in_place(|| std::thread::scope(|scope| scope.spawn(|| self.becomes_ready()).join()));
+        assert!(is_ready.unwrap(), "the API server does not start again");
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.path().join("etcd")
     }
 
     /// The file with the configuration that a process needs to speak as an identity.
@@ -233,6 +299,18 @@ fn is_blank(line: &str) -> bool {
     line.trim().is_empty() || line.trim_start().starts_with('#') || line.trim() == "---"
 }
 
+fn copy_directory(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_directory(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
 fn free_address() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
@@ -245,7 +323,8 @@ fn spawn(directory: &Path, command: &mut Command) -> Process {
 }
 
 impl Identity {
-    fn token(self) -> &'static str {
+    /// Its bearer token.
+    pub(crate) fn token(self) -> &'static str {
         match self {
             Self::Admin => "admin",
             Self::Controller => "controller",
