@@ -12,7 +12,7 @@ install=1
 [ "${1:-}" = --no-install ] && install=0
 
 [ "$install" = 0 ] || scripts/packages.sh frr bird2 gobgpd openbgpd exabgp nftables iproute2 iputils-arping ndisc6 conntrack \
-  curl python3 openssl
+  curl python3 openssl faketime
 
 if assets=$(scripts/kube-assets.sh); then
   export KUBEBUILDER_ASSETS=$assets
@@ -25,7 +25,7 @@ status=0
 run() {
   local code
   cargo test --workspace --profile lab --no-fail-fast "$@" 2>&1 | tee -a "$log" |
-    grep -E '^(test |test result|failures:|error|SKIPPED|     Running|   Doc-tests)|panicked'
+    grep -E '^(test |test result|failures:|error|SKIPPED|REPORT|     Running|   Doc-tests)|panicked'
   code=${PIPESTATUS[0]}
   [ "$code" = 0 ] || status=1
 }

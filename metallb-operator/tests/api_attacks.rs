@@ -1,6 +1,6 @@
-//! Attacks on the way from the controller's decisions to the API: a real API server, faults injected by a proxy, processes that are
-//! killed and stopped, wrong clocks, a restored etcd. A referee that reads the API server directly says whether two Services ever
-//! held one address, and whether an established address ever moved.
+//! Attacks on the way from the controller's decisions to the API: a real API server, faults injected by a proxy,
+//! processes that are killed and stopped, wrong clocks, a restored etcd. A referee that reads the API server directly
+//! says whether two Services ever held one address, and whether an established address ever moved.
 //!
 //! Counts are asserted. Times are reported as `REPORT …` and bounded at ten times what they should be.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]

@@ -10,8 +10,8 @@ use kube::api::Api;
 use nix::sys::signal::Signal;
 
 use crate::churn::Churn;
-use crate::stage::{Pod, Stage, report};
-use crate::support::proxy::{Gate, Matcher, Rule};
+use crate::stage::{Pod, Stage, expired, report};
+use crate::support::proxy::{Gate, Matcher, Proxy, Rule};
 use crate::support::referee::{Change, Double};
 use crate::support::scene::PATIENCE;
 
@@ -30,13 +30,19 @@ async fn api_attack_leader_ended_under_churn_moves_no_address() {
 }
 
 /// Ends the leader of two controllers four times; each time a new standby starts. Nothing moves, and nobody shares.
+///
+/// Standbys see what happened in batches, and so in another order than the leader.
 async fn leaders_end_under_churn(row: &str, stage: &Stage, signal: Signal, bound: Duration) {
     let mut leader = stage.controller();
     stage.leads(&leader).await;
     let churn = Churn::start(stage, 7).await;
+    // They carry the connections of leaders too, and stay until the end.
+    let mut proxies = Vec::new();
     for _ in 0..4 {
-        let standby = stage.controller();
-        tokio::time::sleep(SETTLING).await;
+        let proxy = stage.proxy().await;
+        let standby = stage.controller_through(&proxy);
+        batched(&proxy, 4).await;
+        proxies.push(proxy);
         let holder = stage.lease.holder();
         let begin = Instant::now();
         leader.process.end(signal);
@@ -91,7 +97,7 @@ async fn api_attack_standby_that_saw_another_order_moves_nothing() {
     let mut leader = stage.controller_through(&to_leader);
     stage.leads(&leader).await;
     let standby = stage.controller_through(&to_standby);
-    follows_services(&to_standby).await;
+    passes(&to_standby, &Matcher::watch("/api/v1/services"), 0).await;
     to_standby.hold_watches("/services");
     let gate = Gate::new();
     to_leader.add(Rule::new(Matcher::status_of("[za]")).held(&gate));
@@ -99,9 +105,13 @@ async fn api_attack_standby_that_saw_another_order_moves_nothing() {
         stage.create(name).await;
         gate.arrived(count).await;
     }
-    tokio::time::sleep(MOMENT).await;
+    // Its watch has expired: it sees both in a LIST.
+    let (lists, watches) = (Matcher::list("/api/v1/services"), Matcher::watch("/api/v1/services"));
+    let before = to_standby.count(&lists);
+    to_standby.add(Rule::new(watches).times(1).reply(expired()));
+    to_standby.cut_watches("/services");
     to_standby.release_watches();
-    tokio::time::sleep(MOMENT).await;
+    passes(&to_standby, &lists, before).await;
     gate.open();
     stage.has("z", "10.12.0.0", PATIENCE, &leader).await;
     stage.has("a", "10.12.0.1", PATIENCE, &leader).await;
@@ -116,7 +126,7 @@ async fn api_attack_standby_that_saw_another_order_moves_nothing() {
     stage.no_double_holders();
 }
 
-/// The leader is stopped until another one has led for a while. When it goes on it may finish a write that it had begun.
+/// The leader is stopped until another one has led for a while. When it goes on, it may finish a write that it began.
 #[tokio::test(flavor = "multi_thread")]
 async fn api_attack_leader_stopped_under_churn_moves_no_address() {
     const ROW: &str = "leader stopped, 3 times";
@@ -207,12 +217,21 @@ fn faketime() -> Option<PathBuf> {
     libraries.into_iter().find(|library| library.is_file())
 }
 
-/// Waits until a process that uses the proxy follows Services.
-async fn follows_services(proxy: &crate::support::proxy::Proxy) {
-    let watches = Matcher::watch("/api/v1/services");
+/// Delivers what Services do in batches, a number of times.
+async fn batched(proxy: &Proxy, batches: usize) {
+    passes(proxy, &Matcher::watch("/api/v1/services"), 0).await;
+    for _ in 0..batches {
+        proxy.hold_watches("/services");
+        tokio::time::sleep(MOMENT).await;
+        proxy.release_watches();
+    }
+}
+
+/// Waits until more than this number of requests matched, and a moment longer.
+async fn passes(proxy: &Proxy, matcher: &Matcher, before: usize) {
     let deadline = Instant::now() + PATIENCE;
-    while proxy.count(&watches) == 0 {
-        assert!(Instant::now() < deadline, "Services are not watched: {:?}", proxy.passed());
+    while proxy.count(matcher) <= before {
+        assert!(Instant::now() < deadline, "{matcher:?} did not pass: {:?}", proxy.passed());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     tokio::time::sleep(MOMENT).await;

@@ -6,13 +6,14 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::support::api_server::Identity;
 use crate::support::lease_log::LeaseLog;
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, Reply};
 use crate::support::referee::{Double, Referee};
 use crate::support::scene::{Controller, PATIENCE, Scene};
 
@@ -222,3 +223,10 @@ pub(crate) fn report(row: &str, text: &str) {
 
 /// The annotation in which the controller records the pool.
 pub(crate) const ALLOCATED_FROM: &str = "metallb.io/ip-allocated-from-pool";
+
+/// What a watch delivers when the versions after the one that it asks for are no longer there.
+pub(crate) fn expired() -> Reply {
+    let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Expired", "code": 410 });
+    let event = json!({ "type": "ERROR", "object": status });
+    Reply::Fixed(StatusCode::OK, format!("{event}\n").into())
+}

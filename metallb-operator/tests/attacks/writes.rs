@@ -53,10 +53,11 @@ async fn api_attack_address_wished_for_as_soon_as_the_first_one_shows_is_never_f
     report(
         ROW,
         &format!(
-            "created in {created:?}, settled after {settled:?}, {} forgotten, {} double holders ({lasting} last, longest {longest:?}), {} moves",
+            "created in {created:?}, settled after {settled:?}, {} forgotten, {} moves, \
+             {} double holders ({lasting} last, longest {longest:?})",
             forgotten.len(),
-            ledger.doubles().len(),
-            ledger.moves().len()
+            ledger.moves().len(),
+            ledger.doubles().len()
         ),
     );
     assert!(forgotten.is_empty(), "forgotten: {forgotten:?}");
@@ -237,6 +238,24 @@ async fn api_attack_writes_whose_answers_are_lost_are_made_once() {
     let told = told().await;
     report(ROW, &format!("{} writes for 30 Services", proxy.count(&Matcher::status_of("cut-.*"))));
     assert!(told.iter().all(|count| *count == 1), "Events per Service: {told:?}");
+    stage.nothing_moved();
+    stage.no_double_holders();
+}
+
+/// A load balancer before the API server fails over: nothing answers on old connections, new ones work.
+#[tokio::test(flavor = "multi_thread")]
+async fn api_attack_dead_connections_are_found_and_replaced() {
+    const ROW: &str = "all connections dead";
+    let Some(stage) = Stage::start(ROW).await else { return };
+    stage.scene.pool("a", "10.17.0.0/24", "").await;
+    let proxy = stage.proxy().await;
+    let controller = stage.controller_through(&proxy);
+    stage.create("before").await;
+    stage.served(&["before".to_owned()], PATIENCE, &controller).await;
+    proxy.freeze();
+    stage.create("after").await;
+    let served = stage.served(&["after".to_owned()], PATIENCE, &controller).await;
+    report(ROW, &format!("a new Service is served after {served:?}"));
     stage.nothing_moved();
     stage.no_double_holders();
 }

@@ -1,4 +1,5 @@
-//! A real kube-apiserver with etcd for one test: on free ports of loopback, in a temporary directory, ended by process id.
+//! A real kube-apiserver with etcd for one test: on free ports of loopback, in a temporary directory, ended by process
+//! id.
 //!
 //! There is no controller manager, scheduler or kubelet: tests make Nodes and EndpointSlices themselves.
 

@@ -1,5 +1,5 @@
-//! A watcher of Services straight at the API server, which records every moment at which one address stands on two Services
-//! that may not share it, and every change of an address that a Service already had.
+//! A watcher of Services straight at the API server, which records every moment at which one address stands on two
+//! Services that may not share it, and every change of an address that a Service already had.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -130,7 +130,8 @@ impl Scene {
     pub(crate) async fn pool(&self, name: &str, addresses: &str, more: &str) {
         self.api
             .apply(&format!(
-                "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {{name: {name}, namespace: metallb-system}}\nspec: {{addresses: [{addresses}]{more}}}\n"
+                "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\n\
+                 metadata: {{name: {name}, namespace: metallb-system}}\nspec: {{addresses: [{addresses}]{more}}}\n"
             ))
             .await
             .unwrap();
@@ -139,7 +140,9 @@ impl Scene {
     pub(crate) async fn service(&self, name: &str, annotations: &str, spec: &str) {
         self.api
             .apply(&format!(
-                "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default, annotations: {{{annotations}}}}}\nspec: {{type: LoadBalancer, allocateLoadBalancerNodePorts: false, ports: [{{port: 80}}]{spec}}}\n"
+                "apiVersion: v1\nkind: Service\n\
+                 metadata: {{name: {name}, namespace: default, annotations: {{{annotations}}}}}\n\
+                 spec: {{type: LoadBalancer, allocateLoadBalancerNodePorts: false, ports: [{{port: 80}}]{spec}}}\n"
             ))
             .await
             .unwrap();

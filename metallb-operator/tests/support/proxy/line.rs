@@ -42,7 +42,7 @@ impl Lines {
     pub(super) fn freeze(&self) {
         for line in lock(&self.open).values() {
             line.dead.store(true, Ordering::SeqCst);
-            // Segments are dropped before TCP sees them: no data arrives, and neither data nor keep-alives are acknowledged.
+            // Segments are dropped before TCP sees them: neither data nor keep-alives are acknowledged.
             SockRef::from(&line.socket).attach_filter(&[SockFilter::new(DROP, 0, 0, 0)]).unwrap();
         }
     }
