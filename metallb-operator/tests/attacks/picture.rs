@@ -95,8 +95,9 @@ async fn api_attack_address_forged_into_another_status_stays_with_its_holder() {
 /// Waits until no address has two holders, and asserts that the later one got another, with an Event.
 async fn mended(stage: &Stage, row: &str, later: &str, (older, ip): (&str, &str), controller: &Member) {
     let is_mended = stage.referee.until(Duration::from_secs(10), |ledger| {
+        let was_seen = ledger.doubles().iter().any(|double| double.names.iter().any(|name| name == later));
         let is_over = ledger.doubles().iter().all(|double| double.until.is_some());
-        is_over && !ledger.doubles().is_empty() && !ledger.ips(later).is_empty() && !ledger.ips(older).is_empty()
+        was_seen && is_over && !ledger.ips(later).is_empty() && !ledger.ips(older).is_empty()
     });
     assert!(is_mended.await.is_some(), "two holders for 10 s\n{}", controller.process.output());
     let ledger = stage.referee.ledger();

@@ -171,7 +171,7 @@ impl ApiServer {
         copy
     }
 
-    /// Puts back what etcd had stored at a snapshot. The API server runs on, and its connection to etcd breaks for a moment.
+    /// Puts back what etcd had stored at a snapshot. The API server runs on; its connection to etcd breaks for a moment.
     pub(crate) fn restore(&mut self, snapshot: &TempDir) {
         self.etcd.end();
         fs::remove_dir_all(self.data()).unwrap();

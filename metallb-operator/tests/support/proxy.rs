@@ -1,6 +1,6 @@
 //! An HTTP proxy between one process and the API server that injects faults.
 //!
-//! The process speaks plain HTTP to it; its token passes through. Rules are added and removed while the proxy runs: they
+//! The process speaks plain HTTP to it; its token passes through. Rules are added and removed while it runs: they
 //! delay or withhold answers, cut connections, answer in the server's place, and hold requests until a [`Gate`] opens.
 //! Watches can be held back and cut, and all open connections can be made to look dead.
 
