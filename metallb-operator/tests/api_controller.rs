@@ -4,7 +4,9 @@
 #![expect(clippy::print_stderr, clippy::print_stdout, reason = "the harness says why it skips")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use metallb_operator::api::{ConfigurationState, IpAddressPool, ServiceL2Status, ServiceL2StatusSpec};
@@ -256,4 +258,91 @@ async fn api_controller_quarantines_what_a_speaker_says_another_host_uses() {
         holds(listed.is_empty(), format!("{listed:?}"))
     })
     .await;
+}
+
+/// A controller in a Pod.
+fn controller_in(scene: &Scene, name: &str, pod: &str, more: &[&str]) -> Controller {
+    scene.controller_with(name, &[&["--pod-name", pod], more].concat())
+}
+
+/// The holder in the Lease of the controllers; empty for none.
+async fn holder(scene: &Scene) -> String {
+    let leases: Api<Lease> = Api::namespaced(scene.client.clone(), "metallb-system");
+    let lease = leases.get_opt("metallb-controller").await.unwrap();
+    lease.and_then(|lease| lease.spec?.holder_identity).unwrap_or_default()
+}
+
+/// Waits until the holder is another one than `before` and belongs to `pod`; how long that took.
+async fn leads(scene: &Scene, pod: &str, before: &str, controller: &Controller) -> Duration {
+    let begun = Instant::now();
+    eventually(controller, async || {
+        let holder = holder(scene).await;
+        holds(holder != before && holder.starts_with(&format!("{pod}_")), format!("\"{holder}\" holds the Lease"))
+    })
+    .await;
+    begun.elapsed()
+}
+
+/// Times are printed; the bounds are ten times what is promised, for machines that are busy.
+#[tokio::test(flavor = "multi_thread")]
+async fn api_lease_goes_to_the_standby_after_a_kill_and_at_once_after_a_release() {
+    let Some(scene) = Scene::start("api_lease_goes_to_the_standby_after_a_kill_and_at_once_after_a_release").await
+    else {
+        return;
+    };
+    let mut first = controller_in(&scene, "first", "first", &[]);
+    leads(&scene, "first", "", &first).await;
+    let mut second = controller_in(&scene, "second", "second", &[]);
+    eventually(&second, async || holds(second.output().contains("first_"), "the standby saw no Lease".into())).await;
+    first.end(Signal::SIGKILL);
+    let killed = leads(&scene, "second", "", &second).await;
+    let third = controller_in(&scene, "third", "third", &[]);
+    eventually(&third, async || holds(third.output().contains("second_"), "the standby saw no Lease".into())).await;
+    second.end(Signal::SIGTERM);
+    let released = leads(&scene, "third", "", &third).await;
+    println!("next leader after SIGKILL: {killed:?}, after SIGTERM: {released:?}");
+    assert!(killed < Duration::from_secs(60) && released < Duration::from_secs(5), "{killed:?} {released:?}");
+    // Its holder creates a Lease that somebody deletes again, and goes on in its term.
+    let leases: Api<Lease> = Api::namespaced(scene.client.clone(), "metallb-system");
+    let deleted = leases.get("metallb-controller").await.unwrap().metadata.uid;
+    leases.delete("metallb-controller", &DeleteParams::default()).await.unwrap();
+    eventually(&third, async || {
+        let lease = leases.get_opt("metallb-controller").await.unwrap();
+        holds(lease.is_some_and(|lease| lease.metadata.uid != deleted), "the Lease is not created again".into())
+    })
+    .await;
+    leads(&scene, "third", "", &third).await;
+    assert_eq!(third.output().matches("leadershipAcquired").count(), 1, "{}", third.output());
+    for controller in [&first, &second, &third] {
+        let output = controller.output();
+        assert!(!output.contains("leaseUnwatched") && !output.contains("etcdRestored"), "{output}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn api_lease_is_taken_over_at_once_by_the_next_process_of_the_same_pod_only() {
+    let Some(scene) = Scene::start("api_lease_is_taken_over_at_once_by_the_next_process_of_the_same_pod_only").await
+    else {
+        return;
+    };
+    let uid = format!("11111111-2222-4333-8444-{:012}", std::process::id());
+    let flags = ["--lease-duration", "40s", "--pod-uid", &uid];
+    let mut first = controller_in(&scene, "first", "pod", &flags);
+    leads(&scene, "pod", "", &first).await;
+    eventually(&first, async || holds(holder(&scene).await.contains(&uid), holder(&scene).await)).await;
+    // A second process of the Pod, beside the first one, waits.
+    let mut beside = controller_in(&scene, "beside", "pod", &flags);
+    eventually(&beside, async || holds(beside.output().contains("podLockHeld"), beside.output())).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let before = holder(&scene).await;
+    assert!(before.contains(&uid), "{before}");
+    beside.end(Signal::SIGKILL);
+    assert_eq!(holder(&scene).await, before);
+
+    first.end(Signal::SIGKILL);
+    let again = controller_in(&scene, "again", "pod", &flags);
+    let restarted = leads(&scene, "pod", &before, &again).await;
+    println!("leads again after SIGKILL and a restart in the same Pod: {restarted:?}");
+    assert!(!again.output().contains("podLockHeld"), "{}", again.output());
+    assert!(restarted < Duration::from_secs(5), "{restarted:?}");
 }

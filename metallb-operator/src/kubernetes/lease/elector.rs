@@ -58,6 +58,8 @@ pub(super) enum Turn {
     Acquired(Term),
     /// This process no longer leads.
     Lost(Loss),
+    /// Another process holds the Lease.
+    Follows(String),
     /// A restore of etcd is proven.
     Restored,
 }
@@ -97,6 +99,8 @@ pub(super) struct Elector {
     terms: u64,
     restores: u64,
     rewinds: u64,
+    /// The other holder that was told last.
+    followed: Option<String>,
     turns: Vec<Turn>,
 }
 
@@ -157,6 +161,7 @@ impl Elector {
             terms: 0,
             restores: 0,
             rewinds: 0,
+            followed: None,
             turns: Vec::new(),
         }
     }
@@ -238,7 +243,7 @@ impl Elector {
             }
             (Purpose::Read, End::Done(lease)) => self.read(now, lease),
             (Purpose::Create | Purpose::Hold | Purpose::Release, End::Done(lease)) => {
-                self.written(now, &pending, lease)
+                self.written(now, &pending, lease);
             }
         }
     }
@@ -405,6 +410,16 @@ impl Elector {
         self.observed = Observed::Present { lease, seen: now };
         if !self.is_ours() {
             self.lose(Loss::Taken);
+        }
+        self.tell_holder();
+    }
+
+    fn tell_holder(&mut self) {
+        let Observed::Present { lease, .. } = &self.observed else { return };
+        let holder = record::holder(lease).filter(|_| !self.is_ours()).map(str::to_owned);
+        if holder != self.followed {
+            self.followed.clone_from(&holder);
+            self.turns.extend(holder.map(Turn::Follows));
         }
     }
 

@@ -43,6 +43,9 @@ impl Journal {
                     };
                     tracing::info!(lease, why, event = "leadershipLost", "this process no longer leads");
                 }
+                Turn::Follows(holder) => {
+                    tracing::info!(lease, holder, event = "leaderFollowed", "another process holds the Lease");
+                }
                 Turn::Restored => tracing::warn!(
                     lease,
                     event = "etcdRestored",
