@@ -65,10 +65,12 @@ impl Args for LeaseArgs {
 /// As they stand on the command line.
 #[derive(Clone, Debug, Args)]
 struct Flags {
-    /// Uid of this pod: a controller that is restarted in its pod takes over its own Lease at once [default: asked of the API server]
+    /// Uid of this pod: a controller that is restarted in its pod takes over its own Lease at once [default: asked of
+    /// the API server]
     #[arg(long, env = "METALLB_POD_UID", value_name = "UID")]
     pod_uid: Option<String>,
-    /// How long a Lease that nobody renews keeps other controllers from leading: a number of seconds, or 5s, 1500ms, 1m; at most 60 s
+    /// How long a Lease that nobody renews keeps other controllers from leading: a number of seconds, or 5s, 1500ms,
+    /// 1m; at most 60 s
     #[arg(long, value_parser = duration, default_value = "5s", value_name = "TIME")]
     lease_duration: Duration,
     /// How long after a renewal the leader may write; shorter than the duration

@@ -2,13 +2,13 @@
 //!
 //! - A request that is no watch ends within [`REQUEST_LIMIT`], its body included. The server learns the limit from the
 //!   parameter `timeout`, so that it stops working on an answer that nobody waits for.
-//! - A watch must be answered within the same limit. Its stream ends [`WATCH_SLACK`] after the time for which it asked the
-//!   server (`timeoutSeconds`) at the latest: a server that is alive and silent does not hold it for ever.
-//! - A connection whose other end does not answer is closed after 11 s. The first probe is sent after 5 s without traffic, the
-//!   next ones every 3 s, and with TCP_USER_TIMEOUT Linux gives up at the first of these moments that lies 10 s or more after
-//!   the last packet. Data that is not acknowledged ends the connection after 10 s.
-//! - Nothing is tried again in here. kube's own retries sleep inside of a request, for as long as the server asks for, while the
-//!   caller holds its permit; they would also hide that a write was answered with 504 and may have been done.
+//! - A watch must be answered within the same limit. Its stream ends [`WATCH_SLACK`] after the time for which it asked
+//!   the server (`timeoutSeconds`) at the latest: a server that is alive and silent does not hold it for ever.
+//! - A connection whose other end does not answer is closed after 11 s. The first probe is sent after 5 s without
+//!   traffic, the next ones every 3 s, and with TCP_USER_TIMEOUT Linux gives up at the first of these moments that lies
+//!   10 s or more after the last packet. Data that is not acknowledged ends the connection after 10 s.
+//! - Nothing is tried again in here. kube's own retries sleep inside of a request, for as long as the server asks for,
+//!   while the caller holds its permit; they would also hide that a write was answered with 504 and may have been done.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

@@ -1,12 +1,13 @@
 //! One writer among controllers: a `coordination.k8s.io/v1` Lease, judged by observed age.
 //!
-//! Several controllers may run at once, during a rolling update for example. All of them follow the cluster; only the holder of
-//! the Lease writes. A Lease is free when this process has not seen it change for its duration, by the monotonic clock of this
-//! process: clocks of two machines are never compared (docs/design/0028-leadership-by-observed-age.md).
+//! Several controllers may run at once, during a rolling update for example. All of them follow the cluster; only the
+//! holder of the Lease writes. A Lease is free when this process has not seen it change for its duration, by the
+//! monotonic clock of this process: clocks of two machines are never compared
+//! (docs/design/0028-leadership-by-observed-age.md).
 //!
 //! - [`LeaseKeeper`] owns a thread with a runtime and connections of its own, so that nothing else delays a renewal.
-//! - [`Leadership`] is what the rest of the process sees of it: a [`Standing`] to wait for, and [`Leadership::may_write`], to be
-//!   asked before each write.
+//! - [`Leadership`] is what the rest of the process sees of it: a [`Standing`] to wait for, and
+//!   [`Leadership::may_write`], to be asked before each write.
 //! - The rules are in `lease/elector.rs`, without any input or output.
 
 mod elector;
@@ -64,8 +65,8 @@ pub enum TimingError {
 }
 
 impl LeaseTiming {
-    /// The longest duration that a Lease may have, in seconds: of our own and, where another process wrote more into the Lease,
-    /// the longest that is believed.
+    /// The longest duration that a Lease may have, in seconds: of our own and, where another process wrote more into
+    /// the Lease, the longest that is believed.
     pub const LONGEST: Duration = Duration::from_secs(60);
 
     /// Times that fit together: `renew_every` < `deadline` < `duration` ≤ [`Self::LONGEST`].
@@ -94,8 +95,8 @@ impl Default for LeaseTiming {
     }
 }
 
-/// A stretch of time in which this process leads. Terms count from 1 and increase with each acquisition and with each restore of
-/// etcd; they mean nothing to other processes.
+/// A stretch of time in which this process leads. Terms count from 1 and increase with each acquisition and with each
+/// restore of etcd; they mean nothing to other processes.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Term(u64);
 
@@ -130,8 +131,9 @@ impl Leadership {
         *self.standing.borrow_and_update()
     }
 
-    /// Whether a write of `term` may start now. Reads the monotonic clock and compares it with the start of the last renewal
-    /// that was answered, plus the deadline: a process that was stopped sees `false` when it goes on. Never blocks.
+    /// Whether a write of `term` may start now. Reads the monotonic clock and compares it with the start of the last
+    /// renewal that was answered, plus the deadline: a process that was stopped sees `false` when it goes on. Never
+    /// blocks.
     #[must_use]
     pub fn may_write(&self, term: Term) -> bool {
         self.grant.covers(term, Instant::now)
@@ -161,8 +163,9 @@ impl LeaseKeeper {
         Ok((Self { release: Some(release), thread: Some(thread) }, Leadership { standing, grant }))
     }
 
-    /// Gives the Lease back, so that a successor need not wait for it to run out, and ends the thread. Nothing may be written
-    /// from here on. Takes at most 400 ms; a Lease that could not be given back in this time runs out by itself.
+    /// Gives the Lease back, so that a successor need not wait for it to run out, and ends the thread. Nothing may be
+    /// written from here on. Takes at most 400 ms; a Lease that could not be given back in this time runs out by
+    /// itself.
     pub async fn release(mut self) {
         // The thread may have ended by itself; then there is nothing to give back.
         let asked = self.release.take().is_some_and(|release| release.send(()).is_ok());

@@ -1,11 +1,13 @@
-//! The rules of leadership, without input or output: requests and their ends go in and out as values, and time is an argument.
+//! The rules of leadership, without input or output: requests and their ends go in and out as values, and time is an
+//! argument.
 //!
-//! The monotonic clock decides everything. The wall clock is only copied into `renewTime`, for people who read the Lease.
+//! The monotonic clock decides everything. The wall clock is only copied into `renewTime`, for people who read the
+//! Lease.
 //!
-//! Why no two electors may write at one time, as long as their monotonic clocks run at one rate: a leader may write until
-//! `deadline` after the *start* of its last renewal that was answered. Another process takes the Lease only by an update that
-//! names the version which it has seen unchanged for at least `duration`, and `deadline` is shorter than `duration`. It saw
-//! that version after the renewal was started, so it counts from a later moment, and to a later one.
+//! Why no two electors may write at one time, as long as their monotonic clocks run at one rate: a leader may write
+//! until `deadline` after the *start* of its last renewal that was answered. Another process takes the Lease only by an
+//! update that names the version which it has seen unchanged for at least `duration`, and `deadline` is shorter than
+//! `duration`. It saw that version after the renewal was started, so it counts from a later moment, and to a later one.
 
 use std::time::{Duration, Instant};
 
@@ -114,7 +116,8 @@ struct Leading {
 #[derive(Clone, Debug)]
 enum Observed {
     Nothing,
-    /// It does not exist. Where another process held it before, it is not created before that process must have stopped.
+    /// It does not exist. Where another process held it before, it is not created before that process must have
+    /// stopped.
     Absent {
         free_at: Instant,
     },
@@ -197,7 +200,8 @@ impl Elector {
         self.leading.map(|leading| (leading.term, leading.until))
     }
 
-    /// How many times an authoritative answer was older than what had been seen. A watch that was started before is of no use.
+    /// How many times an authoritative answer was older than what had been seen. A watch that was started before is of
+    /// no use.
     pub(super) const fn rewinds(&self) -> u64 {
         self.rewinds
     }
@@ -355,7 +359,8 @@ impl Elector {
         self.failures = 0;
         self.not_before = None;
         let version = Version::of(&lease);
-        // Versions only grow, unless etcd was restored: here the Lease had been lost in it and was created by this write.
+        // Versions only grow, unless etcd was restored: here the Lease had been lost in it and was created by this
+        // write.
         let is_set_back = version.is_some_and(|version| {
             self.last_write.is_some_and(|last| version < last) || pending.base.is_some_and(|base| version < base)
         });

@@ -1,6 +1,7 @@
 //! Follows one Lease by list and watch, so that a release is seen at once.
 //!
-//! The answers may come from a cache; the elector judges how old they are. Without a watch the elector reads the Lease by itself.
+//! The answers may come from a cache; the elector judges how old they are. Without a watch the elector reads the Lease
+//! by itself.
 
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ use tokio::time::Instant;
 use super::keeper::Input;
 use super::record::Version;
 
-/// Lists and watches the Lease `name` until the receiver is gone. Each failure is followed by a pause of at most a second.
+/// Lists and watches the Lease `name` until the receiver is gone. Each failure is followed by a pause of at most a
+/// second.
 pub(super) async fn run(leases: Api<Lease>, name: String, inputs: mpsc::Sender<Input>) {
     let mut failures = 0_u32;
     loop {

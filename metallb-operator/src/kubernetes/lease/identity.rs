@@ -4,8 +4,8 @@ use std::fmt;
 
 /// Names one process among all that run, and the Pod that it runs in.
 ///
-/// The text is `<pod name>_<pod uid>_<nonce>`: neither a Pod's name nor its uid may contain `_`, the nonce is hexadecimal. The
-/// uid is empty where it is not known, or while another process of the Pod holds the Pod's lock.
+/// The text is `<pod name>_<pod uid>_<nonce>`: neither a Pod's name nor its uid may contain `_`, the nonce is
+/// hexadecimal. The uid is empty where it is not known, or while another process of the Pod holds the Pod's lock.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Identity {
     pod: String,

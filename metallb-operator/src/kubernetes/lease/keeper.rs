@@ -72,7 +72,7 @@ pub(super) fn run(config: kube::Config, settings: &LeaseSettings, office: Office
     let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            tracing::error!(%error, event = "leaseKeeperFailed", "the Lease is not kept, there is no runtime for it");
+            tracing::error!(%error, event = "leaseKeeperFailed", "the Lease is not kept: no runtime");
             return;
         }
     };
@@ -82,7 +82,7 @@ pub(super) fn run(config: kube::Config, settings: &LeaseSettings, office: Office
         match client::with_limit(config, limit) {
             Ok(client) => Keeper::new(client, settings, office).run(released).await,
             Err(error) => {
-                tracing::error!(%error, event = "leaseKeeperFailed", "the Lease is not kept, there is no client for it");
+                tracing::error!(%error, event = "leaseKeeperFailed", "the Lease is not kept: no client");
             }
         }
     });

@@ -6,7 +6,8 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 
 use super::identity::PodUid;
 
-/// An abstract unix socket in the network namespace of the Pod. The kernel removes it when the process ends, however it ends.
+/// An abstract unix socket in the network namespace of the Pod. The kernel removes it when the process ends, however it
+/// ends.
 #[derive(Debug)]
 pub(super) struct PodLock {
     _socket: UnixListener,

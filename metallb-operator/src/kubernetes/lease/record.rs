@@ -31,17 +31,17 @@ pub(super) fn holder(lease: &Lease) -> Option<&str> {
     lease.spec.as_ref()?.holder_identity.as_deref().filter(|holder| !holder.is_empty())
 }
 
-/// How long a Lease of another process must be seen without a change until it is free: the larger of our own duration and the
-/// one in the Lease, which is believed up to [`LeaseTiming::LONGEST`]. A Lease with no duration, or a negative one, or one of a
-/// year, is therefore free after our own or the longest duration.
+/// How long a Lease of another process must be seen without a change until it is free: the larger of our own duration
+/// and the one in the Lease, which is believed up to [`LeaseTiming::LONGEST`]. A Lease with no duration, or a negative
+/// one, or one of a year, is therefore free after our own or the longest duration.
 pub(super) fn believed_duration(lease: &Lease, timing: &LeaseTiming) -> Duration {
     let seconds = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds).unwrap_or(0);
     let written = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
     written.min(LeaseTiming::LONGEST).max(timing.duration)
 }
 
-/// The Lease to write so that `holder` has it. `base` is what it replaces: its version makes the write fail when another process
-/// was faster, and what people wrote into its metadata stays.
+/// The Lease to write so that `holder` has it. `base` is what it replaces: its version makes the write fail when
+/// another process was faster, and what people wrote into its metadata stays.
 pub(super) fn claimed(base: Option<&Lease>, settings: &LeaseSettings, claimant: &Identity, now: Timestamp) -> Lease {
     let mut lease = base.cloned().unwrap_or_default();
     let before = lease.spec.take().unwrap_or_default();

@@ -92,7 +92,8 @@ impl Scene {
         self.told = self.server.events.len();
     }
 
-    /// Lets time pass in steps of 50 ms. As in the keeper, the elector is only asked when it wants to be or something happened.
+    /// Lets time pass in steps of 50 ms. As in the keeper, the elector is only asked when it wants to be or something
+    /// happened.
     fn pass(&mut self, milliseconds: u64) {
         for _ in 0..milliseconds / 50 {
             self.milliseconds += 50;

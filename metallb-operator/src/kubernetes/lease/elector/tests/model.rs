@@ -1,5 +1,5 @@
-//! Two electors against one server, in every order that chance makes: requests that are lost, late or never answered, watches that
-//! lag behind, processes that are stopped.
+//! Two electors against one server, in every order that chance makes: requests that are lost, late or never answered,
+//! watches that lag behind, processes that are stopped.
 
 use proptest::prelude::*;
 
