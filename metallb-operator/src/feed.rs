@@ -186,7 +186,9 @@ impl Feed {
         self.round = self.round.next();
         self.missing = self.demands.keys().copied().collect();
         if how == Relist::Forget {
-            self.versions.values_mut().for_each(|versions| versions.forget(self.round));
+            for kind in self.demands.keys() {
+                self.versions.entry(*kind).or_default().forget(self.round);
+            }
         }
         for demand in self.demands.values() {
             demand.send_modify(|demand| {

@@ -5,7 +5,7 @@
 //! picture made of admitted answers never goes back in time.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
@@ -74,7 +74,7 @@ pub struct Versions {
     /// `None`: the object is in the picture, and its version was forgotten.
     known: BTreeMap<ObjectName, Option<Identity>>,
     deleted: Deleted,
-    /// All objects up to this version were seen: one that is not known and not newer was deleted.
+    /// The version of the newest list: an object that is not known and not newer than it was deleted.
     floor: Option<Version>,
     /// The round in which versions were last forgotten.
     forgotten: Round,
@@ -85,8 +85,11 @@ pub struct Versions {
 /// Objects known to be deleted, the latest [`Deleted::LIMIT`] of them.
 #[derive(Debug, Default)]
 struct Deleted {
-    by_uid: HashMap<Uid, Option<Version>>,
-    order: VecDeque<Uid>,
+    uids: HashSet<Uid>,
+    /// The last one of each name, and a version at which it was alive or just deleted: a namesake is newer.
+    last: BTreeMap<ObjectName, Identity>,
+    /// In the order of their deletions.
+    order: VecDeque<(Uid, ObjectName)>,
 }
 
 impl Versions {
@@ -114,20 +117,19 @@ impl Versions {
         if asked < self.forgotten { None } else { self.put(object) }
     }
 
-    /// Takes in that a request of our own, begun in round `asked`, found this object to be gone. Its deletion has a version
-    /// that the answer does not say. True when the picture loses it.
+    /// Takes in that a request of our own, begun in round `asked`, did not find this object. True when the picture loses it.
     pub fn missing(&mut self, name: &ObjectName, uid: &Uid, asked: Round) -> bool {
         if self.awaits_list || asked < self.forgotten {
             return false;
         }
-        let version = match self.known.get(name) {
-            Some(Some(known)) if known.uid == *uid => Some(known.version.clone()),
-            _ => None,
-        };
-        let is_known = version.is_some();
-        self.bury(uid.clone(), version);
-        if is_known {
-            self.known.remove(name);
+        let known = self.identity(name).filter(|known| known.uid == *uid).cloned();
+        let is_known = known.is_some();
+        match known {
+            Some(known) => {
+                self.known.remove(name);
+                self.deleted.push(name, known);
+            }
+            None => self.deleted.push_uid(name, uid),
         }
         is_known
     }
@@ -182,7 +184,7 @@ impl Versions {
         let gone: Vec<_> = self.known.extract_if(.., |name, known| is_gone(name, known)).collect();
         for (name, known) in gone {
             if let Some(known) = known {
-                self.bury(known.uid, Some(version.clone()));
+                self.deleted.push(&name, Identity { uid: known.uid, version: version.clone() });
             }
             steps.push(Step::Remove(name));
         }
@@ -192,22 +194,25 @@ impl Versions {
 
     /// Whether the object is newer than what is known under its name; if so, it is known from now on.
     fn admit(&mut self, name: &ObjectName, object: Identity, floor: Option<&Version>) -> bool {
-        if self.deleted.by_uid.contains_key(&object.uid) {
+        if self.deleted.uids.contains(&object.uid) {
             return false;
         }
         let newest = match self.known.get(name) {
             Some(known) => known.as_ref().map(|known| &known.version),
             None => floor,
         };
-        if newest.is_some_and(|newest| !object.version.is_newer_than(newest)) {
+        let last = self.deleted.last.get(name).map(|last| &last.version);
+        if newest.into_iter().chain(last).any(|before| !object.version.is_newer_than(before)) {
             return false;
         }
-        let (uid, version) = (object.uid.clone(), object.version.clone());
-        match self.known.insert(name.clone(), Some(object)).flatten() {
+        if let Some(before) = self.identity(name)
+            && before.uid != object.uid
+        {
             // Its deletion was missed.
-            Some(before) if before.uid != uid => self.bury(before.uid, Some(version)),
-            _ => {}
+            let before = before.uid.clone();
+            self.deleted.push_uid(name, &before);
         }
+        self.known.insert(name.clone(), Some(object));
         true
     }
 
@@ -216,55 +221,49 @@ impl Versions {
         if self.awaits_list {
             return false;
         }
-        self.bury(deleted.uid.clone(), Some(deleted.version.clone()));
-        match self.known.get(name) {
+        let is_gone = match self.known.get(name) {
             None => false,
-            // The namesake was created after this deletion.
-            Some(Some(known))
-                if known.uid != deleted.uid
-                    && deleted.version.partial_cmp(&known.version) != Some(Ordering::Greater) =>
-            {
-                false
+            // A namesake that is known stays when it was created after this deletion.
+            Some(Some(known)) if known.uid != deleted.uid => {
+                deleted.version.partial_cmp(&known.version) == Some(Ordering::Greater)
             }
-            Some(_) => {
-                if let Some(known) = self.known.remove(name).flatten()
-                    && known.uid != deleted.uid
-                {
-                    self.bury(known.uid, Some(deleted.version.clone()));
-                }
-                true
-            }
+            Some(_) => true,
+        };
+        if is_gone && let Some(known) = self.known.remove(name).flatten() {
+            self.deleted.push(name, known);
         }
-    }
-
-    /// Remembers a deleted object. One that is dropped for want of room leaves its version as the floor, so that it stays
-    /// deleted as long as versions are numbers.
-    fn bury(&mut self, uid: Uid, version: Option<Version>) {
-        // Half an object says nothing about others.
-        if uid.0.is_empty() {
-            return;
-        }
-        if let Some(version) = self.deleted.push(uid, version) {
-            raise(&mut self.floor, &version);
-        }
+        self.deleted.push(name, deleted.clone());
+        is_gone
     }
 }
 
 impl Deleted {
-    /// Adds an object. Returns the version of the one that was dropped for it.
-    fn push(&mut self, uid: Uid, version: Option<Version>) -> Option<Version> {
-        if self.by_uid.insert(uid.clone(), version).is_none() {
-            self.order.push_back(uid);
+    fn push(&mut self, name: &ObjectName, deleted: Identity) {
+        self.push_uid(name, &deleted.uid);
+        match self.last.get(name) {
+            Some(last) if !deleted.version.is_newer_than(&last.version) => {}
+            _ => drop(self.last.insert(name.clone(), deleted)),
         }
-        if self.order.len() <= Self::LIMIT {
-            return None;
-        }
-        let oldest = self.order.pop_front()?;
-        self.by_uid.remove(&oldest)?
     }
 
-    /// Deleted objects that are remembered. A watch tells of deletions in the order of their versions; what an older answer
-    /// could bring back is seconds old, which is far less than this many deletions.
+    fn push_uid(&mut self, name: &ObjectName, uid: &Uid) {
+        // Half an object, which has no uid, says nothing about others.
+        if uid.0.is_empty() || !self.uids.insert(uid.clone()) {
+            return;
+        }
+        self.order.push_back((uid.clone(), name.clone()));
+        if self.order.len() > Self::LIMIT
+            && let Some((oldest, name)) = self.order.pop_front()
+        {
+            self.uids.remove(&oldest);
+            if self.last.get(&name).is_some_and(|last| last.uid == oldest) {
+                self.last.remove(&name);
+            }
+        }
+    }
+
+    /// Deleted objects that are remembered. The oldest one is dropped when there are more: an answer that is older than all of
+    /// the later deletions could bring it back, until the next list. Requests end within seconds, so that there is none.
     const LIMIT: usize = 4096;
 }
 

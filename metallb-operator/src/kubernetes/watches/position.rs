@@ -123,3 +123,86 @@ impl Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(code: u16) -> Box<Status> {
+        Box::new(Status { code, ..Status::failure("refused", "Refused") })
+    }
+
+    #[test]
+    fn list_follows_a_failure_only_where_the_server_answered_that_the_watch_cannot_go_on() {
+        let request = |code| Failure::Request(kube::Error::Api(status(code)));
+        let line = || serde_json::from_str::<u8>("<html>").unwrap_err();
+        let cut = || std::io::Error::other("cut");
+        let versions = || (Version::from("10"), Version::from("11"));
+        let rows = [
+            (request(410), true),
+            (request(400), true),
+            (request(401), true),
+            (request(403), true),
+            (request(404), true),
+            (request(429), false),
+            (request(500), false),
+            (request(503), false),
+            (request(504), false),
+            (Failure::Ended(status(410)), true),
+            (Failure::Ended(status(500)), true),
+            (Failure::Request(kube::Error::SerdeError(line())), true),
+            (Failure::Request(kube::Error::ReadEvents(cut())), false),
+            (Failure::Request(kube::Error::Service(Box::new(cut()))), false),
+            (Failure::NoAnswer, false),
+            (Failure::Short, false),
+        ];
+        for (failure, needs_list) in rows {
+            let mut position = Position::default();
+            assert_eq!(position.next(), Next::List, "nothing was listed");
+            let (listed, event) = versions();
+            position.listed(&listed, &Demand::default()).unwrap();
+            position.saw(&event);
+            position.failed(&failure);
+            let expected = if needs_list { Next::List } else { Next::Watch(event) };
+            assert_eq!(position.next(), expected, "{failure}");
+        }
+    }
+
+    #[test]
+    fn list_is_refused_below_everything_that_was_seen_before_it_was_asked_for() {
+        let demand = |floor: Option<&str>| Demand { floor: floor.map(Into::into), ..Demand::default() };
+        let rows = [
+            ("newer", "11", None, true),
+            ("as new", "10", None, true),
+            ("older", "9", None, false),
+            ("older than an answer to the owner", "11", Some("12"), false),
+            ("as new as it", "12", Some("12"), true),
+            ("older than what was seen, not than the answer", "9", Some("8"), false),
+            ("cannot be compared", "x", Some("12"), true),
+        ];
+        for (name, version, floor, is_taken) in rows {
+            let mut position = Position::default();
+            position.saw(&"10".into());
+            assert_eq!(position.listed(&version.into(), &demand(floor)).is_ok(), is_taken, "{name}");
+            let expected = if is_taken { Next::Watch(version.into()) } else { Next::List };
+            assert_eq!(position.next(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn new_round_asks_for_a_list_and_only_a_restored_store_drops_the_floor() {
+        let round = Round::default().next();
+        let again = Demand { round, ..Demand::default() };
+        for (name, demand, is_taken) in
+            [("again", again.clone(), false), ("forget", Demand { forgotten: round, ..again }, true)]
+        {
+            let mut position = Position::default();
+            position.listed(&"10".into(), &Demand::default()).unwrap();
+            position.meet(&demand);
+            assert_eq!(position.next(), Next::List, "{name}");
+            assert_eq!(position.listed(&"5".into(), &demand).is_ok(), is_taken, "{name}");
+            position.meet(&demand);
+            assert_eq!(position.next() == Next::Watch("5".into()), is_taken, "{name}: the same demand asks once");
+        }
+    }
+}
