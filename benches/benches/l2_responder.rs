@@ -9,9 +9,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use metallb_l2::engine::Limits;
 use metallb_l2::engine::{Config, Engine, Received};
 use metallb_l2::interface::{Interface, MacAddr, Scope};
-use metallb_l2::limit::Limits;
 use metallb_l2::wire::arp::{Arp, Operation};
 use metallb_l2::wire::ndp::{Checksum, Message, solicitation};
 use metallb_l2::wire::{Ethernet, Frame};

@@ -65,7 +65,7 @@ fn run(start: Instant, mut data: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// A whole life of an engine, each step one byte and what it takes: addresses are held, claimed, yielded and given up, interfaces and
-/// friends change, time passes, frames come in. Whatever happens, only what is ours and not probed for is answered and announced,
+/// speaker_macs change, time passes, frames come in. Whatever happens, only what is ours and not probed for is answered and announced,
 /// nothing is left to do once time has passed, and the same steps give the same frames.
 pub fn l2_operations(data: &[u8]) {
     let start = Instant::now();
@@ -81,7 +81,7 @@ fn live(start: Instant, data: &[u8]) -> Vec<Vec<u8>> {
         match step % 7 {
             0 => engine.set_addresses(now, addresses(chosen)),
             1 => engine.set_interfaces(now, interfaces(chosen)),
-            2 => engine.set_friends([MacAddr([2, 0, 0, 0, 0, chosen])]),
+            2 => engine.set_speaker_macs([MacAddr([2, 0, 0, 0, 0, chosen])]),
             3 => engine.announce_again(now, [VIPS[usize::from(chosen) % VIPS.len()]]),
             4 => now += Duration::from_millis(u64::from(chosen) * 10),
             5 => {

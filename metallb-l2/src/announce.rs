@@ -7,19 +7,19 @@ use crate::vip::{Generation, VipId, VipTable};
 /// The pending rounds. What begins together stays together, so its size is the number of changes of the last five seconds.
 #[derive(Debug)]
 pub(crate) struct Schedule {
-    rhythm: Rhythm,
+    timing: BurstTiming,
     bursts: Vec<Burst>,
     random: u64,
 }
 
 /// How often, and how far apart; up to a tenth of the period is added by chance.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rhythm {
+pub(crate) struct BurstTiming {
     pub(crate) rounds: u8,
     pub(crate) period: Duration,
 }
 
-impl Rhythm {
+impl BurstTiming {
     pub(crate) const ANNOUNCE: Self = Self { rounds: 5, period: Duration::from_millis(1100) };
     /// Three probes, and a last round in which the address is taken. RFC 5227 waits for four to seven seconds, for the slowest of
     /// hosts; those that matter here answer within a millisecond, and a Service waits.
@@ -35,9 +35,9 @@ struct Burst {
 }
 
 impl Schedule {
-    pub(crate) const fn new(rhythm: Rhythm, seed: u64) -> Self {
+    pub(crate) const fn new(timing: BurstTiming, seed: u64) -> Self {
         // The generator must not start at 0.
-        Self { rhythm, bursts: Vec::new(), random: seed | 1 }
+        Self { timing, bursts: Vec::new(), random: seed | 1 }
     }
 
     /// Begins one burst for all of `members`, whose generations are fresh; its first round is due at `first`.
@@ -50,7 +50,7 @@ impl Schedule {
     /// Calls `send` for each address whose round is due, with the number of the round from 0, and sets the next round. One jitter
     /// serves a whole burst.
     pub(crate) fn run_due(&mut self, now: Instant, vips: &VipTable, mut send: impl FnMut(VipId, u8)) {
-        let Rhythm { rounds, period } = self.rhythm;
+        let BurstTiming { rounds, period } = self.timing;
         for burst in &mut self.bursts {
             if burst.next > now {
                 continue;

@@ -23,7 +23,7 @@ pub struct Counters {
     /// Probes handed out to be sent.
     pub probes: u64,
     /// Frames in which another speaker claimed an address that we hold.
-    pub claims_of_friends: u64,
+    pub claims_of_speakers: u64,
     /// ARP messages whose sender inside is not the sender of the frame.
     pub mismatched_senders: u64,
     /// Events that nobody took before they had to make room.
@@ -35,7 +35,7 @@ pub struct Counters {
 pub(crate) struct Tally {
     dropped: [u64; DropReason::ALL.len()],
     pub(crate) probes: u64,
-    pub(crate) claims_of_friends: u64,
+    pub(crate) claims_of_speakers: u64,
     pub(crate) mismatched_senders: u64,
     pub(crate) lost_events: u64,
 }
@@ -50,7 +50,7 @@ impl Tally {
         let mut counters = Counters {
             dropped: DropReason::ALL.into_iter().zip(self.dropped).filter(|(_, count)| *count > 0).collect(),
             probes: self.probes,
-            claims_of_friends: self.claims_of_friends,
+            claims_of_speakers: self.claims_of_speakers,
             mismatched_senders: self.mismatched_senders,
             lost_events: self.lost_events,
             ..Counters::default()

@@ -7,22 +7,26 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashSet;
 
-use crate::announce::{Rhythm, Schedule};
-use crate::conflict::Defence;
-use crate::counters::{Counters, Tally};
-use crate::group::{GroupChange, Groups};
+use crate::announce::{BurstTiming, Schedule};
+pub use crate::conflict::Defence;
+pub use crate::counters::Counters;
+use crate::counters::Tally;
+use crate::foreign::{ForeignAddress, ForeignAddresses};
+use crate::group::Groups;
+pub use crate::group::{GroupChange, Membership};
 use crate::interface::{Announcement, Interface, MacAddr};
-use crate::limit::{Limiter, Limits};
-use crate::outgoing::{Gratuitous, Outgoing, Wave, enqueue, enqueue_probe};
-use crate::reserved::{Objection, Reserved};
-use crate::responder::{Claim, DropReason, hear};
+use crate::limit::Limiter;
+pub use crate::limit::{Limits, Rate};
+use crate::outgoing::{Gratuitous, Outgoing, Pass, enqueue, enqueue_probe};
+pub use crate::responder::DropReason;
+use crate::responder::{Claim, parse};
 use crate::vip::{Phase, VipTable};
 use crate::wire::Frame;
 use crate::wire::ndp::Checksum;
 
 /// Answers for a set of addresses on a set of interfaces.
 ///
-/// `set_interfaces`, `set_addresses`, `set_reserved`, `set_friends`, `announce_again`, `handle_frame` and `handle_timeout` put facts in;
+/// `set_interfaces`, `set_addresses`, `set_foreign_addresses`, `set_speaker_macs`, `announce_again`, `handle_frame` and `handle_timeout` put facts in;
 /// `poll_transmit`, `poll_announced`, `poll_group` and `poll_event` take results out, to be drained after every input; `poll_timeout` says when to call again. The same seed and
 /// inputs give the same bytes. Answering allocates nothing.
 #[derive(Debug)]
@@ -30,8 +34,8 @@ pub struct Engine {
     config: Config,
     interfaces: BTreeMap<u32, Interface>,
     own_macs: FxHashSet<MacAddr>,
-    friends: FxHashSet<MacAddr>,
-    reserved: Reserved,
+    speaker_macs: FxHashSet<MacAddr>,
+    foreign: ForeignAddresses,
     vips: VipTable,
     schedule: Schedule,
     probes: Schedule,
@@ -105,11 +109,11 @@ impl Engine {
             config,
             interfaces: BTreeMap::new(),
             own_macs: FxHashSet::default(),
-            friends: FxHashSet::default(),
-            reserved: Reserved::new(),
+            speaker_macs: FxHashSet::default(),
+            foreign: ForeignAddresses::new(),
             vips: VipTable::default(),
-            schedule: Schedule::new(Rhythm::ANNOUNCE, seed),
-            probes: Schedule::new(Rhythm::PROBE, seed.rotate_left(32)),
+            schedule: Schedule::new(BurstTiming::ANNOUNCE, seed),
+            probes: Schedule::new(BurstTiming::PROBE, seed.rotate_left(32)),
             groups: Groups::default(),
             limiter: Limiter::new(config.limits, seed, now),
             outgoing: VecDeque::new(),
@@ -166,11 +170,11 @@ impl Engine {
             }
             changed = true;
             (vip.scope, vip.phase) = (scope, phase);
-            vip.objection = self.reserved.objection(vip.ip).cloned();
+            vip.foreign = self.foreign.find(vip.ip).cloned();
             vip.resolve(self.interfaces.values());
             let generation = vip.generation.advance();
             match phase {
-                _ if vip.scope.is_none() || vip.objection.is_some() => {}
+                _ if vip.scope.is_none() || vip.foreign.is_some() => {}
                 Phase::Held => held.push((id, generation)),
                 Phase::Probing | Phase::Occupied => probing.push((id, generation)),
                 Phase::Yielding => {}
@@ -186,22 +190,22 @@ impl Engine {
 
     /// Replaces what is taken. An address of which that is news falls silent at once, and is announced as a new one is when nothing
     /// speaks against it any more.
-    pub fn set_reserved(&mut self, now: Instant, reserved: Reserved) {
-        if reserved == self.reserved {
+    pub fn set_foreign_addresses(&mut self, now: Instant, foreign: ForeignAddresses) {
+        if foreign == self.foreign {
             return;
         }
-        self.reserved = reserved;
+        self.foreign = foreign;
         let (mut held, mut probing) = (Vec::new(), Vec::new());
         for (id, vip) in self.vips.iter_mut() {
-            let objection = self.reserved.objection(vip.ip);
-            if objection == vip.objection.as_ref() {
+            let foreign = self.foreign.find(vip.ip);
+            if foreign == vip.foreign.as_ref() {
                 continue;
             }
-            vip.objection = objection.cloned();
+            vip.foreign = foreign.cloned();
             vip.resolve(self.interfaces.values());
             let generation = vip.generation.advance();
             match vip.phase {
-                _ if vip.scope.is_none() || vip.objection.is_some() => {}
+                _ if vip.scope.is_none() || vip.foreign.is_some() => {}
                 Phase::Held => held.push((id, generation)),
                 Phase::Probing | Phase::Occupied => probing.push((id, generation)),
                 Phase::Yielding => {}
@@ -215,9 +219,9 @@ impl Engine {
 
     /// The addresses that are to be answered for and are not, and why.
     #[must_use]
-    pub fn objections(&self) -> BTreeMap<IpAddr, Objection> {
+    pub fn refused(&self) -> BTreeMap<IpAddr, ForeignAddress> {
         let wanted = self.vips.iter().filter(|(_, vip)| vip.scope.is_some());
-        wanted.filter_map(|(_, vip)| Some((vip.ip, vip.objection.clone()?))).collect()
+        wanted.filter_map(|(_, vip)| Some((vip.ip, vip.foreign.clone()?))).collect()
     }
 
     /// Announces addresses anew, all in one burst with its repetitions: for the winner when two speakers held them. What is not
@@ -237,8 +241,8 @@ impl Engine {
 
     /// Replaces the hardware addresses of the other speakers. That one of them claims an address of ours is no conflict: who holds
     /// it is settled among the speakers.
-    pub fn set_friends(&mut self, friends: impl IntoIterator<Item = MacAddr>) {
-        self.friends = friends.into_iter().collect();
+    pub fn set_speaker_macs(&mut self, speaker_macs: impl IntoIterator<Item = MacAddr>) {
+        self.speaker_macs = speaker_macs.into_iter().collect();
     }
 
     /// Whether an address is answered for.
@@ -246,7 +250,7 @@ impl Engine {
     pub fn announces(&self, ip: IpAddr) -> bool {
         let answered = |id| {
             let vip = self.vips.vip(id);
-            vip.scope.is_some() && vip.objection.is_none() && matches!(vip.phase, Phase::Held | Phase::Yielding)
+            vip.scope.is_some() && vip.foreign.is_none() && matches!(vip.phase, Phase::Held | Phase::Yielding)
         };
         self.vips.find(ip).is_some_and(answered)
     }
@@ -322,22 +326,22 @@ impl Engine {
 
     fn answer(&mut self, now: Instant, frame: &Received<'_>) -> Result<Frame, DropReason> {
         let interface = self.interfaces.get(&frame.interface).ok_or(DropReason::Interface)?;
-        let heard = hear(frame.bytes, frame.checksum, interface, |mac| self.own_macs.contains(&mac))?;
-        self.tally.mismatched_senders += u64::from(heard.mismatched);
-        if let Some(claim) = heard.claim {
+        let parsed = parse(frame.bytes, frame.checksum, interface, |mac| self.own_macs.contains(&mac))?;
+        self.tally.mismatched_senders += u64::from(parsed.mismatched);
+        if let Some(claim) = parsed.claim {
             self.handle_claim(now, claim, frame.interface);
         }
-        if let Some(rival) = heard.rival() {
-            self.handle_rival(now, rival, frame.interface);
+        if let Some(conflicting_probe) = parsed.conflicting_probe() {
+            self.handle_conflicting_probe(now, conflicting_probe, frame.interface);
         }
-        let question = heard.question?;
+        let question = parsed.question?;
         let id = self.vips.find(question.ip()).ok_or(DropReason::AnnounceIp)?;
         let vip = self.vips.vip_mut(id);
         if vip.scope.is_none() {
             return Err(DropReason::AnnounceIp);
         }
-        if vip.objection.is_some() {
-            return Err(DropReason::Reserved);
+        if vip.foreign.is_some() {
+            return Err(DropReason::ForeignAddress);
         }
         if !vip.is_on(frame.interface) {
             return Err(DropReason::NotMatchInterface);
@@ -346,7 +350,7 @@ impl Engine {
             return Err(DropReason::Probing);
         }
         vip.counts.requests += 1;
-        if !self.limiter.allows(now, heard.sender) {
+        if !self.limiter.allows(now, parsed.sender) {
             return Err(DropReason::RateLimited);
         }
         let interface = self.interfaces.get(&frame.interface).ok_or(DropReason::Interface)?;
@@ -361,8 +365,8 @@ impl Engine {
         if !vip.is_on(index) || vip.phase == Phase::Yielding {
             return;
         }
-        if self.friends.contains(&claim.mac) {
-            self.tally.claims_of_friends += 1;
+        if self.speaker_macs.contains(&claim.mac) {
+            self.tally.claims_of_speakers += 1;
             return;
         }
         vip.counts.conflicts += 1;
@@ -386,17 +390,17 @@ impl Engine {
             });
         }
         if response.defend && !occupied {
-            for wave in [Wave::First, Wave::Second] {
-                enqueue(&mut self.outgoing, &self.interfaces, &self.vips, id, wave, false);
+            for pass in [Pass::First, Pass::Second] {
+                enqueue(&mut self.outgoing, &self.interfaces, &self.vips, id, pass, false);
             }
         }
     }
 
     /// Another host probes for an address. That is a question, unless we are about to take it too (RFC 5227 §2.1.1).
-    fn handle_rival(&mut self, now: Instant, rival: Claim, index: u32) {
-        let found = self.vips.find(rival.ip).map(|id| self.vips.vip(id));
+    fn handle_conflicting_probe(&mut self, now: Instant, conflicting_probe: Claim, index: u32) {
+        let found = self.vips.find(conflicting_probe.ip).map(|id| self.vips.vip(id));
         if found.is_some_and(|vip| vip.scope.is_some() && vip.phase == Phase::Probing) {
-            self.handle_claim(now, rival, index);
+            self.handle_claim(now, conflicting_probe, index);
         }
     }
 
@@ -416,16 +420,16 @@ impl Engine {
         let mut due = Vec::new();
         schedule.run_due(now, vips, |id, round| due.push((id, round == 0)));
         // Each address is said once before any is said twice: most neighbours need no more, so a large burst takes half the time.
-        for wave in [Wave::First, Wave::Second] {
+        for pass in [Pass::First, Pass::Second] {
             for &(id, is_first_round) in &due {
-                enqueue(outgoing, interfaces, vips, id, wave, is_first_round);
+                enqueue(outgoing, interfaces, vips, id, pass, is_first_round);
             }
         }
     }
 }
 
 /// Probes for an address before it is taken.
-const PROBES: u8 = Rhythm::PROBE.rounds - 1;
+const PROBES: u8 = BurstTiming::PROBE.rounds - 1;
 
 /// How long an address that another host has is left alone before it is looked for again.
 const PROBE_AGAIN: Duration = Duration::from_secs(60);

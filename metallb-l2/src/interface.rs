@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
+pub use crate::foreign::{ForeignAddress, ForeignAddresses};
+
 /// A 48-bit hardware address.
 #[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct MacAddr(pub [u8; 6]);

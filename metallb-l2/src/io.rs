@@ -3,21 +3,22 @@
 //! One thread serves all interfaces: it waits for frames, netlink news, commands and the engine's timer, feeds the engine, and
 //! sends what comes out. `CAP_NET_RAW` is all it needs.
 
+mod arp_ignore;
+mod busy_poll;
 mod command;
 mod driver;
 mod gateways;
-mod inbox;
-mod linger;
 mod port;
 mod raw_socket;
 mod routing;
+mod rx_queue;
 mod sys;
 mod worker;
 
-pub use command::{News, StartError};
+pub use command::{Notification, StartError};
 pub use driver::{Driver, Handle};
-pub use inbox::Inbox;
 pub use raw_socket::{RawSocket, ReceiveBatch};
+pub use rx_queue::RxQueue;
 
 pub use crate::links::InterfaceFilter;
 

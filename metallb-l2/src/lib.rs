@@ -1,7 +1,7 @@
 //! Answers ARP (RFC 826, RFC 5227) and NDP (RFC 4861) for addresses that the host does not have, and announces them.
 //!
 //! ```text
-//!   wire  <──  responder, announce, outgoing, conflict, limit, group, links, reserved  <──  engine  <──  io (feature `io`)
+//!   wire  <──  responder, announce, outgoing, conflict, limit, group, links, foreign  <──  engine  <──  io (feature `io`)
 //!   bytes      one question each, no IO                                           decisions    AF_PACKET, netlink, one thread
 //! ```
 //!
@@ -12,17 +12,18 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests bring the time"))]
 
 mod announce;
-pub mod conflict;
-pub mod counters;
+mod conflict;
+mod counters;
 pub mod engine;
-pub mod group;
+mod foreign;
+mod group;
 pub mod interface;
 #[cfg(feature = "io")]
 pub mod io;
-pub mod limit;
-pub mod links;
+mod limit;
+#[cfg(feature = "io")]
+mod links;
 mod outgoing;
-pub mod reserved;
-pub mod responder;
+mod responder;
 mod vip;
 pub mod wire;

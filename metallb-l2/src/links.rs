@@ -5,34 +5,34 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
+use crate::foreign::ForeignAddresses;
 use crate::interface::{Interface, MacAddr};
-use crate::reserved::Reserved;
 
 /// Says whether a device may be used at all, by name.
 pub type InterfaceFilter = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// A device as the kernel describes it.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Link {
+pub(crate) struct Link {
     /// The kernel's number.
-    pub index: u32,
+    pub(crate) index: u32,
     /// The name.
-    pub name: Arc<str>,
+    pub(crate) name: Arc<str>,
     /// Its hardware address, if it is one of Ethernet.
-    pub mac: Option<MacAddr>,
+    pub(crate) mac: Option<MacAddr>,
     /// Up, and able to carry frames: its cable is in, and what it stands on runs too.
-    pub running: bool,
+    pub(crate) running: bool,
     /// It can broadcast.
-    pub broadcast: bool,
-    /// It resolves addresses: neither the loopback device nor one that says it does no ARP.
-    pub resolves: bool,
+    pub(crate) broadcast: bool,
+    /// It uses_arp addresses: neither the loopback device nor one that says it does no ARP.
+    pub(crate) uses_arp: bool,
     /// What it is a part of.
-    pub part_of: PartOf,
+    pub(crate) controller: Controller,
 }
 
 /// What a device is a part of.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum PartOf {
+pub(crate) enum Controller {
     /// Nothing.
     #[default]
     Nothing,
@@ -44,7 +44,7 @@ pub enum PartOf {
 
 /// Something that the kernel told.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Change {
+pub(crate) enum Change {
     /// A device is there, or is different.
     Link(Link),
     /// A device is gone.
@@ -57,7 +57,7 @@ pub enum Change {
         /// The address.
         ip: Ipv6Addr,
         /// Whether it may be used.
-        proven: bool,
+        usable: bool,
     },
     /// A device has a link-local address no more.
     LinkLocalGone {
@@ -89,7 +89,7 @@ pub enum Change {
 }
 
 /// The devices. Its size is that of the host's own tables.
-pub struct Links {
+pub(crate) struct Links {
     filter: InterfaceFilter,
     /// With the filter's word, asked once per name.
     links: BTreeMap<u32, (Link, bool)>,
@@ -100,12 +100,12 @@ pub struct Links {
 impl Links {
     /// No devices yet; what `filter` refuses will never be usable.
     #[must_use]
-    pub const fn new(filter: InterfaceFilter) -> Self {
+    pub(crate) const fn new(filter: InterfaceFilter) -> Self {
         Self { filter, links: BTreeMap::new(), link_local: BTreeMap::new(), addresses: BTreeMap::new() }
     }
 
     /// Takes in a change. Says whether an interface that may be announced on came, went or is different.
-    pub fn apply(&mut self, change: Change) -> bool {
+    pub(crate) fn apply(&mut self, change: Change) -> bool {
         let index = match &change {
             Change::Link(Link { index, .. })
             | Change::LinkGone(index)
@@ -127,8 +127,8 @@ impl Links {
                 self.link_local.remove(&index);
                 self.addresses.remove(&index);
             }
-            Change::LinkLocal { ip, proven, .. } => {
-                self.link_local.entry(index).or_default().insert(ip, proven);
+            Change::LinkLocal { ip, usable, .. } => {
+                self.link_local.entry(index).or_default().insert(ip, usable);
             }
             Change::LinkLocalGone { ip, .. } => {
                 if let Some(addresses) = self.link_local.get_mut(&index) {
@@ -147,7 +147,7 @@ impl Links {
     }
 
     /// Forgets everything and takes in `changes`, a whole description of the host.
-    pub fn replace(&mut self, changes: impl IntoIterator<Item = Change>) {
+    pub(crate) fn replace(&mut self, changes: impl IntoIterator<Item = Change>) {
         self.links.clear();
         self.link_local.clear();
         self.addresses.clear();
@@ -157,25 +157,25 @@ impl Links {
     }
 
     /// The interfaces that may be announced on.
-    pub fn interfaces(&self) -> impl Iterator<Item = Interface> {
+    pub(crate) fn interfaces(&self) -> impl Iterator<Item = Interface> {
         self.links.keys().filter_map(|&index| self.interface(index))
     }
 
     /// What the addresses of this host rule out: those of devices where others ask for them. The loopback device and those of the
     /// kind have addresses for inner use, be it the ones that are announced.
     #[must_use]
-    pub fn reserved(&self) -> Reserved {
-        let mut reserved = Reserved::new();
+    pub(crate) fn foreign(&self) -> ForeignAddresses {
+        let mut foreign = ForeignAddresses::new();
         for (index, addresses) in &self.addresses {
-            let Some((link, _)) = self.links.get(index).filter(|(link, _)| link.resolves) else { continue };
-            addresses.iter().for_each(|&(ip, prefix)| reserved.attach(&link.name, ip, prefix));
+            let Some((link, _)) = self.links.get(index).filter(|(link, _)| link.uses_arp) else { continue };
+            addresses.iter().for_each(|&(ip, prefix)| foreign.add_interface_address(&link.name, ip, prefix));
         }
-        reserved
+        foreign
     }
 
     /// The interface in use that has an address, when it says of `other` that it is on the same link.
     #[must_use]
-    pub fn between(&self, ip: IpAddr, other: IpAddr) -> Option<Interface> {
+    pub(crate) fn interface_to(&self, ip: IpAddr, other: IpAddr) -> Option<Interface> {
         let shared = |&(own, prefix): &(IpAddr, u8)| own == ip && on_link(own, prefix, other);
         let mut holders = self.addresses.iter().filter(|(_, addresses)| addresses.iter().any(shared));
         holders.find_map(|(&index, _)| self.interface(index))
@@ -183,26 +183,26 @@ impl Links {
 
     /// A device that has an address for inner use, as kube-proxy gives those of Services to one of its own where it works with IPVS.
     #[must_use]
-    pub fn inner_holder(&self, ip: IpAddr) -> Option<Arc<str>> {
+    pub(crate) fn internal_device(&self, ip: IpAddr) -> Option<Arc<str>> {
         let has = |addresses: &BTreeSet<_>| addresses.range((ip, 0)..=(ip, u8::MAX)).next().is_some();
         let mut holders = self.addresses.iter().filter(|(_, addresses)| has(addresses));
         holders.find_map(|(index, _)| {
             let (link, _) = self.links.get(index)?;
-            (!link.resolves).then(|| Arc::clone(&link.name))
+            (!link.uses_arp).then(|| Arc::clone(&link.name))
         })
     }
 
     fn interface(&self, index: u32) -> Option<Interface> {
         let (link, allowed) = self.links.get(&index)?;
-        let usable = *allowed && link.running && link.resolves && link.part_of != PartOf::Device;
+        let usable = *allowed && link.running && link.uses_arp && link.controller != Controller::Device;
         let addresses = self.link_local.get(&index).into_iter().flatten();
         Some(Interface {
             index,
             name: Arc::clone(&link.name),
             mac: link.mac.filter(|_| usable)?,
             arp: link.broadcast,
-            link_local: addresses.filter(|(_, proven)| **proven).map(|(ip, _)| *ip).next(),
-            only_by_name: link.part_of == PartOf::Vrf,
+            link_local: addresses.filter(|(_, usable)| **usable).map(|(ip, _)| *ip).next(),
+            only_by_name: link.controller == Controller::Vrf,
         })
     }
 }
@@ -238,8 +238,8 @@ mod tests {
             mac: Some(MacAddr([2, 0, 0, 0, 0, 1])),
             running: true,
             broadcast: true,
-            resolves: true,
-            part_of: PartOf::Nothing,
+            uses_arp: true,
+            controller: Controller::Nothing,
         }
     }
 
@@ -256,10 +256,10 @@ mod tests {
         let rows: [(&str, fn(&mut Link), bool); 8] = [
             ("as it is", |_| {}, true),
             ("down, or without carrier", |link| link.running = false, false),
-            ("loopback, or without ARP", |link| link.resolves = false, false),
+            ("loopback, or without ARP", |link| link.uses_arp = false, false),
             ("without hardware address", |link| link.mac = None, false),
-            ("port of a bridge or bond", |link| link.part_of = PartOf::Device, false),
-            ("member of a VRF", |link| link.part_of = PartOf::Vrf, true),
+            ("port of a bridge or bond", |link| link.controller = Controller::Device, false),
+            ("member of a VRF", |link| link.controller = Controller::Vrf, true),
             ("excluded", |link| link.name = "veth0".into(), false),
             ("point to point", |link| link.broadcast = false, true),
         ];
@@ -271,7 +271,7 @@ mod tests {
             let found: Vec<Interface> = links.interfaces().collect();
             assert_eq!(found.len(), usize::from(used), "{what}");
             let same = |interface: &Interface| {
-                interface.arp == link.broadcast && interface.only_by_name == (link.part_of == PartOf::Vrf)
+                interface.arp == link.broadcast && interface.only_by_name == (link.controller == Controller::Vrf)
             };
             assert!(found.iter().all(same), "{what}");
         }
@@ -294,7 +294,7 @@ mod tests {
             ("another hardware address", with(|link| link.mac = Some(MacAddr([2, 0, 0, 0, 0, 7]))), true),
             ("carrier lost", with(|link| link.running = false), true),
             ("carrier back", with(|_| {}), true),
-            ("taken into a bridge", with(|link| link.part_of = PartOf::Device), true),
+            ("taken into a bridge", with(|link| link.controller = Controller::Device), true),
             ("released", with(|_| {}), true),
             ("removed", Change::LinkGone(2), true),
         ];
@@ -310,13 +310,13 @@ mod tests {
         let mut links = links();
         let ip: Ipv6Addr = "fe80::1".parse().unwrap();
         // The order in which the kernel tells of device and address does not matter.
-        assert!(!links.apply(Change::LinkLocal { index: 2, ip, proven: false }));
+        assert!(!links.apply(Change::LinkLocal { index: 2, ip, usable: false }));
         links.apply(Change::Link(eth0()));
         let found = |links: &Links| links.interfaces().next().unwrap().link_local;
         assert_eq!(found(&links), None);
-        assert!(links.apply(Change::LinkLocal { index: 2, ip, proven: true }));
+        assert!(links.apply(Change::LinkLocal { index: 2, ip, usable: true }));
         assert_eq!(found(&links), Some(ip));
-        assert!(!links.apply(Change::LinkLocal { index: 2, ip: "fe80::2".parse().unwrap(), proven: true }));
+        assert!(!links.apply(Change::LinkLocal { index: 2, ip: "fe80::2".parse().unwrap(), usable: true }));
         assert_eq!(found(&links), Some(ip), "the source stays the same");
         assert!(links.apply(Change::LinkLocalGone { index: 2, ip }));
         assert_eq!(found(&links), Some("fe80::2".parse().unwrap()));
@@ -332,23 +332,23 @@ mod tests {
         let has = |index, ip| Change::Address { index, ip, prefix: 24 };
         assert!(!links.apply(has(2, ip)), "no interface is different");
         assert_eq!(
-            (links.reserved(), links.inner_holder(ip)),
-            (Reserved::new(), None),
+            (links.foreign(), links.internal_device(ip)),
+            (ForeignAddresses::new(), None),
             "nothing is known of the device"
         );
         links.apply(Change::Link(eth0()));
-        let mut expected = Reserved::new();
-        expected.attach(&"eth0".into(), ip, 24);
-        assert_eq!((links.reserved(), links.inner_holder(ip)), (expected.clone(), None));
+        let mut expected = ForeignAddresses::new();
+        expected.add_interface_address(&"eth0".into(), ip, 24);
+        assert_eq!((links.foreign(), links.internal_device(ip)), (expected.clone(), None));
         let inner: IpAddr = "192.168.10.77".parse().unwrap();
-        links.apply(Change::Link(Link { index: 3, name: "kube-ipvs0".into(), resolves: false, ..eth0() }));
+        links.apply(Change::Link(Link { index: 3, name: "kube-ipvs0".into(), uses_arp: false, ..eth0() }));
         links.apply(has(3, inner));
-        assert_eq!((links.reserved(), links.inner_holder(inner)), (expected, Some("kube-ipvs0".into())));
+        assert_eq!((links.foreign(), links.internal_device(inner)), (expected, Some("kube-ipvs0".into())));
         links.apply(Change::AddressGone { index: 3, ip: inner, prefix: 24 });
-        assert_eq!(links.inner_holder(inner), None);
+        assert_eq!(links.internal_device(inner), None);
         links.apply(Change::LinkGone(2));
         links.apply(Change::Link(eth0()));
-        assert_eq!(links.reserved(), Reserved::new(), "a device of the same number is another one");
+        assert_eq!(links.foreign(), ForeignAddresses::new(), "a device of the same number is another one");
     }
 
     #[test]
@@ -381,7 +381,7 @@ mod tests {
             ("10.3.0.5", "10.3.0.6", false),
         ];
         for (ip, other, expected) in rows {
-            let found = links.between(ip.parse().unwrap(), other.parse().unwrap());
+            let found = links.interface_to(ip.parse().unwrap(), other.parse().unwrap());
             assert_eq!(found.map(|interface| interface.index), expected.then_some(2), "{ip} and {other}");
         }
     }

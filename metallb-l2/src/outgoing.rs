@@ -50,18 +50,18 @@ impl Outgoing {
 
 /// Half of a round: an ARP request or a neighbour advertisement, and then an ARP reply, which some hosts want instead.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Wave {
+pub(crate) enum Pass {
     First,
     Second,
 }
 
-/// One wave for an address on all its interfaces.
+/// One pass for an address on all its interfaces.
 pub(crate) fn enqueue(
     outgoing: &mut VecDeque<Outgoing>,
     interfaces: &BTreeMap<u32, Interface>,
     vips: &VipTable,
     vip: VipId,
-    wave: Wave,
+    pass: Pass,
     is_first_round: bool,
 ) {
     let (ours, is_ipv4) = (vips.vip(vip), vips.vip(vip).ip.is_ipv4());
@@ -70,15 +70,15 @@ pub(crate) fn enqueue(
         let mut push = |message| {
             outgoing.push_back(Outgoing { vip, interface: interface.index, message, ends_first_round: false });
         };
-        match wave {
-            Wave::First if is_ipv4 && interface.arp => push(Gratuitous::Arp(Operation::Request)),
-            Wave::Second if is_ipv4 && interface.arp => push(Gratuitous::Arp(Operation::Reply)),
-            Wave::First if !is_ipv4 && interface.link_local.is_some() => push(Gratuitous::Advertisement),
+        match pass {
+            Pass::First if is_ipv4 && interface.arp => push(Gratuitous::Arp(Operation::Request)),
+            Pass::Second if is_ipv4 && interface.arp => push(Gratuitous::Arp(Operation::Reply)),
+            Pass::First if !is_ipv4 && interface.link_local.is_some() => push(Gratuitous::Advertisement),
             _ => {}
         }
     }
     if let Some(last) = outgoing.range_mut(before..).next_back() {
-        last.ends_first_round = is_first_round && (wave == Wave::Second || !is_ipv4);
+        last.ends_first_round = is_first_round && (pass == Pass::Second || !is_ipv4);
     }
 }
 

@@ -10,23 +10,23 @@ use crate::wire::{ETHERTYPE_ARP, ETHERTYPE_IPV6, ETHERTYPE_SERVICE_VLAN, ETHERTY
 
 /// What a frame says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Heard {
+pub(crate) struct Parsed {
     /// The sender of the frame.
-    pub sender: MacAddr,
+    pub(crate) sender: MacAddr,
     /// The address that the sender says is its own.
-    pub claim: Option<Claim>,
+    pub(crate) claim: Option<Claim>,
     /// The address it asks for, or why the frame is no question to answer.
-    pub question: Result<Question, DropReason>,
+    pub question: Result<Request, DropReason>,
     /// The hardware address inside an ARP message is not the one that sent the frame.
-    pub mismatched: bool,
+    pub(crate) mismatched: bool,
 }
 
-impl Heard {
+impl Parsed {
     /// The sender and the address it is about to take, if it probes for one by ARP. Neighbour discovery makes that a claim.
     #[must_use]
-    pub fn rival(&self) -> Option<Claim> {
+    pub(crate) fn conflicting_probe(&self) -> Option<Claim> {
         match self.question {
-            Ok(Question::Arp(arp)) if arp.sender_protocol.is_unspecified() => {
+            Ok(Request::Arp(arp)) if arp.sender_protocol.is_unspecified() => {
                 Some(Claim { ip: arp.target_protocol.into(), mac: arp.sender_hardware })
             }
             _ => None,
@@ -36,16 +36,16 @@ impl Heard {
 
 /// "This address is mine", said by another host.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Claim {
+pub(crate) struct Claim {
     /// The address.
-    pub ip: IpAddr,
+    pub(crate) ip: IpAddr,
     /// Whose it is said to be.
-    pub mac: MacAddr,
+    pub(crate) mac: MacAddr,
 }
 
 /// "Who has this address?"
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Question {
+pub(crate) enum Request {
     /// An ARP request.
     Arp(Arp),
     /// A neighbour solicitation, and the source of its frame.
@@ -88,8 +88,8 @@ pub enum DropReason {
     Interface,
     /// The address becomes ours once it is certain that nobody has it.
     Probing,
-    /// The address is ours to announce, and something speaks against it, see [`Objection`](crate::reserved::Objection).
-    Reserved,
+    /// The address is ours to announce, and something speaks against it, see [`ForeignAddress`](crate::foreign::ForeignAddress).
+    ForeignAddress,
     /// The sender, or all senders together, ask more often than the limit allows.
     RateLimited,
 }
@@ -113,7 +113,7 @@ impl DropReason {
         Self::NotMatchInterface,
         Self::Interface,
         Self::Probing,
-        Self::Reserved,
+        Self::ForeignAddress,
         Self::RateLimited,
     ];
 }
@@ -124,10 +124,10 @@ impl fmt::Display for DropReason {
     }
 }
 
-impl Question {
+impl Request {
     /// The address asked for.
     #[must_use]
-    pub const fn ip(&self) -> IpAddr {
+    pub(crate) const fn ip(&self) -> IpAddr {
         match self {
             Self::Arp(arp) => IpAddr::V4(arp.target_protocol),
             Self::Ndp(asked, _) => IpAddr::V6(asked.target),
@@ -136,7 +136,7 @@ impl Question {
 
     /// The answer of an interface; `None` when it has no address to answer NDP from.
     #[must_use]
-    pub fn reply(&self, interface: &Interface) -> Option<Frame> {
+    pub(crate) fn reply(&self, interface: &Interface) -> Option<Frame> {
         match self {
             Self::Arp(arp) => Some(arp.reply(interface.mac)),
             Self::Ndp(asked, asker) => Some(asked.reply(interface.mac, interface.link_local?, *asker)),
@@ -148,12 +148,12 @@ impl Question {
 ///
 /// # Errors
 /// Why the frame says nothing of interest.
-pub fn hear(
+pub(crate) fn parse(
     frame: &[u8],
     checksum: Checksum,
     interface: &Interface,
     is_ours: impl Fn(MacAddr) -> bool,
-) -> Result<Heard, DropReason> {
+) -> Result<Parsed, DropReason> {
     let ethernet = Ethernet::decode(frame).ok_or(DropReason::Malformed)?;
     if ethernet.destination != interface.mac && !ethernet.destination.is_multicast() {
         return Err(DropReason::EthernetDestination);
@@ -161,21 +161,21 @@ pub fn hear(
     if is_ours(ethernet.source) {
         return Err(DropReason::OwnFrame);
     }
-    let heard = match ethernet.ethertype {
-        ETHERTYPE_ARP => hear_arp(&ethernet, interface)?,
-        ETHERTYPE_IPV6 => hear_ndp(&ethernet, checksum, interface)?,
+    let parsed = match ethernet.ethertype {
+        ETHERTYPE_ARP => parse_arp(&ethernet, interface)?,
+        ETHERTYPE_IPV6 => parse_ndp(&ethernet, checksum, interface)?,
         ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN => return Err(DropReason::Vlan),
         _ => return Err(DropReason::OtherMessage),
     };
     // A host that pretends to be us inside the message is not worth a word.
-    let pretends = match heard.question {
-        Ok(Question::Arp(arp)) => is_ours(arp.sender_hardware),
-        _ => heard.claim.is_some_and(|claim| is_ours(claim.mac)),
+    let pretends = match parsed.question {
+        Ok(Request::Arp(arp)) => is_ours(arp.sender_hardware),
+        _ => parsed.claim.is_some_and(|claim| is_ours(claim.mac)),
     };
-    if pretends { Err(DropReason::OwnFrame) } else { Ok(heard) }
+    if pretends { Err(DropReason::OwnFrame) } else { Ok(parsed) }
 }
 
-fn hear_arp(ethernet: &Ethernet<'_>, interface: &Interface) -> Result<Heard, DropReason> {
+fn parse_arp(ethernet: &Ethernet<'_>, interface: &Interface) -> Result<Parsed, DropReason> {
     if !interface.arp {
         return Err(DropReason::Interface);
     }
@@ -190,10 +190,10 @@ fn hear_arp(ethernet: &Ethernet<'_>, interface: &Interface) -> Result<Heard, Dro
         matches!(arp.operation, Operation::Request | Operation::Reply) && !arp.sender_protocol.is_unspecified();
     let question = match arp.operation {
         Operation::Request if arp.sender_protocol == arp.target_protocol => Err(DropReason::Gratuitous),
-        Operation::Request => Ok(Question::Arp(arp)),
+        Operation::Request => Ok(Request::Arp(arp)),
         Operation::Reply | Operation::Other(_) => Err(DropReason::ArpReply),
     };
-    Ok(Heard {
+    Ok(Parsed {
         sender: ethernet.source,
         claim: claims.then(|| Claim { ip: arp.sender_protocol.into(), mac: arp.sender_hardware }),
         question,
@@ -201,7 +201,7 @@ fn hear_arp(ethernet: &Ethernet<'_>, interface: &Interface) -> Result<Heard, Dro
     })
 }
 
-fn hear_ndp(ethernet: &Ethernet<'_>, checksum: Checksum, interface: &Interface) -> Result<Heard, DropReason> {
+fn parse_ndp(ethernet: &Ethernet<'_>, checksum: Checksum, interface: &Interface) -> Result<Parsed, DropReason> {
     if interface.link_local.is_none() {
         return Err(DropReason::Interface);
     }
@@ -230,11 +230,11 @@ fn hear_ndp(ethernet: &Ethernet<'_>, checksum: Checksum, interface: &Interface) 
             }
             // Who probes for an address is about to take it.
             let claimed = if asked.source.is_unspecified() { asked.target } else { asked.source };
-            (claimed, asked.source_link_layer, Ok(Question::Ndp(asked, ethernet.source)))
+            (claimed, asked.source_link_layer, Ok(Request::Ndp(asked, ethernet.source)))
         }
     };
     let claim = Claim { ip: ip.into(), mac: mac.unwrap_or(ethernet.source) };
-    Ok(Heard { sender: ethernet.source, claim: Some(claim), question, mismatched: false })
+    Ok(Parsed { sender: ethernet.source, claim: Some(claim), question, mismatched: false })
 }
 
 /// Whether an address can be a sender's; that of a probe is 0.0.0.0 (RFC 5227 §2.1.1).

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use rustc_hash::FxHashMap;
 
 use crate::conflict::Conflict;
+use crate::foreign::ForeignAddress;
 use crate::interface::{Interface, Scope, Stance};
-use crate::reserved::Objection;
 
 /// The place of an address in the table, for as long as the table lives.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -35,7 +35,7 @@ pub(crate) struct Vip {
     pub(crate) scope: Option<Scope>,
     pub(crate) phase: Phase,
     /// Why it is not answered for nevertheless.
-    pub(crate) objection: Option<Objection>,
+    pub(crate) foreign: Option<ForeignAddress>,
     on: Indices,
     pub(crate) generation: Generation,
     pub(crate) conflict: Conflict,
@@ -104,7 +104,7 @@ impl VipTable {
                 ip,
                 scope: None,
                 phase: Phase::Held,
-                objection: None,
+                foreign: None,
                 on: Indices::Only(Vec::new()),
                 generation: Generation::default(),
                 conflict: Conflict::default(),
@@ -142,7 +142,7 @@ impl VipTable {
 impl Vip {
     /// Whether it is ours and nobody else's.
     pub(crate) fn is_held(&self) -> bool {
-        self.scope.is_some() && self.phase == Phase::Held && self.objection.is_none()
+        self.scope.is_some() && self.phase == Phase::Held && self.foreign.is_none()
     }
 
     /// Where it stands once it is to be treated so.
@@ -164,9 +164,9 @@ impl Vip {
         }
     }
 
-    /// Translates the scope for the interfaces that exist now; to be called when either changes, or the objection.
+    /// Translates the scope for the interfaces that exist now; to be called when either changes, or the foreign.
     pub(crate) fn resolve<'a>(&mut self, interfaces: impl IntoIterator<Item = &'a Interface> + Clone) {
-        self.on = match self.scope.as_ref().filter(|_| self.objection.is_none()) {
+        self.on = match self.scope.as_ref().filter(|_| self.foreign.is_none()) {
             None => Indices::Only(Vec::new()),
             Some(Scope::All) if interfaces.clone().into_iter().all(|interface| !interface.only_by_name) => Indices::All,
             Some(scope) => {

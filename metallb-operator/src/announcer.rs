@@ -377,7 +377,7 @@ impl Announcer {
         let others = cluster.nodes.values().filter(|node| node.name != self.identity.node);
         let addresses: BTreeSet<IpAddr> = others.flat_map(|node| node.addresses.iter().copied()).collect();
         if addresses != self.of_nodes {
-            self.l2.handle().leave_to_nodes(addresses.iter().copied().collect());
+            self.l2.handle().set_node_addresses(addresses.iter().copied().collect());
             self.of_nodes = addresses;
         }
     }
@@ -556,7 +556,7 @@ impl Announcer {
     /// answer for.
     pub fn take_obstacles(&mut self) -> Vec<Obstacle> {
         let handle = self.l2.handle();
-        let mut news = self.obstacles.see_refused(handle.objections());
+        let mut news = self.obstacles.see_refused(handle.refused());
         // The kernel tells nobody when the setting that it depends on is another one.
         if self.looks.is_multiple_of(LOOKS_PER_QUESTION)
             && let Some(found) = handle.answered_by_kernel(self.on_l2.clone())

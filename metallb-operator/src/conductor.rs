@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use metallb_core::model::NodeName;
 use metallb_l2::interface::{MacAddr, Scope};
-use metallb_l2::io::{Handle as L2, News};
+use metallb_l2::io::{Handle as L2, Notification};
 use nix::net::if_::InterfaceFlags;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -150,10 +150,10 @@ impl Conductor {
         let handle = Handle { commands, wake: Arc::new(wake), shared: Arc::default(), changed: Arc::default() };
         let news = handle.clone();
         l2.listen(move |what| match what {
-            News::Interfaces(interfaces) => {
+            Notification::Interfaces(interfaces) => {
                 news.send(Command::Usable(interfaces.iter().map(|interface| interface.mac.0).collect()));
             }
-            News::Announced(ips) => news.send(Command::Announced(ips.clone())),
+            Notification::Announced(ips) => news.send(Command::Announced(ips.clone())),
             _ => {}
         });
         let mut worker = Worker {
@@ -310,7 +310,7 @@ impl Worker {
             // All that came in is heard before anybody is found silent.
             if datagrams {
                 // What of a new plan is refused is known a moment after it: by the time others ask once more.
-                self.member.set_refused(self.l2.objections().into_keys().collect());
+                self.member.set_refused(self.l2.refused().into_keys().collect());
                 self.receive();
             }
             let now = Instant::now();
@@ -412,7 +412,7 @@ impl Worker {
             self.l2.announce_again(again);
         }
         if let Some(hosts) = self.member.poll_sought() {
-            self.l2.ask_for(self.bind, hosts);
+            self.l2.solicit(self.bind, hosts);
         }
         while let Some(transmit) = self.member.poll_transmit() {
             if let Err(error) = self.socket.send_to(&transmit.datagram, transmit.to) {
@@ -444,7 +444,7 @@ impl Worker {
             }
             Event::Back(node) => tracing::info!(event = "memberBack", node = node.as_str(), "is back"),
             Event::HardwareChanged => {
-                self.l2.set_friends(self.member.hardware_of_others().into_iter().map(MacAddr).collect());
+                self.l2.set_speaker_macs(self.member.hardware_of_others().into_iter().map(MacAddr).collect());
             }
             Event::NameClash { node, address } => {
                 tracing::error!(event = "nameClash", node = node.as_str(), %address, "a second host uses this node name, it is not believed");

@@ -13,10 +13,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use metallb_l2::engine::Limits;
 use metallb_l2::engine::{Config, Engine, Received};
 use metallb_l2::interface::{Interface, MacAddr, Scope};
-use metallb_l2::io::{Driver, Handle, Inbox, InterfaceFilter, News, RawSocket, ReceiveBatch};
-use metallb_l2::limit::Limits;
+use metallb_l2::io::{Driver, Handle, InterfaceFilter, Notification, RawSocket, ReceiveBatch, RxQueue};
 use metallb_l2::wire::arp::{Arp, Operation};
 
 use self::client::Client;
@@ -141,15 +141,15 @@ fn measure(name: &str, client: &mut Client, worker: Option<&Worker>) -> Result<S
 fn work() -> Result<String, Error> {
     let mut client = namespace()?;
     let index = nix::net::if_::if_nametoindex("vip0")?;
-    let shared = work_on(&mut client, index, Inbox::shared(index)?)?;
-    let queued = work_on(&mut client, index, Inbox::queued(index)?)?;
+    let shared = work_on(&mut client, index, RxQueue::with_ring(index)?)?;
+    let queued = work_on(&mut client, index, RxQueue::without_ring(index)?)?;
     Ok(format!(
         "Work alone, one thread, 64 frames at a time, p50 of each frame, received in shared memory: {shared}.\n\
          The same, received from the queue of the socket: {queued}."
     ))
 }
 
-fn work_on(client: &mut Client, index: u32, (socket, mut inbox): (RawSocket, Inbox)) -> Result<String, Error> {
+fn work_on(client: &mut Client, index: u32, (socket, mut rx_queue): (RawSocket, RxQueue)) -> Result<String, Error> {
     let mut config = Config::default();
     config.limits = Limits::NONE;
     let now = Instant::now();
@@ -163,14 +163,14 @@ fn work_on(client: &mut Client, index: u32, (socket, mut inbox): (RawSocket, Inb
         let start = Instant::now();
         client.send(RawSocket::BATCH)?;
         let asked = Instant::now();
-        let count = inbox.receive(&socket, &mut batch, |_, _| {})?;
+        let count = rx_queue.receive(&socket, &mut batch, |_, _| {})?;
         let received = Instant::now();
         if count < RawSocket::BATCH {
             return Err("a question was lost".into());
         }
         client.send(RawSocket::BATCH)?;
         let again = Instant::now();
-        inbox.receive(&socket, &mut batch, |bytes, checksum| {
+        rx_queue.receive(&socket, &mut batch, |bytes, checksum| {
             answers.extend(engine.handle_frame(again, &Received { interface: index, bytes, checksum }));
         })?;
         let decided = Instant::now();
@@ -290,7 +290,7 @@ fn announce(handle: &Handle, ips: impl Iterator<Item = Ipv4Addr>, frames: u64) -
     let addresses: Vec<(IpAddr, Scope)> = ips.map(|ip| (ip.into(), Scope::All)).collect();
     let (told, news) = std::sync::mpsc::channel();
     handle.listen(move |item| {
-        if let News::Announced(ips) = item {
+        if let Notification::Announced(ips) = item {
             let _ = told.send(ips.len());
         }
     });

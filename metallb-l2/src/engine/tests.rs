@@ -5,7 +5,7 @@ use crate::wire::arp::{Arp, Operation};
 use crate::wire::ndp::{self, solicitation};
 
 const US: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
-const ASKER: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
+const CLIENT: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
 
 const NOTHING: [Announcement; 0] = [];
 
@@ -32,7 +32,7 @@ fn request(sender: [u8; 4], target: IpAddr, destination: MacAddr) -> Vec<u8> {
     let IpAddr::V4(target) = target else { panic!("IPv4 only") };
     let arp = Arp {
         operation: Operation::Request,
-        sender_hardware: ASKER,
+        sender_hardware: CLIENT,
         sender_protocol: sender.into(),
         target_hardware: MacAddr([0; 6]),
         target_protocol: target,
@@ -40,7 +40,7 @@ fn request(sender: [u8; 4], target: IpAddr, destination: MacAddr) -> Vec<u8> {
     arp.encode(destination).as_bytes().to_vec()
 }
 
-fn hear(engine: &mut Engine, now: Instant, interface: u32, bytes: &[u8]) -> Result<Frame, DropReason> {
+fn receive(engine: &mut Engine, now: Instant, interface: u32, bytes: &[u8]) -> Result<Frame, DropReason> {
     engine.handle_frame(now, &Received { interface, bytes, checksum: Checksum::Present })
 }
 
@@ -56,10 +56,10 @@ fn requests_to_us_to_everybody_and_probes_are_answered() {
         request([192, 168, 10, 9], v4(), MacAddr::BROADCAST),
         request([192, 168, 10, 9], v4(), US),
         request([0, 0, 0, 0], v4(), MacAddr::BROADCAST),
-        solicitation(ASKER, "fe80::9".parse().unwrap(), "fc00:f853:ccd:e799::".parse().unwrap()).as_bytes().to_vec(),
+        solicitation(CLIENT, "fe80::9".parse().unwrap(), "fc00:f853:ccd:e799::".parse().unwrap()).as_bytes().to_vec(),
     ] {
-        let reply = hear(&mut engine, now, 1, &frame).unwrap();
-        assert_eq!(reply.as_bytes()[..6], ASKER.0);
+        let reply = receive(&mut engine, now, 1, &frame).unwrap();
+        assert_eq!(reply.as_bytes()[..6], CLIENT.0);
         assert_eq!(reply.as_bytes()[6..12], US.0);
     }
     assert_eq!(engine.counters().responses[&v4()], 3);
@@ -90,11 +90,11 @@ fn everything_else_is_dropped_with_its_reason() {
         (request([192, 168, 10, 9], "192.168.10.1".parse().unwrap(), MacAddr::BROADCAST), DropReason::AnnounceIp),
     ];
     for (frame, reason) in rows {
-        assert_eq!(hear(&mut engine, now, 1, &frame), Err(reason));
+        assert_eq!(receive(&mut engine, now, 1, &frame), Err(reason));
     }
-    assert_eq!(hear(&mut engine, now, 2, &good), Err(DropReason::Interface));
+    assert_eq!(receive(&mut engine, now, 2, &good), Err(DropReason::Interface));
     engine.set_addresses(now, [(v4(), Scope::Only(["eth1".into()].into()))]);
-    assert_eq!(hear(&mut engine, now, 1, &good), Err(DropReason::NotMatchInterface));
+    assert_eq!(receive(&mut engine, now, 1, &good), Err(DropReason::NotMatchInterface));
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn an_address_that_is_gone_falls_silent_at_once() {
     engine.set_addresses(now, NOTHING);
     engine.handle_timeout(now + Duration::from_secs(2));
     assert_eq!(drain(&mut engine), 0);
-    assert!(hear(&mut engine, now, 1, &request([192, 168, 10, 9], v4(), US)).is_err());
+    assert!(receive(&mut engine, now, 1, &request([192, 168, 10, 9], v4(), US)).is_err());
 }
 
 #[test]
@@ -153,10 +153,14 @@ fn another_host_with_our_address_is_reported_once() {
     let now = Instant::now();
     let mut engine = engine(now);
     for _ in 0..3 {
-        let _ =
-            hear(&mut engine, now, 1, &request([192, 168, 10, 0], "192.168.10.7".parse().unwrap(), MacAddr::BROADCAST));
+        let _ = receive(
+            &mut engine,
+            now,
+            1,
+            &request([192, 168, 10, 0], "192.168.10.7".parse().unwrap(), MacAddr::BROADCAST),
+        );
     }
-    assert_eq!(engine.poll_event(), Some(Event::Conflict { ip: v4(), mac: ASKER, interface: "eth0".into() }));
+    assert_eq!(engine.poll_event(), Some(Event::Conflict { ip: v4(), mac: CLIENT, interface: "eth0".into() }));
     assert_eq!(engine.poll_event(), None);
     assert_eq!(engine.counters().conflicts[&v4()], 3);
 }
@@ -210,7 +214,7 @@ fn changed_hardware_address_is_announced_anew_and_used_in_replies() {
     let announced: Vec<Frame> = std::iter::from_fn(|| engine.poll_transmit()).map(|transmit| transmit.frame).collect();
     assert_eq!(announced.len(), 3);
     assert!(announced.iter().all(|frame| frame.as_bytes()[6..12] == mac.0));
-    let reply = hear(&mut engine, now, 1, &request([192, 168, 10, 9], v4(), MacAddr::BROADCAST)).unwrap();
+    let reply = receive(&mut engine, now, 1, &request([192, 168, 10, 9], v4(), MacAddr::BROADCAST)).unwrap();
     assert_eq!(reply.as_bytes()[6..12], mac.0);
     assert_eq!(reply.as_bytes()[22..28], mac.0);
 }
@@ -234,7 +238,7 @@ fn interface_without_link_local_address_answers_arp_and_gets_no_groups() {
     engine.set_addresses(now, [(v4(), Scope::All), (v6(), Scope::All)]);
     assert_eq!(drain(&mut engine), 2);
     assert_eq!(engine.poll_group(), None);
-    assert!(hear(&mut engine, now, 1, &request([192, 168, 10, 9], v4(), US)).is_ok());
+    assert!(receive(&mut engine, now, 1, &request([192, 168, 10, 9], v4(), US)).is_ok());
     engine.set_interfaces(now, [eth0()]);
     assert_eq!(drain(&mut engine), 3);
     assert_eq!(engine.poll_group().map(|change| change.membership), Some(Membership::Join));
@@ -246,13 +250,13 @@ fn two_engines_never_answer_each_others_announcements() {
     let now = Instant::now();
     let mut old = engine(now);
     let mut new = Engine::new(Config::default(), 8, now);
-    new.set_interfaces(now, [Interface { mac: ASKER, link_local: Some("fe80::9".parse().unwrap()), ..eth0() }]);
+    new.set_interfaces(now, [Interface { mac: CLIENT, link_local: Some("fe80::9".parse().unwrap()), ..eth0() }]);
     new.set_addresses(now, [(v4(), Scope::All), (v6(), Scope::All)]);
     drain(&mut old);
     let announced: Vec<Frame> = std::iter::from_fn(|| new.poll_transmit()).map(|transmit| transmit.frame).collect();
     assert_eq!(announced.len(), 3);
     for frame in announced {
-        assert!(hear(&mut old, now, 1, frame.as_bytes()).is_err());
+        assert!(receive(&mut old, now, 1, frame.as_bytes()).is_err());
     }
     assert_eq!(drain(&mut old), 0, "nor is the address taken back");
 }
@@ -267,9 +271,9 @@ fn yielded_address_is_answered_for_but_announced_no_more_and_taken_by_another_wi
     let later = now + Duration::from_secs(2);
     engine.handle_timeout(later);
     assert_eq!((drain(&mut engine), engine.poll_timeout()), (0, None));
-    assert!(hear(&mut engine, later, 1, &request([192, 168, 10, 9], v4(), MacAddr::BROADCAST)).is_ok());
-    let taken = Arp::gratuitous(Operation::Reply, ASKER, [192, 168, 10, 0].into());
-    assert_eq!(hear(&mut engine, later, 1, taken.as_bytes()), Err(DropReason::ArpReply));
+    assert!(receive(&mut engine, later, 1, &request([192, 168, 10, 9], v4(), MacAddr::BROADCAST)).is_ok());
+    let taken = Arp::gratuitous(Operation::Reply, CLIENT, [192, 168, 10, 0].into());
+    assert_eq!(receive(&mut engine, later, 1, taken.as_bytes()), Err(DropReason::ArpReply));
     assert_eq!((engine.poll_event(), engine.counters().conflicts.len()), (None, 0));
     // Interfaces that change announce nothing either, and groups are kept.
     engine.set_interfaces(later, [Interface { mac: MacAddr([2, 0, 0, 0, 0, 0x77]), ..eth0() }]);
@@ -333,13 +337,13 @@ fn interface_that_must_be_named_is_left_alone_by_addresses_for_all_interfaces() 
     // Quirk S23: a member of a VRF belongs to another network.
     let now = Instant::now();
     let mut engine = Engine::new(Config::default(), 7, now);
-    let member = Interface { only_by_name: true, mac: ASKER, ..Interface::new(2, "blue0", ASKER, None) };
+    let member = Interface { only_by_name: true, mac: CLIENT, ..Interface::new(2, "blue0", CLIENT, None) };
     engine.set_interfaces(now, [eth0(), member]);
     engine.set_addresses(now, [(v4(), Scope::All)]);
     let mut ask = request([192, 168, 10, 9], v4(), MacAddr::BROADCAST);
     // Another asker than the member itself.
     (ask[11], ask[27]) = (0x33, 0x33);
-    assert_eq!(hear(&mut engine, now, 2, &ask), Err(DropReason::NotMatchInterface));
+    assert_eq!(receive(&mut engine, now, 2, &ask), Err(DropReason::NotMatchInterface));
     assert_eq!(std::iter::from_fn(|| engine.poll_transmit()).map(|t| t.interface).collect::<Vec<_>>(), [1, 1]);
     engine.set_addresses(now, [(v4(), Scope::Only(["blue0".into()].into()))]);
     assert_eq!(std::iter::from_fn(|| engine.poll_transmit()).map(|t| t.interface).collect::<Vec<_>>(), [2, 2]);
@@ -368,21 +372,21 @@ fn claimed_address_is_probed_for_three_times_and_then_announced() {
     engine.set_interfaces(start, [eth0()]);
     engine.set_addresses(start, claim());
     let ask = request([192, 168, 10, 9], v4(), MacAddr::BROADCAST);
-    assert_eq!(hear(&mut engine, start, 1, &ask), Err(DropReason::Probing));
+    assert_eq!(receive(&mut engine, start, 1, &ask), Err(DropReason::Probing));
     let probes = run_until(&mut engine, start + Duration::from_millis(550));
     let expected = [Arp::probe(US, [192, 168, 10, 0].into()), ndp::probe(US, "fc00:f853:ccd:e799::".parse().unwrap())];
     assert_eq!(probes, [expected, expected, expected].concat());
     let mut other = Engine::new(Config::default(), 8, start);
-    other.set_interfaces(start, [Interface::new(1, "eth0", ASKER, Some("fe80::9".parse().unwrap()))]);
+    other.set_interfaces(start, [Interface::new(1, "eth0", CLIENT, Some("fe80::9".parse().unwrap()))]);
     other.set_addresses(start, [(v4(), Scope::All), (v6(), Scope::All)]);
     for probe in expected {
-        assert!(hear(&mut other, start, 1, probe.as_bytes()).is_ok(), "its holder answers");
+        assert!(receive(&mut other, start, 1, probe.as_bytes()).is_ok(), "its holder answers");
     }
     engine.set_addresses(start, claim());
     let end = start + Duration::from_millis(900);
     assert_eq!(run_until(&mut engine, end).len(), 3, "repeating the wish does not begin anew");
     assert_eq!(std::iter::from_fn(|| engine.poll_announced()).count(), 2);
-    assert!(hear(&mut engine, end, 1, &ask).is_ok());
+    assert!(receive(&mut engine, end, 1, &ask).is_ok());
     engine.set_addresses(end, claim());
     engine.set_addresses(end, [(v4(), Scope::All), (v6(), Scope::All)]);
     assert_eq!(drain(&mut engine), 0, "what is held stays as it is");
@@ -393,19 +397,19 @@ fn claimed_address_is_probed_for_three_times_and_then_announced() {
 fn claimed_address_that_another_host_has_is_left_to_it_and_looked_for_again() {
     let start = Instant::now();
     for answer in [
-        Arp::gratuitous(Operation::Reply, ASKER, [192, 168, 10, 0].into()),
-        Arp::probe(ASKER, [192, 168, 10, 0].into()),
-        ndp::unsolicited(ASKER, "fe80::9".parse().unwrap(), "fc00:f853:ccd:e799::".parse().unwrap()),
-        ndp::probe(ASKER, "fc00:f853:ccd:e799::".parse().unwrap()),
+        Arp::gratuitous(Operation::Reply, CLIENT, [192, 168, 10, 0].into()),
+        Arp::probe(CLIENT, [192, 168, 10, 0].into()),
+        ndp::unsolicited(CLIENT, "fe80::9".parse().unwrap(), "fc00:f853:ccd:e799::".parse().unwrap()),
+        ndp::probe(CLIENT, "fc00:f853:ccd:e799::".parse().unwrap()),
     ] {
         let mut engine = Engine::new(Config::default(), 7, start);
         engine.set_interfaces(start, [eth0()]);
         engine.set_addresses(start, claim());
         drain(&mut engine);
         for _ in 0..1000 {
-            assert!(hear(&mut engine, start, 1, answer.as_bytes()).is_err());
+            assert!(receive(&mut engine, start, 1, answer.as_bytes()).is_err());
         }
-        let Some(Event::Occupied { ip, mac: ASKER, .. }) = engine.poll_event() else { panic!("no event") };
+        let Some(Event::Occupied { ip, mac: CLIENT, .. }) = engine.poll_event() else { panic!("no event") };
         assert_eq!(engine.poll_event(), None, "told once");
         let sent = run_until(&mut engine, start + Duration::from_secs(59));
         assert_eq!(sent.len(), if ip.is_ipv4() { 2 + 5 } else { 2 + 10 }, "only the other address is taken");
@@ -422,14 +426,14 @@ fn claim_of_another_speaker_is_no_conflict() {
     let mut engine = Engine::new(Config { defence: Defence::Announce, ..Config::default() }, 7, now);
     engine.set_interfaces(now, [eth0()]);
     engine.set_addresses(now, [(v4(), Scope::All)]);
-    engine.set_friends([ASKER]);
+    engine.set_speaker_macs([CLIENT]);
     drain(&mut engine);
-    let claim = Arp::gratuitous(Operation::Reply, ASKER, [192, 168, 10, 0].into());
-    assert_eq!(hear(&mut engine, now, 1, claim.as_bytes()), Err(DropReason::ArpReply));
+    let claim = Arp::gratuitous(Operation::Reply, CLIENT, [192, 168, 10, 0].into());
+    assert_eq!(receive(&mut engine, now, 1, claim.as_bytes()), Err(DropReason::ArpReply));
     assert_eq!((engine.poll_event(), drain(&mut engine)), (None, 0));
-    assert_eq!((engine.counters().conflicts.len(), engine.counters().claims_of_friends), (0, 1));
-    engine.set_friends([]);
-    let _ = hear(&mut engine, now, 1, claim.as_bytes());
+    assert_eq!((engine.counters().conflicts.len(), engine.counters().claims_of_speakers), (0, 1));
+    engine.set_speaker_macs([]);
+    let _ = receive(&mut engine, now, 1, claim.as_bytes());
     assert!(engine.poll_event().is_some());
 }
 
@@ -440,10 +444,10 @@ fn address_is_defended_when_the_configuration_asks_for_it() {
     engine.set_interfaces(now, [eth0()]);
     engine.set_addresses(now, [(v4(), Scope::All)]);
     drain(&mut engine);
-    let claim = Arp::gratuitous(Operation::Request, ASKER, [192, 168, 10, 0].into());
+    let claim = Arp::gratuitous(Operation::Request, CLIENT, [192, 168, 10, 0].into());
     let defences = [0, 1, 9, 10, 11].map(|second| {
         assert_eq!(
-            hear(&mut engine, now + Duration::from_secs(second), 1, claim.as_bytes()),
+            receive(&mut engine, now + Duration::from_secs(second), 1, claim.as_bytes()),
             Err(DropReason::Gratuitous)
         );
         drain(&mut engine)
@@ -462,13 +466,13 @@ fn flood_is_limited_and_counted_while_another_sender_is_answered() {
     engine.set_interfaces(now, [eth0()]);
     engine.set_addresses(now, [(v4(), Scope::All)]);
     let flood = request([192, 168, 10, 9], v4(), MacAddr::BROADCAST);
-    let answered = (0..1000).filter(|_| hear(&mut engine, now, 1, &flood).is_ok()).count();
+    let answered = (0..1000).filter(|_| receive(&mut engine, now, 1, &flood).is_ok()).count();
     assert_eq!(answered, 10);
     assert_eq!(engine.counters().dropped[&DropReason::RateLimited], 990);
     let mut other = flood;
     other[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 0x31]);
     other[22..28].copy_from_slice(&[2, 0, 0, 0, 0, 0x31]);
-    assert!(hear(&mut engine, now, 1, &other).is_ok());
+    assert!(receive(&mut engine, now, 1, &other).is_ok());
 }
 
 #[test]
@@ -478,8 +482,8 @@ fn no_answer_for_any_target_that_is_not_ours() {
     let mut engine = engine(now);
     let ours = std::net::Ipv6Addr::to_bits("fc00:f853:ccd:e799::".parse().unwrap());
     for bit in 0..128 {
-        let asked = solicitation(ASKER, "fe80::9".parse().unwrap(), std::net::Ipv6Addr::from_bits(ours ^ (1 << bit)));
-        assert!(hear(&mut engine, now, 1, asked.as_bytes()).is_err());
+        let asked = solicitation(CLIENT, "fe80::9".parse().unwrap(), std::net::Ipv6Addr::from_bits(ours ^ (1 << bit)));
+        assert!(receive(&mut engine, now, 1, asked.as_bytes()).is_err());
     }
 }
 
@@ -487,27 +491,27 @@ fn no_answer_for_any_target_that_is_not_ours() {
 fn reserved_address_is_neither_answered_for_nor_announced_until_nothing_speaks_against_it() {
     let now = Instant::now();
     let mut engine = engine(now);
-    let (question, mut reserved) = (request([192, 168, 10, 9], v4(), MacAddr::BROADCAST), Reserved::new());
-    reserved.attach(&"eth0".into(), v4(), 24);
+    let (question, mut foreign) = (request([192, 168, 10, 9], v4(), MacAddr::BROADCAST), ForeignAddresses::new());
+    foreign.add_interface_address(&"eth0".into(), v4(), 24);
     // In the middle of a burst: the rest of it is about the other address.
-    engine.set_reserved(now, reserved.clone());
+    engine.set_foreign_addresses(now, foreign.clone());
     let rest = std::iter::from_fn(|| engine.poll_transmit()).count();
     assert_eq!(rest, 1, "the advertisement");
-    assert_eq!(hear(&mut engine, now, 1, &question), Err(DropReason::Reserved));
+    assert_eq!(receive(&mut engine, now, 1, &question), Err(DropReason::ForeignAddress));
     assert!(!engine.announces(v4()) && engine.announces(v6()));
-    let objection = Objection::OwnAddress("eth0".into());
-    assert_eq!(engine.objections(), [(v4(), objection)].into());
+    let reason = ForeignAddress::OwnAddress("eth0".into());
+    assert_eq!(engine.refused(), [(v4(), reason)].into());
     engine.announce_again(now, [v4()]);
     assert_eq!(drain(&mut engine), 0);
-    let foreign = Arp::gratuitous(Operation::Reply, ASKER, [192, 168, 10, 0].into());
-    assert_eq!(hear(&mut engine, now, 1, foreign.as_bytes()), Err(DropReason::ArpReply));
+    let claim = Arp::gratuitous(Operation::Reply, CLIENT, [192, 168, 10, 0].into());
+    assert_eq!(receive(&mut engine, now, 1, claim.as_bytes()), Err(DropReason::ArpReply));
     assert_eq!(engine.poll_event(), None, "whoever has it, it is not ours");
-    engine.set_reserved(now, reserved);
+    engine.set_foreign_addresses(now, foreign);
     assert_eq!(drain(&mut engine), 0);
-    engine.set_reserved(now, Reserved::new());
+    engine.set_foreign_addresses(now, ForeignAddresses::new());
     assert_eq!(drain(&mut engine), 2, "announced as a new one");
-    assert!(hear(&mut engine, now, 1, &question).is_ok());
-    assert_eq!(engine.objections(), BTreeMap::new());
+    assert!(receive(&mut engine, now, 1, &question).is_ok());
+    assert_eq!(engine.refused(), BTreeMap::new());
 }
 
 #[test]
@@ -515,17 +519,17 @@ fn address_that_is_reserved_before_it_is_wanted_is_probed_for_only_once_it_is_fr
     let now = Instant::now();
     let mut engine = Engine::new(Config::default(), 7, now);
     engine.set_interfaces(now, [eth0()]);
-    let mut reserved = Reserved::new();
-    reserved.route_through(&[v4(), v6()]);
-    engine.set_reserved(now, reserved);
+    let mut foreign = ForeignAddresses::new();
+    foreign.add_gateways(&[v4(), v6()]);
+    engine.set_foreign_addresses(now, foreign);
     engine.set_addresses(now, claim());
     assert_eq!(run_until(&mut engine, now + Duration::from_secs(20)), []);
     assert_eq!(engine.poll_group(), None);
-    assert_eq!(engine.objections().len(), 2);
+    assert_eq!(engine.refused().len(), 2);
     engine.set_addresses(now, NOTHING);
-    assert_eq!(engine.objections(), BTreeMap::new(), "what nobody wants is no matter");
+    assert_eq!(engine.refused(), BTreeMap::new(), "what nobody wants is no matter");
     engine.set_addresses(now, claim());
-    engine.set_reserved(now, Reserved::new());
+    engine.set_foreign_addresses(now, ForeignAddresses::new());
     run_until(&mut engine, now + Duration::from_secs(1));
     assert_eq!(engine.counters().probes, 6);
     assert!(engine.announces(v4()) && engine.announces(v6()));
@@ -539,7 +543,7 @@ fn events_that_nobody_takes_stay_bounded() {
     let vips: Vec<std::net::Ipv4Addr> = (0..1000).map(|n| std::net::Ipv4Addr::from_bits(0x0a00_0000 + n)).collect();
     engine.set_addresses(now, vips.iter().map(|&ip| (ip.into(), Scope::All)));
     for &ip in &vips {
-        let _ = hear(&mut engine, now, 1, Arp::gratuitous(Operation::Reply, ASKER, ip).as_bytes());
+        let _ = receive(&mut engine, now, 1, Arp::gratuitous(Operation::Reply, CLIENT, ip).as_bytes());
     }
     assert_eq!(engine.counters().lost_events, 1000 - EVENTS_KEPT as u64);
     assert_eq!(std::iter::from_fn(|| engine.poll_event()).count(), EVENTS_KEPT);
@@ -554,7 +558,7 @@ proptest::proptest! {
         let now = Instant::now();
         let mut engine = engine(now);
         let mut frame = US.0.to_vec();
-        frame.extend(ASKER.0);
+        frame.extend(CLIENT.0);
         frame.extend(ethertype.to_be_bytes());
         frame.extend(&bytes);
         for frame in [frame, bytes] {

@@ -10,8 +10,8 @@ use thiserror::Error;
 
 use crate::counters::Counters;
 use crate::engine::Event;
+use crate::foreign::ForeignAddress;
 use crate::interface::{Announcement, Interface, MacAddr};
-use crate::reserved::Objection;
 
 /// Why the driver does not start.
 #[derive(Debug, Error)]
@@ -34,7 +34,7 @@ pub enum StartError {
 /// What a listener is told.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
-pub enum News {
+pub enum Notification {
     /// The interfaces in use are these now; there may be none.
     Interfaces(Vec<Interface>),
     /// The kernel took the whole first round of announcements for these addresses: after they became ours, after their interfaces
@@ -43,16 +43,16 @@ pub enum News {
 }
 
 /// Whom to tell.
-pub(super) type Listener = Box<dyn FnMut(&News) + Send>;
+pub(super) type Listener = Box<dyn FnMut(&Notification) + Send>;
 
 /// What the thread is to do.
 pub(super) enum Command {
     Announce(Vec<Announcement>),
     AnnounceAgain(Vec<IpAddr>),
     ProbeFor(Vec<IpAddr>),
-    Befriend(Vec<MacAddr>),
-    LeaveToNodes(Vec<IpAddr>),
-    AskFor(IpAddr, Vec<IpAddr>),
+    SetSpeakerMacs(Vec<MacAddr>),
+    SetNodeAddresses(Vec<IpAddr>),
+    Solicit(IpAddr, Vec<IpAddr>),
     Listen(Listener),
     Count(mpsc::SyncSender<Counters>),
     FindAnsweredByKernel(Vec<IpAddr>, mpsc::SyncSender<Answered>),
@@ -65,7 +65,7 @@ pub(super) struct Shared {
     pub(super) counted: Counters,
     pub(super) interfaces: Vec<Interface>,
     pub(super) events: Vec<Event>,
-    pub(super) objections: BTreeMap<IpAddr, Objection>,
+    pub(super) refused: BTreeMap<IpAddr, ForeignAddress>,
 }
 
 /// Addresses that the kernel answers for, and the interfaces on which it does.

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::command::{Command, News, Shared, StartError};
+use super::command::{Command, Notification, Shared, StartError};
 use super::worker::Worker;
 use crate::counters::Counters;
 use crate::engine::{Config, Event};
+use crate::foreign::ForeignAddress;
 use crate::interface::{Announcement, Interface, MacAddr};
 use crate::links::InterfaceFilter;
-use crate::reserved::Objection;
 
 /// Owns the thread; dropping it stops the thread and with it all answers.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl Drop for Driver {
 
 impl Handle {
     /// Replaces the addresses that are answered for. What is new among them is announced at once, in one burst, and
-    /// [`News::Announced`] tells when it has left.
+    /// [`Notification::Announced`] tells when it has left.
     pub fn announce<A: Into<Announcement>>(&self, addresses: Vec<A>) {
         self.send(Command::Announce(addresses.into_iter().map(Into::into).collect()));
     }
@@ -96,27 +96,27 @@ impl Handle {
     }
 
     /// Replaces the hardware addresses of the other speakers, whose claims are no conflict.
-    pub fn set_friends(&self, friends: Vec<MacAddr>) {
-        self.send(Command::Befriend(friends));
+    pub fn set_speaker_macs(&self, speaker_macs: Vec<MacAddr>) {
+        self.send(Command::SetSpeakerMacs(speaker_macs));
     }
 
     /// Replaces the addresses that other members of the cluster have themselves: they are not announced, whoever asks for it.
-    pub fn leave_to_nodes(&self, addresses: Vec<IpAddr>) {
-        self.send(Command::LeaveToNodes(addresses));
+    pub fn set_node_addresses(&self, addresses: Vec<IpAddr>) {
+        self.send(Command::SetNodeAddresses(addresses));
     }
 
     /// Asks the link once for the hardware addresses of hosts, in the name of an address of this host. The kernel, which asks for a
     /// missing one only once a second, takes the answer as if it had asked, and the kernels of those hosts learn ours. Hosts that are
     /// not on the link of that address are passed over, and all of them where its interface is not in use.
-    pub fn ask_for(&self, source: IpAddr, hosts: Vec<IpAddr>) {
-        self.send(Command::AskFor(source, hosts));
+    pub fn solicit(&self, source: IpAddr, hosts: Vec<IpAddr>) {
+        self.send(Command::Solicit(source, hosts));
     }
 
     /// The addresses that are to be announced and are not, and what speaks against it. Follows
     /// [`announce`](Self::announce) with a small delay.
     #[must_use]
-    pub fn objections(&self) -> BTreeMap<IpAddr, Objection> {
-        self.lock().objections.clone()
+    pub fn refused(&self) -> BTreeMap<IpAddr, ForeignAddress> {
+        self.lock().refused.clone()
     }
 
     /// Which of these addresses the kernel of this host answers for by itself, whoever announces them, and on which interfaces: they
@@ -131,7 +131,7 @@ impl Handle {
 
     /// Tells a listener what happens, in order, beginning with the interfaces in use now. It is called on the thread that answers,
     /// so it must not wait: it should hand on and return.
-    pub fn listen(&self, listener: impl FnMut(&News) + Send + 'static) {
+    pub fn listen(&self, listener: impl FnMut(&Notification) + Send + 'static) {
         self.send(Command::Listen(Box::new(listener)));
     }
 

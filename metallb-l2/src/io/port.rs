@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Instant;
 
-use super::inbox::Inbox;
 use super::raw_socket::{RawSocket, ReceiveBatch};
+use super::rx_queue::RxQueue;
 use super::{now, sys};
 use crate::engine::{Engine, Received};
 use crate::wire::Frame;
@@ -14,61 +14,61 @@ use crate::wire::Frame;
 #[derive(Debug)]
 pub(super) struct Port {
     pub(super) socket: RawSocket,
-    inbox: Inbox,
-    outbox: VecDeque<Frame>,
+    rx_queue: RxQueue,
+    tx_queue: VecDeque<Frame>,
 }
 
 impl Port {
     /// With memory shared with the kernel, if that is possible.
     pub(super) fn open(interface: u32) -> io::Result<Self> {
-        Inbox::open(interface).map(Self::new)
+        RxQueue::open(interface).map(Self::new)
     }
 
     /// Without.
     pub(super) fn open_queued(interface: u32) -> io::Result<Self> {
-        Inbox::queued(interface).map(Self::new)
+        RxQueue::without_ring(interface).map(Self::new)
     }
 
-    fn new((socket, inbox): (RawSocket, Inbox)) -> Self {
-        Self { socket, inbox, outbox: VecDeque::new() }
+    fn new((socket, rx_queue): (RawSocket, RxQueue)) -> Self {
+        Self { socket, rx_queue, tx_queue: VecDeque::new() }
     }
 
     /// Puts a frame in line, and sends whenever a batch is whole: the first frames of a large burst leave while the last ones are
     /// made.
     pub(super) fn queue_and_flush(&mut self, frame: Frame, interface: u32) {
-        queue(&mut self.outbox, frame);
-        if self.outbox.len().is_multiple_of(RawSocket::BATCH) {
+        queue(&mut self.tx_queue, frame);
+        if self.tx_queue.len().is_multiple_of(RawSocket::BATCH) {
             self.flush(interface);
         }
     }
 
     /// Whether a received frame waits, without asking the kernel; `None` where only the kernel knows.
     pub(super) fn has_frame(&self) -> Option<bool> {
-        self.inbox.has_frame()
+        self.rx_queue.has_frame()
     }
 
     pub(super) fn has_frames_waiting(&self) -> bool {
-        !self.outbox.is_empty()
+        !self.tx_queue.is_empty()
     }
 
     /// Sends what waits, as far as the kernel takes it now. A frame that fails is not tried again: announcements are repeated, and
     /// so are questions.
     pub(super) fn flush(&mut self, interface: u32) {
-        while !self.outbox.is_empty() {
-            let frames = match self.outbox.as_slices() {
+        while !self.tx_queue.is_empty() {
+            let frames = match self.tx_queue.as_slices() {
                 ([], second) => second,
                 (first, _) => first,
             };
             match self.socket.send(frames) {
-                Ok(sent) => drop(self.outbox.drain(..sent)),
+                Ok(sent) => drop(self.tx_queue.drain(..sent)),
                 Err(error) if sys::is_transient(&error) => return,
                 Err(error) => {
                     tracing::debug!(%error, interface, "frame could not be sent");
-                    self.outbox.pop_front();
+                    self.tx_queue.pop_front();
                 }
             }
         }
-        self.outbox.shrink_to(OUTBOX_KEPT);
+        self.tx_queue.shrink_to(TX_QUEUE_KEPT);
     }
 
     /// Feeds received frames to the engine and sends the answers, for a few batches: then it is the others' turn. Returns when it
@@ -86,9 +86,9 @@ impl Port {
         for _ in 0..BATCHES_PER_TURN {
             // Once for what came in together.
             let now = now();
-            let count = self.inbox.receive(&self.socket, batch, |bytes, checksum| {
+            let count = self.rx_queue.receive(&self.socket, batch, |bytes, checksum| {
                 if let Ok(reply) = engine.handle_frame(now, &Received { interface, bytes, checksum }) {
-                    queue(&mut self.outbox, reply);
+                    queue(&mut self.tx_queue, reply);
                     answered = Some(now);
                 }
             })?;
@@ -103,11 +103,11 @@ impl Port {
 }
 
 /// Puts a frame in line. When too many wait the interface does not send at all, and the oldest is the least worth.
-fn queue(outbox: &mut VecDeque<Frame>, frame: Frame) {
-    if outbox.len() == OUTBOX_MAX {
-        outbox.pop_front();
+fn queue(tx_queue: &mut VecDeque<Frame>, frame: Frame) {
+    if tx_queue.len() == TX_QUEUE_MAX {
+        tx_queue.pop_front();
     }
-    outbox.push_back(frame);
+    tx_queue.push_back(frame);
 }
 
 /// Batches of one interface that are handled before the others get their turn.
@@ -115,6 +115,6 @@ const BATCHES_PER_TURN: usize = 8;
 /// When fewer frames than this came together, nothing is likely to have come while they were answered.
 const FEW: usize = 8;
 /// Frames that may wait for an interface: a burst for 65,536 IPv6 addresses.
-const OUTBOX_MAX: usize = 65_536;
+const TX_QUEUE_MAX: usize = 65_536;
 /// Room for frames that is kept when none waits.
-const OUTBOX_KEPT: usize = 1024;
+const TX_QUEUE_KEPT: usize = 1024;

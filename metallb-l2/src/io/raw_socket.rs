@@ -33,7 +33,7 @@ impl RawSocket {
     ///
     /// # Errors
     /// As [`open`](Self::open), and where the kernel or a security module allows no such memory.
-    pub(super) fn open_shared(interface: u32) -> io::Result<(Self, sys::Ring)> {
+    pub(super) fn open_shared(interface: u32) -> io::Result<(Self, sys::RxRing)> {
         let (fd, ring) = sys::packet_socket_with_ring(interface)?;
         Ok((Self { fd, interface }, ring))
     }

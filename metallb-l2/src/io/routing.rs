@@ -19,29 +19,29 @@ use netlink_sys::{Socket, SocketAddr};
 
 use super::sys;
 use crate::interface::MacAddr;
-use crate::links::{Change, Link, PartOf};
+use crate::links::{Change, Controller, Link};
 
 /// Tells of every change from the moment it is opened; of routes only that a default route is another one.
-pub(super) struct RoutingNews {
+pub(super) struct RouteMonitor {
     socket: Socket,
     buffer: Vec<u8>,
 }
 
 /// How reading the news ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Heard {
+pub(super) enum Parsed {
     /// All of it was read.
     All,
     /// The kernel had to drop some of it: everything is to be listed anew.
     Overrun,
 }
 
-impl RoutingNews {
+impl RouteMonitor {
     pub(super) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.set_non_blocking(true)?;
         socket.set_rx_buf_sz(NEWS_KEPT)?;
-        sys::hear_only_default_routes(&socket)?;
+        sys::attach_default_route_filter(&socket)?;
         let addresses = libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
         let groups = libc::RTMGRP_LINK | addresses | libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE;
         socket.bind(&SocketAddr::new(0, groups as u32))?;
@@ -52,24 +52,24 @@ impl RoutingNews {
     ///
     /// # Errors
     /// The socket is of no use any more.
-    pub(super) fn read(&mut self, mut each: impl FnMut(Change)) -> io::Result<Heard> {
-        let mut heard = Heard::All;
+    pub(super) fn read(&mut self, mut each: impl FnMut(Change)) -> io::Result<Parsed> {
+        let mut parsed = Parsed::All;
         loop {
             self.buffer.clear();
             match self.socket.recv(&mut self.buffer, libc::MSG_DONTWAIT) {
-                Ok(_) if heard == Heard::Overrun => {}
+                Ok(_) if parsed == Parsed::Overrun => {}
                 Ok(_) => changes(&self.buffer).for_each(&mut each),
                 // What waits behind it is older than the list that comes next, so it is only taken off.
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => heard = Heard::Overrun,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => parsed = Parsed::Overrun,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if sys::is_transient(&error) => return Ok(heard),
+                Err(error) if sys::is_transient(&error) => return Ok(parsed),
                 Err(error) => return Err(error),
             }
         }
     }
 }
 
-impl AsFd for RoutingNews {
+impl AsFd for RouteMonitor {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
@@ -215,11 +215,11 @@ fn link(payload: &[u8], gone: bool) -> Option<Change> {
         mac: mac.filter(|mac| header.link_layer_type == LinkLayerType::Ether && mac.is_unicast()),
         running: has(LinkFlags::Up | LinkFlags::Running),
         broadcast: has(LinkFlags::Broadcast),
-        resolves: !header.flags.intersects(LinkFlags::Loopback | LinkFlags::Noarp),
-        part_of: match (controller, port_kind.as_deref().and_then(text)) {
-            (None | Some(0), _) => PartOf::Nothing,
-            (Some(_), Some("vrf")) => PartOf::Vrf,
-            (Some(_), _) => PartOf::Device,
+        uses_arp: !header.flags.intersects(LinkFlags::Loopback | LinkFlags::Noarp),
+        controller: match (controller, port_kind.as_deref().and_then(text)) {
+            (None | Some(0), _) => Controller::Nothing,
+            (Some(_), Some("vrf")) => Controller::Vrf,
+            (Some(_), _) => Controller::Device,
         },
     }))
 }
@@ -243,7 +243,7 @@ fn address(payload: &[u8], gone: bool) -> Option<Change> {
         let unproven = AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed;
         return Some(match gone {
             true => Change::LinkLocalGone { index, ip },
-            false => Change::LinkLocal { index, ip, proven: !header.flags.intersects(unproven) },
+            false => Change::LinkLocal { index, ip, usable: !header.flags.intersects(unproven) },
         });
     }
     // The length is that of the peer's network where there is a peer.
@@ -313,22 +313,22 @@ mod tests {
             mac: Some(MacAddr([2, 0, 0, 0, 0, 1])),
             running: true,
             broadcast: true,
-            resolves: true,
-            part_of: PartOf::Nothing,
+            uses_arp: true,
+            controller: Controller::Nothing,
         };
         assert_eq!(described(usual(), vec![LinkAttribute::Mtu(1500)]), expected);
         let no_carrier = usual() - LinkFlags::Running - LinkFlags::LowerUp;
         assert_eq!(described(no_carrier, vec![]), Link { running: false, ..expected.clone() });
-        assert_eq!(described(usual() | LinkFlags::Noarp, vec![]), Link { resolves: false, ..expected.clone() });
+        assert_eq!(described(usual() | LinkFlags::Noarp, vec![]), Link { uses_arp: false, ..expected.clone() });
         let kind = |kind| vec![LinkAttribute::Controller(9), LinkAttribute::LinkInfo(vec![LinkInfo::PortKind(kind)])];
-        for (attributes, part_of) in [
-            (kind(InfoPortKind::Bridge), PartOf::Device),
-            (kind(InfoPortKind::Bond), PartOf::Device),
-            (kind(InfoPortKind::Vrf), PartOf::Vrf),
-            (vec![LinkAttribute::Controller(9)], PartOf::Device),
-            (vec![LinkAttribute::Controller(0)], PartOf::Nothing),
+        for (attributes, controller) in [
+            (kind(InfoPortKind::Bridge), Controller::Device),
+            (kind(InfoPortKind::Bond), Controller::Device),
+            (kind(InfoPortKind::Vrf), Controller::Vrf),
+            (vec![LinkAttribute::Controller(9)], Controller::Device),
+            (vec![LinkAttribute::Controller(0)], Controller::Nothing),
         ] {
-            assert_eq!(described(usual(), attributes), Link { part_of, ..expected.clone() });
+            assert_eq!(described(usual(), attributes), Link { controller, ..expected.clone() });
         }
     }
 
@@ -362,12 +362,12 @@ mod tests {
             RouteNetlinkMessage::NewAddress(message)
         };
         let ip: Ipv6Addr = "fe80::1".parse().unwrap();
-        for (flags, proven) in [
+        for (flags, usable) in [
             (AddressHeaderFlags::Permanent, true),
             (AddressHeaderFlags::Permanent | AddressHeaderFlags::Tentative, false),
             (AddressHeaderFlags::Permanent | AddressHeaderFlags::Dadfailed, false),
         ] {
-            assert_eq!(told(address("fe80::1", flags)), [Change::LinkLocal { index: 4, ip, proven }]);
+            assert_eq!(told(address("fe80::1", flags)), [Change::LinkLocal { index: 4, ip, usable }]);
         }
         let ip: IpAddr = "fd00::1".parse().unwrap();
         let told_of = told(address("fd00::1", AddressHeaderFlags::Permanent));
@@ -397,7 +397,7 @@ mod tests {
     #[test]
     fn this_host_is_listed_with_its_loopback_device() {
         let found = list().unwrap();
-        let loopback = |change: &Change| matches!(change, Change::Link(link) if &*link.name == "lo" && !link.resolves);
+        let loopback = |change: &Change| matches!(change, Change::Link(link) if &*link.name == "lo" && !link.uses_arp);
         assert!(found.iter().any(loopback), "{found:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! The few system calls that have no safe wrapper: packet sockets, their filter and groups.
 #![allow(unsafe_code)]
 
-mod ring;
+mod rx_ring;
 
 use std::io::{Error, ErrorKind, Result};
 use std::mem::{MaybeUninit, size_of};
@@ -12,28 +12,28 @@ use std::time::Duration;
 
 use libc::{c_int, c_void, sock_filter, sock_fprog, sockaddr_ll, socklen_t};
 
-pub(super) use self::ring::Ring;
+pub(super) use self::rx_ring::RxRing;
 use crate::interface::MacAddr;
 use crate::wire::ndp::Checksum;
 
 /// A packet socket on one interface that receives what [`FILTER`] lets through, and nothing that this host sends.
 pub(super) fn packet_socket(interface: u32) -> Result<OwnedFd> {
-    let socket = deaf_socket()?;
+    let socket = unbound_packet_socket()?;
     set_option(&socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, &1_i32)?;
     listen(&socket, interface)?;
     Ok(socket)
 }
 
 /// The same, which receives in memory that is shared with the kernel.
-pub(super) fn packet_socket_with_ring(interface: u32) -> Result<(OwnedFd, Ring)> {
-    let socket = deaf_socket()?;
-    let ring = Ring::attach(&socket)?;
+pub(super) fn packet_socket_with_ring(interface: u32) -> Result<(OwnedFd, RxRing)> {
+    let socket = unbound_packet_socket()?;
+    let ring = RxRing::attach(&socket)?;
     listen(&socket, interface)?;
     Ok((socket, ring))
 }
 
 /// A packet socket with its filter, on no interface yet.
-fn deaf_socket() -> Result<OwnedFd> {
+fn unbound_packet_socket() -> Result<OwnedFd> {
     // Protocol 0 receives nothing: frames must not come in before the filter is there.
     let socket = new_socket(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
     let program = sock_fprog { len: FILTER.len() as u16, filter: FILTER.as_ptr().cast_mut() };
@@ -192,7 +192,7 @@ pub(super) fn send_batch<F: AsRef<[u8]>>(socket: &OwnedFd, frames: &[F]) -> Resu
 }
 
 /// Keeps news of other routes than default routes from a routing netlink socket: some hosts have a million of them, always in motion.
-pub(super) fn hear_only_default_routes(socket: &impl AsRawFd) -> Result<()> {
+pub(super) fn attach_default_route_filter(socket: &impl AsRawFd) -> Result<()> {
     let program = sock_fprog { len: DEFAULT_ROUTES.len() as u16, filter: DEFAULT_ROUTES.as_ptr().cast_mut() };
     set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
 }

@@ -10,19 +10,19 @@ use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::EventFd;
 
-use super::command::{Command, Listener, News, Shared, StartError};
+use super::arp_ignore::ArpIgnore;
+use super::busy_poll::BusyPoll;
+use super::command::{Command, Listener, Notification, Shared, StartError};
 use super::gateways::gateways;
-use super::linger::Linger;
 use super::now;
 use super::port::Port;
 use super::raw_socket::ReceiveBatch;
-use super::routing::{self, Heard, RoutingNews};
+use super::routing::{self, Parsed, RouteMonitor};
 use super::sys;
 use crate::engine::{Config, Engine};
 use crate::group::{GroupChange, Membership};
 use crate::interface::{Announcement, Interface, MacAddr, Stance};
 use crate::links::{Change, InterfaceFilter, Links};
-use crate::reserved::ArpIgnore;
 use crate::wire::arp::Arp;
 use crate::wire::ndp;
 
@@ -33,7 +33,7 @@ pub(super) struct Worker {
     gateways: BTreeSet<IpAddr>,
     /// Addresses of other members of the cluster.
     nodes: Vec<IpAddr>,
-    news: RoutingNews,
+    news: RouteMonitor,
     members: OwnedFd,
     queue: mpsc::Receiver<Command>,
     listeners: Vec<Listener>,
@@ -45,7 +45,7 @@ pub(super) struct Worker {
     broken: BTreeSet<u32>,
     /// When what failed about the interfaces is to be tried again.
     retry_at: Option<Instant>,
-    /// News were lost, so everything is to be listed.
+    /// Notification were lost, so everything is to be listed.
     list_is_stale: bool,
     failed_at: Option<Instant>,
     /// How long to wait after the next failure.
@@ -81,8 +81,8 @@ impl Worker {
         shared: Arc<Mutex<Shared>>,
     ) -> Result<Self, StartError> {
         let failed = |what| move |source| StartError::Socket { what, source };
-        // Before the list: what changes in between is heard of.
-        let news = RoutingNews::open().map_err(failed("a netlink socket"))?;
+        // Before the list: what changes in between is parsed of.
+        let news = RouteMonitor::open().map_err(failed("a netlink socket"))?;
         let members = sys::membership_socket().map_err(failed("a UDP socket"))?;
         let mut links = Links::new(filter);
         links.replace(routing::list().map_err(StartError::List)?);
@@ -111,8 +111,8 @@ impl Worker {
             wake,
             shared,
         };
-        worker.use_interfaces();
-        worker.look_for_gateways();
+        worker.update_ports();
+        worker.refresh_gateways();
         worker.reserve();
         Ok(worker)
     }
@@ -121,31 +121,31 @@ impl Worker {
     pub(super) fn run(mut self) {
         let mut batch = ReceiveBatch::new();
         let mut poller = sys::Poller::default();
-        let mut linger = Linger::default();
+        let mut busy_poll = BusyPoll::default();
         loop {
             self.drain();
-            let found = self.wait(&mut poller, &mut linger);
+            let found = self.wait(&mut poller, &mut busy_poll);
             if poller.is_ready(WAKE) {
                 // It only counts wake-ups; there is nothing to do when it was read already.
                 let _ = self.wake.read();
             }
             if poller.is_ready(NEWS) {
-                self.hear_news();
+                self.handle_netlink();
             }
             if self.retry_at.is_some_and(|at| at <= now()) {
                 self.retry();
             }
             // Last of all: what was commanded before a question came is obeyed before it is answered.
-            if self.obey() == Next::Stop {
+            if self.apply_commands() == Next::Stop {
                 return;
             }
-            self.serve(found, &poller, &mut batch, &mut linger);
+            self.serve(found, &poller, &mut batch, &mut busy_poll);
             self.engine.handle_timeout(now());
         }
     }
 
     /// Waits for frames, routing news, commands or the time.
-    fn wait(&self, poller: &mut sys::Poller, linger: &mut Linger) -> Found {
+    fn wait(&self, poller: &mut sys::Poller, busy_poll: &mut BusyPoll) -> Found {
         poller.clear();
         poller.push(self.wake.as_fd(), false);
         poller.push(self.news.as_fd(), false);
@@ -155,8 +155,8 @@ impl Worker {
         // Who asks once often asks again at once. To look is cheaper than to ask the kernel, but only the kernel knows of the rest.
         let mut at = now();
         let only_kernel_knows = self.ports.values().any(|port| port.has_frame().is_none());
-        while linger.goes_on(at) {
-            if linger.asks(at) || only_kernel_knows {
+        while busy_poll.is_active(at) {
+            if busy_poll.asks(at) || only_kernel_knows {
                 if poller.wait(Some(Duration::ZERO)).is_ok_and(|ready| ready > 0) {
                     return Found::ByKernel;
                 }
@@ -177,7 +177,7 @@ impl Worker {
         Found::ByKernel
     }
 
-    fn obey(&mut self) -> Next {
+    fn apply_commands(&mut self) -> Next {
         loop {
             match self.queue.try_recv() {
                 Ok(Command::Announce(addresses)) => self.announce(addresses),
@@ -185,15 +185,15 @@ impl Worker {
                     self.probe_first.extend(addresses.into_iter().map(|ip| (ip, false)));
                 }
                 Ok(Command::AnnounceAgain(addresses)) => self.engine.announce_again(now(), addresses),
-                Ok(Command::Befriend(friends)) => self.engine.set_friends(friends),
-                Ok(Command::LeaveToNodes(addresses)) => {
+                Ok(Command::SetSpeakerMacs(speaker_macs)) => self.engine.set_speaker_macs(speaker_macs),
+                Ok(Command::SetNodeAddresses(addresses)) => {
                     self.nodes = addresses;
                     self.reserve();
                 }
-                Ok(Command::AskFor(source, hosts)) => self.ask_for(source, hosts),
+                Ok(Command::Solicit(source, hosts)) => self.solicit(source, hosts),
                 Ok(Command::Listen(mut listener)) => {
                     let interfaces = self.lock().interfaces.clone();
-                    listener(&News::Interfaces(interfaces));
+                    listener(&Notification::Interfaces(interfaces));
                     self.listeners.push(listener);
                 }
                 Ok(Command::FindAnsweredByKernel(addresses, reply)) => {
@@ -209,7 +209,7 @@ impl Worker {
         }
     }
 
-    fn serve(&mut self, found: Found, poller: &sys::Poller, batch: &mut ReceiveBatch, linger: &mut Linger) {
+    fn serve(&mut self, found: Found, poller: &sys::Poller, batch: &mut ReceiveBatch, busy_poll: &mut BusyPoll) {
         let mut any_broken = false;
         for (place, (&index, port)) in self.ports.iter_mut().enumerate() {
             // Ports that came since the wait are not meant by the answer, but reading them is harmless.
@@ -222,7 +222,7 @@ impl Worker {
             }
             port.flush(index);
             match port.serve(index, &mut self.engine, batch) {
-                Ok(answered) => answered.into_iter().for_each(|at| linger.answered(at)),
+                Ok(answered) => answered.into_iter().for_each(|at| busy_poll.answered(at)),
                 Err(error) => {
                     tracing::debug!(%error, interface = index, "interface can't be read");
                     self.broken.insert(index);
@@ -231,14 +231,14 @@ impl Worker {
             }
         }
         if any_broken {
-            // News of its end are likely on their way. Should none come, it gets a new socket after a while.
-            self.use_interfaces();
-            self.retry_later();
+            // Notification of its end are likely on their way. Should none come, it gets a new socket after a while.
+            self.update_ports();
+            self.schedule_retry();
         }
     }
 
     /// Soon at first, then less and less often.
-    fn retry_later(&mut self) {
+    fn schedule_retry(&mut self) {
         let now = now();
         if self.failed_at.is_none_or(|at| now.saturating_duration_since(at) > RETRY_MAX * 2) {
             self.pause = RETRY;
@@ -263,20 +263,20 @@ impl Worker {
             }
         }
         self.engine.set_addresses(now(), addresses);
-        self.lock().objections = self.engine.objections();
+        self.lock().refused = self.engine.refused();
     }
 
     /// Leaves alone what hosts, routers and networks have for themselves.
     fn reserve(&mut self) {
-        let mut reserved = self.links.reserved();
-        reserved.route_through(&self.gateways);
-        reserved.leave_to_nodes(&self.nodes);
-        self.engine.set_reserved(now(), reserved);
-        self.lock().objections = self.engine.objections();
+        let mut foreign = self.links.foreign();
+        foreign.add_gateways(&self.gateways);
+        foreign.add_nodes(&self.nodes);
+        self.engine.set_foreign_addresses(now(), foreign);
+        self.lock().refused = self.engine.refused();
         self.drain();
     }
 
-    fn look_for_gateways(&mut self) {
+    fn refresh_gateways(&mut self) {
         match gateways() {
             Ok(found) => self.gateways = found,
             // It is looked again with the next news of routes or interfaces.
@@ -285,7 +285,7 @@ impl Worker {
     }
 
     fn find_answered_by_kernel(&self, addresses: Vec<IpAddr>) -> BTreeMap<IpAddr, Vec<Arc<str>>> {
-        let mut inner = addresses.into_iter().filter(|ip| ip.is_ipv4() && self.links.inner_holder(*ip).is_some());
+        let mut inner = addresses.into_iter().filter(|ip| ip.is_ipv4() && self.links.internal_device(*ip).is_some());
         let Some(first) = inner.next() else { return BTreeMap::new() };
         let all = arp_ignore("all");
         let interfaces: Vec<Arc<str>> = self.lock().interfaces.iter().map(|it| Arc::clone(&it.name)).collect();
@@ -295,11 +295,11 @@ impl Worker {
         found.map(|ip| (ip, telling.clone())).collect()
     }
 
-    fn ask_for(&mut self, source: IpAddr, hosts: Vec<IpAddr>) {
+    fn solicit(&mut self, source: IpAddr, hosts: Vec<IpAddr>) {
         for host in hosts {
-            let Some(Interface { index, mac, .. }) = self.links.between(source, host) else { continue };
+            let Some(Interface { index, mac, .. }) = self.links.interface_to(source, host) else { continue };
             let question = match (source, host) {
-                (IpAddr::V4(source), IpAddr::V4(host)) => Arp::question(mac, source, host),
+                (IpAddr::V4(source), IpAddr::V4(host)) => Arp::request(mac, source, host),
                 (IpAddr::V6(source), IpAddr::V6(host)) => ndp::solicitation(mac, source, host),
                 _ => continue,
             };
@@ -311,11 +311,11 @@ impl Worker {
 
     /// Takes in what the kernel tells of devices, one change after the other: a link that is lost and comes back between two looks
     /// is announced on anew, and a device that took the number of another gets a socket of its own.
-    fn hear_news(&mut self) {
+    fn handle_netlink(&mut self) {
         let mut news = Vec::new();
         match self.news.read(|change| news.push(change)) {
-            Ok(Heard::All) => {}
-            Ok(Heard::Overrun) => {
+            Ok(Parsed::All) => {}
+            Ok(Parsed::Overrun) => {
                 tracing::info!("news of interfaces were lost, all are listed");
                 self.list_is_stale = true;
             }
@@ -330,11 +330,11 @@ impl Worker {
             routes_changed |= change == Change::DefaultRoutes;
             if self.links.apply(change) {
                 routes_changed = true;
-                self.use_interfaces();
+                self.update_ports();
             }
         }
         if routes_changed {
-            self.look_for_gateways();
+            self.refresh_gateways();
         }
         if self.list_is_stale {
             self.retry();
@@ -351,20 +351,20 @@ impl Worker {
                 Ok(changes) => {
                     self.links.replace(changes);
                     self.list_is_stale = false;
-                    self.look_for_gateways();
+                    self.refresh_gateways();
                     self.reserve();
                 }
                 Err(error) => {
                     tracing::warn!(%error, "interfaces could not be listed");
-                    self.retry_later();
+                    self.schedule_retry();
                 }
             }
         }
-        self.use_interfaces();
+        self.update_ports();
     }
 
     /// Opens sockets for interfaces that appeared, closes those of interfaces that are gone.
-    fn use_interfaces(&mut self) {
+    fn update_ports(&mut self) {
         let mut usable = Vec::new();
         let found: Vec<Interface> =
             self.links.interfaces().filter(|interface| !self.broken.contains(&interface.index)).collect();
@@ -378,7 +378,7 @@ impl Worker {
                     }
                     Err(error) => {
                         tracing::warn!(%error, interface = &*interface.name, "interface can't be used");
-                        self.retry_later();
+                        self.schedule_retry();
                         continue;
                     }
                 }
@@ -390,13 +390,13 @@ impl Worker {
         if known != usable {
             let names: Vec<&str> = usable.iter().map(|interface| &*interface.name).collect();
             tracing::info!(interfaces = ?names, "interfaces changed");
-            self.tell(&News::Interfaces(usable.clone()));
+            self.tell(&Notification::Interfaces(usable.clone()));
         }
         self.engine.set_interfaces(now(), usable);
         self.drain();
     }
 
-    fn tell(&mut self, news: &News) {
+    fn tell(&mut self, news: &Notification) {
         self.listeners.iter_mut().for_each(|listener| listener(news));
     }
 
@@ -429,7 +429,7 @@ impl Worker {
         self.announced.extend(std::iter::from_fn(|| self.engine.poll_announced()));
         if !self.announced.is_empty() && !self.ports.values().any(Port::has_frames_waiting) {
             let announced = std::mem::take(&mut self.announced);
-            self.tell(&News::Announced(announced));
+            self.tell(&Notification::Announced(announced));
         }
     }
 

@@ -105,12 +105,12 @@ impl Arp {
     /// A frame that asks whether anybody has an address, without saying that it is the sender's (RFC 5227 §2.1.1).
     #[must_use]
     pub fn probe(mac: MacAddr, ip: Ipv4Addr) -> Frame {
-        Self::question(mac, Ipv4Addr::UNSPECIFIED, ip)
+        Self::request(mac, Ipv4Addr::UNSPECIFIED, ip)
     }
 
     /// A frame that asks everybody for the hardware address of a host, as a resolver does (RFC 826): who has it learns the sender's.
     #[must_use]
-    pub fn question(mac: MacAddr, source: Ipv4Addr, target: Ipv4Addr) -> Frame {
+    pub fn request(mac: MacAddr, source: Ipv4Addr, target: Ipv4Addr) -> Frame {
         let message = Self {
             operation: Operation::Request,
             sender_hardware: mac,
@@ -147,13 +147,13 @@ mod tests {
     use crate::wire::Ethernet;
 
     const US: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
-    const ASKER: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
+    const CLIENT: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
 
     #[test]
     fn reply_has_the_bytes_of_the_contract() {
         let request = Arp {
             operation: Operation::Request,
-            sender_hardware: ASKER,
+            sender_hardware: CLIENT,
             sender_protocol: [192, 168, 10, 9].into(),
             target_hardware: MacAddr([0; 6]),
             target_protocol: [192, 168, 10, 0].into(),

@@ -253,7 +253,7 @@ mod tests {
     use crate::wire::Ethernet;
 
     const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
-    const ASKER: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
+    const CLIENT: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
 
     fn vip() -> Ipv6Addr {
         "fc00:f853:ccd:e799::".parse().unwrap()
@@ -269,11 +269,11 @@ mod tests {
 
     #[test]
     fn reply_to_a_solicitation_has_the_body_of_the_contract() {
-        let frame = solicitation(ASKER, "fe80::9".parse().unwrap(), vip());
+        let frame = solicitation(CLIENT, "fe80::9".parse().unwrap(), vip());
         let Ok(Message::Solicitation(asked)) = decode(&payload(&frame)) else { panic!("not a solicitation") };
-        let reply = asked.reply(MAC, "fe80::1".parse().unwrap(), ASKER);
+        let reply = asked.reply(MAC, "fe80::1".parse().unwrap(), CLIENT);
         let bytes = reply.as_bytes();
-        assert_eq!(bytes[..6], ASKER.0);
+        assert_eq!(bytes[..6], CLIENT.0);
         assert_eq!(bytes[54..56], [0x88, 0]);
         assert_eq!(bytes[58..62], [0x40, 0, 0, 0]);
         assert_eq!(bytes[62..78], vip().octets());
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn every_single_change_of_a_solicitation_is_named() {
-        let good = payload(&solicitation(ASKER, "fe80::9".parse().unwrap(), vip()));
+        let good = payload(&solicitation(CLIENT, "fe80::9".parse().unwrap(), vip()));
         let changed = |at: usize, value: u8| {
             let mut bytes = good.clone();
             bytes[at] = value;
@@ -307,7 +307,7 @@ mod tests {
 
         #[test]
         fn decode_never_panics_on_a_damaged_solicitation(at in 0_usize..72, value: u8) {
-            let mut bytes = payload(&solicitation(ASKER, "fe80::9".parse().unwrap(), vip()));
+            let mut bytes = payload(&solicitation(CLIENT, "fe80::9".parse().unwrap(), vip()));
             bytes[at] = value;
             let _ = decode(&bytes);
         }

@@ -1,17 +1,17 @@
 //! Cases ARP-01 to ARP-25 of reliability §4.3: those that are about one frame.
 
+use metallb_l2::engine::DropReason;
 use metallb_l2::interface::MacAddr;
-use metallb_l2::responder::DropReason;
 use metallb_l2::wire::arp::{Arp, Operation};
 
 use crate::Case;
 use crate::frames::{
-    ARP_BODY, ASKER, ASKER4, ETHERNET_SOURCE, NOT_OURS4, SENDER_HARDWARE, SENDER_PROTOCOL, THIRD, US, VIP4,
+    ARP_BODY, CLIENT, CLIENT4, ETHERNET_SOURCE, NOT_OURS4, SENDER_HARDWARE, SENDER_PROTOCOL, THIRD, US, VIP4,
     VIP4_ELSEWHERE, ZERO, is_at, tagged, who_has, with,
 };
 
 pub(crate) fn cases() -> Vec<Case> {
-    let answer = || is_at(VIP4, ASKER, ASKER4);
+    let answer = || is_at(VIP4, CLIENT, CLIENT4);
     let ask = || who_has(VIP4);
     let mut cases = vec![
         Case::answered("ARP-01", "broadcast", ask(), answer()),
@@ -27,7 +27,7 @@ pub(crate) fn cases() -> Vec<Case> {
             "ARP-12",
             "probe, sender 0.0.0.0",
             with(ask(), SENDER_PROTOCOL, &[0; 4]),
-            is_at(VIP4, ASKER, [0; 4].into()),
+            is_at(VIP4, CLIENT, [0; 4].into()),
         ),
         Case::silent("ARP-14", "our own announcement comes back", from_us(), DropReason::OwnFrame),
         Case::silent(
@@ -90,7 +90,7 @@ pub(crate) fn cases() -> Vec<Case> {
     }
     for (operation, reason) in [(Operation::Request, DropReason::Gratuitous), (Operation::Reply, DropReason::ArpReply)]
     {
-        let frame = Arp::gratuitous(operation, ASKER, VIP4).as_bytes().to_vec();
+        let frame = Arp::gratuitous(operation, CLIENT, VIP4).as_bytes().to_vec();
         cases.push(
             Case::silent("ARP-13", format!("{operation:?} about our address by another host"), frame, reason)
                 .conflict(),

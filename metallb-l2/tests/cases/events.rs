@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use metallb_l2::interface::{Interface, MacAddr, Scope};
-use metallb_l2::io::{Handle, News, RawSocket};
+use metallb_l2::io::{Handle, Notification, RawSocket};
 
 use crate::frames::{US, VIP4, VIP6, who_has};
 use crate::lab::{Lab, PATIENCE, in_namespace, ip, is_answer, wait_for};
@@ -56,13 +56,13 @@ fn lab_lost_carrier_is_told_and_its_return_is_announced_even_when_both_are_over_
         let (release, held) = mpsc::channel::<()>();
         handle.listen(move |item| {
             drop(told.send(item.clone()));
-            if matches!(item, News::Announced(_)) {
+            if matches!(item, Notification::Announced(_)) {
                 let _ = held.recv_timeout(PATIENCE);
             }
         });
         handle.announce(vec![(VIP4.into(), Scope::All)]);
         handle.announce_again(vec![VIP4.into()]);
-        while !matches!(news.recv_timeout(PATIENCE).unwrap(), News::Announced(_)) {}
+        while !matches!(news.recv_timeout(PATIENCE).unwrap(), Notification::Announced(_)) {}
         let state = || std::fs::read_to_string("/sys/class/net/vip0/operstate").unwrap();
         ip("link set cli0 down");
         wait_for("the kernel to see it", || state().trim() != "up");
@@ -70,10 +70,10 @@ fn lab_lost_carrier_is_told_and_its_return_is_announced_even_when_both_are_over_
         wait_for("the kernel to see it", || state().trim() == "up");
         drop(release);
         let mut seen = Vec::new();
-        while seen.last() != Some(&News::Announced(vec![VIP4.into()])) || seen.len() < 3 {
+        while seen.last() != Some(&Notification::Announced(vec![VIP4.into()])) || seen.len() < 3 {
             seen.push(news.recv_timeout(PATIENCE).unwrap());
         }
-        assert!(seen.contains(&News::Interfaces(Vec::new())), "{seen:?}");
+        assert!(seen.contains(&Notification::Interfaces(Vec::new())), "{seen:?}");
     });
 }
 
@@ -92,7 +92,7 @@ fn lab_renamed_interface_is_matched_by_its_new_name() {
         handle.announce(only("vip0"));
         lab.send(&who_has(VIP4));
         wait_for("the question to be dropped", || {
-            handle.counters().dropped.get(&metallb_l2::responder::DropReason::NotMatchInterface) >= Some(&1)
+            handle.counters().dropped.get(&metallb_l2::engine::DropReason::NotMatchInterface) >= Some(&1)
         });
         assert!(!lab.receive().iter().any(|frame| is_answer(frame)));
     });

@@ -5,9 +5,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use metallb_l2::engine::Config;
+use metallb_l2::engine::DropReason;
+use metallb_l2::engine::{Limits, Rate};
 use metallb_l2::interface::{MacAddr, Scope};
-use metallb_l2::limit::{Limits, Rate};
-use metallb_l2::responder::DropReason;
 
 use crate::frames::{
     ETHERNET_SOURCE, Icmp, THIRD, US, VIP4, VIP4_SENTINEL, VIP6, VIP6_TWIN, link_layer_option, who_has, with,
@@ -78,15 +78,18 @@ fn lab_nothing_is_said_about_an_address_once_its_end_is_acknowledged() {
         // Commands are obeyed in order, so an answer to this one means that the other is done.
         let before = handle.counters().gratuitous;
         while !lab.receive().is_empty() {}
-        let (start, mut heard) = (Instant::now(), Vec::new());
+        let (start, mut parsed) = (Instant::now(), Vec::new());
         while start.elapsed() < Duration::from_millis(1300) {
             lab.send(&who_has(VIP4));
             lab.send(&Icmp::solicitation(VIP6).frame());
             std::thread::sleep(Duration::from_millis(10));
-            heard.extend(lab.receive());
+            parsed.extend(lab.receive());
         }
-        assert!(heard.iter().any(about_sentinel), "what is left is still announced");
-        assert_eq!(heard.into_iter().filter(|frame| !about_sentinel(frame)).collect::<Vec<_>>(), Vec::<Vec<u8>>::new());
+        assert!(parsed.iter().any(about_sentinel), "what is left is still announced");
+        assert_eq!(
+            parsed.into_iter().filter(|frame| !about_sentinel(frame)).collect::<Vec<_>>(),
+            Vec::<Vec<u8>>::new()
+        );
         let after = handle.counters().gratuitous;
         assert_eq!(after.get(&VIP4.into()), before.get(&VIP4.into()));
         handle.announce(NOTHING);

@@ -6,12 +6,12 @@ use metallb_l2::interface::MacAddr;
 use metallb_l2::wire::arp::{Arp, Operation};
 
 pub(crate) const US: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
-pub(crate) const ASKER: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
+pub(crate) const CLIENT: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
 pub(crate) const THIRD: MacAddr = MacAddr([2, 0, 0, 0, 0, 0x33]);
 pub(crate) const ZERO: MacAddr = MacAddr([0; 6]);
 pub(crate) const US_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
-pub(crate) const ASKER_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9);
-pub(crate) const ASKER4: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 9);
+pub(crate) const CLIENT_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9);
+pub(crate) const CLIENT4: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 9);
 pub(crate) const VIP4: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 0);
 pub(crate) const VIP4_ELSEWHERE: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 7);
 /// Asked for after each frame on a real link, to know that the frame was looked at.
@@ -35,8 +35,8 @@ pub(crate) const SENDER_PROTOCOL: usize = ARP_BODY + 14;
 pub(crate) fn who_has(target: Ipv4Addr) -> Vec<u8> {
     let arp = Arp {
         operation: Operation::Request,
-        sender_hardware: ASKER,
-        sender_protocol: ASKER4,
+        sender_hardware: CLIENT,
+        sender_protocol: CLIENT4,
         target_hardware: ZERO,
         target_protocol: target,
     };
@@ -93,15 +93,15 @@ impl Icmp {
         let [.., a, b, c] = target.octets();
         Self {
             to: MacAddr([0x33, 0x33, 0xff, a, b, c]),
-            from: ASKER,
-            source: ASKER_LINK_LOCAL,
+            from: CLIENT,
+            source: CLIENT_LINK_LOCAL,
             destination: group_of(target),
             hop_limit: 255,
             kind: 135,
             code: 0,
             flags: [0; 4],
             target,
-            options: link_layer_option(1, ASKER),
+            options: link_layer_option(1, CLIENT),
         }
     }
 
@@ -125,10 +125,10 @@ impl Icmp {
     pub(crate) fn foreign_advertisement(target: Ipv6Addr, flags: u8) -> Self {
         Self {
             to: MacAddr([0x33, 0x33, 0, 0, 0, 1]),
-            from: ASKER,
-            source: ASKER_LINK_LOCAL,
-            options: link_layer_option(2, ASKER),
-            ..Self::answer(target, ASKER, Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1), flags)
+            from: CLIENT,
+            source: CLIENT_LINK_LOCAL,
+            options: link_layer_option(2, CLIENT),
+            ..Self::answer(target, CLIENT, Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1), flags)
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use metallb_l2::engine::{Config, Event};
 use metallb_l2::interface::{Announcement, Interface, MacAddr, Scope, Stance};
-use metallb_l2::io::{Driver, Handle, InterfaceFilter, News, RawSocket, ReceiveBatch};
+use metallb_l2::io::{Driver, Handle, InterfaceFilter, Notification, RawSocket, ReceiveBatch};
 
 use crate::frames::{THIRD, US, VIP4, VIP4_SENTINEL, VIP6, who_has};
 use crate::{owned, table};
@@ -197,19 +197,19 @@ fn lab_listener_is_told_of_announcements_that_left_and_of_links_that_are_lost() 
         let (news, told) = std::sync::mpsc::channel();
         handle.listen(move |item| drop(news.send(item.clone())));
         let next = || told.recv_timeout(PATIENCE).unwrap();
-        assert!(matches!(next(), News::Interfaces(now) if now.len() == 1), "what is, comes first");
+        assert!(matches!(next(), Notification::Interfaces(now) if now.len() == 1), "what is, comes first");
         handle.announce(vec![(VIP4.into(), Scope::All)]);
-        assert_eq!(next(), News::Announced(vec![VIP4.into()]));
+        assert_eq!(next(), Notification::Announced(vec![VIP4.into()]));
         lab.client.receive(&mut lab.batch).unwrap();
         assert!(lab.batch.frames().any(|(frame, _)| is_arp(frame) && frame[28..32] == VIP4.octets()));
         handle.announce_again(vec![VIP4.into(), VIP6.into()]);
-        assert_eq!(next(), News::Announced(vec![VIP4.into()]));
+        assert_eq!(next(), Notification::Announced(vec![VIP4.into()]));
         handle.announce(vec![Announcement { ip: VIP4.into(), scope: Scope::All, stance: Stance::Yield }]);
         handle.announce_again(vec![VIP4.into()]);
         lab.send(&who_has(VIP4));
         wait_for("the answer for a yielded address", || lab.receive().iter().any(|frame| is_answer(frame)));
         ip("link set cli0 down");
-        assert_eq!(next(), News::Interfaces(Vec::new()), "nothing was announced in between");
+        assert_eq!(next(), Notification::Interfaces(Vec::new()), "nothing was announced in between");
     });
 }
 

@@ -7,18 +7,18 @@ mod arp;
 mod catalogue;
 mod events;
 mod flows;
+mod foreign;
 mod frames;
-mod inbox;
 mod lab;
 mod ndp;
 mod neighbours;
-mod reserved;
+mod rx_queue;
 
 use std::time::Instant;
 
+use metallb_l2::engine::DropReason;
 use metallb_l2::engine::{Config, Engine, Received};
 use metallb_l2::interface::{Interface, Scope};
-use metallb_l2::responder::DropReason;
 use metallb_l2::wire::ndp::Checksum;
 
 use self::frames::{

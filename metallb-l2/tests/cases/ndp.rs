@@ -2,12 +2,12 @@
 
 use std::net::Ipv6Addr;
 
+use metallb_l2::engine::DropReason;
 use metallb_l2::interface::MacAddr;
-use metallb_l2::responder::DropReason;
 
 use crate::Case;
 use crate::frames::{
-    ASKER, ASKER_LINK_LOCAL, Icmp, NOT_OURS6, THIRD, US, VIP6, VIP6_ELSEWHERE, VIP6_TWIN, link_layer_option, tagged,
+    CLIENT, CLIENT_LINK_LOCAL, Icmp, NOT_OURS6, THIRD, US, VIP6, VIP6_ELSEWHERE, VIP6_TWIN, link_layer_option, tagged,
     with,
 };
 
@@ -17,7 +17,7 @@ pub(crate) fn cases() -> Vec<Case> {
 
 fn answered() -> Vec<Case> {
     let ask = || Icmp::solicitation(VIP6);
-    let answer = || Icmp::answer(VIP6, ASKER, ASKER_LINK_LOCAL, SOLICITED).frame();
+    let answer = || Icmp::answer(VIP6, CLIENT, CLIENT_LINK_LOCAL, SOLICITED).frame();
     let to_us = |destination| Icmp { to: US, destination, options: Vec::new(), ..ask() };
     let probe = Icmp { source: Ipv6Addr::UNSPECIFIED, options: Vec::new(), ..ask() };
     let to_all = Icmp::answer(VIP6, ALL_NODES_MAC, ALL_NODES, 0).frame();
@@ -29,18 +29,18 @@ fn answered() -> Vec<Case> {
             "NDP-01",
             "the other address of the group",
             Icmp::solicitation(VIP6_TWIN).frame(),
-            Icmp::answer(VIP6_TWIN, ASKER, ASKER_LINK_LOCAL, SOLICITED).frame(),
+            Icmp::answer(VIP6_TWIN, CLIENT, CLIENT_LINK_LOCAL, SOLICITED).frame(),
         ),
         Case::answered("NDP-02", "unicast without option", to_us(US_GLOBAL).frame(), answer()),
         Case::answered("NDP-03", "unicast to the address itself", to_us(VIP6).frame(), answer()),
         Case::answered("NDP-04", "duplicate address detection", probe.frame(), to_all).conflict(),
         Case::answered("NDP-08", "checksum left to hardware", zero_checksum, answer()).offloaded(),
-        Case::answered("NDP-16", "reserved bits", Icmp { flags: [0xff; 4], ..ask() }.frame(), answer()),
+        Case::answered("NDP-16", "foreign bits", Icmp { flags: [0xff; 4], ..ask() }.frame(), answer()),
         Case::answered(
             "NDP-28",
             "source is our address",
             source_is_vip.frame(),
-            Icmp::answer(VIP6, ASKER, VIP6, SOLICITED).frame(),
+            Icmp::answer(VIP6, CLIENT, VIP6, SOLICITED).frame(),
         )
         .conflict(),
         Case::answered("NDP-36", "priority tag, VLAN 0", tagged(ask().frame(), 0x8100, 0), answer()),
@@ -124,8 +124,8 @@ fn invalid() -> Vec<Case> {
 
 fn options() -> Vec<Case> {
     let with_options = |options: Vec<u8>| Icmp { options, ..Icmp::solicitation(VIP6) }.frame();
-    let to = |mac| Icmp::answer(VIP6, mac, ASKER_LINK_LOCAL, SOLICITED).frame();
-    let own = link_layer_option(1, ASKER);
+    let to = |mac| Icmp::answer(VIP6, mac, CLIENT_LINK_LOCAL, SOLICITED).frame();
+    let own = link_layer_option(1, CLIENT);
     let two_units = [[1, 2].as_slice(), &THIRD.0, &[0; 8]].concat();
     let mut zero_after = own.clone();
     zero_after.extend([7, 0, 0, 0, 0, 0, 0, 0]);
@@ -136,21 +136,21 @@ fn options() -> Vec<Case> {
         Case::silent("NDP-11", "length 0", with_options(vec![1, 0, 2, 0, 0, 0, 0, 9]), DropReason::InvalidSolicitation),
         Case::silent("NDP-11", "length 0 behind a good one", with_options(zero_after), DropReason::InvalidSolicitation),
         Case::silent("NDP-12", "one byte beyond the message", with_options(overrun), DropReason::InvalidSolicitation),
-        Case::answered("NDP-13", "hardware address of 14 bytes counts as none", with_options(two_units), to(ASKER)),
+        Case::answered("NDP-13", "hardware address of 14 bytes counts as none", with_options(two_units), to(CLIENT)),
         Case::silent("NDP-13", "five bytes are left", with_options(own[..5].to_vec()), DropReason::InvalidSolicitation),
         Case::answered(
             "NDP-14",
             "the first of two",
             with_options([own, link_layer_option(1, THIRD)].concat()),
-            to(ASKER),
+            to(CLIENT),
         ),
-        Case::answered("NDP-15", "255 unknown ones", with_options(unknown), to(ASKER)),
-        Case::answered("NDP-19", "a target's hardware address", with_options(link_layer_option(2, THIRD)), to(ASKER)),
+        Case::answered("NDP-15", "255 unknown ones", with_options(unknown), to(CLIENT)),
+        Case::answered("NDP-19", "a target's hardware address", with_options(link_layer_option(2, THIRD)), to(CLIENT)),
         Case::answered(
             "NDP-20",
             "a nonce",
-            with_options([link_layer_option(1, ASKER), vec![14, 1, 1, 2, 3, 4, 5, 6]].concat()),
-            to(ASKER),
+            with_options([link_layer_option(1, CLIENT), vec![14, 1, 1, 2, 3, 4, 5, 6]].concat()),
+            to(CLIENT),
         ),
     ]
 }
@@ -180,7 +180,7 @@ fn headers() -> Vec<Case> {
             "NDP-23",
             "padding behind the payload",
             padded,
-            Icmp::answer(VIP6, ASKER, ASKER_LINK_LOCAL, SOLICITED).frame(),
+            Icmp::answer(VIP6, CLIENT, CLIENT_LINK_LOCAL, SOLICITED).frame(),
         ),
         Case::silent("NDP-24", "payload length 0", with(good, PAYLOAD_LENGTH, &[0, 0]), DropReason::Malformed),
     ]

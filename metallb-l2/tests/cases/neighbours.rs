@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use metallb_l2::interface::{MacAddr, Scope};
 use metallb_l2::wire::arp::{Arp, Operation};
 
-use crate::frames::{ASKER, Icmp, US, VIP4, VIP6, ZERO, link_layer_option};
+use crate::frames::{CLIENT, Icmp, US, VIP4, VIP6, ZERO, link_layer_option};
 use crate::lab::{Lab, in_namespace, ip, is_arp, wait_for};
 
 #[test]
@@ -40,14 +40,14 @@ fn lab_kernel_takes_the_answer_to_a_question_of_the_driver_as_if_it_had_asked() 
         ip(&format!("addr add {HOST6}/64 dev vip0 nodad"));
         let handle = lab.driver.handle();
         // Two are not on the link of the source, and one source is not there.
-        handle.ask_for(HOST4.into(), ["192.168.11.6", "fd00::6"].map(|ip| ip.parse().unwrap()).to_vec());
-        handle.ask_for("192.168.10.7".parse().unwrap(), vec![OTHER4.into()]);
+        handle.solicit(HOST4.into(), ["192.168.11.6", "fd00::6"].map(|ip| ip.parse().unwrap()).to_vec());
+        handle.solicit("192.168.10.7".parse().unwrap(), vec![OTHER4.into()]);
         let rows: [(IpAddr, IpAddr, Vec<u8>, Vec<u8>); 2] = [
             (
                 HOST4.into(),
                 OTHER4.into(),
                 arp(Operation::Request, US, HOST4, ZERO, OTHER4).encode(MacAddr::BROADCAST).as_bytes().to_vec(),
-                arp(Operation::Reply, ASKER, OTHER4, US, HOST4).encode(US).as_bytes().to_vec(),
+                arp(Operation::Reply, CLIENT, OTHER4, US, HOST4).encode(US).as_bytes().to_vec(),
             ),
             (
                 HOST6.into(),
@@ -56,34 +56,34 @@ fn lab_kernel_takes_the_answer_to_a_question_of_the_driver_as_if_it_had_asked() 
                     .frame(),
                 // Solicited, and to override what is known.
                 Icmp {
-                    from: ASKER,
+                    from: CLIENT,
                     source: OTHER6,
-                    options: link_layer_option(2, ASKER),
+                    options: link_layer_option(2, CLIENT),
                     ..Icmp::answer(OTHER6, US, HOST6, 0x60)
                 }
                 .frame(),
             ),
         ];
-        let mut heard = Vec::new();
+        let mut parsed = Vec::new();
         for (host, other, question, answer) in rows {
             // The kernel asks three times, in three seconds, whatever else is to be sent meanwhile.
             UdpSocket::bind((host, 0)).unwrap().send_to(&[0], (other, 9)).unwrap();
             let state = || ip(&format!("neighbour show {other} dev vip0"));
             assert!(state().contains("INCOMPLETE"), "{}", state());
-            heard.extend(lab.receive());
+            parsed.extend(lab.receive());
             let mut asked = Vec::new();
-            handle.ask_for(host, vec![other]);
+            handle.solicit(host, vec![other]);
             wait_for("the question", || {
                 asked.extend(lab.receive());
                 asked.contains(&question)
             });
             lab.send(&answer);
             wait_for("the kernel to know it", || state().contains("lladdr 02:00:00:00:00:09"));
-            heard.extend(asked);
+            parsed.extend(asked);
         }
         let about = |frame: &Vec<u8>, ip: [u8; 4]| is_arp(frame) && (frame[28..32] == ip || frame[38..42] == ip);
         for elsewhere in [[192, 168, 11, 6], [192, 168, 10, 7]] {
-            assert!(!heard.iter().any(|frame| about(frame, elsewhere)), "{elsewhere:?}");
+            assert!(!parsed.iter().any(|frame| about(frame, elsewhere)), "{elsewhere:?}");
         }
     });
 }

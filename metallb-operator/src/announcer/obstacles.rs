@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use metallb_l2::reserved::Objection;
+use metallb_l2::interface::ForeignAddress;
 
 /// What was found when it was last looked.
 #[derive(Debug, Default)]
 pub(super) struct Obstacles {
-    pub(super) refused: BTreeMap<IpAddr, Objection>,
+    pub(super) refused: BTreeMap<IpAddr, ForeignAddress>,
     answered_by_kernel: BTreeMap<IpAddr, Vec<Arc<str>>>,
 }
 
@@ -35,7 +35,7 @@ pub enum ObstacleKind {
 
 impl Obstacles {
     /// Takes in what is refused now; says what of it is news.
-    pub(super) fn see_refused(&mut self, now: BTreeMap<IpAddr, Objection>) -> Vec<Obstacle> {
+    pub(super) fn see_refused(&mut self, now: BTreeMap<IpAddr, ForeignAddress>) -> Vec<Obstacle> {
         let before = std::mem::replace(&mut self.refused, now);
         let news = self.refused.iter().filter(|(ip, objection)| before.get(*ip) != Some(*objection));
         news.map(|(&ip, objection)| {
@@ -90,12 +90,12 @@ mod tests {
         let refused = |objection| BTreeMap::from([(ip("192.0.2.1"), objection)]);
         let texts = |found: Vec<Obstacle>| found.into_iter().map(|found| found.text).collect::<Vec<_>>();
         let gateway = ["192.0.2.1 is not announced: the default route of this node leads to it"];
-        assert_eq!(texts(obstacles.see_refused(refused(Objection::Gateway))), gateway);
-        assert_eq!(texts(obstacles.see_refused(refused(Objection::Gateway))), [""; 0]);
+        assert_eq!(texts(obstacles.see_refused(refused(ForeignAddress::Gateway))), gateway);
+        assert_eq!(texts(obstacles.see_refused(refused(ForeignAddress::Gateway))), [""; 0]);
         let own = ["192.0.2.1 is not announced: this node has it on eth0"];
-        assert_eq!(texts(obstacles.see_refused(refused(Objection::OwnAddress("eth0".into())))), own);
+        assert_eq!(texts(obstacles.see_refused(refused(ForeignAddress::OwnAddress("eth0".into())))), own);
         assert_eq!(texts(obstacles.see_refused(BTreeMap::new())), [""; 0]);
-        assert_eq!(texts(obstacles.see_refused(refused(Objection::Gateway))), gateway);
+        assert_eq!(texts(obstacles.see_refused(refused(ForeignAddress::Gateway))), gateway);
         let answered = || BTreeMap::from([(ip("192.0.2.2"), vec!["eth0".into(), "eth1".into()])]);
         let told = obstacles.see_answered_by_kernel(answered());
         assert!(told[0].text.contains("192.0.2.2 on eth0, eth1") && told[0].text.contains("strictARP"), "{told:?}");

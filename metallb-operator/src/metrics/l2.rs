@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use metallb_l2::counters::Counters;
+use metallb_l2::engine::Counters;
 use metallb_l2::io::Handle;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{MetricFamily, MetricType};
@@ -102,7 +102,7 @@ static ALONE: [Series<Alone>; 4] = [
     Series {
         name: "metallb_layer2_claims_of_speakers_total",
         help: "Number of times another speaker was seen claiming an IP that this node announces",
-        value: |counters| counters.claims_of_friends,
+        value: |counters| counters.claims_of_speakers,
     },
     Series {
         name: "metallb_layer2_mismatched_senders_total",
@@ -121,7 +121,7 @@ const DROPPED: (&str, &str) =
 
 #[cfg(test)]
 mod tests {
-    use metallb_l2::responder::DropReason;
+    use metallb_l2::engine::DropReason;
     use prometheus::{Encoder as _, TextEncoder};
 
     use super::*;
@@ -135,7 +135,7 @@ mod tests {
         counters.gratuitous.insert(ip, 3);
         counters.conflicts.insert(ip, 2);
         counters.dropped.insert(DropReason::AnnounceIp, 6);
-        (counters.claims_of_friends, counters.mismatched_senders) = (7, 8);
+        (counters.claims_of_speakers, counters.mismatched_senders) = (7, 8);
         let mut text = Vec::new();
         TextEncoder::new().encode(&families(&counters), &mut text).unwrap();
         let text = String::from_utf8(text).unwrap();

@@ -12,7 +12,7 @@ use crate::wire::ndp::Checksum;
 
 /// Places for frames, which the kernel fills in turn. Each belongs to the kernel or to us, as its status says.
 #[derive(Debug)]
-pub(in crate::io) struct Ring {
+pub(in crate::io) struct RxRing {
     /// [`BYTES`] of memory, mapped until the end.
     memory: NonNull<u8>,
     /// Whose place comes next, less than [`PLACES`].
@@ -21,14 +21,14 @@ pub(in crate::io) struct Ring {
 
 /// A place that is ours: the kernel gets it back at its end.
 pub(in crate::io) struct Place<'a> {
-    ring: &'a mut Ring,
+    ring: &'a mut RxRing,
     status: u32,
 }
 
 // SAFETY: the memory is owned, and nothing in it is tied to a thread.
-unsafe impl Send for Ring {}
+unsafe impl Send for RxRing {}
 
-impl Ring {
+impl RxRing {
     /// Gives places to a socket that receives nothing yet.
     pub(super) fn attach(socket: &OwnedFd) -> Result<Self> {
         set_option(socket, libc::SOL_PACKET, libc::PACKET_VERSION, &(libc::tpacket_versions::TPACKET_V2 as c_int))?;
@@ -79,7 +79,7 @@ impl Ring {
     }
 }
 
-impl Drop for Ring {
+impl Drop for RxRing {
     fn drop(&mut self) {
         // SAFETY: the memory was mapped with this length, and nobody uses it any more.
         unsafe { libc::munmap(self.memory.as_ptr().cast(), BYTES) };

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use metallb_l2::interface::ForeignAddress;
 use metallb_l2::interface::Scope;
 use metallb_l2::io::Handle;
-use metallb_l2::reserved::Objection;
 
 use crate::frames::{US, VIP4, VIP4_SENTINEL, VIP6, who_has};
 use crate::lab::{Lab, in_namespace, ip, is_answer, is_arp, wait_for};
@@ -21,10 +21,10 @@ fn all(addresses: &[IpAddr]) -> Vec<(IpAddr, Scope)> {
     addresses.iter().map(|&ip| (ip, Scope::All)).collect()
 }
 
-fn wait_for_objections(handle: &Handle, expected: &[(Ipv4Addr, Objection)]) {
-    let expected: BTreeMap<IpAddr, Objection> =
-        expected.iter().map(|(ip, objection)| (IpAddr::V4(*ip), objection.clone())).collect();
-    wait_for(&format!("{expected:?}"), || handle.objections() == expected);
+fn wait_for_objections(handle: &Handle, expected: &[(Ipv4Addr, ForeignAddress)]) {
+    let expected: BTreeMap<IpAddr, ForeignAddress> =
+        expected.iter().map(|(ip, foreign)| (IpAddr::V4(*ip), foreign.clone())).collect();
+    wait_for(&format!("{expected:?}"), || handle.refused() == expected);
 }
 
 fn set_arp_ignore(interface: &str, value: u8) {
@@ -41,15 +41,15 @@ fn lab_address_of_the_host_its_router_another_node_or_everybody_is_not_announced
         ip(&format!("addr add {HOST}/24 dev vip0"));
         ip(&format!("route add default via {ROUTER}"));
         ip("addr add fd00::5/64 dev vip0 nodad");
-        handle.leave_to_nodes(vec![NODE.into()]);
+        handle.set_node_addresses(vec![NODE.into()]);
         let refused = [ROUTER, HOST, NODE, BROADCAST];
         let wanted: Vec<IpAddr> =
             refused.map(IpAddr::V4).into_iter().chain([VIP4.into(), VIP4_SENTINEL.into(), VIP6.into()]).collect();
         handle.announce(all(&wanted));
         let eth: Arc<str> = "vip0".into();
-        let own = (HOST, Objection::OwnAddress(Arc::clone(&eth)));
-        let broadcast = (BROADCAST, Objection::BroadcastAddress(eth));
-        let (router, node) = ((ROUTER, Objection::Gateway), (NODE, Objection::AnotherNode));
+        let own = (HOST, ForeignAddress::OwnAddress(Arc::clone(&eth)));
+        let broadcast = (BROADCAST, ForeignAddress::BroadcastAddress(eth));
+        let (router, node) = ((ROUTER, ForeignAddress::Gateway), (NODE, ForeignAddress::AnotherNode));
         wait_for_objections(&handle, &[own.clone(), broadcast.clone(), router, node.clone()]);
         lab.wait_for_announcements(US, [VIP4.into(), VIP4_SENTINEL.into(), VIP6.into()]);
         assert_eq!(lab.count_answers_to(&who_has(VIP4)), 1, "the first address of a network is one like any other");
@@ -63,7 +63,7 @@ fn lab_address_of_the_host_its_router_another_node_or_everybody_is_not_announced
         ip(&format!("addr del {HOST}/24 dev vip0"));
         lab.wait_for_announcements(US, [HOST, BROADCAST].map(IpAddr::V4));
         wait_for_objections(&handle, &[node]);
-        handle.leave_to_nodes(Vec::new());
+        handle.set_node_addresses(Vec::new());
         lab.wait_for_announcements(US, [NODE.into()]);
         assert_eq!(lab.count_answers_to(&who_has(NODE)), 1);
     });
@@ -80,7 +80,7 @@ fn lab_route_that_the_kernel_drops_with_a_device_speaks_against_nothing_any_more
         ip("addr add 10.7.0.5/24 dev vip1");
         ip("route add default via 10.7.0.1");
         handle.announce(all(&[IpAddr::from([10, 7, 0, 1])]));
-        wait_for_objections(&handle, &[([10, 7, 0, 1].into(), Objection::Gateway)]);
+        wait_for_objections(&handle, &[([10, 7, 0, 1].into(), ForeignAddress::Gateway)]);
         ip("link set vip1 down");
         wait_for_objections(&handle, &[]);
     });
@@ -103,7 +103,7 @@ fn lab_kernel_that_answers_beside_us_is_found_out_until_it_keeps_to_its_interfac
         let asked = || handle.answered_by_kernel(vec![VIP4.into(), VIP4_SENTINEL.into(), VIP6.into(), elsewhere]);
         let both = BTreeMap::from([(VIP4.into(), vec!["vip0".into()]), (elsewhere, vec!["vip0".into()])]);
         wait_for("the addresses", || asked().as_ref() == Some(&both));
-        assert_eq!(handle.objections(), BTreeMap::new(), "it is announced as ever");
+        assert_eq!(handle.refused(), BTreeMap::new(), "it is announced as ever");
         // The question comes from the same network as the answer would.
         let arps = |lab: &mut Lab| lab.count_answers_to(&who_has(VIP4));
         assert_eq!(arps(&mut lab), 2, "the kernel's and ours");

@@ -4,20 +4,20 @@ use std::io;
 use std::time::Instant;
 
 use metallb_l2::interface::Scope;
-use metallb_l2::io::{Inbox, RawSocket, ReceiveBatch};
+use metallb_l2::io::{RawSocket, ReceiveBatch, RxQueue};
 use nix::errno::Errno;
 
 use crate::frames::{VIP4, VIP4_SENTINEL, who_has};
 use crate::lab::{Lab, PATIENCE, in_namespace, ip, is_answer, is_arp, wait_for};
 
-type Open = fn(u32) -> io::Result<(RawSocket, Inbox)>;
+type Open = fn(u32) -> io::Result<(RawSocket, RxQueue)>;
 
-const KINDS: [(&str, Open); 2] = [("shared", Inbox::shared), ("queued", Inbox::queued)];
+const KINDS: [(&str, Open); 2] = [("shared", RxQueue::with_ring), ("queued", RxQueue::without_ring)];
 
-/// An inbox at one end of a link, a socket that sends at the other.
+/// An rx_queue at one end of a link, a socket that sends at the other.
 struct Link {
     socket: RawSocket,
-    inbox: Inbox,
+    rx_queue: RxQueue,
     batch: ReceiveBatch,
     far: RawSocket,
 }
@@ -29,9 +29,9 @@ impl Link {
             ip(&format!("link set {card} addrgenmode none arp off up"));
         }
         let index = |card| nix::net::if_::if_nametoindex(card).unwrap();
-        let (socket, inbox) = open(index("vip0")).unwrap();
+        let (socket, rx_queue) = open(index("vip0")).unwrap();
         let far = RawSocket::open(index("cli0")).unwrap();
-        Self { socket, inbox, batch: ReceiveBatch::new(), far }
+        Self { socket, rx_queue, batch: ReceiveBatch::new(), far }
     }
 
     fn send(&self, frame: &[u8]) {
@@ -40,7 +40,7 @@ impl Link {
 
     fn receive(&mut self) -> io::Result<Vec<Vec<u8>>> {
         let mut frames = Vec::new();
-        let count = self.inbox.receive(&self.socket, &mut self.batch, |bytes, _| frames.push(bytes.to_vec()))?;
+        let count = self.rx_queue.receive(&self.socket, &mut self.batch, |bytes, _| frames.push(bytes.to_vec()))?;
         assert_eq!(count, frames.len());
         Ok(frames)
     }
@@ -74,7 +74,7 @@ fn lab_frames_of_all_lengths_come_in_whole_and_in_order() {
                 frames.iter().for_each(|frame| link.send(frame));
                 let kept: Vec<&[u8]> = frames.iter().map(|frame| &frame[..frame.len().min(2176)]).collect();
                 assert_eq!(link.receive_all(), kept, "{kind}, round {round}");
-                assert!(matches!(link.inbox.has_frame(), None | Some(false)), "{kind}");
+                assert!(matches!(link.rx_queue.has_frame(), None | Some(false)), "{kind}");
             }
         });
     }

@@ -12,17 +12,17 @@ use crate::wire::ndp::Checksum;
 
 /// The received frames of one socket, in their order.
 #[derive(Debug)]
-pub struct Inbox(Option<sys::Ring>);
+pub struct RxQueue(Option<sys::RxRing>);
 
-impl Inbox {
+impl RxQueue {
     /// Opens a socket which shares memory with the kernel, 128 KiB: frames are looked at there, 819 can wait. Where that is refused,
     /// the socket has a queue.
     ///
     /// # Errors
     /// As [`RawSocket::open`].
     pub fn open(interface: u32) -> io::Result<(RawSocket, Self)> {
-        Self::shared(interface).or_else(|error| {
-            let opened = Self::queued(interface)?;
+        Self::with_ring(interface).or_else(|error| {
+            let opened = Self::without_ring(interface)?;
             tracing::info!(%error, interface, "no memory can be shared with the kernel, frames are copied");
             Ok(opened)
         })
@@ -32,7 +32,7 @@ impl Inbox {
     ///
     /// # Errors
     /// As [`RawSocket::open`], and where a security module forbids such memory.
-    pub fn shared(interface: u32) -> io::Result<(RawSocket, Self)> {
+    pub fn with_ring(interface: u32) -> io::Result<(RawSocket, Self)> {
         let (socket, ring) = RawSocket::open_shared(interface)?;
         Ok((socket, Self(Some(ring))))
     }
@@ -41,12 +41,12 @@ impl Inbox {
     ///
     /// # Errors
     /// As [`RawSocket::open`].
-    pub fn queued(interface: u32) -> io::Result<(RawSocket, Self)> {
+    pub fn without_ring(interface: u32) -> io::Result<(RawSocket, Self)> {
         Ok((RawSocket::open(interface)?, Self(None)))
     }
 
     /// Shows the frames that wait, up to [`RawSocket::BATCH`] of them, and returns how many there were. `socket` is the one that was
-    /// opened with this inbox; `batch` is room for what has to be copied. A long frame is cut to 2,176 bytes.
+    /// opened with this rx_queue; `batch` is room for what has to be copied. A long frame is cut to 2,176 bytes.
     ///
     /// # Errors
     /// The interface is down or gone.
@@ -93,6 +93,6 @@ impl Inbox {
     /// Whether a frame waits, without asking the kernel; `None` where only the kernel knows.
     #[must_use]
     pub fn has_frame(&self) -> Option<bool> {
-        self.0.as_ref().map(sys::Ring::has_frame)
+        self.0.as_ref().map(sys::RxRing::has_frame)
     }
 }

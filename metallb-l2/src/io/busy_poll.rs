@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 /// Looks a little longer after each answer, and longer still while one question follows the other quickly: for about as long as being
 /// woken takes, so that a wrong guess costs at most as much again. Frames that get no answer change nothing.
 #[derive(Debug, Default)]
-pub(super) struct Linger {
+pub(super) struct BusyPoll {
     answered: Option<Instant>,
     until: Option<Instant>,
     asked: Option<Instant>,
 }
 
-impl Linger {
+impl BusyPoll {
     /// Questions were answered.
     pub(super) fn answered(&mut self, now: Instant) {
         let quick = self.answered.is_some_and(|before| now.saturating_duration_since(before) <= QUICK);
@@ -31,7 +31,7 @@ impl Linger {
     }
 
     /// Whether it is worth while to look once more.
-    pub(super) fn goes_on(&self, now: Instant) -> bool {
+    pub(super) fn is_active(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| now < until)
     }
 }
@@ -54,27 +54,27 @@ mod tests {
 
     #[test]
     fn who_has_answered_nothing_sleeps_at_once() {
-        assert!(!Linger::default().goes_on(Instant::now()));
+        assert!(!BusyPoll::default().is_active(Instant::now()));
     }
 
     #[test]
     fn the_kernel_is_asked_at_once_and_then_every_fifty_microseconds() {
-        let (mut linger, start) = (Linger::default(), Instant::now());
-        assert!(linger.asks(start) && !linger.asks(start + 49 * US));
-        assert!(linger.asks(start + 50 * US) && !linger.asks(start + 99 * US));
+        let (mut busy_poll, start) = (BusyPoll::default(), Instant::now());
+        assert!(busy_poll.asks(start) && !busy_poll.asks(start + 49 * US));
+        assert!(busy_poll.asks(start + 50 * US) && !busy_poll.asks(start + 99 * US));
     }
 
     #[test]
     fn rare_questions_are_waited_for_shortly_and_quick_ones_until_they_end() {
-        let (mut linger, start) = (Linger::default(), Instant::now());
-        linger.answered(start);
-        assert!(linger.goes_on(start + 9 * US) && !linger.goes_on(start + 10 * US));
+        let (mut busy_poll, start) = (BusyPoll::default(), Instant::now());
+        busy_poll.answered(start);
+        assert!(busy_poll.is_active(start + 9 * US) && !busy_poll.is_active(start + 10 * US));
         // It was asleep when the second one came.
-        linger.answered(start + 50 * US);
-        assert!(linger.goes_on(start + 149 * US) && !linger.goes_on(start + 150 * US));
-        linger.answered(start + 149 * US);
-        assert!(linger.goes_on(start + 248 * US));
-        linger.answered(start + 300 * US);
-        assert!(linger.goes_on(start + 309 * US) && !linger.goes_on(start + 310 * US));
+        busy_poll.answered(start + 50 * US);
+        assert!(busy_poll.is_active(start + 149 * US) && !busy_poll.is_active(start + 150 * US));
+        busy_poll.answered(start + 149 * US);
+        assert!(busy_poll.is_active(start + 248 * US));
+        busy_poll.answered(start + 300 * US);
+        assert!(busy_poll.is_active(start + 309 * US) && !busy_poll.is_active(start + 310 * US));
     }
 }
