@@ -1,18 +1,22 @@
-//! When to say something unasked: announcements at once and then four times more, 1.1 s apart (contract speaker §2.4), and probes.
+//! Schedules of unsolicited frames: a gratuitous burst of five rounds, 1.1 s apart, and ARP/NDP probes.
+//!
+//! The burst is that of upstream MetalLB, see `docs/upstream-behaviour.md#l2-gratuitous`.
 
 use std::time::{Duration, Instant};
 
 use crate::vip::{Generation, VipId, VipTable};
 
-/// The pending rounds. What begins together stays together, so its size is the number of changes of the last five seconds.
+/// Pending bursts. Addresses whose bursts begin together share one entry, so the size is bounded by the number of
+/// changes during one burst (about five seconds).
 #[derive(Debug)]
 pub(crate) struct Schedule {
     timing: BurstTiming,
     bursts: Vec<Burst>,
+    /// State of the xorshift64 generator for jitter; never 0.
     random: u64,
 }
 
-/// How often, and how far apart; up to a tenth of the period is added by chance.
+/// The number of rounds of a burst and the interval between them, to which up to a tenth is added as jitter.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BurstTiming {
     pub(crate) rounds: u8,
@@ -21,12 +25,12 @@ pub(crate) struct BurstTiming {
 
 impl BurstTiming {
     pub(crate) const ANNOUNCE: Self = Self { rounds: 5, period: Duration::from_millis(1100) };
-    /// Three probes, and a last round in which the address is taken. RFC 5227 waits for four to seven seconds, for the slowest of
-    /// hosts; those that matter here answer within a millisecond, and a Service waits.
+    /// Three probes, and a fourth round in which the address is taken. RFC 5227 §2.1.1 waits four to seven seconds to
+    /// reach slow hosts. Hosts on a cluster's segment answer within a millisecond, so 0.6 s are enough here.
     pub(crate) const PROBE: Self = Self { rounds: 4, period: Duration::from_millis(200) };
 }
 
-/// Addresses that began together.
+/// Addresses whose bursts began together.
 #[derive(Debug)]
 struct Burst {
     next: Instant,
@@ -36,19 +40,18 @@ struct Burst {
 
 impl Schedule {
     pub(crate) const fn new(timing: BurstTiming, seed: u64) -> Self {
-        // The generator must not start at 0.
         Self { timing, bursts: Vec::new(), random: seed | 1 }
     }
 
-    /// Begins one burst for all of `members`, whose generations are fresh; its first round is due at `first`.
+    /// Begins one burst for all of `members`. Each generation must be fresh. The first round is due at `first`.
     pub(crate) fn start(&mut self, first: Instant, members: Vec<(VipId, Generation)>) {
         if !members.is_empty() {
             self.bursts.push(Burst { next: first, round: 0, members });
         }
     }
 
-    /// Calls `send` for each address whose round is due, with the number of the round from 0, and sets the next round. One jitter
-    /// serves a whole burst.
+    /// Calls `send` with each address whose round is due and the number of that round, counted from 0, and schedules
+    /// the next round. All addresses of a burst share one jitter.
     pub(crate) fn run_due(&mut self, now: Instant, vips: &VipTable, mut send: impl FnMut(VipId, u8)) {
         let BurstTiming { rounds, period } = self.timing;
         for burst in &mut self.bursts {
@@ -63,17 +66,18 @@ impl Schedule {
         self.bursts.retain(|burst| burst.round < rounds && !burst.members.is_empty());
     }
 
+    /// The earliest time at which a round is due.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.bursts.iter().map(|burst| burst.next).min()
     }
 }
 
-/// Up to a tenth of the period (xorshift64).
+/// A random duration below a tenth of the period (xorshift64).
 const fn jitter(random: &mut u64, period: Duration) -> Duration {
     *random ^= *random << 13;
     *random ^= *random >> 7;
     *random ^= *random << 17;
-    // Periods are far from 584 million years.
+    // Periods are far below 584 million years.
     let tenth = period.as_micros() as u64 / 10;
     Duration::from_micros(*random % tenth)
 }

@@ -1,4 +1,4 @@
-//! What happened so far.
+//! Counters of frames and conflicts.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,31 +6,31 @@ use std::net::IpAddr;
 use crate::responder::DropReason;
 use crate::vip::VipTable;
 
-/// A snapshot of everything that the engine counted. Counts never fall; an address that was given up keeps its.
+/// A snapshot of the counters of an engine. Counters never decrease; those of a removed address are kept.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Counters {
-    /// Questions for addresses of ours.
+    /// Requests received per announced address.
     pub requests: BTreeMap<IpAddr, u64>,
-    /// Answers handed out to be sent.
+    /// Replies handed to the driver per address.
     pub responses: BTreeMap<IpAddr, u64>,
-    /// Gratuitous frames handed out to be sent.
+    /// Gratuitous frames handed to the driver per address.
     pub gratuitous: BTreeMap<IpAddr, u64>,
-    /// Frames without an answer.
+    /// Frames that got no reply, by reason.
     pub dropped: BTreeMap<DropReason, u64>,
-    /// Frames in which another host claimed an address of ours.
+    /// Frames per address in which another host claimed it.
     pub conflicts: BTreeMap<IpAddr, u64>,
-    /// Probes handed out to be sent.
+    /// Probes handed to the driver.
     pub probes: u64,
-    /// Frames in which another speaker claimed an address that we hold.
+    /// Frames in which another speaker claimed an address that this engine announces.
     pub claims_of_speakers: u64,
-    /// ARP messages whose sender inside is not the sender of the frame.
+    /// ARP messages whose sender hardware address differs from the Ethernet source.
     pub mismatched_senders: u64,
-    /// Events that nobody took before they had to make room.
+    /// Events that were dropped because the queue was full.
     pub lost_events: u64,
 }
 
-/// Counts that belong to no address, in place.
+/// Counters that belong to no address.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     dropped: [u64; DropReason::ALL.len()],
@@ -42,7 +42,7 @@ pub(crate) struct Tally {
 
 impl Tally {
     pub(crate) const fn count_drop(&mut self, reason: DropReason) {
-        // The array has a place for each variant.
+        // The array has one element per variant.
         self.dropped[reason as usize] += 1;
     }
 
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_reason_has_its_own_place() {
+    fn drop_reasons_are_counted_separately() {
         let mut tally = Tally::default();
         for (times, reason) in DropReason::ALL.into_iter().enumerate() {
             (0..=times).for_each(|_| tally.count_drop(reason));

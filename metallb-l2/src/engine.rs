@@ -1,4 +1,4 @@
-//! The sans-IO engine: which frames to answer, which to send unasked.
+//! The sans-IO engine: decides which frames to answer and which to send unsolicited.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -24,11 +24,16 @@ use crate::vip::{Phase, VipTable};
 use crate::wire::Frame;
 use crate::wire::ndp::Checksum;
 
-/// Answers for a set of addresses on a set of interfaces.
+/// Answers ARP and NDP requests for a set of addresses on a set of interfaces, and announces those addresses.
 ///
-/// `set_interfaces`, `set_addresses`, `set_foreign_addresses`, `set_speaker_macs`, `announce_again`, `handle_frame` and `handle_timeout` put facts in;
-/// `poll_transmit`, `poll_announced`, `poll_group` and `poll_event` take results out, to be drained after every input; `poll_timeout` says when to call again. The same seed and
-/// inputs give the same bytes. Answering allocates nothing.
+/// How to drive it:
+/// - Facts enter through `set_interfaces`, `set_addresses`, `set_foreign_addresses`, `set_speaker_macs`,
+///   `announce_again`, `handle_frame` and `handle_timeout`. Time is an argument and never goes backwards.
+/// - After each of them, `poll_group`, `poll_transmit`, `poll_announced` and `poll_event` are called until they return
+///   `None`. The queues behind them grow only between two such drains; events are also limited in number.
+/// - `poll_timeout` returns when `handle_timeout` is due. Early and repeated calls are harmless.
+///
+/// The same seed and the same inputs give the same bytes. Answering a request does not allocate.
 #[derive(Debug)]
 pub struct Engine {
     config: Config,
@@ -47,62 +52,63 @@ pub struct Engine {
     tally: Tally,
 }
 
-/// What an engine is told once.
+/// Settings that stay the same for the life of an engine.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Config {
-    /// How many questions are answered.
+    /// How many requests are answered per second.
     pub limits: Limits,
-    /// What to do when another host uses an address of ours.
+    /// What to do when another host uses an address that this engine announces.
     pub defence: Defence,
 }
 
-/// A frame that came in.
+/// A received frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Received<'a> {
-    /// On which interface.
+    /// The index of the interface that received it.
     pub interface: u32,
-    /// The whole frame, or as much as was kept of it.
+    /// The frame, beginning with its Ethernet header. It may be cut at the end.
     pub bytes: &'a [u8],
-    /// Whether its checksum is there to be checked.
+    /// Whether its checksum can be verified.
     pub checksum: Checksum,
 }
 
 /// A frame to send.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Transmit {
-    /// On which interface.
+    /// The index of the interface to send it on.
     pub interface: u32,
-    /// What.
+    /// The frame.
     pub frame: Frame,
 }
 
-/// Something worth telling.
+/// A finding for the layer above. Repetitions are rate limited.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
-    /// Another host uses an address that we answer for (RFC 5227 §2.4).
+    /// Another host uses an address that this engine announces (RFC 5227 §2.4).
     Conflict {
         /// The address.
         ip: IpAddr,
-        /// The other host.
+        /// The hardware address of the other host.
         mac: MacAddr,
-        /// Where it was seen.
+        /// The interface on which it was seen.
         interface: Arc<str>,
     },
-    /// Another host has an address that we were to take: it is left alone, and looked for again from time to time.
+    /// A probe found that another host has the address. The engine leaves it alone and probes again every minute.
     Occupied {
         /// The address.
         ip: IpAddr,
-        /// The other host.
+        /// The hardware address of the other host.
         mac: MacAddr,
-        /// Where it was seen.
+        /// The interface on which it was seen.
         interface: Arc<str>,
     },
 }
 
 impl Engine {
-    /// Nothing to answer for, nowhere. `seed` jitters the gratuitous schedule and keys the limits.
+    /// Creates an engine without addresses and interfaces. `seed` determines the jitter of bursts and the hash of the
+    /// rate limiter; it should be unpredictable to other hosts.
     #[must_use]
     pub fn new(config: Config, seed: u64, now: Instant) -> Self {
         Self {
@@ -123,7 +129,7 @@ impl Engine {
         }
     }
 
-    /// Replaces the interfaces. Addresses are announced anew where one appeared or changed.
+    /// Replaces the interfaces. Addresses are announced again on each interface that is new or changed.
     pub fn set_interfaces(&mut self, now: Instant, interfaces: impl IntoIterator<Item = Interface>) {
         let new: BTreeMap<u32, Interface> =
             interfaces.into_iter().map(|interface| (interface.index, interface)).collect();
@@ -146,19 +152,19 @@ impl Engine {
         self.announce_due(now);
     }
 
-    /// Replaces the addresses. Only those that are new, or have a new scope, are announced, all in one burst: repeating what is
-    /// known changes nothing on the wire. Those that are gone fall silent at once. The last one counts if an address is named
-    /// twice; see [`Scope::union`](crate::interface::Scope::union).
+    /// Replaces the addresses. Those that are new or have a new scope are announced in one burst; unchanged ones cause
+    /// no frames. Answers for removed addresses end at once. If an address occurs twice the last occurrence counts; see
+    /// [`Scope::union`](crate::interface::Scope::union).
     pub fn set_addresses<A: Into<Announcement>>(&mut self, now: Instant, addresses: impl IntoIterator<Item = A>) {
         let (mut held, mut probing, mut changed) = (Vec::new(), Vec::new(), false);
-        // By the place of each address.
+        // Indexed by `VipId`.
         let mut wanted: Vec<Option<Announcement>> = Vec::new();
         for announcement in addresses.into_iter().map(Into::into) {
-            let place = self.vips.place(announcement.ip).index();
-            if place >= wanted.len() {
-                wanted.resize(place + 1, None);
+            let index = self.vips.intern(announcement.ip).index();
+            if index >= wanted.len() {
+                wanted.resize(index + 1, None);
             }
-            wanted[place] = Some(announcement);
+            wanted[index] = Some(announcement);
         }
         for (id, vip) in self.vips.iter_mut() {
             let (scope, phase) = match wanted.get_mut(id.index()).and_then(Option::take) {
@@ -188,8 +194,8 @@ impl Engine {
         self.announce_due(now);
     }
 
-    /// Replaces what is taken. An address of which that is news falls silent at once, and is announced as a new one is when nothing
-    /// speaks against it any more.
+    /// Replaces the addresses that must not be announced. Answers for an address that becomes foreign end at once. When
+    /// it is no longer foreign it is announced like a new one.
     pub fn set_foreign_addresses(&mut self, now: Instant, foreign: ForeignAddresses) {
         if foreign == self.foreign {
             return;
@@ -217,15 +223,15 @@ impl Engine {
         self.announce_due(now);
     }
 
-    /// The addresses that are to be answered for and are not, and why.
+    /// The wanted addresses that are not announced because they are foreign, with the reason.
     #[must_use]
     pub fn refused(&self) -> BTreeMap<IpAddr, ForeignAddress> {
         let wanted = self.vips.iter().filter(|(_, vip)| vip.scope.is_some());
         wanted.filter_map(|(_, vip)| Some((vip.ip, vip.foreign.clone()?))).collect()
     }
 
-    /// Announces addresses anew, all in one burst with its repetitions: for the winner when two speakers held them. What is not
-    /// held is passed over.
+    /// Starts a new burst for addresses that are held, and ignores all others. The winner calls this after two speakers
+    /// announced the same address.
     pub fn announce_again(&mut self, now: Instant, addresses: impl IntoIterator<Item = IpAddr>) {
         let mut members = Vec::new();
         for ip in addresses {
@@ -239,13 +245,13 @@ impl Engine {
         self.announce_due(now);
     }
 
-    /// Replaces the hardware addresses of the other speakers. That one of them claims an address of ours is no conflict: who holds
-    /// it is settled among the speakers.
-    pub fn set_speaker_macs(&mut self, speaker_macs: impl IntoIterator<Item = MacAddr>) {
-        self.speaker_macs = speaker_macs.into_iter().collect();
+    /// Replaces the hardware addresses of the other speakers. A claim by one of them is counted but is no conflict,
+    /// because the speakers settle among themselves who holds an address.
+    pub fn set_speaker_macs(&mut self, macs: impl IntoIterator<Item = MacAddr>) {
+        self.speaker_macs = macs.into_iter().collect();
     }
 
-    /// Whether an address is answered for.
+    /// Whether requests for an address are answered on at least one of the interfaces in its scope.
     #[must_use]
     pub fn announces(&self, ip: IpAddr) -> bool {
         let answered = |id| {
@@ -255,10 +261,10 @@ impl Engine {
         self.vips.find(ip).is_some_and(answered)
     }
 
-    /// Looks at a received frame. The answer goes back on the same interface.
+    /// Processes a received frame and returns the reply, to be sent on the same interface.
     ///
     /// # Errors
-    /// The reason why there is no answer; it is counted.
+    /// The reason why there is no reply. Each one is counted.
     pub fn handle_frame(&mut self, now: Instant, frame: &Received<'_>) -> Result<Frame, DropReason> {
         let answer = self.answer(now, frame);
         if let Err(reason) = answer {
@@ -267,12 +273,12 @@ impl Engine {
         answer
     }
 
-    /// Sends what is due. Early calls are harmless.
+    /// Queues the frames that are due. Early calls are harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.announce_due(now);
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout) next.
+    /// When to call [`handle_timeout`](Self::handle_timeout) next; `None` if nothing is scheduled.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.schedule.next().into_iter().chain(self.probes.next()).min()
@@ -293,13 +299,13 @@ impl Engine {
                 return Some(Transmit { interface: next.interface, frame });
             }
         }
-        // A burst for many addresses should not hold its memory until the next one.
+        // Release the memory of a large burst.
         self.outgoing.shrink_to(OUTGOING_KEPT);
         None
     }
 
-    /// The next address whose first round of announcements was handed out whole: neighbours that get them know it now. An address
-    /// that is announced nowhere, for want of an interface, never comes out here.
+    /// The next address whose whole first round of announcements was returned by
+    /// [`poll_transmit`](Self::poll_transmit). An address without a usable interface is never reported.
     pub fn poll_announced(&mut self) -> Option<IpAddr> {
         let next = self.announced.pop_front();
         if next.is_none() {
@@ -308,7 +314,7 @@ impl Engine {
         next
     }
 
-    /// The next group to join or leave.
+    /// The next solicited-node group to join or leave.
     pub fn poll_group(&mut self) -> Option<GroupChange> {
         self.groups.next_change()
     }
@@ -318,7 +324,7 @@ impl Engine {
         self.events.pop_front()
     }
 
-    /// What happened so far.
+    /// A snapshot of all counters.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.tally.snapshot(&self.vips)
@@ -331,11 +337,11 @@ impl Engine {
         if let Some(claim) = parsed.claim {
             self.handle_claim(now, claim, frame.interface);
         }
-        if let Some(conflicting_probe) = parsed.conflicting_probe() {
-            self.handle_conflicting_probe(now, conflicting_probe, frame.interface);
+        if let Some(probe) = parsed.probe() {
+            self.handle_probe(now, probe, frame.interface);
         }
-        let question = parsed.question?;
-        let id = self.vips.find(question.ip()).ok_or(DropReason::AnnounceIp)?;
+        let request = parsed.request?;
+        let id = self.vips.find(request.ip()).ok_or(DropReason::AnnounceIp)?;
         let vip = self.vips.vip_mut(id);
         if vip.scope.is_none() {
             return Err(DropReason::AnnounceIp);
@@ -354,7 +360,7 @@ impl Engine {
             return Err(DropReason::RateLimited);
         }
         let interface = self.interfaces.get(&frame.interface).ok_or(DropReason::Interface)?;
-        let reply = question.reply(interface).ok_or(DropReason::Interface)?;
+        let reply = request.reply(interface).ok_or(DropReason::Interface)?;
         vip.counts.responses += 1;
         Ok(reply)
     }
@@ -378,7 +384,7 @@ impl Engine {
         }
         let vip = self.vips.vip_mut(id);
         let response = vip.conflict.observe(now, claim.mac, self.config.defence);
-        if let (true, Some(interface)) = (response.tell, self.interfaces.get(&index)) {
+        if let (true, Some(interface)) = (response.report, self.interfaces.get(&index)) {
             if self.events.len() == EVENTS_KEPT {
                 self.events.pop_front();
                 self.tally.lost_events += 1;
@@ -396,11 +402,12 @@ impl Engine {
         }
     }
 
-    /// Another host probes for an address. That is a question, unless we are about to take it too (RFC 5227 §2.1.1).
-    fn handle_conflicting_probe(&mut self, now: Instant, conflicting_probe: Claim, index: u32) {
-        let found = self.vips.find(conflicting_probe.ip).map(|id| self.vips.vip(id));
+    /// Handles an ARP probe by another host. It is an ordinary request unless this engine probes for the same address,
+    /// which makes it a conflict (RFC 5227 §2.1.1).
+    fn handle_probe(&mut self, now: Instant, probe: Claim, index: u32) {
+        let found = self.vips.find(probe.ip).map(|id| self.vips.vip(id));
         if found.is_some_and(|vip| vip.scope.is_some() && vip.phase == Phase::Probing) {
-            self.handle_claim(now, conflicting_probe, index);
+            self.handle_claim(now, probe, index);
         }
     }
 
@@ -419,7 +426,8 @@ impl Engine {
         schedule.start(now, taken);
         let mut due = Vec::new();
         schedule.run_due(now, vips, |id, round| due.push((id, round == 0)));
-        // Each address is said once before any is said twice: most neighbours need no more, so a large burst takes half the time.
+        // All ARP requests leave before the first ARP reply. Most neighbours need only one of the two, so a large burst
+        // takes half the time.
         for pass in [Pass::First, Pass::Second] {
             for &(id, is_first_round) in &due {
                 enqueue(outgoing, interfaces, vips, id, pass, is_first_round);
@@ -428,16 +436,17 @@ impl Engine {
     }
 }
 
-/// Probes for an address before it is taken.
+/// The number of probes before an address is taken.
 const PROBES: u8 = BurstTiming::PROBE.rounds - 1;
 
-/// How long an address that another host has is left alone before it is looked for again.
+/// The pause before the next probe for an address that another host has.
 const PROBE_AGAIN: Duration = Duration::from_secs(60);
 
-/// Events that wait to be taken; a hostile host must not fill the memory.
+/// The limit of queued events. When it is reached the oldest one is dropped and counted, so that a hostile host cannot
+/// fill the memory.
 const EVENTS_KEPT: usize = 256;
 
-/// Room for gratuitous messages that is kept for the next burst.
+/// The capacity of the queues that is kept between bursts.
 const OUTGOING_KEPT: usize = 1024;
 
 #[cfg(test)]

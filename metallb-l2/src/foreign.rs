@@ -1,42 +1,43 @@
-//! Addresses that nobody may be answered for, whoever asks for it: hosts, routers and networks have them for themselves.
+//! Addresses that must not be announced because a host, a router or the network itself uses them.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-/// What this host knows to be taken.
+/// The addresses that this host knows to be in use by something other than a Service.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ForeignAddresses {
-    held: BTreeMap<IpAddr, ForeignAddress>,
+    reasons: BTreeMap<IpAddr, ForeignAddress>,
 }
 
-/// Why an address is not announced.
+/// Why an address is not announced. Variants are in order of precedence.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum ForeignAddress {
-    /// This host has it on an interface, where its kernel answers.
+    /// This host has it on the named interface, and its kernel answers for it.
     OwnAddress(Arc<str>),
-    /// Another member of the cluster has it.
+    /// Another node of the cluster has it.
     AnotherNode,
-    /// It is the next hop of a default route: who took it would cut this network off.
+    /// It is the next hop of a default route. Announcing it would cut the network off.
     Gateway,
-    /// It is the broadcast address of what an interface is attached to.
+    /// It is the broadcast address of a network that the named interface is attached to.
     BroadcastAddress(Arc<str>),
 }
 
 impl ForeignAddresses {
-    /// Nothing is taken.
+    /// An empty table: no address is refused.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An interface has an address in a network whose addresses begin with the same `prefix` bits.
+    /// Adds an address of a local interface, and the broadcast address of its IPv4 network of `prefix` bits.
     pub fn add_interface_address(&mut self, interface: &Arc<str>, ip: IpAddr, prefix: u8) {
         self.add(ip, ForeignAddress::OwnAddress(Arc::clone(interface)));
-        // Networks of one or two addresses have none (RFC 3021), nor have those of IPv6. The first address of a network is one like any
-        // other: hosts have long been treating it so, and a pool that is a whole network gives it to its first Service.
+        // Networks of one or two addresses (RFC 3021) and IPv6 networks have no broadcast address. The first address
+        // of a network is not refused: hosts treat it as a unicast address, and a pool that is a whole network gives
+        // it to its first Service.
         if let (IpAddr::V4(v4), 1..=30) = (ip, prefix) {
             let mask = u32::MAX << (32 - u32::from(prefix));
             let last = Ipv4Addr::from_bits(v4.to_bits() | !mask);
@@ -44,25 +45,25 @@ impl ForeignAddresses {
         }
     }
 
-    /// A default route leads to these.
+    /// Adds the next hops of default routes.
     pub fn add_gateways<'a>(&mut self, gateways: impl IntoIterator<Item = &'a IpAddr>) {
         gateways.into_iter().for_each(|&ip| self.add(ip, ForeignAddress::Gateway));
     }
 
-    /// Other members of the cluster have these.
+    /// Adds the addresses of other nodes of the cluster.
     pub fn add_nodes<'a>(&mut self, addresses: impl IntoIterator<Item = &'a IpAddr>) {
         addresses.into_iter().for_each(|&ip| self.add(ip, ForeignAddress::AnotherNode));
     }
 
-    /// What speaks against announcing an address.
+    /// The reason to refuse an address; `None` if it may be announced.
     #[must_use]
     pub fn find(&self, ip: IpAddr) -> Option<&ForeignAddress> {
-        self.held.get(&ip)
+        self.reasons.get(&ip)
     }
 
-    /// The weightiest reason counts, which is the one that is first in the list of reasons.
+    /// Of several reasons for one address, the first in the order of the variants is kept.
     fn add(&mut self, ip: IpAddr, reason: ForeignAddress) {
-        let known = self.held.entry(ip).or_insert_with(|| reason.clone());
+        let known = self.reasons.entry(ip).or_insert_with(|| reason.clone());
         if reason < *known {
             *known = reason;
         }
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_hosts_gateways_and_everybody_are_refused_with_the_reason() {
+    fn addresses_of_hosts_gateways_and_broadcast_are_refused_with_the_reason() {
         let (eth0, eth1): (Arc<str>, Arc<str>) = ("eth0".into(), "eth1".into());
         let mut foreign = ForeignAddresses::new();
         foreign.add_interface_address(&eth0, "192.168.10.5".parse().unwrap(), 23);
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn weightiest_reason_is_told_whatever_came_first() {
+    fn first_reason_in_precedence_is_kept_in_any_order_of_insertion() {
         let eth0: Arc<str> = "eth0".into();
         let gateway = ["10.0.0.255".parse().unwrap()];
         let (mut one, mut other) = (ForeignAddresses::new(), ForeignAddresses::new());

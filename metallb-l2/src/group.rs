@@ -1,4 +1,4 @@
-//! Membership in solicited-node groups (RFC 4291 §2.7.1): without it, questions for our addresses do not reach us.
+//! Membership in solicited-node groups (RFC 4291 §2.7.1), which solicitations for announced addresses are sent to.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
@@ -10,24 +10,24 @@ use crate::wire::ndp;
 /// A solicited-node group to join or leave.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct GroupChange {
-    /// On which interface.
+    /// The index of the interface.
     pub interface: u32,
     /// The group.
     pub group: Ipv6Addr,
-    /// Join, or leave.
+    /// Whether to join or leave it.
     pub membership: Membership,
 }
 
-/// What to do about a group.
+/// A change of membership in a group.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Membership {
-    /// Become a member.
+    /// Join the group.
     Join,
-    /// Be a member no more.
+    /// Leave the group.
     Leave,
 }
 
-/// The groups that are joined, and the changes that nobody took yet.
+/// The joined groups, and the changes that the driver has not taken yet.
 #[derive(Debug, Default)]
 pub(crate) struct Groups {
     joined: BTreeSet<(u32, Ipv6Addr)>,
@@ -35,8 +35,8 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
-    /// Brings the groups to what the addresses and interfaces demand. Addresses that share their last 24 bits share a group, which
-    /// is left when the last of them goes. As it follows from the present facts alone, no count can be off by one.
+    /// Recomputes the groups from the addresses and interfaces. Addresses with the same last 24 bits share a group,
+    /// which is left with the last of them. Recomputing from scratch needs no reference counts.
     pub(crate) fn update<'a>(&mut self, vips: &VipTable, interfaces: impl Iterator<Item = &'a Interface> + Clone) {
         let able = interfaces.filter(|interface| interface.link_local.is_some());
         let mut wanted = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! What is known about a network interface.
+//! Interfaces, hardware addresses, and the addresses to announce.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 pub use crate::foreign::{ForeignAddress, ForeignAddresses};
 
-/// A 48-bit hardware address.
+/// A 48-bit hardware (MAC) address.
 #[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct MacAddr(pub [u8; 6]);
 
@@ -14,20 +14,20 @@ impl MacAddr {
     /// `ff:ff:ff:ff:ff:ff`
     pub const BROADCAST: Self = Self([0xff; 6]);
 
-    /// The address that IPv6 multicast to `group` is sent to (RFC 2464 §7).
+    /// The Ethernet address of an IPv6 multicast group (RFC 2464 §7).
     #[must_use]
     pub const fn of_multicast(group: Ipv6Addr) -> Self {
         let [.., a, b, c, d] = group.octets();
         Self([0x33, 0x33, a, b, c, d])
     }
 
-    /// Whether it can be the address of one host.
+    /// Whether it can be the address of one host: neither a group address nor all zeros.
     #[must_use]
     pub const fn is_unicast(self) -> bool {
         !self.is_multicast() && !matches!(self.0, [0, 0, 0, 0, 0, 0])
     }
 
-    /// Whether it names a group.
+    /// Whether it is a group address, including broadcast.
     #[must_use]
     pub const fn is_multicast(self) -> bool {
         self.0[0] & 1 == 1
@@ -47,62 +47,63 @@ impl fmt::Debug for MacAddr {
     }
 }
 
-/// An interface on which addresses may be announced: up, with carrier, not a port of a bridge or bond.
+/// An interface on which addresses may be announced: it is up, has carrier, and is not a port of a bridge or bond.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Interface {
-    /// The kernel's number.
+    /// The interface index.
     pub index: u32,
     /// The name.
     pub name: Arc<str>,
     /// Its hardware address.
     pub mac: MacAddr,
-    /// Whether it can broadcast: then it answers ARP.
+    /// Whether ARP requests are answered on it. True for interfaces that can broadcast.
     pub arp: bool,
-    /// Its IPv6 link-local address, if it has one: then it answers NDP.
+    /// Its IPv6 link-local address, the source of NDP messages. Without one, solicitations are not answered.
     pub link_local: Option<Ipv6Addr>,
-    /// Whether it is used only for addresses whose scope names it, as a member of a VRF is: it belongs to another network.
+    /// Whether it is used only for addresses whose scope names it. True for members of a VRF, which belong to another
+    /// network.
     pub only_by_name: bool,
 }
 
 impl Interface {
-    /// A usual Ethernet interface.
+    /// An Ethernet interface that answers ARP and is used for [`Scope::All`].
     #[must_use]
     pub fn new(index: u32, name: &str, mac: MacAddr, link_local: Option<Ipv6Addr>) -> Self {
         Self { index, name: name.into(), mac, arp: true, link_local, only_by_name: false }
     }
 }
 
-/// On which interfaces an address is announced.
+/// The interfaces on which an address is announced.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Scope {
-    /// On all, but for those that must be named.
+    /// All interfaces, except those that are [`only_by_name`](Interface::only_by_name).
     All,
-    /// Only on those with these names.
+    /// The interfaces with these names.
     Only(std::collections::BTreeSet<Arc<str>>),
 }
 
-/// An address to answer for.
+/// An address to announce.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Announcement {
     /// The address.
     pub ip: IpAddr,
-    /// Where.
+    /// The interfaces to announce it on.
     pub scope: Scope,
-    /// As what.
+    /// How to treat it.
     pub stance: Stance,
 }
 
-/// How an address is answered for.
+/// How an address is treated.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Stance {
-    /// It is ours: it is announced, then questions are answered.
+    /// It is announced, and requests for it are answered.
     #[default]
     Hold,
-    /// It becomes ours unless another host has it: it is probed for first (RFC 5227 §2.1, RFC 4862 §5.4), which takes less than a
-    /// second, and questions are not answered until then. Nothing is done to an address that is held already.
+    /// It is announced unless another host has it. Probes (RFC 5227 §2.1, RFC 4862 §5.4) take less than a second, and
+    /// requests are not answered before they are done. An address that is held already stays as it is.
     Claim,
-    /// Another speaker is about to take it: questions are still answered, but it is not announced any more, and that the other
-    /// announces it is no conflict. What comes next is its end, or `Hold`, which announces it anew.
+    /// Another speaker is about to announce it. Requests are still answered, but it is no longer announced, and claims
+    /// by other hosts are no conflict. Usually its removal follows; `Hold` would announce it again.
     Yield,
 }
 
@@ -113,7 +114,7 @@ impl From<(IpAddr, Scope)> for Announcement {
 }
 
 impl Scope {
-    /// Whether it includes an interface.
+    /// Whether an interface belongs to it.
     #[must_use]
     pub fn includes(&self, interface: &Interface) -> bool {
         match self {
@@ -122,7 +123,7 @@ impl Scope {
         }
     }
 
-    /// Both together.
+    /// The interfaces of both scopes.
     #[must_use]
     pub fn union(self, other: Self) -> Self {
         match (self, other) {

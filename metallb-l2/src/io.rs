@@ -1,7 +1,8 @@
-//! Sockets and the thread that drives an [`Engine`](crate::engine::Engine).
+//! Packet sockets, routing netlink, and the thread that drives an [`Engine`](crate::engine::Engine).
 //!
-//! One thread serves all interfaces: it waits for frames, netlink news, commands and the engine's timer, feeds the engine, and
-//! sends what comes out. `CAP_NET_RAW` is all it needs.
+//! [`Driver`] owns and joins the thread, a private worker runs it, and [`Handle`] commands it. One thread serves all
+//! interfaces: it waits for frames, netlink messages, commands and the timer of the engine, feeds the engine, and
+//! executes its outputs. It needs `CAP_NET_RAW` and no other capability.
 
 mod arp_ignore;
 mod busy_poll;
@@ -22,8 +23,8 @@ pub use rx_queue::RxQueue;
 
 pub use crate::links::InterfaceFilter;
 
-/// The one place where the time comes from.
-#[allow(clippy::disallowed_methods, reason = "drivers tell the engine the time")]
+/// The only place where the crate reads the clock.
+#[allow(clippy::disallowed_methods, reason = "a driver passes the time to its engine")]
 fn now() -> std::time::Instant {
     std::time::Instant::now()
 }

@@ -1,25 +1,25 @@
-//! How many questions are answered per second: so that one host, or a flood, cannot take a whole core.
+//! Rate limits on replies, so that neither one host nor a flood can occupy a whole core.
 
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use crate::interface::MacAddr;
 
-/// How often something may happen.
+/// A rate with a burst allowance.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Rate {
-    /// Times per second in the long run.
+    /// Events per second in the long run.
     pub per_second: NonZeroU32,
-    /// Times at once after a quiet time.
+    /// Events that may occur at once after a quiet period.
     pub burst: NonZeroU32,
 }
 
-/// How many questions are answered; `None` is no limit.
+/// How many requests are answered; `None` means no limit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Limits {
-    /// Of one sender, told apart by hardware address.
+    /// Limit per sender, by hardware address.
     pub per_sender: Option<Rate>,
-    /// Of all senders together.
+    /// Limit for all senders together.
     pub total: Option<Rate>,
 }
 
@@ -29,8 +29,8 @@ impl Limits {
 }
 
 impl Default for Limits {
-    /// A router that lost its neighbour cache may ask for 20,000 addresses at once, and 10,000 a second from then on; all senders
-    /// together may ask ten times as often.
+    /// 10,000 requests per second and a burst of 20,000 for each sender, which is enough for a router that lost its
+    /// neighbour cache, and ten times as many for all senders together.
     fn default() -> Self {
         let rate = |per_second: u32, burst: u32| {
             Some(Rate { per_second: NonZeroU32::new(per_second)?, burst: NonZeroU32::new(burst)? })
@@ -39,8 +39,8 @@ impl Default for Limits {
     }
 }
 
-/// Applies [`Limits`] in constant time and memory. Senders whose addresses fall on the same of [`CELLS`] places share a limit;
-/// the seed keeps a hostile sender from choosing whose place it takes.
+/// Applies [`Limits`] in constant time and memory. Senders are hashed to [`CELLS`] slots, and those in one slot share
+/// a limit. The seed keeps a hostile sender from choosing the slot of another host.
 #[derive(Debug)]
 pub(crate) struct Limiter {
     limits: Limits,
@@ -50,8 +50,8 @@ pub(crate) struct Limiter {
     senders: Box<[Cell]>,
 }
 
-/// When the next event would be due if all so far had been evenly spaced (the generic cell rate algorithm): nanoseconds since the
-/// start.
+/// The theoretical arrival time of the generic cell rate algorithm (ITU-T I.371): when the next event would be due if
+/// all previous ones had been evenly spaced, in nanoseconds since the start.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cell(u64);
 
@@ -61,22 +61,22 @@ impl Limiter {
         Self { limits, start: now, seed, total: Cell(0), senders: vec![Cell(0); cells].into() }
     }
 
-    /// Whether a question of `sender` may be answered now; if so it is counted.
+    /// Whether a request of `sender` may be answered now. If so it counts against the limits.
     pub(crate) fn allows(&mut self, now: Instant, sender: MacAddr) -> bool {
         let nanos = nanos(now.saturating_duration_since(self.start));
-        let place = self.place(sender);
-        // The sender first: what it may not do must not use up what the others may.
-        let allowed = match (self.limits.per_sender, self.senders.get_mut(place)) {
+        let slot = self.slot(sender);
+        // The sender's limit comes first: its refused requests must not use up the common limit.
+        let allowed = match (self.limits.per_sender, self.senders.get_mut(slot)) {
             (Some(rate), Some(cell)) => cell.take(nanos, rate),
             _ => true,
         };
         allowed && self.limits.total.is_none_or(|rate| self.total.take(nanos, rate))
     }
 
-    fn place(&self, sender: MacAddr) -> usize {
+    fn slot(&self, sender: MacAddr) -> usize {
         let [a, b, c, d, e, f] = sender.0;
         let mixed = (u64::from_le_bytes([a, b, c, d, e, f, 0, 0]) ^ self.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        // The high bits depend on all of the input; CELLS fits in a usize.
+        // The high bits depend on the whole input.
         (mixed ^ mixed.rotate_left(29)).wrapping_mul(self.seed | 1) as usize >> 7 & (CELLS - 1)
     }
 }
@@ -98,7 +98,7 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// How many senders are told apart: 32 KiB. A power of two.
+/// The number of slots, a power of two. They take 32 KiB.
 const CELLS: usize = 4096;
 
 #[cfg(test)]
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn flood_of_one_sender_is_held_to_its_rate_while_another_is_answered() {
+    fn flood_by_one_sender_is_limited_while_another_sender_is_answered() {
         let start = Instant::now();
         let mut limiter = Limiter::new(Limits { per_sender: rate(100, 10), total: None }, 3, start);
         let allowed = (0..100_000)
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn flood_of_a_million_senders_is_held_to_the_total_in_constant_memory() {
+    fn flood_by_a_million_senders_is_limited_in_constant_memory() {
         let start = Instant::now();
         let mut limiter = Limiter::new(Limits { per_sender: rate(100, 10), total: rate(1000, 50) }, 3, start);
         let allowed =
@@ -136,10 +136,10 @@ mod tests {
     }
 
     #[test]
-    fn senders_are_spread_over_the_places() {
+    fn senders_are_spread_over_the_slots() {
         let limiter = Limiter::new(Limits::default(), 7, Instant::now());
-        let places: std::collections::BTreeSet<usize> = (0..4096).map(|n| limiter.place(sender(n))).collect();
-        // 4096 balls in 4096 bins leave about 1 - 1/e of them used.
-        assert!(places.len() > 2000, "{}", places.len());
+        let slots: std::collections::BTreeSet<usize> = (0..4096).map(|n| limiter.slot(sender(n))).collect();
+        // 4096 balls in 4096 bins use about 1 - 1/e of the bins.
+        assert!(slots.len() > 2000, "{}", slots.len());
     }
 }

@@ -1,4 +1,7 @@
-//! The network devices of a host, kept in step by changes; says which of them may be announced on (contract speaker §1.5).
+//! The table of network devices, kept up to date by netlink changes, and the rule which of them are used.
+//!
+//! The rule follows upstream MetalLB, see `docs/upstream-behaviour.md#l2-interfaces`, except that a member of a VRF may
+//! be used if an advertisement names it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -8,103 +11,102 @@ use std::sync::Arc;
 use crate::foreign::ForeignAddresses;
 use crate::interface::{Interface, MacAddr};
 
-/// Says whether a device may be used at all, by name.
+/// Decides by name whether an interface may be used.
 pub type InterfaceFilter = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// A device as the kernel describes it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Link {
-    /// The kernel's number.
+    /// The interface index.
     pub(crate) index: u32,
     /// The name.
     pub(crate) name: Arc<str>,
-    /// Its hardware address, if it is one of Ethernet.
+    /// The hardware address, if it is an Ethernet address.
     pub(crate) mac: Option<MacAddr>,
-    /// Up, and able to carry frames: its cable is in, and what it stands on runs too.
+    /// Whether it is up and has carrier (`IFF_UP` and `IFF_RUNNING`).
     pub(crate) running: bool,
-    /// It can broadcast.
+    /// Whether it can broadcast (`IFF_BROADCAST`).
     pub(crate) broadcast: bool,
-    /// It uses_arp addresses: neither the loopback device nor one that says it does no ARP.
+    /// Whether it resolves neighbours: neither `IFF_LOOPBACK` nor `IFF_NOARP` is set.
     pub(crate) uses_arp: bool,
-    /// What it is a part of.
+    /// The kind of device that controls it.
     pub(crate) controller: Controller,
 }
 
-/// What a device is a part of.
+/// The kind of device that controls another one (`IFLA_MASTER`).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) enum Controller {
-    /// Nothing.
+    /// None.
     #[default]
-    Nothing,
-    /// A bridge, a bond or the like: frames go through that device, which answers in its stead.
+    None,
+    /// A bridge, bond or team: it receives the frames of its ports and answers for them.
     Device,
-    /// A VRF, which divides routes and not frames: it answers for itself, though in another network than the rest.
+    /// A VRF: it separates routes, not frames, so its member answers for itself but belongs to another network.
     Vrf,
 }
 
-/// Something that the kernel told.
+/// A change reported by the kernel.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Change {
-    /// A device is there, or is different.
+    /// A device was added or changed.
     Link(Link),
-    /// A device is gone.
+    /// A device was removed.
     LinkGone(u32),
-    /// A device has a link-local address. It cannot be a source while duplicate address detection goes on, or when that has failed
-    /// (RFC 4862 §5.4).
+    /// A device has an IPv6 link-local address. It is not usable as a source while duplicate address detection is in
+    /// progress or after it has failed (RFC 4862 §5.4).
     LinkLocal {
-        /// Which device.
+        /// The index of the device.
         index: u32,
         /// The address.
         ip: Ipv6Addr,
-        /// Whether it may be used.
+        /// Whether it may be used as a source.
         usable: bool,
     },
-    /// A device has a link-local address no more.
+    /// A device lost a link-local address.
     LinkLocalGone {
-        /// Which device.
+        /// The index of the device.
         index: u32,
         /// The address.
         ip: Ipv6Addr,
     },
-    /// A device has an address that is not link-local, in a network whose addresses begin with the same `prefix` bits.
+    /// A device has an address that is not IPv6 link-local, in a network of `prefix` bits.
     Address {
-        /// Which device.
+        /// The index of the device.
         index: u32,
         /// The address.
         ip: IpAddr,
-        /// The bits.
+        /// The length of the network prefix in bits.
         prefix: u8,
     },
-    /// A device has such an address no more.
+    /// A device lost such an address.
     AddressGone {
-        /// Which device.
+        /// The index of the device.
         index: u32,
         /// The address.
         ip: IpAddr,
-        /// The bits.
+        /// The length of the network prefix in bits.
         prefix: u8,
     },
-    /// A default route came, went or is different.
+    /// A default route was added, changed or removed.
     DefaultRoutes,
 }
 
-/// The devices. Its size is that of the host's own tables.
+/// The table of devices and their addresses.
 pub(crate) struct Links {
     filter: InterfaceFilter,
-    /// With the filter's word, asked once per name.
+    /// Each device with the decision of the filter, which is asked once per name.
     links: BTreeMap<u32, (Link, bool)>,
     link_local: BTreeMap<u32, BTreeMap<Ipv6Addr, bool>>,
     addresses: BTreeMap<u32, BTreeSet<(IpAddr, u8)>>,
 }
 
 impl Links {
-    /// No devices yet; what `filter` refuses will never be usable.
-    #[must_use]
+    /// An empty table. Devices that `filter` refuses are never used.
     pub(crate) const fn new(filter: InterfaceFilter) -> Self {
         Self { filter, links: BTreeMap::new(), link_local: BTreeMap::new(), addresses: BTreeMap::new() }
     }
 
-    /// Takes in a change. Says whether an interface that may be announced on came, went or is different.
+    /// Applies a change. Returns whether it added, changed or removed a usable interface.
     pub(crate) fn apply(&mut self, change: Change) -> bool {
         let index = match &change {
             Change::Link(Link { index, .. })
@@ -146,7 +148,7 @@ impl Links {
         before != self.interface(index)
     }
 
-    /// Forgets everything and takes in `changes`, a whole description of the host.
+    /// Replaces the whole table by `changes`, a complete description of the host.
     pub(crate) fn replace(&mut self, changes: impl IntoIterator<Item = Change>) {
         self.links.clear();
         self.link_local.clear();
@@ -156,15 +158,14 @@ impl Links {
         }
     }
 
-    /// The interfaces that may be announced on.
+    /// The usable interfaces.
     pub(crate) fn interfaces(&self) -> impl Iterator<Item = Interface> {
         self.links.keys().filter_map(|&index| self.interface(index))
     }
 
-    /// What the addresses of this host rule out: those of devices where others ask for them. The loopback device and those of the
-    /// kind have addresses for inner use, be it the ones that are announced.
-    #[must_use]
-    pub(crate) fn foreign(&self) -> ForeignAddresses {
+    /// The addresses of this host, on devices where other hosts can ask for them. Addresses on devices without ARP are
+    /// internal, and may even be the announced ones.
+    pub(crate) fn foreign_addresses(&self) -> ForeignAddresses {
         let mut foreign = ForeignAddresses::new();
         for (index, addresses) in &self.addresses {
             let Some((link, _)) = self.links.get(index).filter(|(link, _)| link.uses_arp) else { continue };
@@ -173,16 +174,15 @@ impl Links {
         foreign
     }
 
-    /// The interface in use that has an address, when it says of `other` that it is on the same link.
-    #[must_use]
+    /// The usable interface that has the address `ip` in a network that contains `other`.
     pub(crate) fn interface_to(&self, ip: IpAddr, other: IpAddr) -> Option<Interface> {
-        let shared = |&(own, prefix): &(IpAddr, u8)| own == ip && on_link(own, prefix, other);
+        let shared = |&(own, prefix): &(IpAddr, u8)| own == ip && same_network(own, prefix, other);
         let mut holders = self.addresses.iter().filter(|(_, addresses)| addresses.iter().any(shared));
         holders.find_map(|(&index, _)| self.interface(index))
     }
 
-    /// A device that has an address for inner use, as kube-proxy gives those of Services to one of its own where it works with IPVS.
-    #[must_use]
+    /// The device without ARP that has an address. In IPVS mode kube-proxy adds the addresses of Services to such a
+    /// device.
     pub(crate) fn internal_device(&self, ip: IpAddr) -> Option<Arc<str>> {
         let has = |addresses: &BTreeSet<_>| addresses.range((ip, 0)..=(ip, u8::MAX)).next().is_some();
         let mut holders = self.addresses.iter().filter(|(_, addresses)| has(addresses));
@@ -207,8 +207,8 @@ impl Links {
     }
 }
 
-/// Whether another address begins with the same `prefix` bits.
-fn on_link(ip: IpAddr, prefix: u8, other: IpAddr) -> bool {
+/// Whether two addresses have their first `prefix` bits in common.
+fn same_network(ip: IpAddr, prefix: u8, other: IpAddr) -> bool {
     let differs = match (ip, other) {
         (IpAddr::V4(ip), IpAddr::V4(other)) => (ip.to_bits() ^ other.to_bits()).leading_zeros(),
         (IpAddr::V6(ip), IpAddr::V6(other)) => (ip.to_bits() ^ other.to_bits()).leading_zeros(),
@@ -239,7 +239,7 @@ mod tests {
             running: true,
             broadcast: true,
             uses_arp: true,
-            controller: Controller::Nothing,
+            controller: Controller::None,
         }
     }
 
@@ -252,9 +252,9 @@ mod tests {
     }
 
     #[test]
-    fn only_devices_that_run_resolve_and_stand_for_themselves_are_used() {
+    fn only_running_devices_with_arp_and_without_bridge_or_bond_are_used() {
         let rows: [(&str, fn(&mut Link), bool); 8] = [
-            ("as it is", |_| {}, true),
+            ("unchanged", |_| {}, true),
             ("down, or without carrier", |link| link.running = false, false),
             ("loopback, or without ARP", |link| link.uses_arp = false, false),
             ("without hardware address", |link| link.mac = None, false),
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_event_changes_what_is_used_and_repeating_it_does_not() {
+    fn each_kind_of_change_affects_usable_interfaces_once() {
         let mut links = links();
         let with = |change: fn(&mut Link)| {
             let mut link = eth0();
@@ -290,7 +290,7 @@ mod tests {
             ("up", with(|_| {}), true),
             ("renamed", with(|link| link.name = "lan0".into()), true),
             ("renamed to an excluded name", with(|link| link.name = "veth0".into()), true),
-            ("and back", with(|_| {}), true),
+            ("renamed back", with(|_| {}), true),
             ("another hardware address", with(|link| link.mac = Some(MacAddr([2, 0, 0, 0, 0, 7]))), true),
             ("carrier lost", with(|link| link.running = false), true),
             ("carrier back", with(|_| {}), true),
@@ -306,10 +306,10 @@ mod tests {
     }
 
     #[test]
-    fn link_local_address_counts_once_it_is_proven_and_as_long_as_it_is_there() {
+    fn link_local_address_is_used_while_it_exists_and_is_usable() {
         let mut links = links();
         let ip: Ipv6Addr = "fe80::1".parse().unwrap();
-        // The order in which the kernel tells of device and address does not matter.
+        // The kernel may report the device and its address in any order.
         assert!(!links.apply(Change::LinkLocal { index: 2, ip, usable: false }));
         links.apply(Change::Link(eth0()));
         let found = |links: &Links| links.interfaces().next().unwrap().link_local;
@@ -322,37 +322,37 @@ mod tests {
         assert_eq!(found(&links), Some("fe80::2".parse().unwrap()));
         links.apply(Change::LinkGone(2));
         links.apply(Change::Link(eth0()));
-        assert_eq!(found(&links), None, "a device of the same number is another one");
+        assert_eq!(found(&links), None, "a reused index belongs to another device");
     }
 
     #[test]
-    fn addresses_are_ruled_out_while_a_device_that_resolves_has_them_and_else_are_for_inner_use() {
+    fn addresses_of_devices_with_arp_are_foreign_and_others_are_internal() {
         let mut links = links();
         let ip: IpAddr = "192.168.10.5".parse().unwrap();
         let has = |index, ip| Change::Address { index, ip, prefix: 24 };
-        assert!(!links.apply(has(2, ip)), "no interface is different");
+        assert!(!links.apply(has(2, ip)), "no interface changed");
         assert_eq!(
-            (links.foreign(), links.internal_device(ip)),
+            (links.foreign_addresses(), links.internal_device(ip)),
             (ForeignAddresses::new(), None),
-            "nothing is known of the device"
+            "the device is unknown"
         );
         links.apply(Change::Link(eth0()));
         let mut expected = ForeignAddresses::new();
         expected.add_interface_address(&"eth0".into(), ip, 24);
-        assert_eq!((links.foreign(), links.internal_device(ip)), (expected.clone(), None));
+        assert_eq!((links.foreign_addresses(), links.internal_device(ip)), (expected.clone(), None));
         let inner: IpAddr = "192.168.10.77".parse().unwrap();
         links.apply(Change::Link(Link { index: 3, name: "kube-ipvs0".into(), uses_arp: false, ..eth0() }));
         links.apply(has(3, inner));
-        assert_eq!((links.foreign(), links.internal_device(inner)), (expected, Some("kube-ipvs0".into())));
+        assert_eq!((links.foreign_addresses(), links.internal_device(inner)), (expected, Some("kube-ipvs0".into())));
         links.apply(Change::AddressGone { index: 3, ip: inner, prefix: 24 });
         assert_eq!(links.internal_device(inner), None);
         links.apply(Change::LinkGone(2));
         links.apply(Change::Link(eth0()));
-        assert_eq!(links.foreign(), ForeignAddresses::new(), "a device of the same number is another one");
+        assert_eq!(links.foreign_addresses(), ForeignAddresses::new(), "a reused index belongs to another device");
     }
 
     #[test]
-    fn whole_description_replaces_what_was_known() {
+    fn complete_description_replaces_the_table() {
         let mut links = links();
         links.apply(Change::Link(eth0()));
         links.replace([Change::Link(Link { index: 3, name: "eth1".into(), ..eth0() })]);
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn host_is_on_the_link_of_an_address_that_begins_like_its_own() {
+    fn interface_is_found_for_a_host_in_the_network_of_its_address() {
         let mut links = links();
         links.apply(Change::Link(eth0()));
         links.apply(Change::Link(Link { index: 3, name: "veth0".into(), ..eth0() }));
@@ -377,7 +377,7 @@ mod tests {
             ("fd00::5", "fd00::ffff:0:0:1", true),
             ("fd00::5", "fd00:0:0:1::5", false),
             ("10.0.0.5", "fd00::5", false),
-            // Its interface is excluded.
+            // The interface is excluded by the filter.
             ("10.3.0.5", "10.3.0.6", false),
         ];
         for (ip, other, expected) in rows {

@@ -1,4 +1,4 @@
-//! What is to be said unasked, in line until it is taken.
+//! The queue of unsolicited frames: gratuitous ARP, unsolicited advertisements and probes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -9,14 +9,14 @@ use crate::wire::Frame;
 use crate::wire::arp::{Arp, Operation};
 use crate::wire::ndp;
 
-/// A gratuitous message that is due. It becomes a frame when it is taken, so that an address that is given up in between stays
-/// silent, and so that ten thousand of them are small.
+/// An unsolicited frame that is due. It is encoded when it is taken from the queue, so that nothing is sent for an
+/// address that was removed meanwhile, and a queue of ten thousand entries stays small.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outgoing {
     pub(crate) vip: VipId,
     pub(crate) interface: u32,
     pub(crate) message: Gratuitous,
-    /// Nothing of the first round of its burst comes behind it.
+    /// Whether it is the last frame of the first round for its address.
     pub(crate) ends_first_round: bool,
 }
 
@@ -28,7 +28,7 @@ pub(crate) enum Gratuitous {
 }
 
 impl Outgoing {
-    /// The frame of a message that is still true.
+    /// The encoded frame; `None` if the address is no longer in the state that the frame announces.
     pub(crate) fn frame(&self, vips: &VipTable, interfaces: &BTreeMap<u32, Interface>) -> Option<Frame> {
         let interface = interfaces.get(&self.interface)?;
         let vip = vips.vip(self.vip);
@@ -48,14 +48,15 @@ impl Outgoing {
     }
 }
 
-/// Half of a round: an ARP request or a neighbour advertisement, and then an ARP reply, which some hosts want instead.
+/// A round has two passes: gratuitous ARP requests and unsolicited advertisements first, then gratuitous ARP replies,
+/// because some hosts accept only one of the two ARP forms.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Pass {
     First,
     Second,
 }
 
-/// One pass for an address on all its interfaces.
+/// Queues one pass for an address on all its interfaces.
 pub(crate) fn enqueue(
     outgoing: &mut VecDeque<Outgoing>,
     interfaces: &BTreeMap<u32, Interface>,
@@ -82,7 +83,7 @@ pub(crate) fn enqueue(
     }
 }
 
-/// One probe for an address on all its interfaces.
+/// Queues one probe for an address on all its interfaces.
 pub(crate) fn enqueue_probe(
     outgoing: &mut VecDeque<Outgoing>,
     interfaces: &BTreeMap<u32, Interface>,

@@ -1,4 +1,4 @@
-//! What a received frame says: the address it asks for, and the address it claims to have. No state, no decision about ownership.
+//! Parses received frames into requests and claims. It has no state and does not decide who owns an address.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -8,24 +8,24 @@ use crate::wire::arp::{Arp, Operation};
 use crate::wire::ndp::{Checksum, Message, NdpError, Solicitation};
 use crate::wire::{ETHERTYPE_ARP, ETHERTYPE_IPV6, ETHERTYPE_SERVICE_VLAN, ETHERTYPE_VLAN, Ethernet, Frame};
 
-/// What a frame says.
+/// The meaning of a received frame.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Parsed {
-    /// The sender of the frame.
+    /// The Ethernet source address.
     pub(crate) sender: MacAddr,
-    /// The address that the sender says is its own.
+    /// The IP address that the sender uses, and the hardware address it gives for it.
     pub(crate) claim: Option<Claim>,
-    /// The address it asks for, or why the frame is no question to answer.
-    pub question: Result<Request, DropReason>,
-    /// The hardware address inside an ARP message is not the one that sent the frame.
+    /// The request, or the reason why the frame is not one that can be answered.
+    pub request: Result<Request, DropReason>,
+    /// Whether the sender hardware address of an ARP message differs from the Ethernet source.
     pub(crate) mismatched: bool,
 }
 
 impl Parsed {
-    /// The sender and the address it is about to take, if it probes for one by ARP. Neighbour discovery makes that a claim.
-    #[must_use]
-    pub(crate) fn conflicting_probe(&self) -> Option<Claim> {
-        match self.question {
+    /// The address that the sender probes for, if the frame is an ARP probe (RFC 5227 §2.1.1). A probe by NDP is a
+    /// claim already (RFC 4862 §5.4.3).
+    pub(crate) fn probe(&self) -> Option<Claim> {
+        match self.request {
             Ok(Request::Arp(arp)) if arp.sender_protocol.is_unspecified() => {
                 Some(Claim { ip: arp.target_protocol.into(), mac: arp.sender_hardware })
             }
@@ -34,68 +34,68 @@ impl Parsed {
     }
 }
 
-/// "This address is mine", said by another host.
+/// An IP address that another host uses or is about to use.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Claim {
-    /// The address.
+    /// The IP address.
     pub(crate) ip: IpAddr,
-    /// Whose it is said to be.
+    /// The hardware address that belongs to it.
     pub(crate) mac: MacAddr,
 }
 
-/// "Who has this address?"
+/// A request for the hardware address of an IP address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Request {
     /// An ARP request.
     Arp(Arp),
-    /// A neighbour solicitation, and the source of its frame.
+    /// A neighbour solicitation and the Ethernet source of its frame.
     Ndp(Solicitation, MacAddr),
 }
 
-/// Why a frame gets no answer.
+/// Why a received frame gets no reply.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum DropReason {
-    /// Shorter than its headers, or lengths that contradict each other.
+    /// The frame is shorter than its headers, or its length fields contradict each other.
     Malformed,
-    /// It belongs to a VLAN, so to another interface.
+    /// The frame carries a VLAN tag and therefore belongs to another interface.
     Vlan,
-    /// Neither ARP nor a neighbour solicitation.
+    /// The frame is neither ARP nor a neighbour solicitation or advertisement.
     OtherMessage,
-    /// An ARP reply or another opcode.
+    /// An ARP message with an opcode other than request.
     ArpReply,
-    /// An announcement of the sender's own address, not a question.
+    /// A gratuitous ARP request: it announces the sender's address.
     Gratuitous,
-    /// Sent to another host.
+    /// The destination hardware address is not one that this interface receives.
     EthernetDestination,
-    /// Sent by ourselves.
+    /// The frame was sent by this host, or names one of its hardware addresses as sender.
     OwnFrame,
     /// A neighbour advertisement.
     Advertisement,
-    /// It came through a router.
+    /// The IPv6 hop limit is not 255, so the message came through a router (RFC 4861 §7.1).
     HopLimit,
-    /// The checksum is wrong.
+    /// The ICMPv6 checksum is wrong.
     Checksum,
-    /// Not valid by RFC 4861 §7.1 for another reason.
+    /// The message fails another check of RFC 4861 §7.1.
     InvalidSolicitation,
-    /// The sender's hardware or protocol address cannot be one host's.
+    /// The hardware or IP address of the sender cannot be the address of one host.
     BadSender,
-    /// We do not answer for the address.
+    /// The requested address is not announced by this engine.
     AnnounceIp,
-    /// We answer for the address, but not on this interface.
+    /// The requested address is announced, but not on this interface.
     NotMatchInterface,
-    /// The interface is unknown, or does not do this family.
+    /// The interface is unknown, or is not used for this address family.
     Interface,
-    /// The address becomes ours once it is certain that nobody has it.
+    /// The requested address is still being probed for, or another host has it.
     Probing,
-    /// The address is ours to announce, and something speaks against it, see [`ForeignAddress`](crate::foreign::ForeignAddress).
+    /// The requested address must not be announced, see [`ForeignAddress`](crate::interface::ForeignAddress).
     ForeignAddress,
-    /// The sender, or all senders together, ask more often than the limit allows.
+    /// The sender, or all senders together, exceed the rate limit.
     RateLimited,
 }
 
 impl DropReason {
-    /// All reasons, in their order.
+    /// All reasons in the order of the variants.
     pub const ALL: [Self; 18] = [
         Self::Malformed,
         Self::Vlan,
@@ -125,29 +125,29 @@ impl fmt::Display for DropReason {
 }
 
 impl Request {
-    /// The address asked for.
+    /// The requested address.
     #[must_use]
     pub(crate) const fn ip(&self) -> IpAddr {
         match self {
             Self::Arp(arp) => IpAddr::V4(arp.target_protocol),
-            Self::Ndp(asked, _) => IpAddr::V6(asked.target),
+            Self::Ndp(solicitation, _) => IpAddr::V6(solicitation.target),
         }
     }
 
-    /// The answer of an interface; `None` when it has no address to answer NDP from.
+    /// The reply of an interface; `None` if it has no IPv6 link-local address to reply from.
     #[must_use]
     pub(crate) fn reply(&self, interface: &Interface) -> Option<Frame> {
         match self {
             Self::Arp(arp) => Some(arp.reply(interface.mac)),
-            Self::Ndp(asked, asker) => Some(asked.reply(interface.mac, interface.link_local?, *asker)),
+            Self::Ndp(solicitation, source) => Some(solicitation.reply(interface.mac, interface.link_local?, *source)),
         }
     }
 }
 
-/// Reads a frame that `interface` received. `is_ours` tells hardware addresses of this host.
+/// Parses a frame that `interface` received. `is_ours` recognises the hardware addresses of this host.
 ///
 /// # Errors
-/// Why the frame says nothing of interest.
+/// The reason why the frame is neither a request nor a claim.
 pub(crate) fn parse(
     frame: &[u8],
     checksum: Checksum,
@@ -167,12 +167,12 @@ pub(crate) fn parse(
         ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN => return Err(DropReason::Vlan),
         _ => return Err(DropReason::OtherMessage),
     };
-    // A host that pretends to be us inside the message is not worth a word.
-    let pretends = match parsed.question {
+    // A message that names one of our hardware addresses as its sender is our own or forged.
+    let names_us = match parsed.request {
         Ok(Request::Arp(arp)) => is_ours(arp.sender_hardware),
         _ => parsed.claim.is_some_and(|claim| is_ours(claim.mac)),
     };
-    if pretends { Err(DropReason::OwnFrame) } else { Ok(parsed) }
+    if names_us { Err(DropReason::OwnFrame) } else { Ok(parsed) }
 }
 
 fn parse_arp(ethernet: &Ethernet<'_>, interface: &Interface) -> Result<Parsed, DropReason> {
@@ -188,7 +188,7 @@ fn parse_arp(ethernet: &Ethernet<'_>, interface: &Interface) -> Result<Parsed, D
     }
     let claims =
         matches!(arp.operation, Operation::Request | Operation::Reply) && !arp.sender_protocol.is_unspecified();
-    let question = match arp.operation {
+    let request = match arp.operation {
         Operation::Request if arp.sender_protocol == arp.target_protocol => Err(DropReason::Gratuitous),
         Operation::Request => Ok(Request::Arp(arp)),
         Operation::Reply | Operation::Other(_) => Err(DropReason::ArpReply),
@@ -196,7 +196,7 @@ fn parse_arp(ethernet: &Ethernet<'_>, interface: &Interface) -> Result<Parsed, D
     Ok(Parsed {
         sender: ethernet.source,
         claim: claims.then(|| Claim { ip: arp.sender_protocol.into(), mac: arp.sender_hardware }),
-        question,
+        request,
         mismatched: arp.sender_hardware != ethernet.source,
     })
 }
@@ -220,24 +220,25 @@ fn parse_ndp(ethernet: &Ethernet<'_>, checksum: Checksum, interface: &Interface)
         | NdpError::BadProbe
         | NdpError::SolicitedToGroup => DropReason::InvalidSolicitation,
     })?;
-    let (ip, mac, question) = match message {
+    let (ip, mac, request) = match message {
         Message::Advertisement(advertisement) => {
             (advertisement.target, advertisement.target_link_layer, Err(DropReason::Advertisement))
         }
-        Message::Solicitation(asked) => {
-            if asked.source_link_layer.is_some_and(|mac| !mac.is_unicast()) {
+        Message::Solicitation(solicitation) => {
+            let (source, link_layer) = (solicitation.source, solicitation.source_link_layer);
+            if link_layer.is_some_and(|mac| !mac.is_unicast()) {
                 return Err(DropReason::BadSender);
             }
-            // Who probes for an address is about to take it.
-            let claimed = if asked.source.is_unspecified() { asked.target } else { asked.source };
-            (claimed, asked.source_link_layer, Ok(Request::Ndp(asked, ethernet.source)))
+            // A host that probes for an address is about to take it.
+            let claimed = if source.is_unspecified() { solicitation.target } else { source };
+            (claimed, link_layer, Ok(Request::Ndp(solicitation, ethernet.source)))
         }
     };
     let claim = Claim { ip: ip.into(), mac: mac.unwrap_or(ethernet.source) };
-    Ok(Parsed { sender: ethernet.source, claim: Some(claim), question, mismatched: false })
+    Ok(Parsed { sender: ethernet.source, claim: Some(claim), request, mismatched: false })
 }
 
-/// Whether an address can be a sender's; that of a probe is 0.0.0.0 (RFC 5227 §2.1.1).
+/// Whether an address is valid as a sender address; that of a probe is 0.0.0.0 (RFC 5227 §2.1.1).
 const fn can_send(ip: Ipv4Addr) -> bool {
     !ip.is_broadcast() && !ip.is_multicast() && !ip.is_loopback()
 }

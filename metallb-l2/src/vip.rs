@@ -1,4 +1,4 @@
-//! The addresses that are or were answered for.
+//! The table of virtual IP addresses (VIPs) that are or were announced.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,18 +8,18 @@ use crate::conflict::Conflict;
 use crate::foreign::ForeignAddress;
 use crate::interface::{Interface, Scope, Stance};
 
-/// The place of an address in the table, for as long as the table lives.
+/// The index of an address in the table. It stays valid for the life of the table.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct VipId(u32);
 
 impl VipId {
-    /// The same as a place in a list.
+    /// The index as a `usize`.
     pub(crate) const fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// Addresses by integer keys. One that is given up keeps its place and its counts, so that counters never fall.
+/// Addresses by integer key. A removed address keeps its entry, so that its counters never decrease.
 #[derive(Debug, Default)]
 pub(crate) struct VipTable {
     v4: FxHashMap<u32, VipId>,
@@ -31,10 +31,10 @@ pub(crate) struct VipTable {
 #[derive(Debug)]
 pub(crate) struct Vip {
     pub(crate) ip: IpAddr,
-    /// Where it is answered for; `None` when it is not ours now.
+    /// Where it is announced; `None` if it is not wanted now.
     pub(crate) scope: Option<Scope>,
     pub(crate) phase: Phase,
-    /// Why it is not answered for nevertheless.
+    /// Why it is not announced although it is wanted.
     pub(crate) foreign: Option<ForeignAddress>,
     on: Indices,
     pub(crate) generation: Generation,
@@ -42,32 +42,32 @@ pub(crate) struct Vip {
     pub(crate) counts: VipCounts,
 }
 
-/// Where an address with a scope stands.
+/// The state of an address that has a scope.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Phase {
-    /// Answered for and announced.
+    /// Requests are answered, and it is announced.
     Held,
-    /// Answered for.
+    /// Requests are answered, but it is no longer announced.
     Yielding,
-    /// Probed for.
+    /// Probes are being sent; requests are not answered yet.
     Probing,
-    /// Another host has it.
+    /// A probe found that another host has it.
     Occupied,
 }
 
-/// Tells the current burst of an address from one that a later change replaced.
+/// Distinguishes the current burst of an address from bursts that a later change replaced.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Generation(u32);
 
 impl Generation {
-    /// Ends what goes on under the present generation.
+    /// Cancels the bursts of the present generation and returns the next one.
     pub(crate) const fn advance(&mut self) -> Self {
         self.0 = self.0.wrapping_add(1);
         *self
     }
 }
 
-/// What happened about one address.
+/// Counters of one address.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct VipCounts {
     pub(crate) requests: u64,
@@ -76,7 +76,7 @@ pub(crate) struct VipCounts {
     pub(crate) conflicts: u64,
 }
 
-/// A scope in numbers of interfaces that exist, so that a frame costs no comparison of names.
+/// A scope resolved to interface indices, so that no names are compared per frame.
 #[derive(Debug)]
 enum Indices {
     All,
@@ -91,9 +91,9 @@ impl VipTable {
         }
     }
 
-    /// The place of an address, made if it has none yet.
-    pub(crate) fn place(&mut self, ip: IpAddr) -> VipId {
-        // Four thousand million addresses do not fit in memory.
+    /// The entry of an address, created if there is none.
+    pub(crate) fn intern(&mut self, ip: IpAddr) -> VipId {
+        // 2^32 entries do not fit in memory.
         let next = VipId(self.vips.len() as u32);
         let id = match ip {
             IpAddr::V4(v4) => *self.v4.entry(v4.to_bits()).or_insert(next),
@@ -114,25 +114,25 @@ impl VipTable {
         id
     }
 
-    /// An address by its place, which only this table hands out.
+    /// An entry by its index. Indices come from this table only and are in range.
     pub(crate) fn vip(&self, id: VipId) -> &Vip {
         &self.vips[id.0 as usize]
     }
 
-    /// As [`vip`](Self::vip), to change it.
+    /// As [`vip`](Self::vip), mutable.
     pub(crate) fn vip_mut(&mut self, id: VipId) -> &mut Vip {
         &mut self.vips[id.0 as usize]
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (VipId, &Vip)> {
-        self.vips.iter().enumerate().map(|(place, vip)| (VipId(place as u32), vip))
+        self.vips.iter().enumerate().map(|(index, vip)| (VipId(index as u32), vip))
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (VipId, &mut Vip)> {
-        self.vips.iter_mut().enumerate().map(|(place, vip)| (VipId(place as u32), vip))
+        self.vips.iter_mut().enumerate().map(|(index, vip)| (VipId(index as u32), vip))
     }
 
-    /// Whether what began under `generation` still goes on.
+    /// Whether a burst that began under `generation` still applies.
     pub(crate) fn is_current(&self, id: VipId, generation: Generation) -> bool {
         let vip = self.vip(id);
         vip.scope.is_some() && vip.generation == generation
@@ -140,12 +140,12 @@ impl VipTable {
 }
 
 impl Vip {
-    /// Whether it is ours and nobody else's.
+    /// Whether requests for it are answered and it is announced.
     pub(crate) fn is_held(&self) -> bool {
         self.scope.is_some() && self.phase == Phase::Held && self.foreign.is_none()
     }
 
-    /// Where it stands once it is to be treated so.
+    /// The state after the address is wanted with `stance`.
     pub(crate) fn phase_after(&self, stance: Stance) -> Phase {
         match stance {
             Stance::Hold => Phase::Held,
@@ -156,7 +156,7 @@ impl Vip {
         }
     }
 
-    /// Whether it is ours on an interface.
+    /// Whether its scope includes an interface.
     pub(crate) fn is_on(&self, interface: u32) -> bool {
         match &self.on {
             Indices::All => true,
@@ -164,7 +164,7 @@ impl Vip {
         }
     }
 
-    /// Translates the scope for the interfaces that exist now; to be called when either changes, or the foreign.
+    /// Resolves the scope to interface indices. Call it when the scope, the interfaces or `foreign` change.
     pub(crate) fn resolve<'a>(&mut self, interfaces: impl IntoIterator<Item = &'a Interface> + Clone) {
         self.on = match self.scope.as_ref().filter(|_| self.foreign.is_none()) {
             None => Indices::Only(Vec::new()),

@@ -1,4 +1,4 @@
-//! ARP and NDP messages inside Ethernet frames, as typed values. Decoding never panics and never allocates.
+//! Codecs of ARP and NDP messages in Ethernet frames. Decoding never panics and never allocates.
 
 pub mod arp;
 mod checksum;
@@ -8,7 +8,7 @@ pub mod ndp;
 pub use self::ethernet::Ethernet;
 use crate::interface::MacAddr;
 
-/// A frame to send: at most [`FRAME_MAX`] bytes, held in place.
+/// An encoded frame of at most [`FRAME_MAX`] bytes, stored inline.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Frame {
     bytes: [u8; FRAME_MAX],
@@ -28,8 +28,8 @@ impl Frame {
         &self.bytes[..usize::from(self.len)]
     }
 
-    /// An Ethernet frame around `payload`, padded to the shortest length that Ethernet allows. A longer payload than fits is cut:
-    /// the messages of this crate have fixed lengths that do.
+    /// An Ethernet frame with `payload`, padded to the minimum length of Ethernet. A payload that does not fit would be
+    /// cut; the messages of this crate all fit.
     fn new(destination: MacAddr, source: MacAddr, ethertype: u16, payload: &[u8]) -> Self {
         let mut bytes = [0; FRAME_MAX];
         bytes[..6].copy_from_slice(&destination.0);
@@ -42,7 +42,7 @@ impl Frame {
     }
 }
 
-/// EtherType of ARP.
+/// EtherType of ARP (IANA registry "IEEE 802 Numbers").
 pub const ETHERTYPE_ARP: u16 = 0x0806;
 /// EtherType of IPv6.
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
@@ -50,9 +50,9 @@ pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 pub const ETHERTYPE_VLAN: u16 = 0x8100;
 /// EtherType of a service VLAN tag (IEEE 802.1ad).
 pub const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
-/// Bytes of an Ethernet header.
+/// Length of an Ethernet header in bytes.
 pub const ETHERNET_HEADER: usize = 14;
-/// The shortest frame without its check sequence.
+/// The minimum length of a frame without its check sequence.
 const FRAME_MIN: usize = 60;
-/// The longest frame that this crate sends: a neighbour advertisement.
+/// The length of the longest frame that this crate encodes, a neighbour advertisement.
 pub const FRAME_MAX: usize = ETHERNET_HEADER + 40 + 32;

@@ -49,7 +49,7 @@ fn drain(engine: &mut Engine) -> usize {
 }
 
 #[test]
-fn requests_to_us_to_everybody_and_probes_are_answered() {
+fn unicast_and_broadcast_requests_and_probes_are_answered() {
     let now = Instant::now();
     let mut engine = engine(now);
     for frame in [
@@ -66,7 +66,7 @@ fn requests_to_us_to_everybody_and_probes_are_answered() {
 }
 
 #[test]
-fn everything_else_is_dropped_with_its_reason() {
+fn other_frames_are_dropped_with_their_reason() {
     let now = Instant::now();
     let mut engine = engine(now);
     let good = request([192, 168, 10, 9], v4(), MacAddr::BROADCAST);
@@ -98,8 +98,8 @@ fn everything_else_is_dropped_with_its_reason() {
 }
 
 #[test]
-fn new_addresses_are_announced_five_times_within_five_seconds_and_repeating_them_adds_nothing() {
-    // Reliability case ARP-34, quirk S43.
+fn new_address_is_announced_five_times_and_repeating_it_adds_nothing() {
+    // Case ARP-34.
     let start = Instant::now();
     let mut engine = engine(start);
     let mut rounds = vec![drain(&mut engine)];
@@ -116,8 +116,8 @@ fn new_addresses_are_announced_five_times_within_five_seconds_and_repeating_them
 }
 
 #[test]
-fn an_address_that_is_gone_falls_silent_at_once() {
-    // Reliability case ARP-22.
+fn removed_address_is_silent_at_once() {
+    // Case ARP-22.
     let now = Instant::now();
     let mut engine = engine(now);
     drain(&mut engine);
@@ -128,8 +128,8 @@ fn an_address_that_is_gone_falls_silent_at_once() {
 }
 
 #[test]
-fn groups_are_joined_on_interfaces_that_appear_later_and_left_with_the_last_address() {
-    // Reliability case NDP-31, quirk S18.
+fn group_is_joined_on_later_interfaces_and_left_with_the_last_address() {
+    // Case NDP-31.
     let now = Instant::now();
     let mut engine = engine(now);
     let changes = |engine: &mut Engine| {
@@ -149,7 +149,7 @@ fn groups_are_joined_on_interfaces_that_appear_later_and_left_with_the_last_addr
 }
 
 #[test]
-fn another_host_with_our_address_is_reported_once() {
+fn conflict_with_another_host_is_reported_once() {
     let now = Instant::now();
     let mut engine = engine(now);
     for _ in 0..3 {
@@ -182,7 +182,7 @@ fn same_seed_and_inputs_give_the_same_bytes() {
 
 #[test]
 fn ten_thousand_addresses_are_announced_in_one_round() {
-    // Reliability case ARP-35.
+    // Case ARP-35.
     let now = Instant::now();
     let mut engine = Engine::new(Config::default(), 7, now);
     engine.set_interfaces(now, [eth0()]);
@@ -192,8 +192,8 @@ fn ten_thousand_addresses_are_announced_in_one_round() {
 }
 
 #[test]
-fn burst_cancelled_by_loss_of_the_address_sends_nothing_more() {
-    // Reliability case ARP-33: half of the burst is taken, the other half is no longer true.
+fn burst_of_a_removed_address_sends_no_more_frames() {
+    // Case ARP-33: the address is removed while half of its burst is queued.
     let now = Instant::now();
     let mut engine = engine(now);
     assert!(engine.poll_transmit().is_some());
@@ -204,8 +204,8 @@ fn burst_cancelled_by_loss_of_the_address_sends_nothing_more() {
 }
 
 #[test]
-fn changed_hardware_address_is_announced_anew_and_used_in_replies() {
-    // Reliability case ARP-27, quirk S22.
+fn changed_hardware_address_is_announced_and_used_in_replies() {
+    // Case ARP-27.
     let now = Instant::now();
     let mut engine = engine(now);
     drain(&mut engine);
@@ -231,7 +231,7 @@ fn repeated_interfaces_change_nothing() {
 
 #[test]
 fn interface_without_link_local_address_answers_arp_and_gets_no_groups() {
-    // Reliability cases NDP-33 and NDP-34.
+    // Cases NDP-33 and NDP-34.
     let now = Instant::now();
     let mut engine = Engine::new(Config::default(), 7, now);
     engine.set_interfaces(now, [Interface { link_local: None, ..eth0() }]);
@@ -245,8 +245,8 @@ fn interface_without_link_local_address_answers_arp_and_gets_no_groups() {
 }
 
 #[test]
-fn two_engines_never_answer_each_others_announcements() {
-    // Quirk S44: both hold the same addresses for a while, as in a planned move.
+fn announcements_of_another_engine_are_not_answered() {
+    // Both engines hold the same addresses for a moment, as in a planned move.
     let now = Instant::now();
     let mut old = engine(now);
     let mut new = Engine::new(Config::default(), 8, now);
@@ -258,11 +258,11 @@ fn two_engines_never_answer_each_others_announcements() {
     for frame in announced {
         assert!(receive(&mut old, now, 1, frame.as_bytes()).is_err());
     }
-    assert_eq!(drain(&mut old), 0, "nor is the address taken back");
+    assert_eq!(drain(&mut old), 0, "the address is not reclaimed");
 }
 
 #[test]
-fn yielded_address_is_answered_for_but_announced_no_more_and_taken_by_another_without_conflict() {
+fn yielded_address_is_answered_but_not_announced_and_has_no_conflicts() {
     let now = Instant::now();
     let mut engine = engine(now);
     drain(&mut engine);
@@ -275,7 +275,7 @@ fn yielded_address_is_answered_for_but_announced_no_more_and_taken_by_another_wi
     let taken = Arp::gratuitous(Operation::Reply, CLIENT, [192, 168, 10, 0].into());
     assert_eq!(receive(&mut engine, later, 1, taken.as_bytes()), Err(DropReason::ArpReply));
     assert_eq!((engine.poll_event(), engine.counters().conflicts.len()), (None, 0));
-    // Interfaces that change announce nothing either, and groups are kept.
+    // A change of interfaces announces nothing either, and groups stay joined.
     engine.set_interfaces(later, [Interface { mac: MacAddr([2, 0, 0, 0, 0, 0x77]), ..eth0() }]);
     assert_eq!(drain(&mut engine), 0);
     assert_eq!(
@@ -283,21 +283,21 @@ fn yielded_address_is_answered_for_but_announced_no_more_and_taken_by_another_wi
         Some(Membership::Join)
     );
     engine.set_addresses(later, [(v4(), Scope::All), (v6(), Scope::All)]);
-    assert_eq!(drain(&mut engine), 3, "taken back, it is announced anew");
+    assert_eq!(drain(&mut engine), 3, "an address that is held again is announced");
 }
 
 #[test]
-fn yielding_in_the_middle_of_a_burst_cancels_the_rest() {
+fn yielding_during_a_burst_cancels_the_rest() {
     let now = Instant::now();
     let mut engine = engine(now);
     assert!(engine.poll_transmit().is_some());
     engine.set_addresses(now, [v4(), v6()].map(|ip| Announcement { ip, scope: Scope::All, stance: Stance::Yield }));
     assert_eq!(drain(&mut engine), 0);
-    assert_eq!(engine.poll_announced(), None, "a burst that was cut is not acknowledged");
+    assert_eq!(engine.poll_announced(), None, "a cancelled burst is not reported");
 }
 
 #[test]
-fn address_is_acknowledged_once_when_its_first_round_is_out_on_all_interfaces() {
+fn address_is_reported_announced_once_after_its_first_round_on_all_interfaces() {
     let now = Instant::now();
     let mut engine = Engine::new(Config::default(), 7, now);
     let eth1 = Interface { index: 2, name: "eth1".into(), mac: MacAddr([2, 0, 0, 0, 0, 2]), ..eth0() };
@@ -311,11 +311,11 @@ fn address_is_acknowledged_once_when_its_first_round_is_out_on_all_interfaces() 
     assert_eq!(engine.poll_announced(), Some(v4()));
     engine.handle_timeout(now + Duration::from_secs(2));
     assert_eq!(drain(&mut engine), 4);
-    assert_eq!(engine.poll_announced(), None, "repetitions, and addresses that are announced nowhere, tell nothing");
+    assert_eq!(engine.poll_announced(), None, "later rounds and addresses without an interface are not reported");
 }
 
 #[test]
-fn addresses_are_announced_again_on_demand_in_place_of_the_burst_that_goes_on() {
+fn announce_again_replaces_the_running_burst() {
     let now = Instant::now();
     let mut engine = engine(now);
     drain(&mut engine);
@@ -333,15 +333,15 @@ fn addresses_are_announced_again_on_demand_in_place_of_the_burst_that_goes_on() 
 }
 
 #[test]
-fn interface_that_must_be_named_is_left_alone_by_addresses_for_all_interfaces() {
-    // Quirk S23: a member of a VRF belongs to another network.
+fn interface_used_only_by_name_is_not_in_scope_all() {
+    // A member of a VRF belongs to another network.
     let now = Instant::now();
     let mut engine = Engine::new(Config::default(), 7, now);
     let member = Interface { only_by_name: true, mac: CLIENT, ..Interface::new(2, "blue0", CLIENT, None) };
     engine.set_interfaces(now, [eth0(), member]);
     engine.set_addresses(now, [(v4(), Scope::All)]);
     let mut ask = request([192, 168, 10, 9], v4(), MacAddr::BROADCAST);
-    // Another asker than the member itself.
+    // The client has the MAC of that interface, so use another sender.
     (ask[11], ask[27]) = (0x33, 0x33);
     assert_eq!(receive(&mut engine, now, 2, &ask), Err(DropReason::NotMatchInterface));
     assert_eq!(std::iter::from_fn(|| engine.poll_transmit()).map(|t| t.interface).collect::<Vec<_>>(), [1, 1]);
@@ -353,7 +353,7 @@ fn claim() -> [Announcement; 2] {
     [v4(), v6()].map(|ip| Announcement { ip, scope: Scope::All, stance: Stance::Claim })
 }
 
-/// Runs the engine's clock until `end`; returns what was sent.
+/// Advances the time to `end`; returns the sent frames.
 fn run_until(engine: &mut Engine, end: Instant) -> Vec<Frame> {
     let mut sent = Vec::new();
     loop {
@@ -366,7 +366,7 @@ fn run_until(engine: &mut Engine, end: Instant) -> Vec<Frame> {
 }
 
 #[test]
-fn claimed_address_is_probed_for_three_times_and_then_announced() {
+fn claimed_address_is_probed_three_times_and_then_announced() {
     let start = Instant::now();
     let mut engine = Engine::new(Config::default(), 7, start);
     engine.set_interfaces(start, [eth0()]);
@@ -384,17 +384,17 @@ fn claimed_address_is_probed_for_three_times_and_then_announced() {
     }
     engine.set_addresses(start, claim());
     let end = start + Duration::from_millis(900);
-    assert_eq!(run_until(&mut engine, end).len(), 3, "repeating the wish does not begin anew");
+    assert_eq!(run_until(&mut engine, end).len(), 3, "repeating the claim does not restart the probes");
     assert_eq!(std::iter::from_fn(|| engine.poll_announced()).count(), 2);
     assert!(receive(&mut engine, end, 1, &ask).is_ok());
     engine.set_addresses(end, claim());
     engine.set_addresses(end, [(v4(), Scope::All), (v6(), Scope::All)]);
-    assert_eq!(drain(&mut engine), 0, "what is held stays as it is");
+    assert_eq!(drain(&mut engine), 0, "a held address stays unchanged");
     assert_eq!(engine.counters().probes, 6);
 }
 
 #[test]
-fn claimed_address_that_another_host_has_is_left_to_it_and_looked_for_again() {
+fn claimed_address_of_another_host_is_not_taken_and_probed_again() {
     let start = Instant::now();
     for answer in [
         Arp::gratuitous(Operation::Reply, CLIENT, [192, 168, 10, 0].into()),
@@ -410,11 +410,11 @@ fn claimed_address_that_another_host_has_is_left_to_it_and_looked_for_again() {
             assert!(receive(&mut engine, start, 1, answer.as_bytes()).is_err());
         }
         let Some(Event::Occupied { ip, mac: CLIENT, .. }) = engine.poll_event() else { panic!("no event") };
-        assert_eq!(engine.poll_event(), None, "told once");
+        assert_eq!(engine.poll_event(), None, "reported once");
         let sent = run_until(&mut engine, start + Duration::from_secs(59));
         assert_eq!(sent.len(), if ip.is_ipv4() { 2 + 5 } else { 2 + 10 }, "only the other address is taken");
         assert!(engine.poll_timeout().is_some_and(|next| next <= start + Duration::from_secs(61)));
-        // The other host is gone by then.
+        // The other host no longer answers.
         run_until(&mut engine, start + Duration::from_secs(62));
         assert_eq!(std::iter::from_fn(|| engine.poll_announced()).filter(|&announced| announced == ip).count(), 1);
     }
@@ -438,7 +438,7 @@ fn claim_of_another_speaker_is_no_conflict() {
 }
 
 #[test]
-fn address_is_defended_when_the_configuration_asks_for_it() {
+fn address_is_defended_when_configured() {
     let now = Instant::now();
     let mut engine = Engine::new(Config { defence: Defence::Announce, ..Config::default() }, 7, now);
     engine.set_interfaces(now, [eth0()]);
@@ -456,8 +456,8 @@ fn address_is_defended_when_the_configuration_asks_for_it() {
 }
 
 #[test]
-fn flood_is_limited_and_counted_while_another_sender_is_answered() {
-    // Reliability cases ARP-30, ARP-31, NDP-37.
+fn flood_is_limited_and_counted_while_another_sender_is_served() {
+    // Cases ARP-30, ARP-31 and NDP-37.
     let now = Instant::now();
     let one = std::num::NonZeroU32::MIN;
     let rate = crate::limit::Rate { per_second: one, burst: one.saturating_add(9) };
@@ -476,8 +476,8 @@ fn flood_is_limited_and_counted_while_another_sender_is_answered() {
 }
 
 #[test]
-fn no_answer_for_any_target_that_is_not_ours() {
-    // Reliability case NDP-38.
+fn solicitation_for_a_similar_address_is_not_answered() {
+    // Case NDP-38.
     let now = Instant::now();
     let mut engine = engine(now);
     let ours = std::net::Ipv6Addr::to_bits("fc00:f853:ccd:e799::".parse().unwrap());
@@ -488,12 +488,12 @@ fn no_answer_for_any_target_that_is_not_ours() {
 }
 
 #[test]
-fn reserved_address_is_neither_answered_for_nor_announced_until_nothing_speaks_against_it() {
+fn foreign_address_is_neither_answered_nor_announced_until_it_is_free() {
     let now = Instant::now();
     let mut engine = engine(now);
     let (question, mut foreign) = (request([192, 168, 10, 9], v4(), MacAddr::BROADCAST), ForeignAddresses::new());
     foreign.add_interface_address(&"eth0".into(), v4(), 24);
-    // In the middle of a burst: the rest of it is about the other address.
+    // During a burst, of which only the frame for the other address remains.
     engine.set_foreign_addresses(now, foreign.clone());
     let rest = std::iter::from_fn(|| engine.poll_transmit()).count();
     assert_eq!(rest, 1, "the advertisement");
@@ -505,17 +505,17 @@ fn reserved_address_is_neither_answered_for_nor_announced_until_nothing_speaks_a
     assert_eq!(drain(&mut engine), 0);
     let claim = Arp::gratuitous(Operation::Reply, CLIENT, [192, 168, 10, 0].into());
     assert_eq!(receive(&mut engine, now, 1, claim.as_bytes()), Err(DropReason::ArpReply));
-    assert_eq!(engine.poll_event(), None, "whoever has it, it is not ours");
+    assert_eq!(engine.poll_event(), None, "a claim of a foreign address is no conflict");
     engine.set_foreign_addresses(now, foreign);
     assert_eq!(drain(&mut engine), 0);
     engine.set_foreign_addresses(now, ForeignAddresses::new());
-    assert_eq!(drain(&mut engine), 2, "announced as a new one");
+    assert_eq!(drain(&mut engine), 2, "announced like a new address");
     assert!(receive(&mut engine, now, 1, &question).is_ok());
     assert_eq!(engine.refused(), BTreeMap::new());
 }
 
 #[test]
-fn address_that_is_reserved_before_it_is_wanted_is_probed_for_only_once_it_is_free() {
+fn claimed_foreign_address_is_probed_only_after_it_is_free() {
     let now = Instant::now();
     let mut engine = Engine::new(Config::default(), 7, now);
     engine.set_interfaces(now, [eth0()]);
@@ -527,7 +527,7 @@ fn address_that_is_reserved_before_it_is_wanted_is_probed_for_only_once_it_is_fr
     assert_eq!(engine.poll_group(), None);
     assert_eq!(engine.refused().len(), 2);
     engine.set_addresses(now, NOTHING);
-    assert_eq!(engine.refused(), BTreeMap::new(), "what nobody wants is no matter");
+    assert_eq!(engine.refused(), BTreeMap::new(), "an unwanted address is not refused");
     engine.set_addresses(now, claim());
     engine.set_foreign_addresses(now, ForeignAddresses::new());
     run_until(&mut engine, now + Duration::from_secs(1));
@@ -536,7 +536,7 @@ fn address_that_is_reserved_before_it_is_wanted_is_probed_for_only_once_it_is_fr
 }
 
 #[test]
-fn events_that_nobody_takes_stay_bounded() {
+fn untaken_events_stay_bounded() {
     let now = Instant::now();
     let mut engine = Engine::new(Config::default(), 7, now);
     engine.set_interfaces(now, [eth0()]);

@@ -1,72 +1,237 @@
-//! What goes between those who hold a driver and its thread.
+//! The messages between [`Handle`](super::Handle) and the thread of a driver, and their bounded queue.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use thiserror::Error;
 
-use crate::counters::Counters;
-use crate::engine::Event;
-use crate::foreign::ForeignAddress;
-use crate::interface::{Announcement, Interface, MacAddr};
+use crate::engine::{Counters, Event};
+use crate::interface::{Announcement, ForeignAddress, Interface, MacAddr};
 
-/// Why the driver does not start.
+/// Why a driver cannot start.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The interfaces cannot be listed.
-    #[error("network interfaces can't be listed")]
+    /// The network interfaces cannot be listed.
+    #[error("cannot list network interfaces")]
     List(#[source] io::Error),
-    /// A socket that is needed cannot be opened; packet sockets need `CAP_NET_RAW`.
-    #[error("{what} can't be opened")]
+    /// A socket cannot be opened. Packet sockets need `CAP_NET_RAW`.
+    #[error("cannot open {what}")]
     Socket {
-        /// Which.
+        /// The kind of socket.
         what: &'static str,
-        /// Why.
+        /// The error of the kernel.
         #[source]
         source: io::Error,
     },
 }
 
-/// What a listener is told.
+/// What a listener is notified of.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Notification {
-    /// The interfaces in use are these now; there may be none.
+    /// The interfaces in use changed. There may be none.
     Interfaces(Vec<Interface>),
-    /// The kernel took the whole first round of announcements for these addresses: after they became ours, after their interfaces
-    /// changed, or after they were to be announced again.
+    /// The kernel accepted the whole first round of announcements for these addresses.
     Announced(Vec<IpAddr>),
 }
 
-/// Whom to tell.
+/// A callback for notifications.
 pub(super) type Listener = Box<dyn FnMut(&Notification) + Send>;
 
-/// What the thread is to do.
+/// A command to the thread.
 pub(super) enum Command {
     Announce(Vec<Announcement>),
     AnnounceAgain(Vec<IpAddr>),
-    ProbeFor(Vec<IpAddr>),
+    ProbeFirst(Vec<IpAddr>),
     SetSpeakerMacs(Vec<MacAddr>),
     SetNodeAddresses(Vec<IpAddr>),
     Solicit(IpAddr, Vec<IpAddr>),
     Listen(Listener),
-    Count(mpsc::SyncSender<Counters>),
-    FindAnsweredByKernel(Vec<IpAddr>, mpsc::SyncSender<Answered>),
+    ReadCounters(mpsc::SyncSender<Counters>),
+    FindAnsweredByKernel(Vec<IpAddr>, mpsc::SyncSender<AnsweredByKernel>),
     Stop,
 }
 
-/// What the thread leaves for those who ask.
+/// State that the thread publishes for handles.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    pub(super) counted: Counters,
+    pub(super) counters: Counters,
     pub(super) interfaces: Vec<Interface>,
     pub(super) events: Vec<Event>,
     pub(super) refused: BTreeMap<IpAddr, ForeignAddress>,
 }
 
-/// Addresses that the kernel answers for, and the interfaces on which it does.
-pub(super) type Answered = BTreeMap<IpAddr, Vec<Arc<str>>>;
+/// Addresses that the kernel answers for, with the interfaces on which it does.
+pub(super) type AnsweredByKernel = BTreeMap<IpAddr, Vec<Arc<str>>>;
+
+/// The queue from handles to the thread. Pushing never blocks.
+///
+/// It holds [`CAPACITY`] commands. When it is full, what later commands make superfluous is removed: of commands that
+/// replace a whole state only the last stays, lists of addresses are joined, and queries and solicitations are dropped,
+/// whose callers get no answer and try again.
+#[derive(Default)]
+pub(super) struct CommandQueue(Mutex<Queue>);
+
+#[derive(Default)]
+struct Queue {
+    commands: VecDeque<Command>,
+    closed: bool,
+}
+
+impl CommandQueue {
+    pub(super) fn push(&self, command: Command) {
+        let mut queue = self.lock();
+        if queue.closed {
+            return;
+        }
+        queue.commands.push_back(command);
+        if queue.commands.len() > CAPACITY {
+            tracing::warn!(event = "commandQueueFull", "the command queue is full, superseded commands are dropped");
+            compact(&mut queue.commands);
+        }
+    }
+
+    pub(super) fn pop(&self) -> Option<Command> {
+        self.lock().commands.pop_front()
+    }
+
+    /// Drops all commands, now and later: the thread has ended.
+    pub(super) fn close(&self) {
+        let mut queue = self.lock();
+        queue.closed = true;
+        queue.commands.clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for CommandQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CommandQueue").field("len", &self.lock().commands.len()).finish_non_exhaustive()
+    }
+}
+
+/// Removes what later commands make superfluous; what stays keeps its order. At most one command of each kind is left,
+/// and [`CAPACITY`] listeners.
+fn compact(commands: &mut VecDeque<Command>) {
+    let (mut announce, mut speakers, mut nodes) = (false, false, false);
+    let (mut again, mut probe) = (Vec::new(), Vec::new());
+    let mut kept = VecDeque::new();
+    for command in commands.drain(..).rev() {
+        let superseded = match &command {
+            Command::Announce(_) => std::mem::replace(&mut announce, true),
+            Command::SetSpeakerMacs(_) => std::mem::replace(&mut speakers, true),
+            Command::SetNodeAddresses(_) => std::mem::replace(&mut nodes, true),
+            Command::AnnounceAgain(ips) => collect(&mut again, ips),
+            Command::ProbeFirst(ips) => collect(&mut probe, ips),
+            Command::Solicit(..) | Command::ReadCounters(_) | Command::FindAnsweredByKernel(..) => true,
+            Command::Listen(_) => kept.len() >= CAPACITY,
+            Command::Stop => false,
+        };
+        if !superseded {
+            kept.push_front(command);
+        }
+    }
+    for command in &mut kept {
+        match command {
+            Command::AnnounceAgain(ips) => *ips = deduplicated(std::mem::take(&mut again)),
+            Command::ProbeFirst(ips) => *ips = deduplicated(std::mem::take(&mut probe)),
+            _ => {}
+        }
+    }
+    *commands = kept;
+}
+
+/// Adds `ips` to a joined list; returns whether a later command carries that list already.
+fn collect(joined: &mut Vec<IpAddr>, ips: &[IpAddr]) -> bool {
+    let carried = !joined.is_empty();
+    joined.extend(ips);
+    // An empty list asks for nothing.
+    carried || ips.is_empty()
+}
+
+fn deduplicated(mut ips: Vec<IpAddr>) -> Vec<IpAddr> {
+    ips.sort_unstable();
+    ips.dedup();
+    ips
+}
+
+/// Commands that may wait. The thread takes all of them between two batches of frames, so that more than a few wait
+/// only while it cannot run.
+const CAPACITY: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::interface::Scope;
+
+    fn ip(number: u32) -> IpAddr {
+        std::net::Ipv4Addr::from_bits(number).into()
+    }
+
+    fn drain(queue: &CommandQueue) -> Vec<Command> {
+        std::iter::from_fn(|| queue.pop()).collect()
+    }
+
+    #[test]
+    fn commands_below_the_capacity_are_all_kept_in_order() {
+        let queue = CommandQueue::default();
+        for number in 0..CAPACITY as u32 {
+            queue.push(Command::AnnounceAgain(vec![ip(number)]));
+        }
+        let taken = drain(&queue);
+        let expected = |(number, command): (usize, &Command)| matches!(command, Command::AnnounceAgain(ips) if ips[..] == [ip(number as u32)]);
+        assert_eq!(taken.len(), CAPACITY);
+        assert!(taken.iter().enumerate().all(expected));
+    }
+
+    #[test]
+    fn full_queue_keeps_the_last_state_joins_lists_and_drops_queries() {
+        let queue = CommandQueue::default();
+        let (reply, answer) = mpsc::sync_channel(1);
+        queue.push(Command::ReadCounters(reply));
+        queue.push(Command::Listen(Box::new(|_| {})));
+        for number in 0..10 * CAPACITY as u32 {
+            queue.push(match number % 4 {
+                0 => Command::ProbeFirst(vec![ip(number % 8)]),
+                1 => Command::Announce(vec![(ip(number), Scope::All).into()]),
+                2 => Command::AnnounceAgain(vec![ip(number % 8)]),
+                _ => Command::Solicit(ip(1), vec![ip(2)]),
+            });
+        }
+        assert!(answer.recv().is_err(), "the caller learns at once that there is no answer");
+        let taken = drain(&queue);
+        assert!(taken.len() <= CAPACITY);
+        assert_eq!(taken.iter().filter(|command| matches!(command, Command::Listen(_))).count(), 1);
+        let last = taken.iter().rev().find_map(|command| match command {
+            Command::Announce(addresses) => Some(addresses[0].ip),
+            _ => None,
+        });
+        assert_eq!(last, Some(ip(10 * CAPACITY as u32 - 3)));
+        let listed = |probe: bool| {
+            let ips = taken.iter().flat_map(|command| match command {
+                Command::ProbeFirst(ips) if probe => ips.clone(),
+                Command::AnnounceAgain(ips) if !probe => ips.clone(),
+                _ => Vec::new(),
+            });
+            deduplicated(ips.collect())
+        };
+        assert_eq!((listed(true), listed(false)), (vec![ip(0), ip(4)], vec![ip(2), ip(6)]));
+    }
+
+    #[test]
+    fn closed_queue_drops_commands() {
+        let queue = CommandQueue::default();
+        let (reply, answer) = mpsc::sync_channel(1);
+        queue.push(Command::ReadCounters(reply.clone()));
+        queue.close();
+        queue.push(Command::ReadCounters(reply));
+        assert!(answer.recv().is_err() && drain(&queue).is_empty());
+    }
+}

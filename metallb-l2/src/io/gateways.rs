@@ -1,4 +1,4 @@
-//! Where the default routes of this host lead, whatever table they stand in.
+//! The next hops of the default routes in all routing tables.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -14,10 +14,11 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::routing::dump;
 
-/// The next hops of all default routes. The kernel has no way to tell only those, so it costs a look at the header of each route.
+/// Lists the next hops of all default routes. The kernel cannot filter a list by prefix length, so the header of every
+/// route is parsed.
 ///
 /// # Errors
-/// The kernel cannot be asked, or what it tells changes faster than it can tell it.
+/// The kernel refuses the request, or the routes change faster than they can be listed.
 pub(super) fn gateways() -> io::Result<BTreeSet<IpAddr>> {
     let mut found = BTreeSet::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
@@ -25,7 +26,7 @@ pub(super) fn gateways() -> io::Result<BTreeSet<IpAddr>> {
         request.header.address_family = family;
         match dump::<NextHops>(&RouteNetlinkMessage::GetRoute(request)) {
             Ok(next_hops) => found.extend(next_hops),
-            // Without IPv6 in the kernel there is nobody to ask.
+            // A kernel without IPv6 refuses the request.
             Err(_) if family == AddressFamily::Inet6 => {}
             Err(error) => return Err(error),
         }
@@ -33,7 +34,7 @@ pub(super) fn gateways() -> io::Result<BTreeSet<IpAddr>> {
     Ok(found)
 }
 
-/// The next hops that one message tells, if it is about a default route.
+/// The next hops in one message, empty unless it describes a default route.
 #[derive(Debug)]
 struct NextHops(Vec<IpAddr>);
 
@@ -55,7 +56,7 @@ impl IntoIterator for NextHops {
     }
 }
 
-/// `RTA_VIA` of `linux/rtnetlink.h`, which `libc` does not have for musl.
+/// `RTA_VIA` of `linux/rtnetlink.h`, which `libc` does not define for musl.
 const RTA_VIA: u16 = 18;
 
 fn next_hops(payload: &[u8]) -> Option<Vec<IpAddr>> {
@@ -97,7 +98,7 @@ mod tests {
 
     use super::*;
 
-    fn told(prefix: u8, kind: RouteType, attributes: Vec<RouteAttribute>) -> Vec<IpAddr> {
+    fn parsed(prefix: u8, kind: RouteType, attributes: Vec<RouteAttribute>) -> Vec<IpAddr> {
         let mut message = RouteMessage::default();
         message.header.address_family = AddressFamily::Inet;
         message.header.destination_prefix_length = prefix;
@@ -111,22 +112,22 @@ mod tests {
     }
 
     #[test]
-    fn next_hops_of_default_routes_are_read_be_they_one_or_several_or_of_the_other_family() {
+    fn default_route_with_one_several_or_cross_family_next_hops_is_parsed() {
         let ip: IpAddr = "192.168.10.1".parse().unwrap();
         let other: IpAddr = "192.168.10.2".parse().unwrap();
         let sixth: IpAddr = "fe80::1".parse().unwrap();
         let gateway = |ip: IpAddr| RouteAttribute::Gateway(ip.into());
-        assert_eq!(told(0, RouteType::Unicast, vec![RouteAttribute::Oif(2), gateway(ip)]), [ip]);
+        assert_eq!(parsed(0, RouteType::Unicast, vec![RouteAttribute::Oif(2), gateway(ip)]), [ip]);
         let hop = |ip| {
             let mut hop = RouteNextHop::default();
             hop.attributes = vec![gateway(ip)];
             hop
         };
         let several = RouteAttribute::MultiPath(vec![hop(ip), hop(other)]);
-        assert_eq!(told(0, RouteType::Unicast, vec![several]), [ip, other]);
+        assert_eq!(parsed(0, RouteType::Unicast, vec![several]), [ip, other]);
         let via = RouteAttribute::Via(RouteVia::Inet6("fe80::1".parse().unwrap()));
-        assert_eq!(told(0, RouteType::Unicast, vec![via]), [sixth]);
-        assert_eq!(told(24, RouteType::Unicast, vec![gateway(ip)]), [] as [IpAddr; 0]);
-        assert_eq!(told(0, RouteType::BlackHole, vec![gateway(ip)]), [] as [IpAddr; 0]);
+        assert_eq!(parsed(0, RouteType::Unicast, vec![via]), [sixth]);
+        assert_eq!(parsed(24, RouteType::Unicast, vec![gateway(ip)]), [] as [IpAddr; 0]);
+        assert_eq!(parsed(0, RouteType::BlackHole, vec![gateway(ip)]), [] as [IpAddr; 0]);
     }
 }

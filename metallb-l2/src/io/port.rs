@@ -1,4 +1,4 @@
-//! One interface in use: its socket, and the frames that wait for it.
+//! A used interface: its socket, its receive queue and its transmit queue.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,22 +10,23 @@ use super::{now, sys};
 use crate::engine::{Engine, Received};
 use crate::wire::Frame;
 
-/// An interface with its socket.
+/// An interface with its socket and queues.
 #[derive(Debug)]
 pub(super) struct Port {
     pub(super) socket: RawSocket,
     rx_queue: RxQueue,
+    /// At most [`TX_QUEUE_MAX`] frames; the oldest one is dropped for a new one.
     tx_queue: VecDeque<Frame>,
 }
 
 impl Port {
-    /// With memory shared with the kernel, if that is possible.
+    /// Opens a socket, with a shared ring if the kernel allows it.
     pub(super) fn open(interface: u32) -> io::Result<Self> {
         RxQueue::open(interface).map(Self::new)
     }
 
-    /// Without.
-    pub(super) fn open_queued(interface: u32) -> io::Result<Self> {
+    /// Opens a socket without a ring.
+    pub(super) fn open_without_ring(interface: u32) -> io::Result<Self> {
         RxQueue::without_ring(interface).map(Self::new)
     }
 
@@ -33,26 +34,27 @@ impl Port {
         Self { socket, rx_queue, tx_queue: VecDeque::new() }
     }
 
-    /// Puts a frame in line, and sends whenever a batch is whole: the first frames of a large burst leave while the last ones are
-    /// made.
-    pub(super) fn queue_and_flush(&mut self, frame: Frame, interface: u32) {
-        queue(&mut self.tx_queue, frame);
+    /// Queues a frame and sends full batches, so that the first frames of a large burst leave while the last ones are
+    /// still being encoded.
+    pub(super) fn enqueue(&mut self, frame: Frame, interface: u32) {
+        push(&mut self.tx_queue, frame);
         if self.tx_queue.len().is_multiple_of(RawSocket::BATCH) {
             self.flush(interface);
         }
     }
 
-    /// Whether a received frame waits, without asking the kernel; `None` where only the kernel knows.
+    /// Whether a received frame waits in the ring; `None` without a ring.
     pub(super) fn has_frame(&self) -> Option<bool> {
         self.rx_queue.has_frame()
     }
 
+    /// Whether frames wait to be sent.
     pub(super) fn has_frames_waiting(&self) -> bool {
         !self.tx_queue.is_empty()
     }
 
-    /// Sends what waits, as far as the kernel takes it now. A frame that fails is not tried again: announcements are repeated, and
-    /// so are questions.
+    /// Sends queued frames until the kernel accepts no more. A frame that fails is dropped, because announcements and
+    /// requests are repeated.
     pub(super) fn flush(&mut self, interface: u32) {
         while !self.tx_queue.is_empty() {
             let frames = match self.tx_queue.as_slices() {
@@ -63,7 +65,7 @@ impl Port {
                 Ok(sent) => drop(self.tx_queue.drain(..sent)),
                 Err(error) if sys::is_transient(&error) => return,
                 Err(error) => {
-                    tracing::debug!(%error, interface, "frame could not be sent");
+                    tracing::debug!(event = "sendFailed", %error, interface, "cannot send a frame, it is dropped");
                     self.tx_queue.pop_front();
                 }
             }
@@ -71,50 +73,50 @@ impl Port {
         self.tx_queue.shrink_to(TX_QUEUE_KEPT);
     }
 
-    /// Feeds received frames to the engine and sends the answers, for a few batches: then it is the others' turn. Returns when it
-    /// answered last, if it did.
+    /// Passes received frames to the engine and sends the replies, for a limited number of batches so that other
+    /// interfaces get their turn. Returns the time of the last reply.
     ///
     /// # Errors
-    /// The interface can't be read now.
+    /// The interface cannot be read.
     pub(super) fn serve(
         &mut self,
         interface: u32,
         engine: &mut Engine,
         batch: &mut ReceiveBatch,
     ) -> io::Result<Option<Instant>> {
-        let mut answered = None;
+        let mut replied = None;
         for _ in 0..BATCHES_PER_TURN {
-            // Once for what came in together.
+            // One clock read per batch.
             let now = now();
             let count = self.rx_queue.receive(&self.socket, batch, |bytes, checksum| {
                 if let Ok(reply) = engine.handle_frame(now, &Received { interface, bytes, checksum }) {
-                    queue(&mut self.tx_queue, reply);
-                    answered = Some(now);
+                    push(&mut self.tx_queue, reply);
+                    replied = Some(now);
                 }
             })?;
             self.flush(interface);
-            // Where many come, more came in the meantime.
+            // After a large batch more frames have likely arrived.
             if count < FEW {
                 break;
             }
         }
-        Ok(answered)
+        Ok(replied)
     }
 }
 
-/// Puts a frame in line. When too many wait the interface does not send at all, and the oldest is the least worth.
-fn queue(tx_queue: &mut VecDeque<Frame>, frame: Frame) {
+/// Queues a frame. A full queue means that the interface does not send, and then the oldest frame is the least useful.
+fn push(tx_queue: &mut VecDeque<Frame>, frame: Frame) {
     if tx_queue.len() == TX_QUEUE_MAX {
         tx_queue.pop_front();
     }
     tx_queue.push_back(frame);
 }
 
-/// Batches of one interface that are handled before the others get their turn.
+/// Batches of one interface before the other interfaces are served.
 const BATCHES_PER_TURN: usize = 8;
-/// When fewer frames than this came together, nothing is likely to have come while they were answered.
+/// A batch smaller than this was likely the last one.
 const FEW: usize = 8;
 /// Frames that may wait for an interface: a burst for 65,536 IPv6 addresses.
 const TX_QUEUE_MAX: usize = 65_536;
-/// Room for frames that is kept when none waits.
+/// The capacity that an empty queue keeps.
 const TX_QUEUE_KEPT: usize = 1024;

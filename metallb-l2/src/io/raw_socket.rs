@@ -9,36 +9,36 @@ use crate::group::Membership;
 use crate::interface::MacAddr;
 use crate::wire::ndp::Checksum;
 
-/// Sends frames on one interface, and receives the ARP and neighbour discovery frames that are for this host. It never waits.
-/// Needs `CAP_NET_RAW` to be opened.
+/// Sends frames on one interface and receives the ARP and neighbour discovery frames for this host. It never blocks.
+/// Opening it needs `CAP_NET_RAW`.
 #[derive(Debug)]
 pub struct RawSocket {
     fd: OwnedFd,
     interface: u32,
 }
 
-/// Room for frames that are received together; made once, used again and again.
+/// Reusable buffers for frames that are received with one system call.
 pub struct ReceiveBatch(sys::ReceiveBuffers);
 
 impl RawSocket {
     /// Opens a socket on the interface with this index.
     ///
     /// # Errors
-    /// The kernel refuses: no such interface, or no capability.
+    /// There is no such interface, or the capability is missing.
     pub fn open(interface: u32) -> io::Result<Self> {
         Ok(Self { fd: sys::packet_socket(interface)?, interface })
     }
 
-    /// Opens a socket that receives in memory which it shares with the kernel.
+    /// Opens a socket that receives into a ring shared with the kernel.
     ///
     /// # Errors
-    /// As [`open`](Self::open), and where the kernel or a security module allows no such memory.
-    pub(super) fn open_shared(interface: u32) -> io::Result<(Self, sys::RxRing)> {
+    /// As [`open`](Self::open), and if the kernel or a security module refuses the ring.
+    pub(super) fn open_with_ring(interface: u32) -> io::Result<(Self, sys::RxRing)> {
         let (fd, ring) = sys::packet_socket_with_ring(interface)?;
         Ok((Self { fd, interface }, ring))
     }
 
-    /// Receives what is there, up to [`BATCH`](Self::BATCH) frames; returns how many.
+    /// Receives up to [`BATCH`](Self::BATCH) waiting frames; returns their number.
     ///
     /// # Errors
     /// The interface is down or gone.
@@ -46,28 +46,28 @@ impl RawSocket {
         sys::receive_batch(&self.fd, &mut batch.0, Self::BATCH)
     }
 
-    /// Receives one frame, if there is one.
+    /// Receives at most one waiting frame; returns the number.
     pub(super) fn receive_one(&self, batch: &mut ReceiveBatch) -> io::Result<usize> {
         sys::receive_batch(&self.fd, &mut batch.0, 1)
     }
 
-    /// Sends the first of `frames`, up to [`BATCH`](Self::BATCH) of them; returns how many the kernel took, at least one.
+    /// Sends the first of `frames`, up to [`BATCH`](Self::BATCH); returns how many the kernel accepted, at least one.
     ///
     /// # Errors
-    /// The first frame could not be sent: the interface is down or gone, or its queue is full (`WouldBlock`, `ENOBUFS`).
+    /// The first frame was not sent: the interface is down or gone, or its queue is full (`WouldBlock`, `ENOBUFS`).
     pub fn send<F: AsRef<[u8]>>(&self, frames: &[F]) -> io::Result<usize> {
         sys::send_batch(&self.fd, frames)
     }
 
-    /// Makes the interface receive a link-layer group, or no longer.
+    /// Starts or stops reception of a link-layer multicast group.
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// The kernel refuses the change.
     pub fn set_group(&self, group: MacAddr, membership: Membership) -> io::Result<()> {
         sys::set_group(&self.fd, self.interface, group, membership == Membership::Join)
     }
 
-    /// Frames that are received or sent together.
+    /// The largest number of frames per system call.
     pub const BATCH: usize = sys::BATCH;
 }
 
@@ -78,13 +78,13 @@ impl AsFd for RawSocket {
 }
 
 impl ReceiveBatch {
-    /// Room for [`RawSocket::BATCH`] frames.
+    /// Allocates buffers for [`RawSocket::BATCH`] frames.
     #[must_use]
     pub fn new() -> Self {
         Self(sys::ReceiveBuffers::new())
     }
 
-    /// The frames that the last call received. A long one is cut to 2,176 bytes.
+    /// The frames of the last call. A frame longer than 2,176 bytes is cut.
     pub fn frames(&self) -> impl Iterator<Item = (&[u8], Checksum)> {
         self.0.frames()
     }

@@ -1,7 +1,7 @@
-//! The kernel's word on devices and addresses: routing netlink, framed by `netlink-packet-core` and carried by `netlink-sys`.
+//! Devices and addresses from routing netlink, framed by `netlink-packet-core` and read with `netlink-sys`.
 //!
-//! Attributes are read one by one and only those that matter: one that a newer kernel writes differently is passed over instead of
-//! hiding the whole device.
+//! Only the attributes that matter are parsed, one by one. An attribute that a newer kernel encodes differently is
+//! ignored and does not hide the whole device.
 
 use std::io;
 use std::net::IpAddr;
@@ -21,18 +21,18 @@ use super::sys;
 use crate::interface::MacAddr;
 use crate::links::{Change, Controller, Link};
 
-/// Tells of every change from the moment it is opened; of routes only that a default route is another one.
+/// Receives all changes of devices and addresses since it was opened, and notices of changed default routes.
 pub(super) struct RouteMonitor {
     socket: Socket,
     buffer: Vec<u8>,
 }
 
-/// How reading the news ended.
+/// How reading netlink messages ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Parsed {
-    /// All of it was read.
-    All,
-    /// The kernel had to drop some of it: everything is to be listed anew.
+pub(super) enum ReadOutcome {
+    /// All messages were read.
+    Complete,
+    /// The kernel dropped messages: all devices have to be listed again.
     Overrun,
 }
 
@@ -40,7 +40,7 @@ impl RouteMonitor {
     pub(super) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.set_non_blocking(true)?;
-        socket.set_rx_buf_sz(NEWS_KEPT)?;
+        socket.set_rx_buf_sz(RECEIVE_BUFFER)?;
         sys::attach_default_route_filter(&socket)?;
         let addresses = libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
         let groups = libc::RTMGRP_LINK | addresses | libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE;
@@ -48,21 +48,21 @@ impl RouteMonitor {
         Ok(Self { socket, buffer: Vec::with_capacity(DATAGRAM_MAX) })
     }
 
-    /// Hands on all changes that wait.
+    /// Passes all waiting changes to `each`.
     ///
     /// # Errors
-    /// The socket is of no use any more.
-    pub(super) fn read(&mut self, mut each: impl FnMut(Change)) -> io::Result<Parsed> {
-        let mut parsed = Parsed::All;
+    /// The socket can no longer be read.
+    pub(super) fn read(&mut self, mut each: impl FnMut(Change)) -> io::Result<ReadOutcome> {
+        let mut outcome = ReadOutcome::Complete;
         loop {
             self.buffer.clear();
             match self.socket.recv(&mut self.buffer, libc::MSG_DONTWAIT) {
-                Ok(_) if parsed == Parsed::Overrun => {}
+                Ok(_) if outcome == ReadOutcome::Overrun => {}
                 Ok(_) => changes(&self.buffer).for_each(&mut each),
-                // What waits behind it is older than the list that comes next, so it is only taken off.
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => parsed = Parsed::Overrun,
+                // Later messages are older than the list that follows, so they are discarded.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => outcome = ReadOutcome::Overrun,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if sys::is_transient(&error) => return Ok(parsed),
+                Err(error) if sys::is_transient(&error) => return Ok(outcome),
                 Err(error) => return Err(error),
             }
         }
@@ -75,23 +75,23 @@ impl AsFd for RouteMonitor {
     }
 }
 
-/// Everything that is, as changes.
+/// Lists all devices and addresses as changes.
 ///
 /// # Errors
-/// The kernel cannot be asked, or what it tells changes faster than it can tell it.
+/// The kernel refuses the request, or the interfaces change faster than they can be listed.
 pub(super) fn list() -> io::Result<Vec<Change>> {
     let links = RouteNetlinkMessage::GetLink(LinkMessage::default());
-    let mut all = dump::<Told>(&links)?;
+    let mut all = dump::<LinkChange>(&links)?;
     let mut addresses = AddressMessage::default();
     addresses.header.family = AddressFamily::Inet;
-    all.extend(dump::<Told>(&RouteNetlinkMessage::GetAddress(addresses.clone()))?);
+    all.extend(dump::<LinkChange>(&RouteNetlinkMessage::GetAddress(addresses.clone()))?);
     addresses.header.family = AddressFamily::Inet6;
-    // Without IPv6 in the kernel there is nobody to ask.
-    all.extend(dump::<Told>(&RouteNetlinkMessage::GetAddress(addresses)).unwrap_or_default());
+    // A kernel without IPv6 refuses the request.
+    all.extend(dump::<LinkChange>(&RouteNetlinkMessage::GetAddress(addresses)).unwrap_or_default());
     Ok(all)
 }
 
-/// Everything that the kernel has of a kind, in terms of `T`.
+/// Lists all objects of a kind, parsed as `T`.
 ///
 /// # Errors
 /// As [`list`].
@@ -107,7 +107,7 @@ where
     Err(io::Error::other("the interfaces change faster than they can be listed"))
 }
 
-/// `None` when something changed meanwhile, so that the list may lack something.
+/// Returns `None` if the list was interrupted by a change and may be incomplete.
 fn dump_once<T>(request: RouteNetlinkMessage) -> io::Result<Option<Vec<T::Item>>>
 where
     T: NetlinkDeserializable + IntoIterator,
@@ -130,7 +130,7 @@ where
         for message in messages::<T>(&buffer) {
             interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
             match message.payload {
-                NetlinkPayload::InnerMessage(told) => found.extend(told),
+                NetlinkPayload::InnerMessage(parsed) => found.extend(parsed),
                 NetlinkPayload::Done(_) => return Ok((!interrupted).then_some(found)),
                 NetlinkPayload::Error(error) => return Err(error.to_io()),
                 _ => {}
@@ -141,13 +141,13 @@ where
 
 /// The changes in a datagram.
 fn changes(datagram: &[u8]) -> impl Iterator<Item = Change> {
-    messages::<Told>(datagram).filter_map(|message| match message.payload {
-        NetlinkPayload::InnerMessage(Told(change)) => change,
+    messages::<LinkChange>(datagram).filter_map(|message| match message.payload {
+        NetlinkPayload::InnerMessage(LinkChange(change)) => change,
         _ => None,
     })
 }
 
-/// The messages in a datagram, up to one that makes no sense.
+/// The messages in a datagram, up to the first malformed one.
 fn messages<T: NetlinkDeserializable>(mut datagram: &[u8]) -> impl Iterator<Item = NetlinkMessage<T>> {
     std::iter::from_fn(move || {
         let message = NetlinkMessage::<T>::deserialize(datagram).ok()?;
@@ -157,11 +157,11 @@ fn messages<T: NetlinkDeserializable>(mut datagram: &[u8]) -> impl Iterator<Item
     })
 }
 
-/// What one message says; most say nothing of interest.
+/// The change that a message reports; most messages report none.
 #[derive(Debug)]
-struct Told(Option<Change>);
+struct LinkChange(Option<Change>);
 
-impl IntoIterator for Told {
+impl IntoIterator for LinkChange {
     type Item = Change;
     type IntoIter = std::option::IntoIter<Change>;
 
@@ -170,7 +170,7 @@ impl IntoIterator for Told {
     }
 }
 
-impl NetlinkDeserializable for Told {
+impl NetlinkDeserializable for LinkChange {
     type Error = DecodeError;
 
     fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, DecodeError> {
@@ -187,7 +187,8 @@ impl NetlinkDeserializable for Told {
 
 fn link(payload: &[u8], gone: bool) -> Option<Change> {
     let header = LinkHeader::parse(payload).ok()?;
-    // Messages of one family tell of a device's part in it: that a port left its bridge is no end of the device.
+    // Messages of one family describe the role of a device in it. A port that leaves its bridge is reported by a
+    // deletion of family AF_BRIDGE, but the device still exists.
     if header.interface_family != AddressFamily::Unspec {
         return None;
     }
@@ -210,14 +211,14 @@ fn link(payload: &[u8], gone: bool) -> Option<Change> {
     let has = |flags: LinkFlags| header.flags.contains(flags);
     Some(Change::Link(Link {
         index: header.index,
-        // Without a name it is a note about something else of the device.
+        // A message without a name does not describe the whole device.
         name: name?,
         mac: mac.filter(|mac| header.link_layer_type == LinkLayerType::Ether && mac.is_unicast()),
         running: has(LinkFlags::Up | LinkFlags::Running),
         broadcast: has(LinkFlags::Broadcast),
         uses_arp: !header.flags.intersects(LinkFlags::Loopback | LinkFlags::Noarp),
         controller: match (controller, port_kind.as_deref().and_then(text)) {
-            (None | Some(0), _) => Controller::Nothing,
+            (None | Some(0), _) => Controller::None,
             (Some(_), Some("vrf")) => Controller::Vrf,
             (Some(_), _) => Controller::Device,
         },
@@ -231,7 +232,7 @@ fn address(payload: &[u8], gone: bool) -> Option<Change> {
     for attribute in attributes.filter_map(|attribute| AddressAttribute::parse(&attribute).ok()) {
         match attribute {
             AddressAttribute::Address(ip) => address = Some(ip),
-            // On a link between two hosts the other attribute is the peer's.
+            // On a point-to-point link IFA_ADDRESS is the address of the peer.
             AddressAttribute::Local(ip) => local = Some(ip),
             _ => {}
         }
@@ -246,7 +247,7 @@ fn address(payload: &[u8], gone: bool) -> Option<Change> {
             false => Change::LinkLocal { index, ip, usable: !header.flags.intersects(unproven) },
         });
     }
-    // The length is that of the peer's network where there is a peer.
+    // On a point-to-point link the prefix length is that of the peer's network.
     let prefix = if address == Some(ip) { header.prefix_len } else { u8::MAX };
     Some(match gone {
         true => Change::AddressGone { index, ip, prefix },
@@ -254,16 +255,16 @@ fn address(payload: &[u8], gone: bool) -> Option<Change> {
     })
 }
 
-/// A string of the kernel's, which ends with a zero.
+/// A string with a terminating zero byte.
 fn text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes.strip_suffix(&[0]).unwrap_or(bytes)).ok()
 }
 
-/// Bytes of news that may wait: some two thousand devices' worth.
-const NEWS_KEPT: usize = 4 << 20;
-/// The longest datagram that the kernel makes of messages.
+/// The size of the receive buffer, enough for messages about 2,000 devices. When it overflows, all devices are listed.
+const RECEIVE_BUFFER: usize = 4 << 20;
+/// The longest datagram that the kernel sends.
 const DATAGRAM_MAX: usize = 64 << 10;
-/// How often a list is asked for that is overtaken by changes.
+/// The number of attempts to list objects without interruption.
 const ATTEMPTS: usize = 8;
 
 #[cfg(test)]
@@ -274,7 +275,7 @@ mod tests {
 
     use super::*;
 
-    fn told(message: RouteNetlinkMessage) -> Vec<Change> {
+    fn parsed(message: RouteNetlinkMessage) -> Vec<Change> {
         let mut message = NetlinkMessage::from(message);
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
@@ -299,14 +300,14 @@ mod tests {
     }
 
     fn described(flags: LinkFlags, attributes: Vec<LinkAttribute>) -> Link {
-        match told(RouteNetlinkMessage::NewLink(link_message(flags, attributes))).as_slice() {
+        match parsed(RouteNetlinkMessage::NewLink(link_message(flags, attributes))).as_slice() {
             [Change::Link(link)] => link.clone(),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn device_is_read_with_what_matters_about_it() {
+    fn link_message_is_parsed_into_a_device() {
         let expected = Link {
             index: 4,
             name: "eth0".into(),
@@ -314,7 +315,7 @@ mod tests {
             running: true,
             broadcast: true,
             uses_arp: true,
-            controller: Controller::Nothing,
+            controller: Controller::None,
         };
         assert_eq!(described(usual(), vec![LinkAttribute::Mtu(1500)]), expected);
         let no_carrier = usual() - LinkFlags::Running - LinkFlags::LowerUp;
@@ -326,33 +327,33 @@ mod tests {
             (kind(InfoPortKind::Bond), Controller::Device),
             (kind(InfoPortKind::Vrf), Controller::Vrf),
             (vec![LinkAttribute::Controller(9)], Controller::Device),
-            (vec![LinkAttribute::Controller(0)], Controller::Nothing),
+            (vec![LinkAttribute::Controller(0)], Controller::None),
         ] {
             assert_eq!(described(usual(), attributes), Link { controller, ..expected.clone() });
         }
     }
 
     #[test]
-    fn port_that_leaves_its_bridge_is_no_device_that_is_gone() {
+    fn port_that_leaves_its_bridge_is_not_removed() {
         let mut message = link_message(usual(), vec![]);
-        assert_eq!(told(RouteNetlinkMessage::DelLink(message.clone())), [Change::LinkGone(4)]);
+        assert_eq!(parsed(RouteNetlinkMessage::DelLink(message.clone())), [Change::LinkGone(4)]);
         message.header.interface_family = AddressFamily::Bridge;
-        assert_eq!(told(RouteNetlinkMessage::DelLink(message)), []);
+        assert_eq!(parsed(RouteNetlinkMessage::DelLink(message)), []);
     }
 
     #[test]
-    fn note_without_a_name_and_hardware_addresses_of_other_kinds_are_passed_over() {
+    fn message_without_a_name_and_foreign_hardware_addresses_are_ignored() {
         let mut note = link_message(usual(), vec![]);
         note.attributes.clear();
-        assert_eq!(told(RouteNetlinkMessage::NewLink(note)), []);
+        assert_eq!(parsed(RouteNetlinkMessage::NewLink(note)), []);
         let mut infiniband = link_message(usual(), vec![]);
         infiniband.attributes[1] = LinkAttribute::Address(vec![1; 20]);
-        let told = told(RouteNetlinkMessage::NewLink(infiniband));
-        assert!(matches!(told.as_slice(), [Change::Link(Link { mac: None, .. })]), "{told:?}");
+        let changes = parsed(RouteNetlinkMessage::NewLink(infiniband));
+        assert!(matches!(changes.as_slice(), [Change::Link(Link { mac: None, .. })]), "{changes:?}");
     }
 
     #[test]
-    fn addresses_are_told_link_local_ones_with_whether_they_may_be_used() {
+    fn address_message_is_parsed_and_tentative_link_local_addresses_are_not_usable() {
         let address = |ip: &str, flags| {
             let mut message = AddressMessage::default();
             message.header.family = AddressFamily::Inet6;
@@ -367,15 +368,15 @@ mod tests {
             (AddressHeaderFlags::Permanent | AddressHeaderFlags::Tentative, false),
             (AddressHeaderFlags::Permanent | AddressHeaderFlags::Dadfailed, false),
         ] {
-            assert_eq!(told(address("fe80::1", flags)), [Change::LinkLocal { index: 4, ip, usable }]);
+            assert_eq!(parsed(address("fe80::1", flags)), [Change::LinkLocal { index: 4, ip, usable }]);
         }
         let ip: IpAddr = "fd00::1".parse().unwrap();
-        let told_of = told(address("fd00::1", AddressHeaderFlags::Permanent));
-        assert_eq!(told_of, [Change::Address { index: 4, ip, prefix: 0 }]);
+        let changes = parsed(address("fd00::1", AddressHeaderFlags::Permanent));
+        assert_eq!(changes, [Change::Address { index: 4, ip, prefix: 0 }]);
     }
 
     #[test]
-    fn address_on_a_link_between_two_hosts_is_ours_without_a_network() {
+    fn point_to_point_address_has_no_network() {
         let message = |local: Option<&str>, address: &str| {
             let mut message = AddressMessage::default();
             message.header.family = AddressFamily::Inet;
@@ -387,15 +388,15 @@ mod tests {
         };
         let ip: IpAddr = "10.0.0.1".parse().unwrap();
         for (local, address, prefix) in [(Some("10.0.0.1"), "10.0.0.1", 24), (Some("10.0.0.1"), "10.9.0.1", u8::MAX)] {
-            let new = told(RouteNetlinkMessage::NewAddress(message(local, address)));
+            let new = parsed(RouteNetlinkMessage::NewAddress(message(local, address)));
             assert_eq!(new, [Change::Address { index: 4, ip, prefix }]);
-            let gone = told(RouteNetlinkMessage::DelAddress(message(local, address)));
+            let gone = parsed(RouteNetlinkMessage::DelAddress(message(local, address)));
             assert_eq!(gone, [Change::AddressGone { index: 4, ip, prefix }]);
         }
     }
 
     #[test]
-    fn this_host_is_listed_with_its_loopback_device() {
+    fn list_of_this_host_contains_the_loopback_device() {
         let found = list().unwrap();
         let loopback = |change: &Change| matches!(change, Change::Link(link) if &*link.name == "lo" && !link.uses_arp);
         assert!(found.iter().any(loopback), "{found:?}");

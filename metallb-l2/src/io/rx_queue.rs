@@ -1,4 +1,4 @@
-//! Where received frames are looked at: where the kernel put them, if possible.
+//! The receive queue of a packet socket: a ring shared with the kernel if possible, otherwise the socket buffer.
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -10,34 +10,34 @@ use super::raw_socket::{RawSocket, ReceiveBatch};
 use super::sys;
 use crate::wire::ndp::Checksum;
 
-/// The received frames of one socket, in their order.
+/// The received frames of one socket, in order.
 #[derive(Debug)]
 pub struct RxQueue(Option<sys::RxRing>);
 
 impl RxQueue {
-    /// Opens a socket which shares memory with the kernel, 128 KiB: frames are looked at there, 819 can wait. Where that is refused,
-    /// the socket has a queue.
+    /// Opens a socket with a shared ring of 128 KiB, which holds 819 frames. If the ring is refused, the socket uses
+    /// its buffer instead. Frames that find no room are dropped by the kernel.
     ///
     /// # Errors
     /// As [`RawSocket::open`].
     pub fn open(interface: u32) -> io::Result<(RawSocket, Self)> {
         Self::with_ring(interface).or_else(|error| {
             let opened = Self::without_ring(interface)?;
-            tracing::info!(%error, interface, "no memory can be shared with the kernel, frames are copied");
+            tracing::info!(event = "ringRefused", %error, interface, "cannot share a ring with the kernel, copying frames");
             Ok(opened)
         })
     }
 
-    /// The same, and nothing else.
+    /// Opens a socket with a shared ring.
     ///
     /// # Errors
-    /// As [`RawSocket::open`], and where a security module forbids such memory.
+    /// As [`RawSocket::open`], and if the kernel or a security module refuses the ring.
     pub fn with_ring(interface: u32) -> io::Result<(RawSocket, Self)> {
-        let (socket, ring) = RawSocket::open_shared(interface)?;
+        let (socket, ring) = RawSocket::open_with_ring(interface)?;
         Ok((socket, Self(Some(ring))))
     }
 
-    /// Opens a socket with a queue in the kernel, from which frames are copied.
+    /// Opens a socket without a ring. Frames are copied from its buffer.
     ///
     /// # Errors
     /// As [`RawSocket::open`].
@@ -45,8 +45,9 @@ impl RxQueue {
         Ok((RawSocket::open(interface)?, Self(None)))
     }
 
-    /// Shows the frames that wait, up to [`RawSocket::BATCH`] of them, and returns how many there were. `socket` is the one that was
-    /// opened with this rx_queue; `batch` is room for what has to be copied. A long frame is cut to 2,176 bytes.
+    /// Passes up to [`RawSocket::BATCH`] waiting frames to `handle` and returns their number. `socket` must be the one
+    /// that was opened with this queue. `batch` takes frames that have to be copied. A frame longer than 2,176 bytes is
+    /// cut.
     ///
     /// # Errors
     /// The interface is down or gone.
@@ -54,43 +55,45 @@ impl RxQueue {
         &mut self,
         socket: &RawSocket,
         batch: &mut ReceiveBatch,
-        mut look: impl FnMut(&[u8], Checksum),
+        mut handle: impl FnMut(&[u8], Checksum),
     ) -> io::Result<usize> {
         let Some(ring) = &mut self.0 else {
             let count = socket.receive(batch)?;
-            batch.frames().for_each(|(bytes, checksum)| look(bytes, checksum));
+            batch.frames().for_each(|(bytes, checksum)| handle(bytes, checksum));
             return Ok(count);
         };
         let (mut count, mut failed) = (0, None);
         while count < RawSocket::BATCH
-            && let Some(place) = ring.next()
+            && let Some(slot) = ring.next()
         {
-            // Where the queue had no room for a frame that is too long, what there is of it has to do.
+            // A frame too long for its slot is also in the socket buffer, unless that was full. Then the part in the
+            // slot is used.
             let mut long = 0;
-            if place.is_queued() {
+            if slot.is_queued() {
                 long = socket.receive_one(batch).or_else(|error| {
-                    // It is told before what waits, and the frame must not wait for the next one's turn.
+                    // A pending socket error is returned before the frame. Read again, so that the frame does not
+                    // stay behind and get mixed up with the next long one.
                     failed = Some(error);
                     socket.receive_one(batch)
                 })?;
             }
             match batch.frames().next().filter(|_| long > 0) {
-                Some((bytes, _)) => look(bytes, place.checksum()),
-                None => look(place.bytes(), place.checksum()),
+                Some((bytes, _)) => handle(bytes, slot.checksum()),
+                None => handle(slot.bytes(), slot.checksum()),
             }
             count += 1;
         }
         if let Some(error) = failed {
             return Err(error);
         }
-        // Who makes no system call is not told what is wrong.
+        // Without a system call the kernel cannot report an error of the socket, so it is read explicitly.
         match if count == 0 { getsockopt(&socket.as_fd(), SocketError)? } else { 0 } {
             0 => Ok(count),
             error => Err(Errno::from_raw(error).into()),
         }
     }
 
-    /// Whether a frame waits, without asking the kernel; `None` where only the kernel knows.
+    /// Whether a frame waits in the ring, without a system call; `None` without a ring.
     #[must_use]
     pub fn has_frame(&self) -> Option<bool> {
         self.0.as_ref().map(sys::RxRing::has_frame)

@@ -1,8 +1,9 @@
-//! The few system calls that have no safe wrapper: packet sockets, their filter and groups.
+//! System calls without a safe wrapper in `nix`: packet sockets, their filter, their batches and groups.
 #![allow(unsafe_code)]
 
 mod rx_ring;
 
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io::{Error, ErrorKind, Result};
 use std::mem::{MaybeUninit, size_of};
 use std::net::Ipv6Addr;
@@ -16,119 +17,124 @@ pub(super) use self::rx_ring::RxRing;
 use crate::interface::MacAddr;
 use crate::wire::ndp::Checksum;
 
-/// A packet socket on one interface that receives what [`FILTER`] lets through, and nothing that this host sends.
+/// A packet socket on one interface. It receives the frames that [`FILTER`] accepts, and none that this host sends.
 pub(super) fn packet_socket(interface: u32) -> Result<OwnedFd> {
     let socket = unbound_packet_socket()?;
     set_option(&socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, &1_i32)?;
-    listen(&socket, interface)?;
+    bind_to_interface(&socket, interface)?;
     Ok(socket)
 }
 
-/// The same, which receives in memory that is shared with the kernel.
+/// Like [`packet_socket`], with a shared receive ring.
 pub(super) fn packet_socket_with_ring(interface: u32) -> Result<(OwnedFd, RxRing)> {
     let socket = unbound_packet_socket()?;
     let ring = RxRing::attach(&socket)?;
-    listen(&socket, interface)?;
+    bind_to_interface(&socket, interface)?;
     Ok((socket, ring))
 }
 
-/// A packet socket with its filter, on no interface yet.
+/// A packet socket with its filter, not bound to an interface.
 fn unbound_packet_socket() -> Result<OwnedFd> {
-    // Protocol 0 receives nothing: frames must not come in before the filter is there.
+    // Protocol 0 receives nothing, so no frame is queued before the filter is attached.
     let socket = new_socket(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
     let program = sock_fprog { len: FILTER.len() as u16, filter: FILTER.as_ptr().cast_mut() };
     set_option(&socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)?;
     set_option(&socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &1_i32)?;
-    // The kernel gives what it allows; less only means that a larger burst is sent in more turns.
+    // The kernel caps the sizes. A smaller send buffer only means that a burst is sent in more turns.
     set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, &SOCKET_BUFFER)?;
     set_option(&socket, libc::SOL_SOCKET, libc::SO_SNDBUF, &SOCKET_BUFFER)?;
     Ok(socket)
 }
 
-fn listen(socket: &OwnedFd, interface: u32) -> Result<()> {
+fn bind_to_interface(socket: &OwnedFd, interface: u32) -> Result<()> {
     // SAFETY: sockaddr_ll is plain data for which all zeros is a value.
     let mut address: sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
-    // Sockets for one EtherType see frames of foreign VLANs without their tag; this one sees that there was a tag.
+    // A socket for one EtherType receives frames of other VLANs with their tag removed. ETH_P_ALL keeps the tag
+    // visible to the filter.
     address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
     address.sll_ifindex = interface as c_int;
     bind(socket, &address)
 }
 
-/// Room for frames that are received together. The headers that tell the kernel where it is are written once.
+/// Buffers for one call of `recvmmsg`. The message headers that point to them are written once.
 pub(super) struct ReceiveBuffers {
-    /// Owned, and reached through this pointer alone, since the headers inside point to their neighbours.
-    room: NonNull<Room>,
+    /// Owned. A raw pointer and not a `Box`, because the headers inside point to the other fields.
+    buffers: NonNull<Buffers>,
     received: [(usize, Checksum); BATCH],
     len: usize,
 }
 
-struct Room {
-    frames: [Kept; BATCH],
+struct Buffers {
+    frames: [FrameBuffer; BATCH],
     control: [Control; BATCH],
     pieces: [libc::iovec; BATCH],
     messages: [libc::mmsghdr; BATCH],
 }
 
-/// Room for one frame. The cache line at its end is not used: without it all frames would begin in the same few places of the cache.
+/// The buffer of one frame. The unused cache line at its end keeps the starts of the frames from falling into the same
+/// few cache sets.
 #[repr(C, align(64))]
-struct Kept([u8; FRAME_KEPT + 64]);
+struct FrameBuffer([u8; FRAME_MAX + 64]);
 
-/// Room for one `tpacket_auxdata` and its header; aligned as `cmsghdr` must be.
+/// The buffer of one `tpacket_auxdata` and its header, with the alignment of `cmsghdr`.
 #[repr(C, align(8))]
 struct Control([u8; CONTROL]);
 
-// SAFETY: the room is owned, and nothing in it is tied to a thread.
+// SAFETY: the buffers are owned, and nothing in them is tied to a thread.
 unsafe impl Send for ReceiveBuffers {}
 
 impl ReceiveBuffers {
     pub(super) fn new() -> Self {
-        // SAFETY: a room is plain data for which all zeros is a value.
-        let room = NonNull::from(Box::leak(unsafe { Box::<Room>::new_zeroed().assume_init() }));
-        let at = room.as_ptr();
-        for place in 0..BATCH {
-            // SAFETY: the room is alive and nobody else knows it; `place` is inside each of its arrays. No reference is made, so
-            // the pointers that are stored stay good until the room is freed.
+        let layout = Layout::new::<Buffers>();
+        // SAFETY: the layout is not of size 0.
+        let memory = unsafe { alloc_zeroed(layout) };
+        let Some(buffers) = NonNull::new(memory.cast::<Buffers>()) else { handle_alloc_error(layout) };
+        let at = buffers.as_ptr();
+        for index in 0..BATCH {
+            // SAFETY: the memory is valid for `Buffers`, which is plain data for which all zeros is a value, and not
+            // shared. `index` is inside each array. No reference is created, so the stored pointers stay valid until
+            // the memory is freed.
             unsafe {
-                let piece = &raw mut (*at).pieces[place];
-                (*piece).iov_base = (&raw mut (*at).frames[place]).cast();
-                (*piece).iov_len = FRAME_KEPT;
-                let message = &raw mut (*at).messages[place].msg_hdr;
+                let piece = &raw mut (*at).pieces[index];
+                (*piece).iov_base = (&raw mut (*at).frames[index]).cast();
+                (*piece).iov_len = FRAME_MAX;
+                let message = &raw mut (*at).messages[index].msg_hdr;
                 (*message).msg_iov = piece;
                 (*message).msg_iovlen = 1;
-                (*message).msg_control = (&raw mut (*at).control[place]).cast();
-                (*message).msg_controllen = CONTROL as _; // another type with each C library
+                (*message).msg_control = (&raw mut (*at).control[index]).cast();
+                (*message).msg_controllen = CONTROL as _; // the type differs between C libraries
             }
         }
-        Self { room, received: [(0, Checksum::Present); BATCH], len: 0 }
+        Self { buffers, received: [(0, Checksum::Present); BATCH], len: 0 }
     }
 
-    /// What the last [`receive_batch`] brought.
+    /// The frames of the last [`receive_batch`].
     pub(super) fn frames(&self) -> impl Iterator<Item = (&[u8], Checksum)> {
-        let at = self.room.as_ptr();
-        self.received.iter().take(self.len).enumerate().map(move |(place, &(len, checksum))| {
-            // SAFETY: the room is alive, `place` is less than BATCH, all bytes were initialised, and nobody writes them while
-            // `self` is borrowed.
-            let frame = unsafe { &(*at).frames[place].0 };
-            (&frame[..len.min(FRAME_KEPT)], checksum)
+        let at = self.buffers.as_ptr();
+        self.received.iter().take(self.len).enumerate().map(move |(index, &(len, checksum))| {
+            // SAFETY: the buffers are alive, `index` is less than BATCH, all bytes are initialised, and they are not
+            // written while `self` is borrowed.
+            let frame = unsafe { &(*at).frames[index].0 };
+            (&frame[..len.min(FRAME_MAX)], checksum)
         })
     }
 }
 
 impl Drop for ReceiveBuffers {
     fn drop(&mut self) {
-        // SAFETY: the room came from a box, and nobody uses it any more.
-        drop(unsafe { Box::from_raw(self.room.as_ptr()) });
+        // SAFETY: the memory was allocated with this layout, and no reference to it is left. Its fields need no drop.
+        unsafe { dealloc(self.buffers.as_ptr().cast(), Layout::new::<Buffers>()) };
     }
 }
 
-/// Receives as many frames as there are, up to `most` and [`BATCH`]; 0 when there are none.
+/// Receives up to `most` waiting frames, at most [`BATCH`]; returns 0 if none waits.
 pub(super) fn receive_batch(socket: &OwnedFd, buffers: &mut ReceiveBuffers, most: usize) -> Result<usize> {
-    let at = buffers.room.as_ptr();
+    let at = buffers.buffers.as_ptr();
     buffers.len = 0;
     let flags = libc::MSG_DONTWAIT;
-    // SAFETY: the room is alive and not borrowed by anybody else; each message points to its own frame buffer and control buffer
-    // with their lengths.
+    // SAFETY: the buffers are alive and not borrowed elsewhere. Each message points to its own frame buffer and control
+    // buffer with their lengths.
     let count = unsafe {
         let messages = (&raw mut (*at).messages).cast();
         libc::recvmmsg(socket.as_raw_fd(), messages, most.min(BATCH) as u32, flags as _, std::ptr::null_mut())
@@ -139,21 +145,21 @@ pub(super) fn receive_batch(socket: &OwnedFd, buffers: &mut ReceiveBuffers, most
             error => Err(error),
         };
     };
-    for (place, received) in buffers.received.iter_mut().take(count).enumerate() {
-        // SAFETY: as above, and the kernel is done with the messages.
-        let message = unsafe { &mut (*at).messages[place] };
+    for (index, received) in buffers.received.iter_mut().take(count).enumerate() {
+        // SAFETY: as above, and the system call has returned.
+        let message = unsafe { &mut (*at).messages[index] };
         *received = (message.msg_len as usize, checksum_of(&message.msg_hdr));
-        // The kernel left how much it used.
+        // The kernel replaced the length by the number of bytes that it used.
         message.msg_hdr.msg_controllen = CONTROL as _;
     }
     buffers.len = count;
     Ok(count)
 }
 
-/// What the kernel says about the checksum of a received frame.
+/// Whether the checksum of a received frame can be verified.
 fn checksum_of(message: &libc::msghdr) -> Checksum {
-    // SAFETY: the kernel filled the control buffer that `message` points to and set its length; the macros stay inside it. The
-    // payload of PACKET_AUXDATA is a tpacket_auxdata, read without a claim to its alignment.
+    // SAFETY: the kernel filled the control buffer that `message` points to and set its length, and the macros stay
+    // inside it. The payload of PACKET_AUXDATA is a tpacket_auxdata, which is read unaligned.
     unsafe {
         let mut header = libc::CMSG_FIRSTHDR(message);
         while let Some(control) = header.as_ref() {
@@ -170,12 +176,12 @@ fn checksum_of(message: &libc::msghdr) -> Checksum {
     Checksum::Present
 }
 
-/// Sends frames, at most [`BATCH`]; returns how many the kernel took, at least one. An error is about the first frame.
+/// Sends at most [`BATCH`] frames; returns how many the kernel accepted, at least one. An error is about the first one.
 pub(super) fn send_batch<F: AsRef<[u8]>>(socket: &OwnedFd, frames: &[F]) -> Result<usize> {
     let mut pieces = [const { MaybeUninit::<libc::iovec>::uninit() }; BATCH];
     let mut messages = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; BATCH];
     let count = frames.len().min(BATCH);
-    // Only as many as there are frames: a single answer should not wait until 64 headers are written.
+    // Only the needed headers are written, because a single reply should not wait for 64 of them.
     for ((frame, piece), message) in frames.iter().zip(&mut pieces).zip(&mut messages) {
         let frame = frame.as_ref();
         let piece = piece.write(libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() });
@@ -185,19 +191,20 @@ pub(super) fn send_batch<F: AsRef<[u8]>>(socket: &OwnedFd, frames: &[F]) -> Resu
         message.msg_hdr.msg_iovlen = 1;
     }
     let flags = libc::MSG_DONTWAIT;
-    // SAFETY: the first `count` messages are initialised, each points to a frame and its length; the kernel only reads frames, and
-    // all outlive the call.
+    // SAFETY: the first `count` messages are initialised, and each points to a frame and its length. The kernel only
+    // reads the frames, and all of them outlive the call.
     let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr().cast(), count as u32, flags as _) };
     usize::try_from(sent).map_err(|_| Error::last_os_error())
 }
 
-/// Keeps news of other routes than default routes from a routing netlink socket: some hosts have a million of them, always in motion.
+/// Makes a routing netlink socket drop messages about routes other than default routes. Some hosts have a million
+/// routes that change all the time.
 pub(super) fn attach_default_route_filter(socket: &impl AsRawFd) -> Result<()> {
     let program = sock_fprog { len: DEFAULT_ROUTES.len() as u16, filter: DEFAULT_ROUTES.as_ptr().cast_mut() };
     set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
 }
 
-/// Descriptors to wait for. They are only numbers here: one that is closed in between is reported, not touched.
+/// The descriptors to wait for. Only their numbers are stored; `poll` reports one that was closed meanwhile.
 #[derive(Default)]
 pub(super) struct Poller(Vec<libc::pollfd>);
 
@@ -206,29 +213,29 @@ impl Poller {
         self.0.clear();
     }
 
-    /// Adds a descriptor to be read, and to be written if `write`.
+    /// Adds a descriptor and waits until it is readable or, if `write` is set, writable.
     pub(super) fn push(&mut self, fd: BorrowedFd<'_>, write: bool) {
         let events = libc::POLLIN | if write { libc::POLLOUT } else { 0 };
         self.0.push(libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 });
     }
 
-    /// Waits until something can be done, or the time is over; without a time, for ever. Returns for how many descriptors there is
-    /// something.
+    /// Waits until a descriptor is ready or the timeout ends; `None` waits without limit. Returns the number of ready
+    /// descriptors.
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> Result<usize> {
         let timeout = timeout.map(|timeout| libc::timespec {
             tv_sec: timeout.as_secs().min(u64::from(u32::MAX >> 1)) as _,
             tv_nsec: timeout.subsec_nanos() as _,
         });
         let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-        // SAFETY: the pointer and length describe the live vector; the timeout is null or lives until the end of the function.
+        // SAFETY: the pointer and length describe the live vector. The timeout is null or outlives the call.
         let result =
             unsafe { libc::ppoll(self.0.as_mut_ptr(), self.0.len() as libc::nfds_t, timeout, std::ptr::null()) };
         usize::try_from(result).map_err(|_| Error::last_os_error())
     }
 
-    /// Whether the descriptor that was added at `place` has something, be it an error.
-    pub(super) fn is_ready(&self, place: usize) -> bool {
-        self.0.get(place).is_some_and(|fd| fd.revents != 0)
+    /// Whether the descriptor that was added at `index` is ready or has an error.
+    pub(super) fn is_ready(&self, index: usize) -> bool {
+        self.0.get(index).is_some_and(|fd| fd.revents != 0)
     }
 }
 
@@ -244,7 +251,7 @@ pub(super) fn set_group(socket: &OwnedFd, interface: u32, group: MacAddr, join: 
     set_option(socket, libc::SOL_PACKET, option, &request)
 }
 
-/// A UDP socket that is a member of IPv6 groups, so that the kernel reports them to switches that snoop (RFC 3810).
+/// A UDP socket for memberships in IPv6 groups, which the kernel reports to snooping switches (RFC 3810).
 pub(super) fn membership_socket() -> Result<OwnedFd> {
     new_socket(libc::AF_INET6, libc::SOCK_DGRAM, 0)
 }
@@ -257,13 +264,13 @@ pub(super) fn set_membership(socket: &OwnedFd, interface: u32, group: Ipv6Addr, 
     set_option(socket, libc::IPPROTO_IPV6, option, &request)
 }
 
-/// Whether an error only says that there is nothing to do now.
+/// Whether an error means that the call can simply be repeated later.
 pub(super) fn is_transient(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
 fn new_socket(family: c_int, kind: c_int, protocol: c_int) -> Result<OwnedFd> {
-    // SAFETY: no memory is passed; a non-negative result is a descriptor that nobody else owns.
+    // SAFETY: no memory is passed. A non-negative result is a new descriptor without another owner.
     unsafe {
         let fd = libc::socket(family, kind | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, protocol);
         if fd < 0 { Err(Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd)) }
@@ -272,14 +279,14 @@ fn new_socket(family: c_int, kind: c_int, protocol: c_int) -> Result<OwnedFd> {
 
 fn set_option<T>(socket: &impl AsRawFd, level: c_int, option: c_int, value: &T) -> Result<()> {
     let value = std::ptr::from_ref(value).cast::<c_void>();
-    // SAFETY: the pointer and length describe a live T, which each caller chose to be what the option reads.
+    // SAFETY: the pointer and length describe a live T. Each caller passes the type that the option reads.
     let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, value, size_of::<T>() as socklen_t) };
     if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }
 }
 
 fn bind<T>(socket: &OwnedFd, address: &T) -> Result<()> {
     let pointer = std::ptr::from_ref(address).cast::<libc::sockaddr>();
-    // SAFETY: the pointer and length describe a live socket address of the socket's family.
+    // SAFETY: the pointer and length describe a live address of the socket's family.
     let result = unsafe { libc::bind(socket.as_raw_fd(), pointer, size_of::<T>() as socklen_t) };
     if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }
 }
@@ -300,13 +307,13 @@ const fn and(mask: u32) -> sock_filter {
     sock_filter { code: (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16, jt: 0, jf: 0, k: mask }
 }
 
-/// Facts about a frame that are not in its bytes: `SKF_AD_OFF` and the offset of each, see `linux/filter.h`.
+/// Offsets of frame metadata for the filter: `SKF_AD_OFF` plus the offset of each, see `linux/filter.h`.
 const PACKET_TYPE: u32 = (-0x1000_i32 + 4) as u32;
 const VLAN_TAG: u32 = (-0x1000_i32 + 44) as u32;
 const VLAN_TAG_PRESENT: u32 = (-0x1000_i32 + 48) as u32;
 
-/// Nothing that is for another host, nothing of a VLAN other than the priority tag's VLAN 0; of the rest ARP, and ICMPv6 neighbour
-/// solicitations and advertisements without extension headers.
+/// Accepts ARP, and ICMPv6 neighbour solicitations and advertisements without extension headers. Drops frames for other
+/// hosts and frames of a VLAN other than VLAN 0, the priority tag.
 const FILTER: [sock_filter; 17] = [
     load(libc::BPF_B, PACKET_TYPE),
     jump_if_equal(libc::PACKET_OTHERHOST as u32, 14, 0),
@@ -323,12 +330,12 @@ const FILTER: [sock_filter; 17] = [
     load(libc::BPF_B, 14 + 40),
     jump_if_equal(135, 1, 0),
     jump_if_equal(136, 0, 1),
-    accept(FRAME_KEPT as u32),
+    accept(FRAME_MAX as u32),
     accept(0),
 ];
 
-/// Everything but messages about routes with a destination: the type of a message is at 4, in the host's order, and the length of the
-/// destination at 17.
+/// Accepts all messages except those about routes with a destination. The message type is at offset 4 in host byte
+/// order, and the prefix length of the destination at offset 17.
 const DEFAULT_ROUTES: [sock_filter; 7] = [
     load(libc::BPF_H, 4),
     jump_if_equal(libc::RTM_NEWROUTE.to_be() as u32, 1, 0),
@@ -339,11 +346,12 @@ const DEFAULT_ROUTES: [sock_filter; 7] = [
     accept(0),
 ];
 
-/// Frames that are received or sent together.
+/// The largest number of frames per system call.
 pub(super) const BATCH: usize = 64;
-/// Bytes of a frame that are kept; a neighbour message with more options than fit here has no honest sender.
-const FRAME_KEPT: usize = 2176; // 255 options and the headers before them
-/// Bytes for what the kernel says about a frame.
+/// Bytes of a frame that are kept, enough for the headers and 255 options of 8 bytes. No valid neighbour discovery
+/// message is longer.
+const FRAME_MAX: usize = 2176;
+/// Bytes of control data per frame.
 const CONTROL: usize = 64;
-/// Bytes that the kernel may hold for a socket.
+/// The requested size of a socket buffer in bytes.
 const SOCKET_BUFFER: c_int = 4 << 20;

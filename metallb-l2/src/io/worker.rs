@@ -1,26 +1,25 @@
-//! The thread that answers: waits for one input, feeds the engine, does what comes out, arms one timer.
+//! The thread that serves all interfaces: waits for one input, feeds the engine, drains its outputs, arms one timer.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::EventFd;
 
-use super::arp_ignore::ArpIgnore;
+use super::arp_ignore::{self, ArpIgnore};
 use super::busy_poll::BusyPoll;
-use super::command::{Command, Listener, Notification, Shared, StartError};
+use super::command::{AnsweredByKernel, Command, CommandQueue, Listener, Notification, Shared, StartError};
 use super::gateways::gateways;
 use super::now;
 use super::port::Port;
 use super::raw_socket::ReceiveBatch;
-use super::routing::{self, Parsed, RouteMonitor};
+use super::routing::{self, ReadOutcome, RouteMonitor};
 use super::sys;
-use crate::engine::{Config, Engine};
-use crate::group::{GroupChange, Membership};
+use crate::engine::{Config, Engine, GroupChange, Membership};
 use crate::interface::{Announcement, Interface, MacAddr, Stance};
 use crate::links::{Change, InterfaceFilter, Links};
 use crate::wire::arp::Arp;
@@ -31,64 +30,58 @@ pub(super) struct Worker {
     ports: BTreeMap<u32, Port>,
     links: Links,
     gateways: BTreeSet<IpAddr>,
-    /// Addresses of other members of the cluster.
-    nodes: Vec<IpAddr>,
-    news: RouteMonitor,
-    members: OwnedFd,
-    queue: mpsc::Receiver<Command>,
+    /// Addresses of other nodes of the cluster.
+    node_addresses: Vec<IpAddr>,
+    monitor: RouteMonitor,
+    /// The socket that holds the memberships in IPv6 groups.
+    group_socket: OwnedFd,
+    commands: Arc<CommandQueue>,
     listeners: Vec<Listener>,
-    /// Addresses to be claimed and not just held, and whether they were.
+    /// Addresses to probe for before they are announced, and whether they have been announced since.
     probe_first: BTreeMap<IpAddr, bool>,
-    /// Whose announcements were handed to the ports and may still wait there.
+    /// Addresses whose announcements were passed to the ports and may still wait there.
     announced: Vec<IpAddr>,
-    /// Interfaces that could not be read, until they are tried again.
-    broken: BTreeSet<u32>,
-    /// When what failed about the interfaces is to be tried again.
+    /// Interfaces whose socket failed, until the next retry.
+    failed: BTreeSet<u32>,
+    /// When to retry what failed.
     retry_at: Option<Instant>,
-    /// Notification were lost, so everything is to be listed.
-    list_is_stale: bool,
+    /// Netlink messages were lost, so all devices have to be listed.
+    needs_list: bool,
     failed_at: Option<Instant>,
-    /// How long to wait after the next failure.
-    pause: Duration,
+    /// The delay before the next retry.
+    retry_delay: Duration,
     wake: Arc<EventFd>,
     shared: Arc<Mutex<Shared>>,
 }
 
-/// Whether the thread goes on.
+/// Which inputs are ready after a wait.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Next {
-    Continue,
-    Stop,
-}
-
-/// What ended the wait.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Found {
-    /// The kernel said what there is, or the time is over.
-    ByKernel,
-    /// Frames in memory that is shared with it, and it was not asked for more.
-    Frames,
+enum Ready {
+    /// Those that the kernel reported, or none after a timeout.
+    Polled,
+    /// Frames in a shared ring. The kernel was not asked about other inputs.
+    RingFrames,
 }
 
 impl Worker {
-    /// Opens all that it needs on the interfaces that are there.
-    pub(super) fn start(
+    /// Opens the sockets for the interfaces that exist now.
+    pub(super) fn new(
         filter: InterfaceFilter,
         config: Config,
         seed: u64,
-        queue: mpsc::Receiver<Command>,
+        commands: Arc<CommandQueue>,
         wake: Arc<EventFd>,
         shared: Arc<Mutex<Shared>>,
     ) -> Result<Self, StartError> {
         let failed = |what| move |source| StartError::Socket { what, source };
-        // Before the list: what changes in between is parsed of.
-        let news = RouteMonitor::open().map_err(failed("a netlink socket"))?;
-        let members = sys::membership_socket().map_err(failed("a UDP socket"))?;
+        // Opened before the list is read, so that no change in between is missed.
+        let monitor = RouteMonitor::open().map_err(failed("a netlink socket"))?;
+        let group_socket = sys::membership_socket().map_err(failed("a UDP socket"))?;
         let mut links = Links::new(filter);
         links.replace(routing::list().map_err(StartError::List)?);
         let mut ports = BTreeMap::new();
         if let Some(first) = links.interfaces().next() {
-            // Fail now rather than in the thread when the capability is missing.
+            // Report a missing capability here and not in the thread.
             ports.insert(first.index, Port::open(first.index).map_err(failed("a packet socket"))?);
         }
         let mut worker = Self {
@@ -96,72 +89,72 @@ impl Worker {
             ports,
             links,
             gateways: BTreeSet::new(),
-            nodes: Vec::new(),
-            news,
-            members,
-            queue,
+            node_addresses: Vec::new(),
+            monitor,
+            group_socket,
+            commands,
             listeners: Vec::new(),
             probe_first: BTreeMap::new(),
             announced: Vec::new(),
-            broken: BTreeSet::new(),
+            failed: BTreeSet::new(),
             retry_at: None,
-            list_is_stale: false,
+            needs_list: false,
             failed_at: None,
-            pause: RETRY,
+            retry_delay: RETRY_MIN,
             wake,
             shared,
         };
         worker.update_ports();
         worker.refresh_gateways();
-        worker.reserve();
+        worker.update_foreign_addresses();
         Ok(worker)
     }
 
-    /// Goes on until it is told to stop.
+    /// Runs until a stop command.
     pub(super) fn run(mut self) {
         let mut batch = ReceiveBatch::new();
         let mut poller = sys::Poller::default();
         let mut busy_poll = BusyPoll::default();
         loop {
             self.drain();
-            let found = self.wait(&mut poller, &mut busy_poll);
+            let ready = self.wait(&mut poller, &mut busy_poll);
             if poller.is_ready(WAKE) {
-                // It only counts wake-ups; there is nothing to do when it was read already.
+                // Only resets the counter. An error means that it is 0 already.
                 let _ = self.wake.read();
             }
-            if poller.is_ready(NEWS) {
+            if poller.is_ready(MONITOR) {
                 self.handle_netlink();
             }
             if self.retry_at.is_some_and(|at| at <= now()) {
                 self.retry();
             }
-            // Last of all: what was commanded before a question came is obeyed before it is answered.
-            if self.apply_commands() == Next::Stop {
+            // Last before frames: a command that preceded a request takes effect before the reply.
+            if self.apply_commands().is_break() {
                 return;
             }
-            self.serve(found, &poller, &mut batch, &mut busy_poll);
+            self.serve(ready, &poller, &mut batch, &mut busy_poll);
             self.engine.handle_timeout(now());
         }
     }
 
-    /// Waits for frames, routing news, commands or the time.
-    fn wait(&self, poller: &mut sys::Poller, busy_poll: &mut BusyPoll) -> Found {
+    /// Waits for frames, netlink messages, commands or a timeout.
+    fn wait(&self, poller: &mut sys::Poller, busy_poll: &mut BusyPoll) -> Ready {
         poller.clear();
         poller.push(self.wake.as_fd(), false);
-        poller.push(self.news.as_fd(), false);
+        poller.push(self.monitor.as_fd(), false);
         for port in self.ports.values() {
             poller.push(port.socket.as_fd(), port.has_frames_waiting());
         }
-        // Who asks once often asks again at once. To look is cheaper than to ask the kernel, but only the kernel knows of the rest.
+        // Requests often come in bursts. Reading the rings is cheaper than a system call, but shows only those frames.
         let mut at = now();
-        let only_kernel_knows = self.ports.values().any(|port| port.has_frame().is_none());
+        let kernel_only = self.ports.values().any(|port| port.has_frame().is_none());
         while busy_poll.is_active(at) {
-            if busy_poll.asks(at) || only_kernel_knows {
+            if busy_poll.kernel_poll_due(at) || kernel_only {
                 if poller.wait(Some(Duration::ZERO)).is_ok_and(|ready| ready > 0) {
-                    return Found::ByKernel;
+                    return Ready::Polled;
                 }
             } else if self.ports.values().any(|port| port.has_frame() == Some(true)) {
-                return Found::Frames;
+                return Ready::RingFrames;
             }
             std::hint::spin_loop();
             at = now();
@@ -170,88 +163,88 @@ impl Worker {
         if let Err(error) = poller.wait(next.map(|at| at.saturating_duration_since(now())))
             && !sys::is_transient(&error)
         {
-            tracing::warn!(%error, "can't wait for frames");
-            #[allow(clippy::disallowed_methods, reason = "the driver waits; there is nothing else left to wait with")]
-            std::thread::sleep(RETRY);
+            tracing::warn!(event = "pollFailed", %error, "cannot wait for frames, retrying");
+            #[allow(clippy::disallowed_methods, reason = "the call that would wait is the one that failed")]
+            std::thread::sleep(RETRY_MIN);
         }
-        Found::ByKernel
+        Ready::Polled
     }
 
-    fn apply_commands(&mut self) -> Next {
-        loop {
-            match self.queue.try_recv() {
-                Ok(Command::Announce(addresses)) => self.announce(addresses),
-                Ok(Command::ProbeFor(addresses)) => {
+    fn apply_commands(&mut self) -> ControlFlow<()> {
+        while let Some(command) = self.commands.pop() {
+            match command {
+                Command::Announce(addresses) => self.announce(addresses),
+                Command::ProbeFirst(addresses) => {
                     self.probe_first.extend(addresses.into_iter().map(|ip| (ip, false)));
                 }
-                Ok(Command::AnnounceAgain(addresses)) => self.engine.announce_again(now(), addresses),
-                Ok(Command::SetSpeakerMacs(speaker_macs)) => self.engine.set_speaker_macs(speaker_macs),
-                Ok(Command::SetNodeAddresses(addresses)) => {
-                    self.nodes = addresses;
-                    self.reserve();
+                Command::AnnounceAgain(addresses) => self.engine.announce_again(now(), addresses),
+                Command::SetSpeakerMacs(macs) => self.engine.set_speaker_macs(macs),
+                Command::SetNodeAddresses(addresses) => {
+                    self.node_addresses = addresses;
+                    self.update_foreign_addresses();
                 }
-                Ok(Command::Solicit(source, hosts)) => self.solicit(source, hosts),
-                Ok(Command::Listen(mut listener)) => {
+                Command::Solicit(source, hosts) => self.solicit(source, hosts),
+                Command::Listen(mut listener) => {
                     let interfaces = self.lock().interfaces.clone();
                     listener(&Notification::Interfaces(interfaces));
                     self.listeners.push(listener);
                 }
-                Ok(Command::FindAnsweredByKernel(addresses, reply)) => {
+                // A reply fails if the caller has stopped waiting.
+                Command::FindAnsweredByKernel(addresses, reply) => {
                     drop(reply.try_send(self.find_answered_by_kernel(addresses)));
                 }
-                // The asker may have lost its patience.
-                Ok(Command::Count(reply)) => drop(reply.try_send(self.engine.counters())),
-                Ok(Command::Stop) | Err(mpsc::TryRecvError::Disconnected) => return Next::Stop,
-                Err(mpsc::TryRecvError::Empty) => return Next::Continue,
+                Command::ReadCounters(reply) => drop(reply.try_send(self.engine.counters())),
+                Command::Stop => return ControlFlow::Break(()),
             }
             // An engine is drained after every input.
             self.drain();
         }
+        ControlFlow::Continue(())
     }
 
-    fn serve(&mut self, found: Found, poller: &sys::Poller, batch: &mut ReceiveBatch, busy_poll: &mut BusyPoll) {
-        let mut any_broken = false;
-        for (place, (&index, port)) in self.ports.iter_mut().enumerate() {
-            // Ports that came since the wait are not meant by the answer, but reading them is harmless.
-            let has_something = match found {
-                Found::Frames => port.has_frame() == Some(true),
-                Found::ByKernel => poller.is_ready(FIRST_PORT + place),
+    fn serve(&mut self, ready: Ready, poller: &sys::Poller, batch: &mut ReceiveBatch, busy_poll: &mut BusyPoll) {
+        let mut any_failed = false;
+        for (position, (&index, port)) in self.ports.iter_mut().enumerate() {
+            // The poller may not know ports that were added after the wait. Reading one without frames is harmless.
+            let is_ready = match ready {
+                Ready::RingFrames => port.has_frame() == Some(true),
+                Ready::Polled => poller.is_ready(FIRST_PORT + position),
             };
-            if !has_something {
+            if !is_ready {
                 continue;
             }
             port.flush(index);
             match port.serve(index, &mut self.engine, batch) {
-                Ok(answered) => answered.into_iter().for_each(|at| busy_poll.answered(at)),
+                Ok(replied) => replied.into_iter().for_each(|at| busy_poll.record_reply(at)),
                 Err(error) => {
-                    tracing::debug!(%error, interface = index, "interface can't be read");
-                    self.broken.insert(index);
-                    any_broken = true;
+                    tracing::debug!(event = "receiveFailed", %error, interface = index, "cannot receive on interface");
+                    self.failed.insert(index);
+                    any_failed = true;
                 }
             }
         }
-        if any_broken {
-            // Notification of its end are likely on their way. Should none come, it gets a new socket after a while.
+        if any_failed {
+            // A netlink message about the end of the interface usually follows. Otherwise the retry opens a new socket.
             self.update_ports();
             self.schedule_retry();
         }
     }
 
-    /// Soon at first, then less and less often.
+    /// Schedules a retry. The delay doubles with each failure, up to [`RETRY_MAX`].
     fn schedule_retry(&mut self) {
         let now = now();
         if self.failed_at.is_none_or(|at| now.saturating_duration_since(at) > RETRY_MAX * 2) {
-            self.pause = RETRY;
+            self.retry_delay = RETRY_MIN;
         }
         self.failed_at = Some(now);
-        self.retry_at = Some(now + self.pause);
-        self.pause = (self.pause * 2).min(RETRY_MAX);
+        self.retry_at = Some(now + self.retry_delay);
+        self.retry_delay = (self.retry_delay * 2).min(RETRY_MAX);
     }
 
     fn announce(&mut self, mut addresses: Vec<Announcement>) {
         if !self.probe_first.is_empty() {
             let wanted: BTreeSet<IpAddr> = addresses.iter().map(|announcement| announcement.ip).collect();
-            // What was announced and is gone has been settled.
+            // An address that was announced and is no longer wanted needs no further probe.
             self.probe_first.retain(|ip, announced| wanted.contains(ip) || !*announced);
             for Announcement { ip, stance, .. } in &mut addresses {
                 if let Some(announced) = self.probe_first.get_mut(ip) {
@@ -266,11 +259,11 @@ impl Worker {
         self.lock().refused = self.engine.refused();
     }
 
-    /// Leaves alone what hosts, routers and networks have for themselves.
-    fn reserve(&mut self) {
-        let mut foreign = self.links.foreign();
+    /// Passes the addresses that hosts, routers and networks use to the engine.
+    fn update_foreign_addresses(&mut self) {
+        let mut foreign = self.links.foreign_addresses();
         foreign.add_gateways(&self.gateways);
-        foreign.add_nodes(&self.nodes);
+        foreign.add_nodes(&self.node_addresses);
         self.engine.set_foreign_addresses(now(), foreign);
         self.lock().refused = self.engine.refused();
         self.drain();
@@ -279,54 +272,57 @@ impl Worker {
     fn refresh_gateways(&mut self) {
         match gateways() {
             Ok(found) => self.gateways = found,
-            // It is looked again with the next news of routes or interfaces.
-            Err(error) => tracing::warn!(%error, "default routes can't be listed"),
+            // The next change of a route or an interface leads to another attempt.
+            Err(error) => tracing::warn!(event = "listRoutesFailed", %error, "cannot list default routes"),
         }
     }
 
-    fn find_answered_by_kernel(&self, addresses: Vec<IpAddr>) -> BTreeMap<IpAddr, Vec<Arc<str>>> {
-        let mut inner = addresses.into_iter().filter(|ip| ip.is_ipv4() && self.links.internal_device(*ip).is_some());
-        let Some(first) = inner.next() else { return BTreeMap::new() };
-        let all = arp_ignore("all");
+    fn find_answered_by_kernel(&self, addresses: Vec<IpAddr>) -> AnsweredByKernel {
+        let on_internal_device = |ip: &IpAddr| ip.is_ipv4() && self.links.internal_device(*ip).is_some();
+        let internal: Vec<IpAddr> = addresses.into_iter().filter(on_internal_device).collect();
+        if internal.is_empty() {
+            return BTreeMap::new();
+        }
         let interfaces: Vec<Arc<str>> = self.lock().interfaces.iter().map(|it| Arc::clone(&it.name)).collect();
-        let tells = |name: &Arc<str>| ArpIgnore::of(all, arp_ignore(name)) == ArpIgnore::Nothing;
-        let telling: Vec<Arc<str>> = interfaces.into_iter().filter(tells).collect();
-        let found = [first].into_iter().chain(inner).filter(|_| !telling.is_empty());
-        found.map(|ip| (ip, telling.clone())).collect()
+        let all = arp_ignore::read("all");
+        let answers = |name: &Arc<str>| ArpIgnore::combine(all, arp_ignore::read(name)) == ArpIgnore::Nothing;
+        let answering: Vec<Arc<str>> = interfaces.into_iter().filter(answers).collect();
+        let found = internal.into_iter().filter(|_| !answering.is_empty());
+        found.map(|ip| (ip, answering.clone())).collect()
     }
 
     fn solicit(&mut self, source: IpAddr, hosts: Vec<IpAddr>) {
         for host in hosts {
             let Some(Interface { index, mac, .. }) = self.links.interface_to(source, host) else { continue };
-            let question = match (source, host) {
+            let request = match (source, host) {
                 (IpAddr::V4(source), IpAddr::V4(host)) => Arp::request(mac, source, host),
                 (IpAddr::V6(source), IpAddr::V6(host)) => ndp::solicitation(mac, source, host),
                 _ => continue,
             };
             if let Some(port) = self.ports.get_mut(&index) {
-                port.queue_and_flush(question, index);
+                port.enqueue(request, index);
             }
         }
     }
 
-    /// Takes in what the kernel tells of devices, one change after the other: a link that is lost and comes back between two looks
-    /// is announced on anew, and a device that took the number of another gets a socket of its own.
+    /// Applies changes of devices one by one: a carrier that was lost and returned leads to a new announcement, and a
+    /// new device with a reused index gets a new socket.
     fn handle_netlink(&mut self) {
-        let mut news = Vec::new();
-        match self.news.read(|change| news.push(change)) {
-            Ok(Parsed::All) => {}
-            Ok(Parsed::Overrun) => {
-                tracing::info!("news of interfaces were lost, all are listed");
-                self.list_is_stale = true;
+        let mut changes = Vec::new();
+        match self.monitor.read(|change| changes.push(change)) {
+            Ok(ReadOutcome::Complete) => {}
+            Ok(ReadOutcome::Overrun) => {
+                tracing::info!(event = "netlinkOverrun", "netlink messages were lost, listing all interfaces");
+                self.needs_list = true;
             }
             Err(error) => {
-                tracing::warn!(%error, "news of interfaces can't be read");
-                self.list_is_stale = true;
+                tracing::warn!(event = "netlinkFailed", %error, "cannot read netlink messages, listing all interfaces");
+                self.needs_list = true;
             }
         }
-        let (any, mut routes_changed) = (!news.is_empty(), false);
-        for change in news {
-            // The kernel tells no end of the routes of a device that goes down.
+        let (any, mut routes_changed) = (!changes.is_empty(), false);
+        for change in changes {
+            // The kernel does not report the routes that it drops when a device goes down.
             routes_changed |= change == Change::DefaultRoutes;
             if self.links.apply(change) {
                 routes_changed = true;
@@ -336,26 +332,26 @@ impl Worker {
         if routes_changed {
             self.refresh_gateways();
         }
-        if self.list_is_stale {
+        if self.needs_list {
             self.retry();
         } else if any {
-            self.reserve();
+            self.update_foreign_addresses();
         }
     }
 
     fn retry(&mut self) {
         self.retry_at = None;
-        self.broken.clear();
-        if self.list_is_stale {
+        self.failed.clear();
+        if self.needs_list {
             match routing::list() {
                 Ok(changes) => {
                     self.links.replace(changes);
-                    self.list_is_stale = false;
+                    self.needs_list = false;
                     self.refresh_gateways();
-                    self.reserve();
+                    self.update_foreign_addresses();
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "interfaces could not be listed");
+                    tracing::warn!(event = "listInterfacesFailed", %error, "cannot list interfaces, retrying");
                     self.schedule_retry();
                 }
             }
@@ -363,21 +359,22 @@ impl Worker {
         self.update_ports();
     }
 
-    /// Opens sockets for interfaces that appeared, closes those of interfaces that are gone.
+    /// Opens sockets for new interfaces and closes those of interfaces that are gone.
     fn update_ports(&mut self) {
         let mut usable = Vec::new();
         let found: Vec<Interface> =
-            self.links.interfaces().filter(|interface| !self.broken.contains(&interface.index)).collect();
+            self.links.interfaces().filter(|interface| !self.failed.contains(&interface.index)).collect();
         for interface in found {
-            let shared = self.ports.values().filter(|port| port.has_frame().is_some()).count();
+            let rings = self.ports.values().filter(|port| port.has_frame().is_some()).count();
             if let Entry::Vacant(vacant) = self.ports.entry(interface.index) {
-                let open = if shared < SHARED_MAX { Port::open } else { Port::open_queued };
+                let open = if rings < RINGS_MAX { Port::open } else { Port::open_without_ring };
                 match open(interface.index) {
                     Ok(port) => {
                         vacant.insert(port);
                     }
                     Err(error) => {
-                        tracing::warn!(%error, interface = &*interface.name, "interface can't be used");
+                        let name = &*interface.name;
+                        tracing::warn!(event = "openFailed", %error, interface = name, "cannot use interface, retrying");
                         self.schedule_retry();
                         continue;
                     }
@@ -389,25 +386,25 @@ impl Worker {
         let known = std::mem::replace(&mut self.lock().interfaces, usable.clone());
         if known != usable {
             let names: Vec<&str> = usable.iter().map(|interface| &*interface.name).collect();
-            tracing::info!(interfaces = ?names, "interfaces changed");
-            self.tell(&Notification::Interfaces(usable.clone()));
+            tracing::info!(event = "interfacesChanged", interfaces = ?names, "the interfaces in use changed");
+            self.notify(&Notification::Interfaces(usable.clone()));
         }
         self.engine.set_interfaces(now(), usable);
         self.drain();
     }
 
-    fn tell(&mut self, news: &Notification) {
-        self.listeners.iter_mut().for_each(|listener| listener(news));
+    fn notify(&mut self, notification: &Notification) {
+        self.listeners.iter_mut().for_each(|listener| listener(notification));
     }
 
-    /// Does what the engine wants done.
+    /// Executes all outputs of the engine.
     fn drain(&mut self) {
         while let Some(change) = self.engine.poll_group() {
             self.change_group(change);
         }
         while let Some(transmit) = self.engine.poll_transmit() {
             if let Some(port) = self.ports.get_mut(&transmit.interface) {
-                port.queue_and_flush(transmit.frame, transmit.interface);
+                port.enqueue(transmit.frame, transmit.interface);
             }
         }
         for (&index, port) in &mut self.ports {
@@ -417,59 +414,59 @@ impl Worker {
         if events.peek().is_some() {
             let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
             shared.events.extend(events);
-            // Nobody may be listening.
-            let excess = shared.events.len().saturating_sub(EVENTS_KEPT);
+            let excess = shared.events.len().saturating_sub(EVENTS_MAX);
             shared.events.drain(..excess);
         }
-        self.acknowledge();
+        self.notify_announced();
     }
 
-    /// Tells what was announced, once nothing waits to be sent.
-    fn acknowledge(&mut self) {
+    /// Reports announced addresses once all queued frames have been sent.
+    fn notify_announced(&mut self) {
         self.announced.extend(std::iter::from_fn(|| self.engine.poll_announced()));
         if !self.announced.is_empty() && !self.ports.values().any(Port::has_frames_waiting) {
             let announced = std::mem::take(&mut self.announced);
-            self.tell(&Notification::Announced(announced));
+            self.notify(&Notification::Announced(announced));
         }
     }
 
-    /// Twice: the packet socket makes the card receive the group, the UDP socket makes the kernel report it to switches. A card
-    /// that is gone forgot its groups already, and one that filters nothing needs none, so failures are no more than a hint.
+    /// Joins or leaves a group twice: the packet socket makes the interface receive the group, and the UDP socket makes
+    /// the kernel report the membership to switches. Failures are only logged: the groups of a removed interface are
+    /// gone already, and an interface that does not filter multicast needs none.
     fn change_group(&self, change: GroupChange) {
         let GroupChange { interface, group, membership } = change;
-        let on_card =
+        let received =
             self.ports.get(&interface).map(|port| port.socket.set_group(MacAddr::of_multicast(group), membership));
-        let reported = sys::set_membership(&self.members, interface, group, membership == Membership::Join);
-        for error in on_card.into_iter().chain([reported]).filter_map(Result::err) {
-            tracing::debug!(%error, %group, interface, ?membership, "group membership unchanged");
+        let reported = sys::set_membership(&self.group_socket, interface, group, membership == Membership::Join);
+        for error in received.into_iter().chain([reported]).filter_map(Result::err) {
+            tracing::debug!(event = "groupFailed", %error, %group, interface, ?membership, "cannot change membership");
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Shared> {
+    fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A setting of an interface, or of all of them. What can't be read is taken for what the kernel does unless it is told otherwise.
-fn arp_ignore(interface: &str) -> u8 {
-    let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{interface}/arp_ignore"));
-    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.commands.close();
+    }
 }
 
-/// Places in the poller.
+/// Positions in the poller.
 const WAKE: usize = 0;
-const NEWS: usize = 1;
+const MONITOR: usize = 1;
 const FIRST_PORT: usize = 2;
 
-/// Interfaces that share memory with the kernel: 128 KiB each, and some 15 ms until the kernel has made it. Where nothing is excluded a
-/// node has an interface for each of its pods.
-const SHARED_MAX: usize = 4;
+/// The number of interfaces with a shared ring. Each ring takes 128 KiB and about 15 ms to set up, and a node without
+/// an exclusion list has one interface per pod.
+const RINGS_MAX: usize = 4;
 
-/// How soon what failed is tried again.
-const RETRY: Duration = Duration::from_millis(200);
+/// The delay before the first retry.
+const RETRY_MIN: Duration = Duration::from_millis(200);
 
-/// How long what fails again and again waits at most.
+/// The longest delay between retries.
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
-/// Events that wait for somebody to take them; older ones are dropped.
-const EVENTS_KEPT: usize = 1024;
+/// The limit of events that wait for [`take_events`](super::Handle::take_events); the oldest ones are dropped.
+const EVENTS_MAX: usize = 1024;

@@ -12,19 +12,19 @@ use crate::interface::MacAddr;
 /// An ARP message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Arp {
-    /// Request or reply.
+    /// The operation.
     pub operation: Operation,
-    /// Who says it.
+    /// The sender hardware address (`sha`).
     pub sender_hardware: MacAddr,
-    /// The address that the sender has; 0.0.0.0 in a probe (RFC 5227).
+    /// The sender protocol address (`spa`); 0.0.0.0 in a probe (RFC 5227).
     pub sender_protocol: Ipv4Addr,
-    /// Whom it is for; meaningless in a request.
+    /// The target hardware address (`tha`); ignored in a request.
     pub target_hardware: MacAddr,
-    /// The address asked for, or the one of the asker in a reply.
+    /// The target protocol address (`tpa`): the requested address, or that of the requester in a reply.
     pub target_protocol: Ipv4Addr,
 }
 
-/// What an ARP message does.
+/// The operation of an ARP message (IANA registry "Address Resolution Protocol Parameters").
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Operation {
     /// Opcode 1.
@@ -46,7 +46,7 @@ impl Operation {
 }
 
 impl Arp {
-    /// Reads the payload of a frame; `None` unless it is a whole message for IPv4 over Ethernet.
+    /// Decodes the payload of a frame; `None` unless it is a complete message for IPv4 over Ethernet.
     #[must_use]
     pub fn decode(payload: &[u8]) -> Option<Self> {
         let packet = ArpPacket::new(payload)?;
@@ -68,12 +68,12 @@ impl Arp {
         })
     }
 
-    /// The message in a frame from its sender to `destination`.
+    /// Encodes the message in a frame from its sender to `destination`.
     #[must_use]
     pub fn encode(&self, destination: MacAddr) -> Frame {
         let mac = |mac: MacAddr| pnet_base::MacAddr::from(mac.0);
         let mut payload = [0; ARP_LEN];
-        // The buffer has exactly the length of a message, so there is always a packet.
+        // The buffer has exactly the length of a message, so this is always `Some`.
         if let Some(mut packet) = MutableArpPacket::new(&mut payload) {
             packet.set_hardware_type(ArpHardwareTypes::Ethernet);
             packet.set_protocol_type(EtherTypes::Ipv4);
@@ -89,7 +89,7 @@ impl Arp {
         Frame::new(destination, self.sender_hardware, ETHERTYPE_ARP, &payload)
     }
 
-    /// The answer of `mac` to a request for an address that it answers for (contract speaker §2.2).
+    /// The reply of `mac` to this request (RFC 826), sent to the sender hardware address of the request.
     #[must_use]
     pub fn reply(&self, mac: MacAddr) -> Frame {
         let reply = Self {
@@ -102,13 +102,13 @@ impl Arp {
         reply.encode(self.sender_hardware)
     }
 
-    /// A frame that asks whether anybody has an address, without saying that it is the sender's (RFC 5227 §2.1.1).
+    /// A probe for an address (RFC 5227 §2.1.1). It does not change neighbour caches.
     #[must_use]
     pub fn probe(mac: MacAddr, ip: Ipv4Addr) -> Frame {
         Self::request(mac, Ipv4Addr::UNSPECIFIED, ip)
     }
 
-    /// A frame that asks everybody for the hardware address of a host, as a resolver does (RFC 826): who has it learns the sender's.
+    /// A broadcast request for the hardware address of `target` (RFC 826). The target learns the sender's address.
     #[must_use]
     pub fn request(mac: MacAddr, source: Ipv4Addr, target: Ipv4Addr) -> Frame {
         let message = Self {
@@ -121,8 +121,8 @@ impl Arp {
         message.encode(MacAddr::BROADCAST)
     }
 
-    /// A frame that announces an address: a message about itself, to everybody (contract speaker §2.4). An announcement is a
-    /// request and a reply, as some hosts take notice of only one of them.
+    /// A gratuitous ARP frame, sent to the broadcast address. An address is announced by a request and a reply, because
+    /// some hosts accept only one of them; see `docs/upstream-behaviour.md#l2-gratuitous`.
     #[must_use]
     pub fn gratuitous(operation: Operation, mac: MacAddr, ip: Ipv4Addr) -> Frame {
         let message = Self {
@@ -136,7 +136,7 @@ impl Arp {
     }
 }
 
-/// Bytes of an ARP message for IPv4 over Ethernet.
+/// Length of an ARP message for IPv4 over Ethernet.
 const ARP_LEN: usize = 28;
 
 #[cfg(test)]
@@ -150,7 +150,7 @@ mod tests {
     const CLIENT: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
 
     #[test]
-    fn reply_has_the_bytes_of_the_contract() {
+    fn reply_has_the_bytes_of_rfc_826() {
         let request = Arp {
             operation: Operation::Request,
             sender_hardware: CLIENT,
@@ -162,15 +162,15 @@ mod tests {
         let expected: &[u8] = &[
             2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1, 0x08, 0x06, // Ethernet
             0, 1, 0x08, 0, 6, 4, 0, 2, // Ethernet, IPv4, reply
-            2, 0, 0, 0, 0, 1, 192, 168, 10, 0, // sender: us, the address asked for
-            2, 0, 0, 0, 0, 9, 192, 168, 10, 9, // target: the asker
+            2, 0, 0, 0, 0, 1, 192, 168, 10, 0, // sender: our MAC, the requested address
+            2, 0, 0, 0, 0, 9, 192, 168, 10, 9, // target: the requester
             0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
         ];
         assert_eq!(frame.as_bytes(), expected);
     }
 
     #[test]
-    fn gratuitous_frames_are_a_request_and_a_reply_to_everybody() {
+    fn gratuitous_frames_are_a_request_and_a_reply_to_broadcast() {
         for (operation, opcode) in [(Operation::Request, 1), (Operation::Reply, 2)] {
             let frame = Arp::gratuitous(operation, US, [10, 0, 0, 1].into());
             let bytes = frame.as_bytes();

@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-/// The checksum with the pseudo-header of RFC 8200 §8.1; 0 over a message whose checksum is right.
+/// The checksum with the pseudo-header of RFC 8200 §8.1; 0 over a message with a correct checksum.
 #[must_use]
 pub(super) fn icmpv6(source: Ipv6Addr, destination: Ipv6Addr, body: &[u8]) -> u16 {
     let mut sum = words(&source.octets()) + words(&destination.octets()) + words(body);
@@ -10,12 +10,11 @@ pub(super) fn icmpv6(source: Ipv6Addr, destination: Ipv6Addr, body: &[u8]) -> u1
     while sum > 0xffff {
         sum = (sum >> 16) + (sum & 0xffff);
     }
-    // At most 16 bits are left.
+    // The loop leaves at most 16 bits.
     !(sum as u16)
 }
 
-/// The sum of the bytes as 32-bit words: folded to 16 bits it is the sum of the 16-bit words. A packet has far too few of them
-/// to overflow 64 bits.
+/// The sum of 32-bit words, which folds to the sum of the 16-bit words. A packet is too short to overflow 64 bits.
 fn words(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<4>();
     let sum: u64 = words.iter().map(|word| u64::from(u32::from_be_bytes(*word))).sum();
@@ -45,7 +44,7 @@ mod tests {
             let packet = pnet_packet::icmpv6::Icmpv6Packet::new(&zeroed).unwrap();
             let expected = pnet_packet::icmpv6::checksum(&packet, &source, &destination);
             let sum = icmpv6(source, destination, &zeroed);
-            // The library prints the other zero of the one's complement.
+            // The library uses the other representation of zero in one's complement.
             prop_assert!(sum == expected || (sum, expected) == (0, 0xffff) || (sum, expected) == (0xffff, 0));
             zeroed[2..4].copy_from_slice(&sum.to_be_bytes());
             prop_assert!(matches!(icmpv6(source, destination, &zeroed), 0 | 0xffff));

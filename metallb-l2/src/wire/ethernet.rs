@@ -1,24 +1,24 @@
-//! The Ethernet header (IEEE 802.3), and the priority tag that may stand behind it.
+//! The Ethernet header (IEEE 802.3) and a priority tag behind it.
 
 use super::{ETHERNET_HEADER, ETHERTYPE_VLAN};
 use crate::interface::MacAddr;
 
-/// The header of an Ethernet frame, and what follows it.
+/// A decoded Ethernet header and its payload.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Ethernet<'a> {
-    /// Destination.
+    /// The destination address.
     pub destination: MacAddr,
-    /// Source.
+    /// The source address.
     pub source: MacAddr,
-    /// EtherType; that of the tag for a frame of a VLAN.
+    /// The EtherType; for a frame with a VLAN tag, that of the tag.
     pub ethertype: u16,
     /// The rest of the frame.
     pub payload: &'a [u8],
 }
 
 impl<'a> Ethernet<'a> {
-    /// Splits a frame; `None` when it is shorter than its headers. A tag of VLAN 0 carries a priority and no VLAN
-    /// (IEEE 802.1Q §9.6), so it is skipped; any other tag is left in place.
+    /// Splits a frame; `None` if it is shorter than its headers. A tag of VLAN 0 carries only a priority (IEEE 802.1Q
+    /// §9.6) and is skipped. Any other tag stays in the payload.
     #[must_use]
     pub fn decode(frame: &'a [u8]) -> Option<Self> {
         let (header, payload) = frame.split_first_chunk::<ETHERNET_HEADER>()?;
@@ -43,9 +43,9 @@ impl<'a> Ethernet<'a> {
     }
 }
 
-/// Bytes of a tag behind its EtherType: control information, and the EtherType of what follows.
+/// Length of a tag after its EtherType: control information and the EtherType of the payload.
 const VLAN_TAG: usize = 4;
-/// The bits of the control information that name the VLAN.
+/// The VLAN identifier within the control information.
 const VLAN_ID: u16 = 0x0fff;
 
 #[cfg(test)]
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn priority_tag_is_skipped_and_other_tags_stay() {
+    fn priority_tag_is_skipped_and_other_tags_are_kept() {
         let priority = frame(&[0x81, 0x00, 0xe0, 0x00, 0x08, 0x06, 7]);
         let decoded = Ethernet::decode(&priority).unwrap();
         assert_eq!((decoded.ethertype, decoded.payload), (0x0806, &[7][..]));

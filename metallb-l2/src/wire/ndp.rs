@@ -1,4 +1,4 @@
-//! Neighbour solicitations and advertisements (RFC 4861 §4.3, §4.4), with the IPv6 header around them.
+//! Neighbour solicitations and advertisements (RFC 4861 §4.3, §4.4) with their IPv6 header.
 
 use std::net::Ipv6Addr;
 
@@ -8,71 +8,72 @@ use crate::interface::MacAddr;
 /// A neighbour solicitation that passed every check of RFC 4861 §7.1.1.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Solicitation {
-    /// Who asks; `::` for duplicate address detection.
+    /// The IPv6 source; `::` in a probe of duplicate address detection.
     pub source: Ipv6Addr,
-    /// Where it was sent.
+    /// The IPv6 destination.
     pub destination: Ipv6Addr,
-    /// The address asked for.
+    /// The requested address.
     pub target: Ipv6Addr,
-    /// The asker's hardware address, from the option.
+    /// The Source Link-Layer Address option.
     pub source_link_layer: Option<MacAddr>,
 }
 
 /// A neighbour advertisement that passed every check of RFC 4861 §7.1.2.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Advertisement {
-    /// The address it is about.
+    /// The advertised address.
     pub target: Ipv6Addr,
-    /// Its hardware address, from the option.
+    /// The Target Link-Layer Address option.
     pub target_link_layer: Option<MacAddr>,
 }
 
-/// Either message.
+/// A message of neighbour discovery.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Message {
-    /// Type 135.
+    /// A neighbour solicitation (type 135).
     Solicitation(Solicitation),
-    /// Type 136.
+    /// A neighbour advertisement (type 136).
     Advertisement(Advertisement),
 }
 
-/// Why bytes are not a message that may be acted on.
+/// Why a packet is not a valid message.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum NdpError {
-    /// Not IPv6, too short, or lengths that contradict each other.
+    /// It is not IPv6, too short, or its length fields contradict each other.
     Malformed,
-    /// Another ICMPv6 type or another protocol.
+    /// It has another ICMPv6 type or another protocol.
     OtherMessage,
-    /// The hop limit is not 255: it came through a router.
+    /// The hop limit is not 255, so it came through a router.
     HopLimit,
-    /// The source is a group.
+    /// The source is a multicast address.
     MulticastSource,
     /// The checksum is wrong.
     Checksum,
     /// The code is not 0.
     Code,
-    /// The target is a group.
+    /// The target is a multicast address.
     MulticastTarget,
-    /// An option of length 0, or one that goes beyond the message.
+    /// An option has length 0 or extends beyond the message.
     BadOption,
-    /// A solicitation from `::` that is not to a solicited-node group, or carries the source's hardware address.
+    /// A solicitation from `::` is not sent to a solicited-node group, or carries a Source Link-Layer Address option.
     BadProbe,
-    /// An advertisement to a group that claims to be the answer to a question.
+    /// An advertisement to a multicast address has the Solicited flag.
     SolicitedToGroup,
 }
 
-/// Whether the checksum of a received message can be checked.
+/// Whether the checksum of a received message can be verified.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Checksum {
-    /// It is in the message.
+    /// The message contains it.
     Present,
-    /// The sender is on this machine and left it to hardware that the message never reached.
+    /// The sender is on this machine and left it to its network card, which the message did not pass. It is not
+    /// verified.
     Offloaded,
 }
 
 impl Message {
-    /// Reads the payload of an Ethernet frame.
+    /// Decodes the payload of an Ethernet frame.
     ///
     /// # Errors
     /// The first check that fails, in the order of [`NdpError`]'s variants after `OtherMessage`.
@@ -138,25 +139,25 @@ impl Message {
 }
 
 impl Solicitation {
-    /// The answer of an interface (contract speaker §2.3). A probe is answered to all nodes, as its sender has no address yet
-    /// (RFC 4861 §7.2.4). `asker` is the source of the frame, used where the option is missing.
+    /// The reply of an interface (RFC 4861 §7.2.4). A probe is answered to all nodes, because its sender has no address
+    /// yet. `requester` is the Ethernet source of the solicitation, used if the option is missing.
     #[must_use]
-    pub fn reply(&self, mac: MacAddr, link_local: Ipv6Addr, asker: MacAddr) -> Frame {
+    pub fn reply(&self, mac: MacAddr, link_local: Ipv6Addr, requester: MacAddr) -> Frame {
         if self.source.is_unspecified() {
             return advertisement(mac, link_local, MacAddr::of_multicast(ALL_NODES), ALL_NODES, self.target, 0);
         }
-        let to = self.source_link_layer.unwrap_or(asker);
+        let to = self.source_link_layer.unwrap_or(requester);
         advertisement(mac, link_local, to, self.source, self.target, SOLICITED)
     }
 }
 
-/// The frame that announces an address to all nodes (contract speaker §2.3).
+/// An unsolicited advertisement of an address to all nodes (RFC 4861 §7.2.6).
 #[must_use]
 pub fn unsolicited(mac: MacAddr, link_local: Ipv6Addr, ip: Ipv6Addr) -> Frame {
     advertisement(mac, link_local, MacAddr::of_multicast(ALL_NODES), ALL_NODES, ip, OVERRIDE)
 }
 
-/// A solicitation for an address, as a resolver sends it (RFC 4861 §7.2.2): who has it learns the source's hardware address.
+/// A solicitation for the hardware address of `target` (RFC 4861 §7.2.2). The target learns the sender's address.
 #[must_use]
 pub fn solicitation(mac: MacAddr, source: Ipv6Addr, target: Ipv6Addr) -> Frame {
     let group = solicited_node(target);
@@ -169,7 +170,7 @@ pub fn solicitation(mac: MacAddr, source: Ipv6Addr, target: Ipv6Addr) -> Frame {
     packet(mac, MacAddr::of_multicast(group), source, group, &mut body)
 }
 
-/// A solicitation that asks whether anybody has an address, as duplicate address detection does (RFC 4862 §5.4.2).
+/// A probe for an address, as sent by duplicate address detection (RFC 4862 §5.4.2).
 #[must_use]
 pub fn probe(mac: MacAddr, target: Ipv6Addr) -> Frame {
     let group = solicited_node(target);
@@ -179,7 +180,7 @@ pub fn probe(mac: MacAddr, target: Ipv6Addr) -> Frame {
     packet(mac, MacAddr::of_multicast(group), Ipv6Addr::UNSPECIFIED, group, &mut body)
 }
 
-/// The group that an address is solicited in: `ff02::1:ffXX:XXXX` (RFC 4291 §2.7.1).
+/// The solicited-node group of an address, `ff02::1:ffXX:XXXX` (RFC 4291 §2.7.1).
 #[must_use]
 pub const fn solicited_node(ip: Ipv6Addr) -> Ipv6Addr {
     let [.., a, b, c] = ip.octets();
@@ -208,7 +209,7 @@ fn advertisement(
     packet(mac, to, source, destination, &mut body)
 }
 
-/// `body` is at most a message with one option.
+/// `body` is a message with at most one option.
 fn packet(from: MacAddr, to: MacAddr, source: Ipv6Addr, destination: Ipv6Addr, body: &mut [u8]) -> Frame {
     let sum = checksum::icmpv6(source, destination, body);
     body[2..4].copy_from_slice(&sum.to_be_bytes());
@@ -226,13 +227,13 @@ fn packet(from: MacAddr, to: MacAddr, source: Ipv6Addr, destination: Ipv6Addr, b
 
 fn address<const N: usize>(bytes: &[u8; N], at: usize) -> Ipv6Addr {
     let mut octets = [0; 16];
-    // Both callers' offsets leave 16 bytes inside the fixed header they pass.
+    // All callers pass offsets with at least 16 bytes behind them.
     octets.copy_from_slice(&bytes[at..at + 16]);
     octets.into()
 }
 
 const IPV6_HEADER: usize = 40;
-/// Bytes of either message before its options.
+/// Length of either message before its options.
 const BODY: usize = 24;
 const ICMPV6: u8 = 58;
 const HOP_LIMIT: u8 = 255;
@@ -242,7 +243,7 @@ const SOURCE_LINK_LAYER: u8 = 1;
 const TARGET_LINK_LAYER: u8 = 2;
 const SOLICITED: u8 = 0x40;
 const OVERRIDE: u8 = 0x20;
-/// All nodes of the link.
+/// The group of all nodes on the link.
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 #[cfg(test)]
@@ -268,10 +269,10 @@ mod tests {
     }
 
     #[test]
-    fn reply_to_a_solicitation_has_the_body_of_the_contract() {
+    fn reply_to_a_solicitation_has_the_expected_bytes() {
         let frame = solicitation(CLIENT, "fe80::9".parse().unwrap(), vip());
-        let Ok(Message::Solicitation(asked)) = decode(&payload(&frame)) else { panic!("not a solicitation") };
-        let reply = asked.reply(MAC, "fe80::1".parse().unwrap(), CLIENT);
+        let Ok(Message::Solicitation(solicitation)) = decode(&payload(&frame)) else { panic!("not a solicitation") };
+        let reply = solicitation.reply(MAC, "fe80::1".parse().unwrap(), CLIENT);
         let bytes = reply.as_bytes();
         assert_eq!(bytes[..6], CLIENT.0);
         assert_eq!(bytes[54..56], [0x88, 0]);
@@ -282,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn every_single_change_of_a_solicitation_is_named() {
+    fn each_invalid_field_of_a_solicitation_has_its_error() {
         let good = payload(&solicitation(CLIENT, "fe80::9".parse().unwrap(), vip()));
         let changed = |at: usize, value: u8| {
             let mut bytes = good.clone();

@@ -1,4 +1,4 @@
-//! Cases ARP-01 to ARP-25 of reliability §4.3: those that are about one frame.
+//! Cases ARP-01 to ARP-25, which consist of one frame.
 
 use metallb_l2::engine::DropReason;
 use metallb_l2::interface::MacAddr;
@@ -29,7 +29,7 @@ pub(crate) fn cases() -> Vec<Case> {
             with(ask(), SENDER_PROTOCOL, &[0; 4]),
             is_at(VIP4, CLIENT, [0; 4].into()),
         ),
-        Case::silent("ARP-14", "our own announcement comes back", from_us(), DropReason::OwnFrame),
+        Case::silent("ARP-14", "our own announcement returns", from_us(), DropReason::OwnFrame),
         Case::silent(
             "ARP-15",
             "sender is our address, target another",
@@ -39,13 +39,13 @@ pub(crate) fn cases() -> Vec<Case> {
         .conflict(),
         Case::answered(
             "ARP-18",
-            "sender inside is not the sender of the frame",
+            "ARP sender differs from the Ethernet source",
             with(ask(), ETHERNET_SOURCE, &THIRD.0),
             answer(),
         ),
         Case::silent(
             "ARP-19",
-            "sender inside pretends to be us",
+            "ARP sender is one of our hardware addresses",
             with(ask(), SENDER_HARDWARE, &US.0),
             DropReason::OwnFrame,
         ),

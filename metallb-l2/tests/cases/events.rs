@@ -1,5 +1,5 @@
-//! What the kernel tells of interfaces, kind by kind, on real devices (cases ARP-26, ARP-27, NDP-33 to NDP-35; quirks S18, S22 to S24).
-//! Devices of VLANs, bonds and VRFs are missing in some kernels; what they look like is tested where messages are read.
+//! Changes of interfaces on real devices (cases ARP-26, ARP-27, NDP-33 to NDP-35). Some kernels lack VLAN, bond and VRF
+//! devices; their netlink messages are tested in `io/routing.rs`.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -23,14 +23,14 @@ fn both() -> Vec<(std::net::IpAddr, Scope)> {
 }
 
 #[test]
-fn lab_interface_that_goes_down_and_up_is_given_up_and_announced_on_again() {
+fn lab_interface_that_returns_is_announced_on_again() {
     in_namespace(|| {
         let mut lab = Lab::new(both());
         let handle = lab.driver.handle();
         lab.wait_for_announcements(US, [VIP4.into(), VIP6.into()]);
         ip("link set vip0 down");
         wait_for("the end of the interface", || names(&handle).is_empty());
-        // The kernel takes the address away with the link; it is not forgotten what to do once it is back.
+        // The kernel removes the IPv6 address with the link. The driver still announces when the link returns.
         ip("link set vip0 up");
         lab.wait_for_announcements(US, [VIP4.into()]);
         assert_eq!(find(&handle, "vip0").unwrap().link_local, None);
@@ -41,7 +41,7 @@ fn lab_interface_that_goes_down_and_up_is_given_up_and_announced_on_again() {
 }
 
 #[test]
-fn lab_lost_carrier_is_told_and_its_return_is_announced_even_when_both_are_over_at_the_next_look() {
+fn lab_carrier_that_returns_before_the_next_read_is_announced_on_again() {
     in_namespace(|| {
         let mut lab = Lab::new(both());
         let handle = lab.driver.handle();
@@ -51,7 +51,7 @@ fn lab_lost_carrier_is_told_and_its_return_is_announced_even_when_both_are_over_
         ip("link set cli0 up");
         lab.client = RawSocket::open(nix::net::if_::if_nametoindex("cli0").unwrap()).unwrap();
         wait_for("carrier", || !names(&handle).is_empty());
-        // Now the thread is held while the carrier goes and comes back.
+        // The thread is blocked while the carrier is lost and returns.
         let (told, news) = mpsc::channel();
         let (release, held) = mpsc::channel::<()>();
         handle.listen(move |item| {
@@ -91,7 +91,7 @@ fn lab_renamed_interface_is_matched_by_its_new_name() {
         assert_eq!(find(&handle, "vip9").unwrap().index, index);
         handle.announce(only("vip0"));
         lab.send(&who_has(VIP4));
-        wait_for("the question to be dropped", || {
+        wait_for("the dropped request", || {
             handle.counters().dropped.get(&metallb_l2::engine::DropReason::NotMatchInterface) >= Some(&1)
         });
         assert!(!lab.receive().iter().any(|frame| is_answer(frame)));
@@ -99,7 +99,7 @@ fn lab_renamed_interface_is_matched_by_its_new_name() {
 }
 
 #[test]
-fn lab_interface_renamed_to_an_excluded_name_is_given_up() {
+fn lab_interface_renamed_to_an_excluded_name_is_not_used() {
     in_namespace(|| {
         let lab = Lab::new(both());
         let handle = lab.driver.handle();
@@ -114,8 +114,8 @@ fn lab_interface_renamed_to_an_excluded_name_is_given_up() {
 }
 
 #[test]
-fn lab_port_of_a_bridge_is_given_up_for_the_bridge_and_taken_back_when_it_is_free_again() {
-    // The bridge answers, and only the bridge. That the port leaves it is told like the end of a device.
+fn lab_bridge_replaces_its_port_until_the_port_is_released() {
+    // Only the bridge answers. The kernel reports the release of the port like the removal of a device.
     in_namespace(|| {
         let mut lab = Lab::new(both());
         let handle = lab.driver.handle();
@@ -133,7 +133,7 @@ fn lab_port_of_a_bridge_is_given_up_for_the_bridge_and_taken_back_when_it_is_fre
 }
 
 #[test]
-fn lab_macvlan_that_is_added_answers_with_its_own_hardware_address_until_it_is_removed() {
+fn lab_macvlan_answers_with_its_own_hardware_address() {
     in_namespace(|| {
         let mut lab = Lab::new(vec![(VIP4.into(), Scope::Only(["vipmac0".into()].into()))]);
         let handle = lab.driver.handle();
@@ -142,12 +142,12 @@ fn lab_macvlan_that_is_added_answers_with_its_own_hardware_address_until_it_is_r
         lab.wait_for_announcements(MacAddr([2, 0, 0, 0, 0, 0x55]), [VIP4.into()]);
         assert_eq!(lab.count_answers_to(&who_has(VIP4)), 1);
         ip("link del vipmac0");
-        wait_for("its end", || names(&handle) == ["vip0"]);
+        wait_for("its removal", || names(&handle) == ["vip0"]);
     });
 }
 
 #[test]
-fn lab_device_that_takes_the_number_of_another_gets_a_socket_of_its_own() {
+fn lab_device_with_a_reused_index_gets_a_new_socket() {
     in_namespace(|| {
         let mut lab = Lab::new(both());
         let handle = lab.driver.handle();
@@ -167,7 +167,7 @@ fn lab_device_that_takes_the_number_of_another_gets_a_socket_of_its_own() {
 }
 
 #[test]
-fn lab_lost_news_are_made_good_by_a_list() {
+fn lab_netlink_overrun_leads_to_a_new_list() {
     in_namespace(|| {
         let lab = Lab::new(Vec::new());
         let handle = lab.driver.handle();
@@ -180,12 +180,12 @@ fn lab_lost_news_are_made_good_by_a_list() {
             let _ = held.recv_timeout(PATIENCE);
         });
         let batch = tempfile();
-        // More news than the socket holds; the last of them is what counts.
+        // More messages than the receive buffer holds. The last one matters.
         let lines: String = (0..4000).map(|n| format!("link set vip1 mtu {}\n", 1400 + n % 2)).collect();
         std::fs::write(&batch, lines + "link del vip1\n").unwrap();
         ip(&format!("-batch {}", batch.display()));
         std::fs::remove_file(&batch).unwrap();
-        assert_eq!(names(&handle).len(), 2, "the thread is held");
+        assert_eq!(names(&handle).len(), 2, "the thread is blocked");
         let sockets = std::fs::read_to_string("/proc/thread-self/net/netlink").unwrap();
         let dropped = |line: &str| line.split_whitespace().nth(8).and_then(|drops| drops.parse::<u32>().ok());
         assert!(sockets.lines().skip(1).filter_map(dropped).any(|drops| drops > 0), "{sockets}");
@@ -195,14 +195,14 @@ fn lab_lost_news_are_made_good_by_a_list() {
 }
 
 #[test]
-fn lab_address_that_is_found_to_be_a_duplicate_is_no_source_and_ipv4_does_not_care() {
+fn lab_duplicate_link_local_address_is_no_source_and_arp_continues() {
     in_namespace(|| {
         let mut lab = Lab::new(both());
         let handle = lab.driver.handle();
         lab.wait_for_announcements(US, [VIP4.into(), VIP6.into()]);
         ip("addr del fe80::1/64 dev vip0");
         wait_for("the loss of the address", || find(&handle, "vip0").is_some_and(|it| it.link_local.is_none()));
-        // The other end has it, so the kernel finds a duplicate: first the address is tentative, then it failed.
+        // The other end has the address, so it is first tentative and then fails duplicate address detection.
         ip("addr add fe80::1/64 dev cli0 nodad");
         ip("addr add fe80::1/64 dev vip0");
         wait_for("the duplicate", || ip("addr show dev vip0").contains("dadfailed"));
@@ -218,7 +218,7 @@ fn lab_interface_without_ipv6_answers_arp() {
         let mut lab = Lab::new(both());
         let handle = lab.driver.handle();
         lab.wait_for_announcements(US, [VIP4.into(), VIP6.into()]);
-        // Mounted where this namespace sees its own settings.
+        // procfs shows the settings of the namespace of the calling thread.
         std::fs::write("/proc/sys/net/ipv6/conf/vip0/disable_ipv6", "1").unwrap();
         wait_for("the loss of the address", || find(&handle, "vip0").is_some_and(|it| it.link_local.is_none()));
         assert_eq!(lab.count_answers_to(&who_has(VIP4)), 1);

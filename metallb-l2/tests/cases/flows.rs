@@ -1,4 +1,4 @@
-//! Cases that are about more than one frame, on a real link: floods, ends in the middle, neighbours that miss something.
+//! Cases with more than one frame on a real link: floods, cancelled bursts, lost announcements.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::process::Command;
@@ -18,12 +18,12 @@ fn both() -> Vec<(IpAddr, Scope)> {
     vec![(VIP4.into(), Scope::All), (VIP6.into(), Scope::All), (VIP4_SENTINEL.into(), Scope::All)]
 }
 
-/// Sends many frames; those that the link or a queue has no room for are lost, as in a flood.
+/// Sends many frames without retries.
 fn flood(lab: &Lab, frames: impl Iterator<Item = Vec<u8>>) {
     let mut frames = frames.peekable();
     while frames.peek().is_some() {
         let batch: Vec<Vec<u8>> = frames.by_ref().take(64).collect();
-        // What is not sent is not answered.
+        // A frame that is not sent needs no reply.
         let _ = lab.client.send(&batch);
     }
 }
@@ -34,8 +34,8 @@ fn about_sentinel(frame: &Vec<u8>) -> bool {
 }
 
 #[test]
-fn lab_flood_of_questions_is_limited_while_another_host_is_answered() {
-    // Cases ARP-30 and NDP-37. The limit is low, so that it is reached on a machine that has other things to do.
+fn lab_flood_of_requests_is_limited_while_another_host_is_answered() {
+    // Cases ARP-30 and NDP-37. The limit is low, so that a busy machine reaches it.
     let hundred = std::num::NonZeroU32::new(100).unwrap();
     let mut config = Config::default();
     config.limits = Limits { per_sender: Some(Rate { per_second: hundred, burst: hundred }), total: None };
@@ -51,7 +51,7 @@ fn lab_flood_of_questions_is_limited_while_another_host_is_answered() {
                 lab.receive();
                 limited() > before
             });
-            // The answer goes to the address inside, where this end hears it; the limit is that of the sender outside.
+            // The limit applies to the Ethernet source, while the reply goes to the ARP sender, which is the client.
             lab.send(&with(who_has(VIP4_SENTINEL), ETHERNET_SOURCE, &THIRD.0));
             wait_for("the answer to another host", || lab.receive().iter().any(about_sentinel));
         }
@@ -63,19 +63,19 @@ fn lab_flood_of_questions_is_limited_while_another_host_is_answered() {
         });
         flood(&lab, solicitations);
         let neighbours = ip("neighbour show dev vip0");
-        assert!(neighbours.lines().count() < 16, "the kernel learns none of them: {neighbours}");
+        assert!(neighbours.lines().count() < 16, "the kernel added neighbours: {neighbours}");
     });
 }
 
 #[test]
-fn lab_nothing_is_said_about_an_address_once_its_end_is_acknowledged() {
-    // Cases ARP-22 and ARP-33: the second round of its announcements would be due a second later.
+fn lab_removed_address_is_silent_once_the_command_is_applied() {
+    // Cases ARP-22 and ARP-33: the second round of announcements would be due after 1.1 s.
     in_namespace(|| {
         let mut lab = Lab::new(both());
         let handle = lab.driver.handle();
         lab.wait_for_announcements(US, [VIP4.into(), VIP6.into()]);
         handle.announce(vec![(VIP4_SENTINEL.into(), Scope::All)]);
-        // Commands are obeyed in order, so an answer to this one means that the other is done.
+        // Commands are applied in order, so the reply to this one shows that the previous one has been applied.
         let before = handle.counters().gratuitous;
         while !lab.receive().is_empty() {}
         let (start, mut parsed) = (Instant::now(), Vec::new());
@@ -85,7 +85,7 @@ fn lab_nothing_is_said_about_an_address_once_its_end_is_acknowledged() {
             std::thread::sleep(Duration::from_millis(10));
             parsed.extend(lab.receive());
         }
-        assert!(parsed.iter().any(about_sentinel), "what is left is still announced");
+        assert!(parsed.iter().any(about_sentinel), "the remaining address is still announced");
         assert_eq!(
             parsed.into_iter().filter(|frame| !about_sentinel(frame)).collect::<Vec<_>>(),
             Vec::<Vec<u8>>::new()
@@ -97,8 +97,8 @@ fn lab_nothing_is_said_about_an_address_once_its_end_is_acknowledged() {
 }
 
 #[test]
-fn lab_neighbour_that_misses_the_first_announcements_follows_a_later_one() {
-    // Case ARP-34: what is said during the first two and a half seconds does not reach its cache.
+fn lab_neighbour_that_misses_the_first_rounds_follows_a_later_one() {
+    // Case ARP-34: the cache ignores announcements of the first 2.5 seconds.
     in_namespace(|| {
         let lab = Lab::new(Vec::new());
         let set = |state: &str| {
@@ -119,8 +119,8 @@ fn lab_neighbour_that_misses_the_first_announcements_follows_a_later_one() {
 }
 
 #[test]
-fn lab_interface_whose_queue_is_full_does_not_keep_the_others_from_being_announced_on() {
-    // Case ARP-29: the queue of one interface takes a frame a second, and the kernel refuses what comes beyond.
+fn lab_full_queue_of_one_interface_does_not_delay_other_interfaces() {
+    // Case ARP-29: the queue of one interface accepts one frame per second and refuses the others.
     in_namespace(|| {
         ip("link add vip1 type veth peer name cli1");
         ip("link set vip1 up");
@@ -139,7 +139,7 @@ fn lab_interface_whose_queue_is_full_does_not_keep_the_others_from_being_announc
 }
 
 #[test]
-fn lab_no_answer_for_any_of_many_targets_that_are_not_ours() {
+fn lab_requests_for_similar_addresses_are_not_answered() {
     // Case NDP-38, and the same for ARP.
     in_namespace(|| {
         let mut lab = Lab::new(both());
@@ -147,7 +147,7 @@ fn lab_no_answer_for_any_of_many_targets_that_are_not_ours() {
         let mut random = 0x2545_f491_4f6c_dd1d_u64;
         for round in 0..4096 {
             if round % 128 == 0 {
-                // A flood may be too much for a machine that is busy; this is none.
+                // Wait regularly, so that a busy machine drops no frames.
                 assert_eq!(lab.answers_to(&who_has(crate::frames::NOT_OURS4)), Vec::<Vec<u8>>::new());
             }
             random ^= random << 13;
@@ -156,7 +156,7 @@ fn lab_no_answer_for_any_of_many_targets_that_are_not_ours() {
             let bits = u128::from(random) << 64 | u128::from(random.rotate_left(17));
             let target = Ipv6Addr::from_bits(VIP6.to_bits() ^ (bits >> (random % 128)).max(1));
             if target != VIP6 {
-                // To us, so that no group filter keeps it away.
+                // Unicast, so that the multicast filter does not drop it.
                 lab.send(&Icmp { to: US, ..Icmp::solicitation(target) }.frame());
             }
             let target = VIP4.to_bits() ^ (random as u32 >> (random % 32)).max(1);
@@ -171,7 +171,7 @@ fn lab_no_answer_for_any_of_many_targets_that_are_not_ours() {
 }
 
 #[test]
-fn lab_group_of_two_addresses_is_left_with_the_last_of_them() {
+fn lab_group_of_two_addresses_is_left_with_the_last_one() {
     // Case NDP-31.
     in_namespace(|| {
         let mut lab = Lab::new(vec![(VIP6.into(), Scope::All), (VIP6_TWIN.into(), Scope::All)]);
@@ -180,7 +180,7 @@ fn lab_group_of_two_addresses_is_left_with_the_last_of_them() {
         let listed = || ip("maddr show dev vip0").contains("33:33:ff:00:00:00");
         handle.announce(vec![(VIP6_TWIN.into(), Scope::All)]);
         let _ = handle.counters();
-        assert!(listed(), "one is left");
+        assert!(listed(), "one address remains");
         assert_eq!(lab.count_answers_to(&Icmp::solicitation(VIP6_TWIN).frame()), 1);
         handle.announce(NOTHING);
         wait_for("the end of the group", || !listed());
@@ -188,9 +188,8 @@ fn lab_group_of_two_addresses_is_left_with_the_last_of_them() {
 }
 
 #[test]
-fn lab_question_whose_checksum_is_left_to_the_card_is_answered() {
-    // Case NDP-08: between virtual cards such a frame arrives without its checksum. Only a header that packet sockets take when
-    // they are asked to makes one.
+fn lab_solicitation_with_offloaded_checksum_is_answered() {
+    // Case NDP-08: between veth interfaces such a frame arrives without its checksum. PACKET_VNET_HDR creates one.
     let script = "import socket,sys\n\
         s=socket.socket(socket.AF_PACKET,socket.SOCK_RAW,0)\n\
         s.setsockopt(263,15,1)\n\
@@ -204,13 +203,13 @@ fn lab_question_whose_checksum_is_left_to_the_card_is_answered() {
         let mut lab = Lab::new(both());
         lab.wait_for_announcements(US, [VIP6.into()]);
         let send = |flags: u8, frame: &[u8]| {
-            // Of virtio: flags, no segments, header and segment lengths, where the sum begins and where it goes.
+            // virtio_net_hdr: flags, no segments, header and segment lengths, start and offset of the checksum.
             let header = [flags, 0, 0, 0, 0, 0, 14 + 40, 0, 2, 0];
             let hex: String = [&header, frame].concat().iter().map(|byte| format!("{byte:02x}")).collect();
             let output = Command::new("python3").args(["-c", script, &hex]).output().unwrap();
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         };
-        // What a kernel leaves there: the sum of the pseudo-header alone.
+        // The kernel leaves the sum of the pseudo-header there.
         let question = with(Icmp::solicitation(VIP6).frame(), 14 + 40 + 2, &[0x12, 0x34]);
         let dropped = |lab: &Lab| lab.driver.handle().counters().dropped.get(&DropReason::Checksum).copied();
         send(0, &question);

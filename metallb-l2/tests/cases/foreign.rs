@@ -1,5 +1,4 @@
-//! Addresses that the host, its router or its network have for themselves, and those that its kernel answers for as well (cases
-//! ARP-32 and ARP-36).
+//! Foreign addresses, and addresses that the kernel answers for as well (cases ARP-32 and ARP-36).
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -32,11 +31,11 @@ fn set_arp_ignore(interface: &str, value: u8) {
 }
 
 #[test]
-fn lab_address_of_the_host_its_router_another_node_or_everybody_is_not_announced_while_it_is_that() {
+fn lab_foreign_address_is_not_announced_while_it_is_in_use() {
     in_namespace(|| {
         let mut lab = Lab::new(Vec::new());
         let handle = lab.driver.handle();
-        // The kernel does not answer here, so whatever answers is the driver.
+        // The kernel does not answer, so every reply is one of the driver.
         set_arp_ignore("vip0", 8);
         ip(&format!("addr add {HOST}/24 dev vip0"));
         ip(&format!("route add default via {ROUTER}"));
@@ -52,7 +51,7 @@ fn lab_address_of_the_host_its_router_another_node_or_everybody_is_not_announced
         let (router, node) = ((ROUTER, ForeignAddress::Gateway), (NODE, ForeignAddress::AnotherNode));
         wait_for_objections(&handle, &[own.clone(), broadcast.clone(), router, node.clone()]);
         lab.wait_for_announcements(US, [VIP4.into(), VIP4_SENTINEL.into(), VIP6.into()]);
-        assert_eq!(lab.count_answers_to(&who_has(VIP4)), 1, "the first address of a network is one like any other");
+        assert_eq!(lab.count_answers_to(&who_has(VIP4)), 1, "the first address of a network is not foreign");
         for ip in refused {
             assert_eq!(lab.answers_to(&who_has(ip)), Vec::<Vec<u8>>::new(), "{ip}");
             assert_eq!(handle.counters().gratuitous.get(&IpAddr::V4(ip)), None, "{ip}");
@@ -70,7 +69,7 @@ fn lab_address_of_the_host_its_router_another_node_or_everybody_is_not_announced
 }
 
 #[test]
-fn lab_route_that_the_kernel_drops_with_a_device_speaks_against_nothing_any_more() {
+fn lab_gateway_of_a_removed_route_is_no_longer_foreign() {
     in_namespace(|| {
         let lab = Lab::new(Vec::new());
         let handle = lab.driver.handle();
@@ -87,14 +86,14 @@ fn lab_route_that_the_kernel_drops_with_a_device_speaks_against_nothing_any_more
 }
 
 #[test]
-fn lab_kernel_that_answers_beside_us_is_found_out_until_it_keeps_to_its_interfaces() {
-    // As kube-proxy with IPVS does it: the addresses of Services are on a device of its own.
+fn lab_answers_by_the_kernel_are_detected_until_arp_ignore_stops_them() {
+    // kube-proxy in IPVS mode adds the addresses of Services to a device without ARP.
     in_namespace(|| {
         let mut lab = Lab::new(all(&[VIP4.into(), VIP4_SENTINEL.into()]));
         let handle = lab.driver.handle();
         lab.wait_for_announcements(US, [VIP4.into(), VIP4_SENTINEL.into()]);
         ip("addr add 192.168.20.5/24 dev vip0");
-        // Some kernels have no dummy devices; what matters of them is that they do no ARP.
+        // Some kernels lack dummy devices. A veth device without ARP behaves the same.
         ip("link add kube-ipvs0 type veth peer name unused0");
         ip("link set kube-ipvs0 arp off");
         ip(&format!("addr add {VIP4}/32 dev kube-ipvs0"));
@@ -103,10 +102,10 @@ fn lab_kernel_that_answers_beside_us_is_found_out_until_it_keeps_to_its_interfac
         let asked = || handle.answered_by_kernel(vec![VIP4.into(), VIP4_SENTINEL.into(), VIP6.into(), elsewhere]);
         let both = BTreeMap::from([(VIP4.into(), vec!["vip0".into()]), (elsewhere, vec!["vip0".into()])]);
         wait_for("the addresses", || asked().as_ref() == Some(&both));
-        assert_eq!(handle.refused(), BTreeMap::new(), "it is announced as ever");
-        // The question comes from the same network as the answer would.
+        assert_eq!(handle.refused(), BTreeMap::new(), "it is still announced");
+        // The kernel answers requests from the network of one of its addresses.
         let arps = |lab: &mut Lab| lab.count_answers_to(&who_has(VIP4));
-        assert_eq!(arps(&mut lab), 2, "the kernel's and ours");
+        assert_eq!(arps(&mut lab), 2, "the reply of the kernel and that of the driver");
         set_arp_ignore("vip0", 1);
         assert_eq!(asked(), Some(BTreeMap::new()));
         assert_eq!(arps(&mut lab), 1);
@@ -120,6 +119,9 @@ fn lab_kernel_that_answers_beside_us_is_found_out_until_it_keeps_to_its_interfac
             answered.extend(lab.receive().into_iter().filter(|frame| is_answer(frame) && is_arp(frame)));
             !answered.is_empty()
         });
-        assert!(answered.iter().all(|frame| frame[28..32] == VIP4_SENTINEL.octets()), "what others announce is theirs");
+        assert!(
+            answered.iter().all(|frame| frame[28..32] == VIP4_SENTINEL.octets()),
+            "the kernel does not answer for an address that another node announces"
+        );
     });
 }

@@ -1,4 +1,4 @@
-//! The cast, and frames of it.
+//! Hosts, addresses and frames that the tests use.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -14,11 +14,11 @@ pub(crate) const CLIENT_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0,
 pub(crate) const CLIENT4: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 9);
 pub(crate) const VIP4: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 0);
 pub(crate) const VIP4_ELSEWHERE: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 7);
-/// Asked for after each frame on a real link, to know that the frame was looked at.
+/// Requested after each frame on a real link; its reply shows that the frame was processed.
 pub(crate) const VIP4_SENTINEL: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 250);
 pub(crate) const NOT_OURS4: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 99);
 pub(crate) const VIP6: Ipv6Addr = Ipv6Addr::new(0xfc00, 0xf853, 0xccd, 0xe799, 0, 0, 0, 0);
-/// Shares its last 24 bits, so its group, with the one above.
+/// Has the same last 24 bits, and so the same solicited-node group, as [`VIP6`].
 pub(crate) const VIP6_TWIN: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0);
 pub(crate) const VIP6_ELSEWHERE: Ipv6Addr = Ipv6Addr::new(0xfc00, 0xf853, 0xccd, 0xe799, 0, 0, 0, 7);
 pub(crate) const NOT_OURS6: Ipv6Addr = Ipv6Addr::new(0xfc00, 0xf853, 0xccd, 0xe799, 0, 0, 0, 0x99);
@@ -31,7 +31,7 @@ pub(crate) const ARP_BODY: usize = 14;
 pub(crate) const SENDER_HARDWARE: usize = ARP_BODY + 8;
 pub(crate) const SENDER_PROTOCOL: usize = ARP_BODY + 14;
 
-/// "Who has `target`?", by the asker, to everybody; 42 bytes without padding.
+/// A broadcast ARP request by the client; 42 bytes without padding.
 pub(crate) fn who_has(target: Ipv4Addr) -> Vec<u8> {
     let arp = Arp {
         operation: Operation::Request,
@@ -45,7 +45,7 @@ pub(crate) fn who_has(target: Ipv4Addr) -> Vec<u8> {
     frame
 }
 
-/// The answer that `who_has` must get, byte by byte (contract speaker §2.2).
+/// The expected reply to [`who_has`], byte by byte (RFC 826).
 pub(crate) fn is_at(vip: Ipv4Addr, asker: MacAddr, asker_ip: Ipv4Addr) -> Vec<u8> {
     let mut frame = Vec::new();
     frame.extend(asker.0);
@@ -65,14 +65,14 @@ pub(crate) fn with(mut frame: Vec<u8>, offset: usize, bytes: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// `frame` behind a tag.
+/// `frame` with a VLAN tag.
 pub(crate) fn tagged(mut frame: Vec<u8>, ethertype: u16, vlan: u16) -> Vec<u8> {
     let tag = [ethertype.to_be_bytes(), vlan.to_be_bytes()].concat();
     frame.splice(12..12, tag);
     frame
 }
 
-/// An ICMPv6 message in the making. Built here from nothing, so that it checks what the library builds.
+/// A builder of ICMPv6 messages that is independent of the crate, so that it can check the crate's encoder.
 #[derive(Clone)]
 pub(crate) struct Icmp {
     pub(crate) to: MacAddr,
@@ -88,7 +88,7 @@ pub(crate) struct Icmp {
 }
 
 impl Icmp {
-    /// A neighbour solicitation for `target` to its group, with the asker's hardware address.
+    /// A neighbour solicitation for `target` to its group, with the client's hardware address.
     pub(crate) fn solicitation(target: Ipv6Addr) -> Self {
         let [.., a, b, c] = target.octets();
         Self {
@@ -105,7 +105,7 @@ impl Icmp {
         }
     }
 
-    /// The answer to a solicitation with source `destination`, from `to` (contract speaker §2.3).
+    /// The reply to a solicitation from `to` with the IPv6 source `destination` (RFC 4861 §7.2.4).
     pub(crate) fn answer(target: Ipv6Addr, to: MacAddr, destination: Ipv6Addr, flags: u8) -> Self {
         Self {
             to,
@@ -140,12 +140,12 @@ impl Icmp {
         body
     }
 
-    /// The frame, with the right checksum.
+    /// The frame with a correct checksum.
     pub(crate) fn frame(&self) -> Vec<u8> {
         self.frame_of(&self.body(), 58)
     }
 
-    /// A frame with any body behind a header that names it `next_header`.
+    /// A frame with `body` after an IPv6 header with this `next_header`.
     pub(crate) fn frame_of(&self, body: &[u8], next_header: u8) -> Vec<u8> {
         let mut body = body.to_vec();
         if next_header == 58 && body.len() >= 4 {
@@ -164,7 +164,7 @@ impl Icmp {
         frame
     }
 
-    /// One's complement arithmetic, word by word, with the carry added at once.
+    /// One's complement sum of 16-bit words with end-around carry.
     pub(crate) fn checksum(&self, body: &[u8]) -> u16 {
         let mut bytes = [self.source.octets(), self.destination.octets()].concat();
         bytes.extend(u32::try_from(body.len()).unwrap().to_be_bytes());

@@ -1,5 +1,4 @@
-//! The driver on a real link: a pair of virtual cards in a network namespace of the test's own, which the kernel removes with the
-//! threads that live in it.
+//! The driver on a real link: a veth pair in a network namespace per test, which the kernel removes with its threads.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -31,7 +30,7 @@ impl Lab {
             "link add vip0 address 02:00:00:00:00:01 mtu 9216 type veth peer name cli0 address 02:00:00:00:00:09 mtu 9216",
         );
         for card in ["vip0", "cli0"] {
-            // Without its usual chatter the kernel's own packets do not get in the way.
+            // Without link-local addresses the kernel sends no packets of its own.
             ip(&format!("link set {card} addrgenmode none"));
             ip(&format!("link set {card} up"));
         }
@@ -49,18 +48,18 @@ impl Lab {
         assert_eq!(self.client.send(&[frame]).unwrap(), 1);
     }
 
-    /// The frames that came since the last call.
+    /// The frames received since the last call.
     pub(crate) fn receive(&mut self) -> Vec<Vec<u8>> {
         self.client.receive(&mut self.batch).unwrap();
         self.batch.frames().map(|(bytes, _)| bytes.to_vec()).collect()
     }
 
-    /// Sends a frame, and a question behind it; returns the answers that came before the answer to that question.
+    /// Sends a frame and a request for the sentinel; returns the replies received before that of the sentinel.
     pub(crate) fn answers_to(&mut self, frame: &[u8]) -> Vec<Vec<u8>> {
         self.send(frame);
         self.send(&who_has(VIP4_SENTINEL));
         let mut answers = Vec::new();
-        wait_for("the answer to the last question", || {
+        wait_for("the reply to the last request", || {
             let mut found = false;
             for frame in self.receive().into_iter().filter(|frame| is_answer(frame)) {
                 if is_arp(&frame) && frame[28..32] == VIP4_SENTINEL.octets() {
@@ -74,7 +73,7 @@ impl Lab {
         answers
     }
 
-    /// Sends a frame, and says how many answers come within a while.
+    /// Sends a frame and counts the replies, up to 30 ms after the first one.
     pub(crate) fn count_answers_to(&mut self, frame: &[u8]) -> usize {
         self.receive();
         self.send(frame);
@@ -104,7 +103,7 @@ impl Lab {
 }
 
 #[test]
-fn lab_driver_does_what_each_case_demands_on_a_real_link() {
+fn lab_driver_has_the_expected_outcome_of_each_case() {
     in_namespace(|| {
         let mut lab = Lab::new(owned());
         lab.wait_for_announcements(US, [VIP4.into(), VIP6.into(), VIP4_SENTINEL.into()]);
@@ -124,7 +123,7 @@ fn lab_driver_does_what_each_case_demands_on_a_real_link() {
 }
 
 #[test]
-fn lab_changed_hardware_address_and_returning_link_are_announced_by_themselves() {
+fn lab_changed_hardware_address_and_returning_link_are_announced() {
     in_namespace(|| {
         let mut lab = Lab::new(vec![(VIP4.into(), Scope::All), (VIP6.into(), Scope::All)]);
         lab.wait_for_announcements(US, [VIP4.into(), VIP6.into()]);
@@ -133,7 +132,7 @@ fn lab_changed_hardware_address_and_returning_link_are_announced_by_themselves()
         lab.wait_for_announcements(moved, [VIP4.into(), VIP6.into()]);
         ip("link set cli0 down");
         let handle = lab.driver.handle();
-        wait_for("the loss of the link to be seen", || handle.interfaces().is_empty());
+        wait_for("the lost link", || handle.interfaces().is_empty());
         ip("link set cli0 up");
         let last = MacAddr([2, 0, 0, 0, 0, 0x78]);
         ip("link set vip0 address 02:00:00:00:00:78");
@@ -143,7 +142,7 @@ fn lab_changed_hardware_address_and_returning_link_are_announced_by_themselves()
 }
 
 #[test]
-fn lab_burst_for_thousands_of_addresses_arrives_whole() {
+fn lab_burst_for_ten_thousand_addresses_arrives_completely() {
     in_namespace(|| {
         let addresses: Vec<IpAddr> = (0..10_000).map(|n| Ipv4Addr::from_bits(0x0a00_0000 + n).into()).collect();
         let lab = Lab::new(Vec::new());
@@ -151,7 +150,7 @@ fn lab_burst_for_thousands_of_addresses_arrives_whole() {
         let received = || received().trim().parse::<usize>().unwrap();
         let before = received();
         lab.driver.handle().announce(addresses.iter().map(|&ip| (ip, Scope::All)).collect());
-        // The other card counts what a socket there might be too slow for.
+        // The statistics of the interface also count frames that a socket is too slow for.
         wait_for("the burst", || received() - before >= 2 * addresses.len());
         wait_for("the counts", || {
             let gratuitous = lab.driver.handle().counters().gratuitous;
@@ -162,7 +161,7 @@ fn lab_burst_for_thousands_of_addresses_arrives_whole() {
 
 #[test]
 fn lab_interface_that_disappears_does_not_disturb_the_others() {
-    // Reliability cases ARP-28 and ARP-29.
+    // Cases ARP-28 and ARP-29.
     in_namespace(|| {
         ip("link add vip1 type veth peer name cli1");
         ip("link set vip1 up");
@@ -174,30 +173,30 @@ fn lab_interface_that_disappears_does_not_disturb_the_others() {
         handle.announce(addresses.iter().map(|&ip| (ip, Scope::All)).collect());
         ip("link del vip1");
         lab.wait_for_announcements(US, addresses);
-        wait_for("the loss to be seen", || handle.interfaces().len() == 1);
+        wait_for("the removed interface", || handle.interfaces().len() == 1);
     });
 }
 
 #[test]
-fn lab_group_is_joined_while_an_address_needs_it() {
+fn lab_group_is_joined_while_an_address_is_announced() {
     in_namespace(|| {
         let lab = Lab::new(vec![(VIP6.into(), Scope::All)]);
         let listed = |what: &str| ip("maddr show dev vip0").contains(what);
         wait_for("the groups", || listed("33:33:ff:00:00:00") && listed("ff02::1:ff00:0"));
         lab.driver.handle().announce(NOTHING);
-        wait_for("their end", || !listed("33:33:ff:00:00:00") && !listed("ff02::1:ff00:0"));
+        wait_for("the groups to be left", || !listed("33:33:ff:00:00:00") && !listed("ff02::1:ff00:0"));
     });
 }
 
 #[test]
-fn lab_listener_is_told_of_announcements_that_left_and_of_links_that_are_lost() {
+fn lab_listener_is_notified_of_announcements_and_lost_links() {
     in_namespace(|| {
         let mut lab = Lab::new(Vec::new());
         let handle = lab.driver.handle();
         let (news, told) = std::sync::mpsc::channel();
         handle.listen(move |item| drop(news.send(item.clone())));
         let next = || told.recv_timeout(PATIENCE).unwrap();
-        assert!(matches!(next(), Notification::Interfaces(now) if now.len() == 1), "what is, comes first");
+        assert!(matches!(next(), Notification::Interfaces(now) if now.len() == 1), "the present interfaces come first");
         handle.announce(vec![(VIP4.into(), Scope::All)]);
         assert_eq!(next(), Notification::Announced(vec![VIP4.into()]));
         lab.client.receive(&mut lab.batch).unwrap();
@@ -214,11 +213,11 @@ fn lab_listener_is_told_of_announcements_that_left_and_of_links_that_are_lost() 
 }
 
 #[test]
-fn lab_claimed_address_is_taken_only_when_no_other_host_has_it() {
+fn lab_claimed_address_is_announced_only_if_no_other_host_has_it() {
     in_namespace(|| {
         let taken: IpAddr = [192, 168, 10, 77].into();
         let mut lab = Lab::new(Vec::new());
-        // The kernel of another host has one of the three, and answers for it.
+        // Another host has one of the three addresses.
         let _other = OtherHost::new(taken);
         let handle = lab.driver.handle();
         handle.probe_first(vec![taken, VIP4.into(), VIP6.into()]);
@@ -248,7 +247,7 @@ fn lab_stopped_driver_is_silent() {
     });
 }
 
-/// A host with an address on the same segment as the client, with a namespace of its own.
+/// A host on the same segment as the client, in its own network namespace.
 struct OtherHost(Child);
 
 impl OtherHost {
@@ -272,7 +271,7 @@ impl OtherHost {
 
 impl Drop for OtherHost {
     fn drop(&mut self) {
-        // It may be gone already.
+        // The process may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -313,7 +312,7 @@ pub(crate) fn run(program: &str, arguments: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Runs a test in a new network namespace, on a thread of its own; says so if the host does not allow it.
+/// Runs a test in a new network namespace on its own thread; prints SKIPPED if the host does not allow it.
 pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) {
     if let Err(error) = Command::new("ip").arg("-V").output() {
         println!("SKIPPED: the program `ip` (iproute2) is missing: {error}");
@@ -325,7 +324,7 @@ pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) {
             println!("SKIPPED: the right to make a network namespace (root) is missing: {error}");
             return;
         }
-        // sysfs shows the network namespace that it was mounted in.
+        // sysfs shows the network namespace in which it was mounted.
         run("mount", "--make-rprivate /");
         run("mount", "-t sysfs sysfs /sys");
         test();

@@ -1,5 +1,4 @@
-//! The ARP and NDP cases of the reliability catalogue (§4.3, §4.4): one table, run through the engine alone and against the
-//! driver on a real link.
+//! A table of ARP and NDP cases, run through the engine and through the driver on a real link.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
 #![allow(clippy::print_stdout, reason = "helpers of tests may fail as tests do, and say what they skip")]
 
@@ -25,17 +24,17 @@ use self::frames::{
     OTHER_INTERFACE, US, US_LINK_LOCAL, VIP4, VIP4_ELSEWHERE, VIP4_SENTINEL, VIP6, VIP6_ELSEWHERE, VIP6_TWIN,
 };
 
-/// One frame, and what must come of it.
+/// One frame and its expected outcome.
 struct Case {
-    /// Number in the catalogue.
+    /// The identifier of the case.
     id: &'static str,
     /// What is special about the frame.
     what: String,
     frame: Vec<u8>,
     checksum: Checksum,
-    /// The exact answer, or the reason why there is none.
+    /// The exact reply, or the reason why there is none.
     expected: Result<Vec<u8>, DropReason>,
-    /// Whether the frame shows that another host uses our address.
+    /// Whether the frame is a conflict: another host uses the announced address.
     conflict: bool,
 }
 
@@ -63,7 +62,7 @@ fn table() -> Vec<Case> {
     arp::cases().into_iter().chain(ndp::cases()).collect()
 }
 
-/// What both runs answer for.
+/// The addresses that both runs announce.
 fn owned() -> Vec<(std::net::IpAddr, Scope)> {
     let elsewhere = || Scope::Only([OTHER_INTERFACE.into()].into());
     vec![
@@ -77,7 +76,7 @@ fn owned() -> Vec<(std::net::IpAddr, Scope)> {
 }
 
 #[test]
-fn engine_does_what_each_case_demands() {
+fn engine_has_the_expected_outcome_of_each_case() {
     let now = Instant::now();
     for case in table() {
         let mut engine = Engine::new(Config::default(), 1, now);

@@ -1,4 +1,4 @@
-//! Cases NDP-01 to NDP-40 of reliability §4.4: those that are about one frame.
+//! Cases NDP-01 to NDP-42 that consist of one frame.
 
 use std::net::Ipv6Addr;
 
@@ -27,14 +27,14 @@ fn answered() -> Vec<Case> {
         Case::answered("NDP-01", "to the group", ask().frame(), answer()),
         Case::answered(
             "NDP-01",
-            "the other address of the group",
+            "another address of the same group",
             Icmp::solicitation(VIP6_TWIN).frame(),
             Icmp::answer(VIP6_TWIN, CLIENT, CLIENT_LINK_LOCAL, SOLICITED).frame(),
         ),
         Case::answered("NDP-02", "unicast without option", to_us(US_GLOBAL).frame(), answer()),
         Case::answered("NDP-03", "unicast to the address itself", to_us(VIP6).frame(), answer()),
         Case::answered("NDP-04", "duplicate address detection", probe.frame(), to_all).conflict(),
-        Case::answered("NDP-08", "checksum left to hardware", zero_checksum, answer()).offloaded(),
+        Case::answered("NDP-08", "offloaded checksum", zero_checksum, answer()).offloaded(),
         Case::answered("NDP-16", "foreign bits", Icmp { flags: [0xff; 4], ..ask() }.frame(), answer()),
         Case::answered(
             "NDP-28",
@@ -134,18 +134,33 @@ fn options() -> Vec<Case> {
     let unknown: Vec<u8> = (0..=254).flat_map(|n| [250 + n % 6, 1, 0, 0, 0, 0, 0, 0]).chain(own.clone()).collect();
     vec![
         Case::silent("NDP-11", "length 0", with_options(vec![1, 0, 2, 0, 0, 0, 0, 9]), DropReason::InvalidSolicitation),
-        Case::silent("NDP-11", "length 0 behind a good one", with_options(zero_after), DropReason::InvalidSolicitation),
-        Case::silent("NDP-12", "one byte beyond the message", with_options(overrun), DropReason::InvalidSolicitation),
-        Case::answered("NDP-13", "hardware address of 14 bytes counts as none", with_options(two_units), to(CLIENT)),
-        Case::silent("NDP-13", "five bytes are left", with_options(own[..5].to_vec()), DropReason::InvalidSolicitation),
+        Case::silent(
+            "NDP-11",
+            "length 0 after a valid option",
+            with_options(zero_after),
+            DropReason::InvalidSolicitation,
+        ),
+        Case::silent(
+            "NDP-12",
+            "option one byte beyond the message",
+            with_options(overrun),
+            DropReason::InvalidSolicitation,
+        ),
+        Case::answered("NDP-13", "option with 14 bytes of address is ignored", with_options(two_units), to(CLIENT)),
+        Case::silent("NDP-13", "truncated option", with_options(own[..5].to_vec()), DropReason::InvalidSolicitation),
         Case::answered(
             "NDP-14",
-            "the first of two",
+            "the first of two options counts",
             with_options([own, link_layer_option(1, THIRD)].concat()),
             to(CLIENT),
         ),
-        Case::answered("NDP-15", "255 unknown ones", with_options(unknown), to(CLIENT)),
-        Case::answered("NDP-19", "a target's hardware address", with_options(link_layer_option(2, THIRD)), to(CLIENT)),
+        Case::answered("NDP-15", "255 unknown options", with_options(unknown), to(CLIENT)),
+        Case::answered(
+            "NDP-19",
+            "Target Link-Layer Address option",
+            with_options(link_layer_option(2, THIRD)),
+            to(CLIENT),
+        ),
         Case::answered(
             "NDP-20",
             "a nonce",
@@ -171,7 +186,7 @@ fn headers() -> Vec<Case> {
     let longer = with(good.clone(), PAYLOAD_LENGTH, &33_u16.to_be_bytes());
     let padded: Vec<u8> = good.iter().copied().chain([0xaa; 9]).collect();
     vec![
-        // No honest sender of a solicitation uses extension headers; refusing all of them bounds the walk at none.
+        // Valid solicitations have no extension headers, so all of them are refused without parsing.
         Case::silent("NDP-21", "fragment header", behind(44, &[0; 7], 1), DropReason::OtherMessage),
         Case::silent("NDP-22", "hop-by-hop options", behind(0, &empty, 1), DropReason::OtherMessage),
         Case::silent("NDP-22", "100 destination options headers", behind(60, &empty, 100), DropReason::OtherMessage),
@@ -209,7 +224,7 @@ fn conflicts() -> Vec<Case> {
         );
     }
     let own = Icmp { from: US, ..Icmp::foreign_advertisement(VIP6, OVERRIDE) };
-    cases.push(Case::silent("NDP-27", "our own comes back", own.frame(), DropReason::OwnFrame));
+    cases.push(Case::silent("NDP-27", "our own advertisement returns", own.frame(), DropReason::OwnFrame));
     cases
 }
 
@@ -217,7 +232,7 @@ const SOLICITED: u8 = 0x40;
 const OVERRIDE: u8 = 0x20;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_NODES_MAC: MacAddr = MacAddr([0x33, 0x33, 0, 0, 0, 1]);
-/// An address that the host itself would have.
+/// An address of the host itself.
 const US_GLOBAL: Ipv6Addr = Ipv6Addr::new(0xfc00, 0xf853, 0xccd, 0xe799, 0, 0, 1, 1);
 /// Offsets in a frame.
 const PAYLOAD_LENGTH: usize = 14 + 4;

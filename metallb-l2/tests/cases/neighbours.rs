@@ -1,5 +1,5 @@
-//! What the caches of a real neighbour, the kernel at the other end, make of announcements, and what our own kernel makes of answers
-//! to questions of the driver.
+//! The neighbour cache of a real neighbour after announcements, and that of the local kernel after solicitations by the
+//! driver.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
@@ -11,7 +11,7 @@ use crate::lab::{Lab, in_namespace, ip, is_arp, wait_for};
 
 #[test]
 fn lab_neighbour_in_any_state_follows_the_first_announcement() {
-    // Case NDP-39, and the same for ARP: the neighbour knows the address at the old owner.
+    // Case NDP-39, and the same for ARP: the cache of the neighbour points to the previous owner.
     in_namespace(|| {
         let lab = Lab::new(Vec::new());
         let handle = lab.driver.handle();
@@ -29,7 +29,7 @@ fn lab_neighbour_in_any_state_follows_the_first_announcement() {
 }
 
 #[test]
-fn lab_kernel_takes_the_answer_to_a_question_of_the_driver_as_if_it_had_asked() {
+fn lab_kernel_accepts_the_reply_to_a_solicitation_by_the_driver() {
     const HOST4: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 5);
     const OTHER4: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 6);
     const HOST6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 5);
@@ -39,7 +39,7 @@ fn lab_kernel_takes_the_answer_to_a_question_of_the_driver_as_if_it_had_asked() 
         ip(&format!("addr add {HOST4}/24 dev vip0"));
         ip(&format!("addr add {HOST6}/64 dev vip0 nodad"));
         let handle = lab.driver.handle();
-        // Two are not on the link of the source, and one source is not there.
+        // Two hosts are outside the network of the source, and one source does not exist.
         handle.solicit(HOST4.into(), ["192.168.11.6", "fd00::6"].map(|ip| ip.parse().unwrap()).to_vec());
         handle.solicit("192.168.10.7".parse().unwrap(), vec![OTHER4.into()]);
         let rows: [(IpAddr, IpAddr, Vec<u8>, Vec<u8>); 2] = [
@@ -54,7 +54,7 @@ fn lab_kernel_takes_the_answer_to_a_question_of_the_driver_as_if_it_had_asked() 
                 OTHER6.into(),
                 Icmp { from: US, source: HOST6, options: link_layer_option(1, US), ..Icmp::solicitation(OTHER6) }
                     .frame(),
-                // Solicited, and to override what is known.
+                // Solicited and Override.
                 Icmp {
                     from: CLIENT,
                     source: OTHER6,
@@ -66,19 +66,19 @@ fn lab_kernel_takes_the_answer_to_a_question_of_the_driver_as_if_it_had_asked() 
         ];
         let mut parsed = Vec::new();
         for (host, other, question, answer) in rows {
-            // The kernel asks three times, in three seconds, whatever else is to be sent meanwhile.
+            // The kernel sends three requests, one per second, independent of the driver.
             UdpSocket::bind((host, 0)).unwrap().send_to(&[0], (other, 9)).unwrap();
             let state = || ip(&format!("neighbour show {other} dev vip0"));
             assert!(state().contains("INCOMPLETE"), "{}", state());
             parsed.extend(lab.receive());
             let mut asked = Vec::new();
             handle.solicit(host, vec![other]);
-            wait_for("the question", || {
+            wait_for("the solicitation", || {
                 asked.extend(lab.receive());
                 asked.contains(&question)
             });
             lab.send(&answer);
-            wait_for("the kernel to know it", || state().contains("lladdr 02:00:00:00:00:09"));
+            wait_for("the kernel to accept the reply", || state().contains("lladdr 02:00:00:00:00:09"));
             parsed.extend(asked);
         }
         let about = |frame: &Vec<u8>, ip: [u8; 4]| is_arp(frame) && (frame[28..32] == ip || frame[38..42] == ip);

@@ -1,4 +1,4 @@
-//! Frames come in alike, be they looked at in memory shared with the kernel or copied out of a queue.
+//! Receive queues with and without a shared ring behave the same.
 
 use std::io;
 use std::time::Instant;
@@ -14,7 +14,7 @@ type Open = fn(u32) -> io::Result<(RawSocket, RxQueue)>;
 
 const KINDS: [(&str, Open); 2] = [("shared", RxQueue::with_ring), ("queued", RxQueue::without_ring)];
 
-/// An rx_queue at one end of a link, a socket that sends at the other.
+/// A receive queue at one end of a link and a sending socket at the other.
 struct Link {
     socket: RawSocket,
     rx_queue: RxQueue,
@@ -51,7 +51,7 @@ impl Link {
     }
 }
 
-/// A frame that the filter lets through, of a length, with a number in it.
+/// A numbered frame of length `len` that the filter accepts.
 fn numbered(number: u32, len: usize) -> Vec<u8> {
     let mut frame = vec![number as u8; len];
     frame[..6].fill(0xff);
@@ -62,11 +62,11 @@ fn numbered(number: u32, len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn lab_frames_of_all_lengths_come_in_whole_and_in_order() {
+fn lab_frames_of_all_lengths_are_received_in_order() {
     for (kind, open) in KINDS {
         in_namespace(move || {
             let mut link = Link::new(open);
-            // Often enough to come round to the first place of shared memory several times.
+            // Enough frames to wrap around the ring several times.
             for round in 0..50_u32 {
                 let lengths = [42, 60, 86, 93, 94, 95, 96, 160, 2175, 2176, 2177, 9000];
                 let frames: Vec<Vec<u8>> =
@@ -81,12 +81,12 @@ fn lab_frames_of_all_lengths_come_in_whole_and_in_order() {
 }
 
 #[test]
-fn lab_full_inbox_loses_the_newest_frames_and_goes_on() {
+fn lab_full_rx_queue_drops_the_newest_frames_and_recovers() {
     for (kind, open) in KINDS {
         in_namespace(move || {
             let mut link = Link::new(open);
             for round in 0..3 {
-                // More than there is room for.
+                // More frames than the queue holds.
                 (0..20_000).for_each(|number| link.send(&numbered(number, 60)));
                 let received = link.receive_all();
                 let expected: Vec<Vec<u8>> = (0..received.len() as u32).map(|number| numbered(number, 60)).collect();
@@ -98,16 +98,19 @@ fn lab_full_inbox_loses_the_newest_frames_and_goes_on() {
 }
 
 #[test]
-fn lab_link_that_goes_down_is_told_and_its_return_brings_frames_again() {
+fn lab_link_down_is_reported_and_frames_arrive_after_its_return() {
     for (kind, open) in KINDS {
         in_namespace(move || {
             let mut link = Link::new(open);
-            // Too long for a place, so it waits elsewhere.
+            // Too long for a slot, so it is queued in the socket buffer.
             link.send(&numbered(6, 1000));
             ip("link set vip0 down");
             let error = link.receive().expect_err(kind);
             assert_eq!(Errno::from_raw(error.raw_os_error().unwrap()), Errno::ENETDOWN, "{kind}");
-            assert!(link.receive_all().iter().all(|frame| *frame == numbered(6, 1000)), "{kind}: it is told once");
+            assert!(
+                link.receive_all().iter().all(|frame| *frame == numbered(6, 1000)),
+                "{kind}: the error is reported once"
+            );
             ip("link set vip0 up");
             for len in [60, 500] {
                 link.send(&numbered(7, len));
@@ -118,7 +121,7 @@ fn lab_link_that_goes_down_is_told_and_its_return_brings_frames_again() {
 }
 
 #[test]
-fn lab_command_is_obeyed_before_a_question_that_came_after_it_even_while_questions_follow_quickly() {
+fn lab_command_takes_effect_before_a_later_request_during_busy_polling() {
     in_namespace(|| {
         let sentinel = (VIP4_SENTINEL.into(), Scope::All);
         let mut lab = Lab::new(vec![sentinel.clone()]);
@@ -128,7 +131,7 @@ fn lab_command_is_obeyed_before_a_question_that_came_after_it_even_while_questio
             for _ in 0..3 {
                 lab.send(&who_has(VIP4));
                 let start = Instant::now();
-                // Without sleep: nor does the driver, then.
+                // Polls without sleeping, so that the driver keeps polling too.
                 while !lab.receive().iter().any(|frame| is_answer(frame)) {
                     assert!(start.elapsed() < PATIENCE, "no answer in round {round}");
                 }
@@ -140,7 +143,7 @@ fn lab_command_is_obeyed_before_a_question_that_came_after_it_even_while_questio
 }
 
 #[test]
-fn lab_interfaces_beyond_those_that_share_memory_are_answered_on_alike() {
+fn lab_interfaces_without_a_ring_are_answered_on() {
     in_namespace(|| {
         let mut lab = Lab::new(vec![(VIP4.into(), Scope::All), (VIP4_SENTINEL.into(), Scope::All)]);
         for number in 1..12 {
