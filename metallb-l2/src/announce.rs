@@ -4,6 +4,9 @@
 
 use std::time::{Duration, Instant};
 
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+
 use crate::vip::{Generation, VipId, VipTable};
 
 /// Pending bursts. Addresses whose bursts begin together share one entry, so the size is bounded by the number of
@@ -12,8 +15,8 @@ use crate::vip::{Generation, VipId, VipTable};
 pub(crate) struct Schedule {
     timing: BurstTiming,
     bursts: Vec<Burst>,
-    /// State of the xorshift64 generator for jitter; never 0.
-    random: u64,
+    /// Draws the jitter.
+    rng: SmallRng,
 }
 
 /// The number of rounds of a burst and the interval between them, to which up to a tenth is added as jitter.
@@ -39,8 +42,8 @@ struct Burst {
 }
 
 impl Schedule {
-    pub(crate) const fn new(timing: BurstTiming, seed: u64) -> Self {
-        Self { timing, bursts: Vec::new(), random: seed | 1 }
+    pub(crate) fn new(timing: BurstTiming, seed: u64) -> Self {
+        Self { timing, bursts: Vec::new(), rng: SmallRng::seed_from_u64(seed) }
     }
 
     /// Begins one burst for all of `members`. Each generation must be fresh. The first round is due at `first`.
@@ -61,7 +64,7 @@ impl Schedule {
             burst.members.retain(|&(id, generation)| vips.is_current(id, generation));
             burst.members.iter().for_each(|&(id, _)| send(id, burst.round));
             burst.round += 1;
-            burst.next = now + period + jitter(&mut self.random, period);
+            burst.next = now + period + jitter(&mut self.rng, period);
         }
         self.bursts.retain(|burst| burst.round < rounds && !burst.members.is_empty());
     }
@@ -72,12 +75,7 @@ impl Schedule {
     }
 }
 
-/// A random duration below a tenth of the period (xorshift64).
-const fn jitter(random: &mut u64, period: Duration) -> Duration {
-    *random ^= *random << 13;
-    *random ^= *random >> 7;
-    *random ^= *random << 17;
-    // Periods are far below 584 million years.
-    let tenth = period.as_micros() as u64 / 10;
-    Duration::from_micros(*random % tenth)
+/// A random duration below a tenth of the period.
+fn jitter(rng: &mut SmallRng, period: Duration) -> Duration {
+    rng.random_range(Duration::ZERO..period / 10)
 }

@@ -46,15 +46,15 @@ pub(crate) fn who_has(target: Ipv4Addr) -> Vec<u8> {
 }
 
 /// The expected reply to [`who_has`], byte by byte (RFC 826).
-pub(crate) fn is_at(vip: Ipv4Addr, asker: MacAddr, asker_ip: Ipv4Addr) -> Vec<u8> {
+pub(crate) fn is_at(vip: Ipv4Addr, client: MacAddr, client_ip: Ipv4Addr) -> Vec<u8> {
     let mut frame = Vec::new();
-    frame.extend(asker.0);
+    frame.extend(client.0);
     frame.extend(US.0);
     frame.extend([0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 2]);
     frame.extend(US.0);
     frame.extend(vip.octets());
-    frame.extend(asker.0);
-    frame.extend(asker_ip.octets());
+    frame.extend(client.0);
+    frame.extend(client_ip.octets());
     frame.resize(60, 0);
     frame
 }
