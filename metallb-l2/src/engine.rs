@@ -75,6 +75,7 @@ pub struct Received<'a> {
 
 /// A frame to send.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Transmit {
     /// The index of the interface to send it on.
     pub interface: u32,

@@ -9,6 +9,7 @@ use crate::wire::ndp;
 
 /// A solicited-node group to join or leave.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct GroupChange {
     /// The index of the interface.
     pub interface: u32,

@@ -49,6 +49,7 @@ impl fmt::Debug for MacAddr {
 
 /// An interface on which addresses may be announced: it is up, has carrier, and is not a port of a bridge or bond.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Interface {
     /// The interface index.
     pub index: u32,

@@ -1,4 +1,4 @@
-//! Asks, and waits for answers without sleeping.
+//! The client: sends requests and polls for replies without sleeping.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -18,11 +18,11 @@ pub(crate) struct Client {
     requests: Vec<Frame>,
 }
 
-/// How long answers took, in order.
+/// Sorted reply times.
 #[derive(Default)]
 pub(crate) struct Latency(Vec<Duration>);
 
-/// What came of a flood.
+/// The result of a flood.
 pub(crate) struct Flood {
     pub(crate) junk: usize,
     pub(crate) asked: usize,
@@ -34,21 +34,21 @@ pub(crate) struct Flood {
 impl Client {
     pub(crate) fn open() -> Result<Self, Error> {
         let socket = RawSocket::open(nix::net::if_::if_nametoindex("cli0")?)?;
-        let requests = vips(ASKED).map(|ip| question(ip).encode(MacAddr::BROADCAST)).collect();
+        let requests = vips(ASKED).map(|ip| request(ip).encode(MacAddr::BROADCAST)).collect();
         Ok(Self { socket, batch: ReceiveBatch::new(), requests })
     }
 
-    /// Asks until the responder is there.
+    /// Sends requests until the responder replies.
     pub(crate) fn wait_for_answer(&mut self) -> Result<(), Error> {
         for _ in 0..25 {
             if self.ask(0..1)? == 1 {
                 return Ok(());
             }
         }
-        Err("nobody answers".into())
+        Err("no reply".into())
     }
 
-    /// One question at a time, with pauses.
+    /// Sends single requests with a gap before each.
     pub(crate) fn latency(&mut self, gap: Duration, times: usize) -> Result<Latency, Error> {
         let mut latency = Latency::default();
         for number in 0..times {
@@ -66,8 +66,8 @@ impl Client {
         Ok(latency)
     }
 
-    /// Questions for as long as `time`, so that `window` of them wait for their answers: whenever half a window was answered the next
-    /// half is asked. Returns the answers, those that did not come, and the time.
+    /// Sends requests for `time` with `window` of them in flight: after half a window of replies the next half is sent.
+    /// Returns the replies, the lost requests and the elapsed time.
     pub(crate) fn throughput(&mut self, window: usize, time: Duration) -> Result<(usize, usize, Duration), Error> {
         let turn = (window / 2).clamp(1, RawSocket::BATCH);
         let (mut asked, mut answered, mut lost, start) = (0, 0, 0, Instant::now());
@@ -88,19 +88,19 @@ impl Client {
                 (lost, last) = (asked.saturating_sub(answered), Instant::now());
             }
         }
-        // What was given up may have come late.
+        // Replies that were counted as lost may still arrive.
         answered += self.receive(asked.saturating_sub(answered + lost), PATIENCE)?;
         Ok((answered, asked.saturating_sub(answered), last.duration_since(start)))
     }
 
-    /// `rate` frames a second that deserve no answer, and a question every `gap`.
+    /// Sends `rate` useless frames per second and a request every `gap`.
     pub(crate) fn flood(&mut self, rate: usize, time: Duration, gap: Duration) -> Result<Flood, Error> {
         const TURN: Duration = Duration::from_micros(200);
         let junk = junk();
         let per_turn = rate * TURN.as_micros() as usize / 1_000_000;
         let mut flood = Flood { junk: 0, asked: 0, answered: 0, time, latency: Latency::default() };
         let start = Instant::now();
-        let (mut turn, mut next_question, mut waiting) = (start, start, None::<Instant>);
+        let (mut turn, mut next_request, mut waiting) = (start, start, None::<Instant>);
         while start.elapsed() < time {
             let now = Instant::now();
             if now >= turn {
@@ -108,13 +108,13 @@ impl Client {
                 let from = flood.junk % (junk.len() - per_turn);
                 flood.junk += self.socket.send(&junk[from..from + per_turn])?;
             }
-            if now >= next_question {
-                next_question += gap;
+            if now >= next_request {
+                next_request += gap;
                 self.socket.send(&self.requests[..1])?;
                 flood.asked += 1;
                 waiting = Some(now);
             }
-            // Nothing but questions is answered.
+            // Only requests are answered.
             let count = self.socket.receive(&mut self.batch)?;
             flood.answered += count;
             if let (true, Some(since)) = (count > 0, waiting) {
@@ -128,14 +128,14 @@ impl Client {
         Ok(flood)
     }
 
-    /// Takes everything off the socket until it has been quiet for a while.
+    /// Waits for `quiet` and then discards all received frames.
     pub(crate) fn drain(&mut self, quiet: Duration) -> Result<(), Error> {
         std::thread::sleep(quiet);
         while self.socket.receive(&mut self.batch)? > 0 {}
         Ok(())
     }
 
-    /// Asks for the first addresses, and does not wait.
+    /// Sends requests for the first `count` addresses without waiting.
     pub(crate) fn send(&self, count: usize) -> Result<(), Error> {
         let mut rest = &self.requests[..count];
         while !rest.is_empty() {
@@ -153,7 +153,7 @@ impl Client {
         self.receive(wanted, PATIENCE)
     }
 
-    /// Receives until `wanted` frames are there or nothing comes for as long as `patience`.
+    /// Receives until `wanted` frames have arrived or none arrives for `patience`.
     fn receive(&mut self, wanted: usize, patience: Duration) -> Result<usize, Error> {
         let (mut count, mut last) = (0, Instant::now());
         while count < wanted && last.elapsed() < patience {
@@ -177,7 +177,7 @@ fn micros(time: &Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-fn question(ip: std::net::Ipv4Addr) -> Arp {
+fn request(ip: std::net::Ipv4Addr) -> Arp {
     Arp {
         operation: Operation::Request,
         sender_hardware: CLIENT,
@@ -187,11 +187,11 @@ fn question(ip: std::net::Ipv4Addr) -> Arp {
     }
 }
 
-/// Of all kinds: addresses of nobody, replies, announcements, damaged messages, other traffic.
+/// Useless frames of all kinds: requests for unknown addresses, replies, damaged messages, other traffic.
 fn junk() -> Vec<Vec<u8>> {
     let kind = |number: u32| -> Vec<u8> {
         let nobody = std::net::Ipv4Addr::from_bits(0x0b00_0000 + number);
-        let asks = |target| question(target).encode(MacAddr::BROADCAST).as_bytes().to_vec();
+        let asks = |target| request(target).encode(MacAddr::BROADCAST).as_bytes().to_vec();
         match number % 5 {
             0 => asks(nobody),
             1 => Arp::gratuitous(Operation::Reply, CLIENT, nobody).as_bytes().to_vec(),
@@ -216,6 +216,6 @@ fn junk() -> Vec<Vec<u8>> {
     (0..5000).map(kind).collect()
 }
 
-/// How long an answer may take.
+/// The reply timeout.
 const PATIENCE: Duration = Duration::from_millis(200);
 const CLIENT: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);

@@ -1,4 +1,4 @@
-//! Responders to compare with, and what the scheduler says of those that answer.
+//! Responders for comparison, and the CPU time of the responding threads.
 
 use std::collections::HashSet;
 use std::io::ErrorKind;
@@ -23,7 +23,7 @@ use nix::unistd::Pid;
 
 use crate::{Error, FIRST_VIP, RESPONDER_CORE, US};
 
-/// Waits, receives one frame, sends one answer: what a program on Go's network poller does.
+/// A plain responder: waits, receives one frame, sends one reply, as a program on Go's network poller does.
 pub(crate) struct Plain {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -73,28 +73,28 @@ fn answer(socket: &RawSocket, vips: &HashSet<Ipv4Addr>, stop: &AtomicBool) -> Re
     Ok(())
 }
 
-/// The least that a program can do: it turns each frame around in place, whatever it is.
+/// The lower bound: returns each frame to its sender without parsing it.
 pub(crate) struct Echo {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What an echo does while nothing comes.
+/// How an echo waits for frames.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Idle {
     /// It sleeps in `recv`.
     Sleep,
-    /// It asks again: nobody has to be woken, which costs a whole core.
+    /// It polls, which avoids wake-ups and takes a whole core.
     Ask,
 }
 
 impl Echo {
     pub(crate) fn start(idle: Idle) -> Result<Self, Error> {
         let socket = RawSocket::open(nix::net::if_::if_nametoindex("vip0")?)?;
-        // The safe way to a socket whose calls wait.
+        // `UdpSocket` gives safe blocking calls on the descriptor.
         let line = UdpSocket::from(socket.as_fd().try_clone_to_owned()?);
         line.set_nonblocking(idle == Idle::Ask)?;
-        // It has to look whether it is to end.
+        // The loop must check the stop flag.
         line.set_read_timeout(Some(Duration::from_millis(100)))?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -131,7 +131,7 @@ fn turn_around(line: &UdpSocket, stop: &AtomicBool) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The program in Go beside `scripts/l2-bench.sh`, which answers with the library of upstream's speaker.
+/// The Go program in `scripts/l2-bench-go`, which uses the ARP library of upstream's speaker.
 pub(crate) struct Go(Child);
 
 impl Go {
@@ -153,20 +153,20 @@ impl Drop for Go {
     }
 }
 
-/// Who answers: a thread of this process, or all threads of another one.
+/// The responding thread of this process, or all threads of another process.
 pub(crate) enum Worker {
     Thread(i32),
     Process(u32),
 }
 
 impl Worker {
-    /// The newest one of this name.
+    /// The newest thread with this name.
     pub(crate) fn find(name: &str) -> Result<Self, Error> {
         let mut found = None;
         while found.is_none() {
             for task in std::fs::read_dir("/proc/self/task")? {
                 let task = task?;
-                // It may end in between.
+                // The thread may end meanwhile.
                 if std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim() == name) {
                     found = found.max(task.file_name().to_string_lossy().parse().ok());
                 }
@@ -175,15 +175,15 @@ impl Worker {
         Ok(Self::Thread(found.ok_or("no such thread")?))
     }
 
-    /// Ties a thread of this process to a core.
+    /// Pins a thread of this process to a core.
     pub(crate) fn pin(&self, core: usize) -> Result<(), Error> {
         match self {
             Self::Thread(thread) => pin(Pid::from_raw(*thread), core),
-            Self::Process(_) => Err("a process ties itself".into()),
+            Self::Process(_) => Err("a process pins itself".into()),
         }
     }
 
-    /// The processor time it took so far.
+    /// The CPU time used so far.
     pub(crate) fn cpu(&self) -> Result<Duration, Error> {
         let mut all = 0;
         for directory in self.directories()? {
@@ -193,12 +193,12 @@ impl Worker {
         Ok(Duration::from_nanos(all))
     }
 
-    /// The processor time it took, and how often it waited, so far.
+    /// The CPU time and the number of voluntary context switches so far.
     pub(crate) fn usage(&self) -> Result<(Duration, u64), Error> {
         Ok((self.cpu()?, self.wakes()?))
     }
 
-    /// How often it waited and was woken so far.
+    /// The number of voluntary context switches so far.
     pub(crate) fn wakes(&self) -> Result<u64, Error> {
         let mut all = 0;
         for directory in self.directories()? {
@@ -209,7 +209,7 @@ impl Worker {
         Ok(all)
     }
 
-    /// What the kernel shows of each thread.
+    /// The `/proc` directory of each thread.
     fn directories(&self) -> Result<Vec<PathBuf>, Error> {
         Ok(match self {
             Self::Thread(thread) => vec![format!("/proc/self/task/{thread}").into()],
@@ -220,7 +220,7 @@ impl Worker {
     }
 }
 
-/// Ties a thread to a core.
+/// Pins a thread to a core.
 pub(crate) fn pin(thread: Pid, core: usize) -> Result<(), Error> {
     let mut set = CpuSet::new();
     set.set(core)?;

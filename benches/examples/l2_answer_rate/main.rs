@@ -1,6 +1,6 @@
-//! How fast are ARP requests answered, end to end, over a pair of virtual cards: by the kernel, by a program that only turns frames
-//! around, by a plain responder with one frame per system call, by one in Go (if `L2_BENCH_GO` names it), and by the driver? All in one run, as `scripts/l2-bench.sh` makes it. Needs root, `ip` and two cores; works in network
-//! namespaces of its own.
+//! Measures ARP replies end to end over a veth pair: the kernel, an echo program, a plain responder with one frame per
+//! system call, a responder in Go (if `L2_BENCH_GO` names it), and the driver of `metallb-l2`, in one run.
+//! `scripts/l2-bench.sh` builds and runs it. It needs root, `ip` and two cores, and makes its own network namespaces.
 
 #![allow(clippy::disallowed_methods, reason = "measures time")]
 
@@ -35,7 +35,7 @@ fn main() -> Result<(), Error> {
     writeln!(out, "|---|---|---|---|---|---|---|")?;
     for (name, run, end) in RUNS {
         if is_chosen(name) {
-            // A thread for each, as a namespace belongs to a thread.
+            // One thread per run, because a network namespace belongs to a thread.
             let line = std::thread::spawn(run).join().map_err(|_| "a run failed")??;
             write!(out, "{line}{end}")?;
         }
@@ -45,11 +45,11 @@ fn main() -> Result<(), Error> {
 
 type Run = fn() -> Result<String, Error>;
 
-/// By the names that choose them on the command line; all of them without any.
+/// The parts by their names on the command line. Without arguments all of them run.
 const RUNS: [(&str, Run, &str); 10] = [
     ("kernel", kernel, "\n"),
     ("awake", || echo("echo that never sleeps", Idle::Ask), "\n"),
-    ("echo", || echo("echo: frames turned around, no thought", Idle::Sleep), "\n"),
+    ("echo", || echo("echo: returns each frame unparsed", Idle::Sleep), "\n"),
     ("go", go, ""),
     ("plain", plain, "\n"),
     ("driver", driver, "\n\n"),
@@ -68,8 +68,8 @@ fn kernel() -> Result<String, Error> {
     if !batch.wait()?.success() {
         return Err("addresses can't be added".into());
     }
-    // The kernel answers while the question is sent, on the sender's own core.
-    measure("kernel, on the asker's core", &mut client, None)
+    // The kernel answers within the system call that sends the request, on the core of the client.
+    measure("kernel, on the client's core", &mut client, None)
 }
 
 fn plain() -> Result<String, Error> {
@@ -93,7 +93,7 @@ fn echo(name: &str, idle: Idle) -> Result<String, Error> {
 fn go() -> Result<String, Error> {
     let Ok(program) = std::env::var("L2_BENCH_GO") else { return Ok(String::new()) };
     let mut client = namespace()?;
-    // The library wants one.
+    // The library needs an IPv4 address on the interface.
     ip("addr add 172.16.0.1/24 dev vip0")?;
     let go = Go::start(&program, ASKED)?;
     client.wait_for_answer()?;
@@ -136,16 +136,16 @@ fn measure(name: &str, client: &mut Client, worker: Option<&Worker>) -> Result<S
     Ok(format!("| {name} | {near} | {far} | {} | {costs} |", rates.join(" | ")))
 }
 
-/// What answering takes when nobody waits for anybody: one thread asks, answers and hears the answers, 64 at a time. Other work on the
-/// machine disturbs this least.
+/// Measures the work of a reply without waiting: one thread sends requests, answers them and receives the replies, 64 at
+/// a time. Other load on the machine affects this measurement least.
 fn work() -> Result<String, Error> {
     let mut client = namespace()?;
     let index = nix::net::if_::if_nametoindex("vip0")?;
     let shared = work_on(&mut client, index, RxQueue::with_ring(index)?)?;
     let queued = work_on(&mut client, index, RxQueue::without_ring(index)?)?;
     Ok(format!(
-        "Work alone, one thread, 64 frames at a time, p50 of each frame, received in shared memory: {shared}.\n\
-         The same, received from the queue of the socket: {queued}."
+        "Work per frame in one thread, 64 frames at a time, p50, received from a shared ring: {shared}.\n\
+         The same, received from the socket buffer: {queued}."
     ))
 }
 
@@ -166,7 +166,7 @@ fn work_on(client: &mut Client, index: u32, (socket, mut rx_queue): (RawSocket, 
         let count = rx_queue.receive(&socket, &mut batch, |_, _| {})?;
         let received = Instant::now();
         if count < RawSocket::BATCH {
-            return Err("a question was lost".into());
+            return Err("a request was lost".into());
         }
         client.send(RawSocket::BATCH)?;
         let again = Instant::now();
@@ -175,7 +175,7 @@ fn work_on(client: &mut Client, index: u32, (socket, mut rx_queue): (RawSocket, 
         })?;
         let decided = Instant::now();
         if answers.len() < RawSocket::BATCH || socket.send(&answers)? < answers.len() {
-            return Err("a question or an answer was lost".into());
+            return Err("a request or a reply was lost".into());
         }
         answers.clear();
         let sent = decided.elapsed();
@@ -191,14 +191,15 @@ fn work_on(client: &mut Client, index: u32, (socket, mut rx_queue): (RawSocket, 
     });
     Ok(format!(
         "{receiving:.2} µs to receive, {deciding:.2} µs to decide, {sending:.2} µs to send, together {:.2} µs \
-         (and {asking:.2} µs to ask, until the question had come in)",
+         (and {asking:.2} µs to send the request, arrival included)",
         receiving + deciding + sending
     ))
 }
 
-/// From the command to the moment when the other end of the link has a frame for each address, and to the last frame of the first round.
+/// Measures the time from the command until the other end of the link has a frame for each address, and until the last
+/// frame of the first round.
 fn burst() -> Result<String, Error> {
-    // Nobody listens: what a neighbour does with a frame is not the speaker's work.
+    // No client socket: the work of the neighbour is not measured.
     drop(namespace()?);
     let (driver, worker) = start(Config::default())?;
     let handle = driver.handle();
@@ -226,20 +227,20 @@ fn burst() -> Result<String, Error> {
     let ((said, whole), cpu) = times[times.len() / 2];
     let ((worst, _), _) = times[times.len() - 1];
     Ok(format!(
-        "Burst for {BURST} addresses, 20 times: each said once in {said:.2?} (p50; max {worst:.2?}), all {} frames in {whole:.2?}, {cpu:.2?} of CPU. \
-         To send {BURST} frames that are ready takes {bare:.2?}.",
+        "Burst for {BURST} addresses, 20 times: each announced once in {said:.2?} (p50; max {worst:.2?}), all {} frames \
+         in {whole:.2?}, {cpu:.2?} of CPU. Sending {BURST} encoded frames takes {bare:.2?}.",
         2 * BURST
     ))
 }
 
-/// Frames that reached the client's end of the link so far.
+/// The number of frames that the client's end of the link has received.
 fn arrived() -> Result<u64, Error> {
     let text = std::fs::read_to_string("/proc/thread-self/net/dev")?;
     let line = text.lines().find_map(|line| line.trim().strip_prefix("cli0:")).ok_or("no client")?;
     Ok(line.split_whitespace().nth(1).ok_or("no count")?.parse()?)
 }
 
-/// Junk beside good questions, with the limits that are in force by default.
+/// Measures a flood of useless frames beside valid requests, with the default rate limits.
 fn flood() -> Result<String, Error> {
     let mut client = namespace()?;
     let (driver, worker) = start(Config::default())?;
@@ -249,7 +250,8 @@ fn flood() -> Result<String, Error> {
     let flood = client.flood(200_000, Duration::from_secs(5), Duration::from_millis(10))?;
     let cpu = (worker.cpu()? - before).as_secs_f64() / flood.time.as_secs_f64() * 100.0;
     Ok(format!(
-        "Flood of {:.0} junk frames/s for {:.1?} beside a question every 10 ms: {} of {} answered, {}; the thread took {cpu:.0} % of a core.",
+        "Flood of {:.0} useless frames/s for {:.1?} beside a request every 10 ms: {} of {} answered, {}; the thread \
+         used {cpu:.0} % of a core.",
         flood.junk as f64 / flood.time.as_secs_f64(),
         flood.time,
         flood.answered,
@@ -258,7 +260,7 @@ fn flood() -> Result<String, Error> {
     ))
 }
 
-/// What a driver does when there is nothing to do.
+/// Measures wake-ups and CPU time of an idle driver.
 fn idle() -> Result<String, Error> {
     let _client = namespace()?;
     let (driver, worker) = start(Config::default())?;
@@ -285,7 +287,7 @@ fn start(config: Config) -> Result<(Driver, Worker), Error> {
     Ok((driver, worker))
 }
 
-/// Announces, and waits until so many frames arrived, then until the first round left; says how long each took.
+/// Announces addresses; returns the time until `frames` frames have arrived, and until the first round has left.
 fn announce(handle: &Handle, ips: impl Iterator<Item = Ipv4Addr>, frames: u64) -> Result<(Duration, Duration), Error> {
     let addresses: Vec<(IpAddr, Scope)> = ips.map(|ip| (ip.into(), Scope::All)).collect();
     let (told, news) = std::sync::mpsc::channel();
@@ -306,12 +308,12 @@ fn announce(handle: &Handle, ips: impl Iterator<Item = Ipv4Addr>, frames: u64) -
     Ok((said, start.elapsed()))
 }
 
-/// A namespace of this thread's own with a card `vip0`, and the client at its other end.
+/// Creates a network namespace for this thread with an interface `vip0`, and a client at the other end of the link.
 fn namespace() -> Result<Client, Error> {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
     ip("link add vip0 type veth peer name cli0 address 02:00:00:00:00:09")?;
     ip("link set vip0 addrgenmode none up")?;
-    // The neighbour is a program. Its kernel's part in ARP would be done on the core of the responder, whose part it is not.
+    // The client is a program. Without `arp off` its kernel would process ARP on the core of the responder.
     ip("link set cli0 addrgenmode none arp off up")?;
     pin(nix::unistd::Pid::from_raw(0), CLIENT_CORE)?;
     Client::open()
@@ -322,17 +324,17 @@ fn ip(arguments: &str) -> Result<(), Error> {
     if status.success() { Ok(()) } else { Err(format!("ip {arguments}: {status}").into()) }
 }
 
-/// The first of all addresses.
+/// The first `count` addresses.
 fn vips(count: u32) -> impl Iterator<Item = Ipv4Addr> {
     (0..count).map(|number| Ipv4Addr::from_bits(FIRST_VIP + number))
 }
 
 const US: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const FIRST_VIP: u32 = 0x0a00_0000;
-/// Addresses that are asked for.
+/// The number of requested addresses.
 const ASKED: u32 = 512;
 const BURST: u32 = 10_000;
-/// The announcements are repeated for less than this.
+/// Longer than a burst.
 const QUIET: Duration = Duration::from_secs(6);
 const CLIENT_CORE: usize = 0;
 const RESPONDER_CORE: usize = 1;
