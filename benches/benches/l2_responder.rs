@@ -13,7 +13,7 @@ use metallb_l2::engine::Limits;
 use metallb_l2::engine::{Config, Engine, Received};
 use metallb_l2::interface::{Interface, MacAddr, Scope};
 use metallb_l2::wire::arp::{Arp, Operation};
-use metallb_l2::wire::ndp::{Checksum, Message, solicitation};
+use metallb_l2::wire::ndp::{Checksum, Message, Override, solicitation};
 use metallb_l2::wire::{Ethernet, Frame};
 
 fn answers(criterion: &mut Criterion) {
@@ -49,7 +49,7 @@ fn answers(criterion: &mut Criterion) {
             for question in &solicitations {
                 let payload = Ethernet::decode(question.as_bytes()).map_or(&[][..], |frame| frame.payload);
                 if let Ok(Message::Solicitation(asked)) = Message::decode(payload, Checksum::Present) {
-                    black_box(asked.reply(US, US_LINK_LOCAL, ASKER));
+                    black_box(asked.reply(US, US_LINK_LOCAL, ASKER, Override::Replace));
                 }
             }
         });

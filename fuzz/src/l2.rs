@@ -7,7 +7,7 @@ use metallb_l2::engine::{Config, Engine, Received};
 use metallb_l2::interface::{Announcement, Interface, MacAddr, Scope, Stance};
 use metallb_l2::wire::Ethernet;
 use metallb_l2::wire::arp::{Arp, Operation};
-use metallb_l2::wire::ndp::{self, Checksum, Message};
+use metallb_l2::wire::ndp::{self, Checksum, Message, Override};
 
 /// An ARP frame: what is read is written and read back as the same.
 pub fn arp_frame(data: &[u8]) {
@@ -22,7 +22,7 @@ pub fn ndp_frame(data: &[u8]) {
     let Some(ethernet) = Ethernet::decode(data) else { return };
     for checksum in [Checksum::Present, Checksum::Offloaded] {
         let Ok(Message::Solicitation(asked)) = Message::decode(ethernet.payload, checksum) else { continue };
-        let reply = asked.reply(US, US_LINK_LOCAL, ethernet.source);
+        let reply = asked.reply(US, US_LINK_LOCAL, ethernet.source, Override::Replace);
         let decoded = Ethernet::decode(reply.as_bytes()).map(|frame| Message::decode(frame.payload, Checksum::Present));
         let valid = matches!(
             decoded,

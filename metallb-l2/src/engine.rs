@@ -239,6 +239,7 @@ impl Engine {
             let Some(id) = self.vips.find(ip) else { continue };
             let vip = self.vips.vip_mut(id);
             if vip.is_held() {
+                vip.claimed_by_speaker = None;
                 members.push((id, vip.generation.advance()));
             }
         }
@@ -361,7 +362,7 @@ impl Engine {
             return Err(DropReason::RateLimited);
         }
         let interface = self.interfaces.get(&frame.interface).ok_or(DropReason::Interface)?;
-        let reply = request.reply(interface).ok_or(DropReason::Interface)?;
+        let reply = request.reply(interface, vip.override_flag(now)).ok_or(DropReason::Interface)?;
         vip.counts.responses += 1;
         Ok(reply)
     }
@@ -374,6 +375,7 @@ impl Engine {
         }
         if self.speaker_macs.contains(&claim.mac) {
             self.tally.claims_of_speakers += 1;
+            vip.claimed_by_speaker = Some(now);
             return;
         }
         vip.counts.conflicts += 1;

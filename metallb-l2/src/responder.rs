@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use crate::interface::{Interface, MacAddr};
 use crate::wire::arp::{Arp, Operation};
-use crate::wire::ndp::{Checksum, Message, NdpError, Solicitation};
+use crate::wire::ndp::{Checksum, Message, NdpError, Override, Solicitation};
 use crate::wire::{ETHERTYPE_ARP, ETHERTYPE_IPV6, ETHERTYPE_SERVICE_VLAN, ETHERTYPE_VLAN, Ethernet, Frame};
 
 /// The meaning of a received frame.
@@ -136,10 +136,12 @@ impl Request {
 
     /// The reply of an interface; `None` if it has no IPv6 link-local address to reply from.
     #[must_use]
-    pub(crate) fn reply(&self, interface: &Interface) -> Option<Frame> {
+    pub(crate) fn reply(&self, interface: &Interface, caches: Override) -> Option<Frame> {
         match self {
             Self::Arp(arp) => Some(arp.reply(interface.mac)),
-            Self::Ndp(solicitation, source) => Some(solicitation.reply(interface.mac, interface.link_local?, *source)),
+            Self::Ndp(solicitation, source) => {
+                Some(solicitation.reply(interface.mac, interface.link_local?, *source, caches))
+            }
         }
     }
 }

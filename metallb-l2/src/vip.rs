@@ -1,12 +1,14 @@
 //! The table of virtual IP addresses (VIPs) that are or were announced.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
 use crate::conflict::Conflict;
 use crate::foreign::ForeignAddress;
 use crate::interface::{Interface, Scope, Stance};
+use crate::wire::ndp::Override;
 
 /// The index of an address in the table. It stays valid for the life of the table.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -38,6 +40,8 @@ pub(crate) struct Vip {
     pub(crate) foreign: Option<ForeignAddress>,
     on: Indices,
     pub(crate) generation: Generation,
+    /// The last claim by another speaker that is not settled.
+    pub(crate) claimed_by_speaker: Option<Instant>,
     pub(crate) conflict: Conflict,
     pub(crate) counts: VipCounts,
 }
@@ -107,6 +111,7 @@ impl VipTable {
                 foreign: None,
                 on: Indices::Only(Vec::new()),
                 generation: Generation::default(),
+                claimed_by_speaker: None,
                 conflict: Conflict::default(),
                 counts: VipCounts::default(),
             });
@@ -156,6 +161,13 @@ impl Vip {
         }
     }
 
+    /// The Override flag of a reply: clear while another speaker takes the address or has claimed it, because two
+    /// owners that override each other would make neighbour caches alternate.
+    pub(crate) fn override_flag(&self, now: Instant) -> Override {
+        let claimed = self.claimed_by_speaker.is_some_and(|at| now.saturating_duration_since(at) < CLAIM_SETTLED);
+        if claimed || self.phase == Phase::Yielding { Override::Keep } else { Override::Replace }
+    }
+
     /// Whether its scope includes an interface.
     pub(crate) fn is_on(&self, interface: u32) -> bool {
         match &self.on {
@@ -176,3 +188,6 @@ impl Vip {
         };
     }
 }
+
+/// How long a claim by another speaker counts as unsettled: longer than the burst of that speaker.
+const CLAIM_SETTLED: Duration = Duration::from_secs(6);

@@ -287,6 +287,30 @@ fn yielded_address_is_answered_but_not_announced_and_has_no_conflicts() {
 }
 
 #[test]
+fn solicited_advertisement_overrides_caches_unless_another_speaker_may_own_the_address() {
+    let now = Instant::now();
+    let mut engine = engine(now);
+    let solicited = solicitation(CLIENT, "fe80::9".parse().unwrap(), "fc00:f853:ccd:e799::".parse().unwrap());
+    let flags = |engine: &mut Engine, at| receive(engine, at, 1, solicited.as_bytes()).unwrap().as_bytes()[58];
+    assert_eq!(flags(&mut engine, now), 0x60, "held");
+    engine.set_addresses(now, [Announcement { ip: v6(), scope: Scope::All, stance: Stance::Yield }]);
+    assert_eq!(flags(&mut engine, now), 0x40, "yielding");
+    engine.set_addresses(now, [(v6(), Scope::All)]);
+    assert_eq!(flags(&mut engine, now), 0x60, "held again");
+
+    let speaker = MacAddr([2, 0, 0, 0, 0, 0x33]);
+    engine.set_speaker_macs([speaker]);
+    let claim = ndp::unsolicited(speaker, "fe80::33".parse().unwrap(), "fc00:f853:ccd:e799::".parse().unwrap());
+    assert!(receive(&mut engine, now, 1, claim.as_bytes()).is_err());
+    assert_eq!(flags(&mut engine, now + Duration::from_millis(5999)), 0x40, "claimed by another speaker");
+    assert_eq!(flags(&mut engine, now + Duration::from_secs(6)), 0x60, "the claim was not repeated");
+    let later = now + Duration::from_secs(7);
+    assert!(receive(&mut engine, later, 1, claim.as_bytes()).is_err());
+    engine.announce_again(later, [v6()]);
+    assert_eq!(flags(&mut engine, later), 0x60, "this speaker won the address");
+}
+
+#[test]
 fn yielding_during_a_burst_cancels_the_rest() {
     let now = Instant::now();
     let mut engine = engine(now);

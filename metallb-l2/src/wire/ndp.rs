@@ -72,6 +72,15 @@ pub enum Checksum {
     Offloaded,
 }
 
+/// The Override flag of a reply (RFC 4861 §4.4): what it does to a cache entry with another hardware address.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Override {
+    /// It replaces the entry: the flag is set.
+    Replace,
+    /// It leaves the entry as it is: the flag is clear, as for an address that another host may have as well.
+    Keep,
+}
+
 impl Message {
     /// Decodes the payload of an Ethernet frame.
     ///
@@ -142,12 +151,14 @@ impl Solicitation {
     /// The reply of an interface (RFC 4861 §7.2.4). A probe is answered to all nodes, because its sender has no address
     /// yet. `requester` is the Ethernet source of the solicitation, used if the option is missing.
     #[must_use]
-    pub fn reply(&self, mac: MacAddr, link_local: Ipv6Addr, requester: MacAddr) -> Frame {
+    pub fn reply(&self, mac: MacAddr, link_local: Ipv6Addr, requester: MacAddr, caches: Override) -> Frame {
+        let override_flag = if caches == Override::Replace { OVERRIDE } else { 0 };
         if self.source.is_unspecified() {
-            return advertisement(mac, link_local, MacAddr::of_multicast(ALL_NODES), ALL_NODES, self.target, 0);
+            let to = MacAddr::of_multicast(ALL_NODES);
+            return advertisement(mac, link_local, to, ALL_NODES, self.target, override_flag);
         }
         let to = self.source_link_layer.unwrap_or(requester);
-        advertisement(mac, link_local, to, self.source, self.target, SOLICITED)
+        advertisement(mac, link_local, to, self.source, self.target, SOLICITED | override_flag)
     }
 }
 
@@ -272,11 +283,13 @@ mod tests {
     fn reply_to_a_solicitation_has_the_expected_bytes() {
         let frame = solicitation(CLIENT, "fe80::9".parse().unwrap(), vip());
         let Ok(Message::Solicitation(solicitation)) = decode(&payload(&frame)) else { panic!("not a solicitation") };
-        let reply = solicitation.reply(MAC, "fe80::1".parse().unwrap(), CLIENT);
+        let reply = solicitation.reply(MAC, "fe80::1".parse().unwrap(), CLIENT, Override::Replace);
         let bytes = reply.as_bytes();
         assert_eq!(bytes[..6], CLIENT.0);
         assert_eq!(bytes[54..56], [0x88, 0]);
-        assert_eq!(bytes[58..62], [0x40, 0, 0, 0]);
+        assert_eq!(bytes[58..62], [0x60, 0, 0, 0]);
+        let kept = solicitation.reply(MAC, "fe80::1".parse().unwrap(), CLIENT, Override::Keep);
+        assert_eq!(kept.as_bytes()[58..62], [0x40, 0, 0, 0]);
         assert_eq!(bytes[62..78], vip().octets());
         assert_eq!(bytes[78..86], [2, 1, 2, 0, 0, 0, 0, 1]);
         assert!(matches!(decode(&payload(&reply)), Ok(Message::Advertisement(ad)) if ad.target == vip()));

@@ -110,9 +110,19 @@ fn lab_driver_has_the_expected_outcome_of_each_case() {
         for case in table().into_iter().filter(crate::Case::can_be_sent) {
             let conflicts = |lab: &Lab| lab.driver.handle().counters().conflicts.values().sum::<u64>();
             let before = conflicts(&lab);
-            let answers = lab.answers_to(&case.frame);
             let expected: Vec<Vec<u8>> = case.expected.into_iter().collect();
-            assert_eq!(answers, expected, "{}: {}", case.id, case.what);
+            if let Some(reply) = expected.first().filter(|reply| !is_answer(reply)) {
+                // It has the bytes of an announcement. The counter distinguishes it.
+                let replies = |lab: &Lab| lab.driver.handle().counters().responses.values().sum::<u64>();
+                let (before, mut seen) = (replies(&lab), false);
+                lab.send(&case.frame);
+                wait_for(&format!("the reply of {}: {}", case.id, case.what), || {
+                    seen |= lab.receive().contains(reply);
+                    seen && replies(&lab) > before
+                });
+            } else {
+                assert_eq!(lab.answers_to(&case.frame), expected, "{}: {}", case.id, case.what);
+            }
             if case.conflict {
                 wait_for(&format!("the conflict of {}: {}", case.id, case.what), || conflicts(&lab) > before);
             } else {
@@ -281,11 +291,12 @@ pub(crate) fn is_arp(frame: &[u8]) -> bool {
     frame[12..14] == [0x08, 0x06]
 }
 
-/// An ARP reply to somebody, or a neighbour advertisement without the override flag: no announcement.
+/// A unicast ARP reply or a solicited neighbour advertisement. The reply to a probe by NDP is not distinguishable from
+/// an announcement.
 pub(crate) fn is_answer(frame: &[u8]) -> bool {
     match is_arp(frame) {
         true => frame[21] == 2 && frame[0] & 1 == 0,
-        false => frame[54] == 136 && frame[58] & 0x20 == 0,
+        false => frame[54] == 136 && frame[58] & 0x40 != 0,
     }
 }
 

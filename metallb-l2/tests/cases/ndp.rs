@@ -17,10 +17,10 @@ pub(crate) fn cases() -> Vec<Case> {
 
 fn answered() -> Vec<Case> {
     let ask = || Icmp::solicitation(VIP6);
-    let answer = || Icmp::answer(VIP6, CLIENT, CLIENT_LINK_LOCAL, SOLICITED).frame();
+    let answer = || Icmp::answer(VIP6, CLIENT, CLIENT_LINK_LOCAL, SOLICITED | OVERRIDE).frame();
     let to_us = |destination| Icmp { to: US, destination, options: Vec::new(), ..ask() };
     let probe = Icmp { source: Ipv6Addr::UNSPECIFIED, options: Vec::new(), ..ask() };
-    let to_all = Icmp::answer(VIP6, ALL_NODES_MAC, ALL_NODES, 0).frame();
+    let to_all = Icmp::answer(VIP6, ALL_NODES_MAC, ALL_NODES, OVERRIDE).frame();
     let source_is_vip = Icmp { source: VIP6, ..ask() };
     let zero_checksum = with(ask().frame(), CHECKSUM, &[0, 0]);
     vec![
@@ -29,7 +29,7 @@ fn answered() -> Vec<Case> {
             "NDP-01",
             "another address of the same group",
             Icmp::solicitation(VIP6_TWIN).frame(),
-            Icmp::answer(VIP6_TWIN, CLIENT, CLIENT_LINK_LOCAL, SOLICITED).frame(),
+            Icmp::answer(VIP6_TWIN, CLIENT, CLIENT_LINK_LOCAL, SOLICITED | OVERRIDE).frame(),
         ),
         Case::answered("NDP-02", "unicast without option", to_us(US_GLOBAL).frame(), answer()),
         Case::answered("NDP-03", "unicast to the address itself", to_us(VIP6).frame(), answer()),
@@ -40,7 +40,7 @@ fn answered() -> Vec<Case> {
             "NDP-28",
             "source is our address",
             source_is_vip.frame(),
-            Icmp::answer(VIP6, CLIENT, VIP6, SOLICITED).frame(),
+            Icmp::answer(VIP6, CLIENT, VIP6, SOLICITED | OVERRIDE).frame(),
         )
         .conflict(),
         Case::answered("NDP-36", "priority tag, VLAN 0", tagged(ask().frame(), 0x8100, 0), answer()),
@@ -124,7 +124,7 @@ fn invalid() -> Vec<Case> {
 
 fn options() -> Vec<Case> {
     let with_options = |options: Vec<u8>| Icmp { options, ..Icmp::solicitation(VIP6) }.frame();
-    let to = |mac| Icmp::answer(VIP6, mac, CLIENT_LINK_LOCAL, SOLICITED).frame();
+    let to = |mac| Icmp::answer(VIP6, mac, CLIENT_LINK_LOCAL, SOLICITED | OVERRIDE).frame();
     let own = link_layer_option(1, CLIENT);
     let two_units = [[1, 2].as_slice(), &THIRD.0, &[0; 8]].concat();
     let mut zero_after = own.clone();
@@ -195,7 +195,7 @@ fn headers() -> Vec<Case> {
             "NDP-23",
             "padding behind the payload",
             padded,
-            Icmp::answer(VIP6, CLIENT, CLIENT_LINK_LOCAL, SOLICITED).frame(),
+            Icmp::answer(VIP6, CLIENT, CLIENT_LINK_LOCAL, SOLICITED | OVERRIDE).frame(),
         ),
         Case::silent("NDP-24", "payload length 0", with(good, PAYLOAD_LENGTH, &[0, 0]), DropReason::Malformed),
     ]
