@@ -19,10 +19,10 @@ use crate::limit::Limiter;
 pub use crate::limit::{Limits, Rate};
 use crate::outgoing::{Gratuitous, Outgoing, Pass, enqueue, enqueue_probe};
 pub use crate::responder::DropReason;
-use crate::responder::{Claim, parse};
+use crate::responder::{Claim, Request, parse};
 use crate::vip::{Phase, VipTable};
 use crate::wire::Frame;
-use crate::wire::ndp::Checksum;
+use crate::wire::ndp::{Checksum, Solicitation, solicited_node};
 
 /// Answers ARP and NDP requests for a set of addresses on a set of interfaces, and announces those addresses.
 ///
@@ -335,8 +335,12 @@ impl Engine {
     fn answer(&mut self, now: Instant, frame: &Received<'_>) -> Result<Frame, DropReason> {
         let interface = self.interfaces.get(&frame.interface).ok_or(DropReason::Interface)?;
         let parsed = parse(frame.bytes, frame.checksum, interface, |mac| self.own_macs.contains(&mac))?;
+        let is_misdirected = match &parsed.request {
+            Ok(Request::Ndp(solicitation, _)) => !self.accepts_destination(solicitation, interface),
+            _ => false,
+        };
         self.tally.mismatched_senders += u64::from(parsed.mismatched);
-        if let Some(claim) = parsed.claim {
+        if let Some(claim) = parsed.claim.filter(|_| !is_misdirected) {
             self.handle_claim(now, claim, frame.interface);
         }
         if let Some(probe) = parsed.probe() {
@@ -347,6 +351,9 @@ impl Engine {
         let vip = self.vips.vip_mut(id);
         if vip.scope.is_none() {
             return Err(DropReason::AnnounceIp);
+        }
+        if is_misdirected {
+            return Err(DropReason::IpDestination);
         }
         if vip.foreign.is_some() {
             return Err(DropReason::ForeignAddress);
@@ -365,6 +372,18 @@ impl Engine {
         let reply = request.reply(interface, vip.override_flag(now)).ok_or(DropReason::Interface)?;
         vip.counts.responses += 1;
         Ok(reply)
+    }
+
+    /// Whether a host may send a solicitation to this destination (RFC 4861 §4.3): the target's solicited-node group,
+    /// the target itself, or another address of this host.
+    fn accepts_destination(&self, solicitation: &Solicitation, interface: &Interface) -> bool {
+        let destination = solicitation.destination;
+        let is_own = |ip: IpAddr| matches!(self.foreign.find(ip), Some(ForeignAddress::OwnAddress(_)));
+        destination == solicited_node(solicitation.target)
+            || destination == solicitation.target
+            || interface.link_local == Some(destination)
+            || is_own(destination.into())
+            || self.vips.find(destination.into()).is_some_and(|id| self.vips.vip(id).is_on(interface.index))
     }
 
     fn handle_claim(&mut self, now: Instant, claim: Claim, index: u32) {

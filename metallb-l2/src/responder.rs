@@ -68,6 +68,9 @@ pub enum DropReason {
     Gratuitous,
     /// The destination hardware address is not one that this interface receives.
     EthernetDestination,
+    /// The IPv6 destination of a solicitation is neither the target, its solicited-node group nor an address of this
+    /// host.
+    IpDestination,
     /// The frame was sent by this host, or names one of its hardware addresses as sender.
     OwnFrame,
     /// A neighbour advertisement.
@@ -96,13 +99,14 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons in the order of the variants.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Malformed,
         Self::Vlan,
         Self::OtherMessage,
         Self::ArpReply,
         Self::Gratuitous,
         Self::EthernetDestination,
+        Self::IpDestination,
         Self::OwnFrame,
         Self::Advertisement,
         Self::HopLimit,
@@ -215,7 +219,7 @@ fn parse_ndp(ethernet: &Ethernet<'_>, checksum: Checksum, interface: &Interface)
         NdpError::OtherMessage => DropReason::OtherMessage,
         NdpError::HopLimit => DropReason::HopLimit,
         NdpError::Checksum => DropReason::Checksum,
-        NdpError::MulticastSource => DropReason::BadSender,
+        NdpError::BadSource => DropReason::BadSender,
         NdpError::Code
         | NdpError::MulticastTarget
         | NdpError::BadOption

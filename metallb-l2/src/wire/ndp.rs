@@ -46,8 +46,8 @@ pub enum NdpError {
     OtherMessage,
     /// The hop limit is not 255, so it came through a router.
     HopLimit,
-    /// The source is a multicast address.
-    MulticastSource,
+    /// The source is a multicast or loopback address (RFC 4291 §2.5.3, §2.7).
+    BadSource,
     /// The checksum is wrong.
     Checksum,
     /// The code is not 0.
@@ -105,8 +105,8 @@ impl Message {
         }
         let source = address(header, 8);
         let destination = address(header, 24);
-        if source.is_multicast() {
-            return Err(NdpError::MulticastSource);
+        if source.is_multicast() || source.is_loopback() {
+            return Err(NdpError::BadSource);
         }
         if checksum == Checksum::Present && checksum::icmpv6(source, destination, body) != 0 {
             return Err(NdpError::Checksum);
@@ -308,7 +308,7 @@ mod tests {
         assert_eq!(changed(6, 17), Err(NdpError::OtherMessage));
         assert_eq!(changed(7, 254), Err(NdpError::HopLimit));
         assert_eq!(changed(40, 133), Err(NdpError::OtherMessage));
-        assert_eq!(changed(8, 0xff), Err(NdpError::MulticastSource));
+        assert_eq!(changed(8, 0xff), Err(NdpError::BadSource));
         assert_eq!(changed(42, good[42] ^ 1), Err(NdpError::Checksum));
         assert_eq!(decode(&good[..50]), Err(NdpError::Malformed));
     }

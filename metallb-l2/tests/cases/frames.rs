@@ -10,6 +10,8 @@ pub(crate) const CLIENT: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
 pub(crate) const THIRD: MacAddr = MacAddr([2, 0, 0, 0, 0, 0x33]);
 pub(crate) const ZERO: MacAddr = MacAddr([0; 6]);
 pub(crate) const US_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+/// A global address of the host itself.
+pub(crate) const US_GLOBAL: Ipv6Addr = Ipv6Addr::new(0xfc00, 0xf853, 0xccd, 0xe799, 0, 0, 1, 1);
 pub(crate) const CLIENT_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9);
 pub(crate) const CLIENT4: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 9);
 pub(crate) const VIP4: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 0);

@@ -10,7 +10,7 @@ use metallb_l2::engine::{Config, Event};
 use metallb_l2::interface::{Announcement, Interface, MacAddr, Scope, Stance};
 use metallb_l2::io::{Driver, Handle, InterfaceFilter, Notification, RawSocket, ReceiveBatch};
 
-use crate::frames::{THIRD, US, VIP4, VIP4_SENTINEL, VIP6, who_has};
+use crate::frames::{Icmp, THIRD, US, US_GLOBAL, VIP4, VIP4_SENTINEL, VIP6, who_has};
 use crate::{owned, table};
 
 /// A driver on one end, a client on the other.
@@ -106,7 +106,10 @@ impl Lab {
 fn lab_driver_has_the_expected_outcome_of_each_case() {
     in_namespace(|| {
         let mut lab = Lab::new(owned());
+        ip(&format!("addr add {US_GLOBAL}/64 dev vip0 nodad"));
         lab.wait_for_announcements(US, [VIP4.into(), VIP6.into(), VIP4_SENTINEL.into()]);
+        let own_address = Icmp { to: US, destination: US_GLOBAL, ..Icmp::solicitation(VIP6) }.frame();
+        wait_for("the host address", || !lab.answers_to(&own_address).is_empty());
         for case in table().into_iter().filter(crate::Case::can_be_sent) {
             let conflicts = |lab: &Lab| lab.driver.handle().counters().conflicts.values().sum::<u64>();
             let before = conflicts(&lab);

@@ -17,11 +17,11 @@ use std::time::Instant;
 
 use metallb_l2::engine::DropReason;
 use metallb_l2::engine::{Config, Engine, Received};
-use metallb_l2::interface::{Interface, Scope};
+use metallb_l2::interface::{ForeignAddresses, Interface, Scope};
 use metallb_l2::wire::ndp::Checksum;
 
 use self::frames::{
-    OTHER_INTERFACE, US, US_LINK_LOCAL, VIP4, VIP4_ELSEWHERE, VIP4_SENTINEL, VIP6, VIP6_ELSEWHERE, VIP6_TWIN,
+    OTHER_INTERFACE, US, US_GLOBAL, US_LINK_LOCAL, VIP4, VIP4_ELSEWHERE, VIP4_SENTINEL, VIP6, VIP6_ELSEWHERE, VIP6_TWIN,
 };
 
 /// One frame and its expected outcome.
@@ -82,6 +82,9 @@ fn engine_has_the_expected_outcome_of_each_case() {
         let mut engine = Engine::new(Config::default(), 1, now);
         let interface = Interface::new(1, "eth0", US, Some(US_LINK_LOCAL));
         engine.set_interfaces(now, [interface]);
+        let mut foreign = ForeignAddresses::new();
+        foreign.add_interface_address(&"eth0".into(), US_GLOBAL.into(), 64);
+        engine.set_foreign_addresses(now, foreign);
         engine.set_addresses(now, owned());
         let received = Received { interface: 1, bytes: &case.frame, checksum: case.checksum };
         let answer = engine.handle_frame(now, &received).map(|frame| frame.as_bytes().to_vec());

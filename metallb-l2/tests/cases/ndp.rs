@@ -7,8 +7,8 @@ use metallb_l2::interface::MacAddr;
 
 use crate::Case;
 use crate::frames::{
-    CLIENT, CLIENT_LINK_LOCAL, Icmp, NOT_OURS6, THIRD, US, VIP6, VIP6_ELSEWHERE, VIP6_TWIN, link_layer_option, tagged,
-    with,
+    CLIENT, CLIENT_LINK_LOCAL, Icmp, NOT_OURS6, THIRD, US, US_GLOBAL, US_LINK_LOCAL, VIP6, VIP6_ELSEWHERE, VIP6_TWIN,
+    group_of, link_layer_option, tagged, with,
 };
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -32,6 +32,8 @@ fn answered() -> Vec<Case> {
             Icmp::answer(VIP6_TWIN, CLIENT, CLIENT_LINK_LOCAL, SOLICITED | OVERRIDE).frame(),
         ),
         Case::answered("NDP-02", "unicast without option", to_us(US_GLOBAL).frame(), answer()),
+        Case::answered("NDP-02", "unicast to the link-local address", to_us(US_LINK_LOCAL).frame(), answer()),
+        Case::answered("NDP-02", "unicast to another announced address", to_us(VIP6_TWIN).frame(), answer()),
         Case::answered("NDP-03", "unicast to the address itself", to_us(VIP6).frame(), answer()),
         Case::answered("NDP-04", "duplicate address detection", probe.frame(), to_all).conflict(),
         Case::answered("NDP-08", "offloaded checksum", zero_checksum, answer()).offloaded(),
@@ -93,6 +95,28 @@ fn invalid() -> Vec<Case> {
             DropReason::BadSender,
         ),
     ];
+    let link_local_groups = [Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2), Ipv6Addr::new(0xff01, 0, 0, 0, 0, 0, 0, 1)];
+    cases.push(Case::silent(
+        "NDP-41",
+        "source is loopback",
+        Icmp { source: Ipv6Addr::LOCALHOST, ..ask() }.frame(),
+        DropReason::BadSender,
+    ));
+    for destination in link_local_groups.into_iter().chain([ALL_NODES, group_of(NOT_OURS6), NOT_OURS6, VIP6_ELSEWHERE])
+    {
+        cases.push(Case::silent(
+            "NDP-42",
+            format!("destination {destination}"),
+            Icmp { to: US, destination, ..ask() }.frame(),
+            DropReason::IpDestination,
+        ));
+    }
+    cases.push(Case::silent(
+        "NDP-42",
+        "claim of our address to a wrong destination",
+        Icmp { to: US, destination: ALL_NODES, source: VIP6, ..ask() }.frame(),
+        DropReason::IpDestination,
+    ));
     for hop_limit in [254, 0, 1] {
         cases.push(Case::silent(
             "NDP-07",
@@ -232,8 +256,7 @@ const SOLICITED: u8 = 0x40;
 const OVERRIDE: u8 = 0x20;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_NODES_MAC: MacAddr = MacAddr([0x33, 0x33, 0, 0, 0, 1]);
-/// An address of the host itself.
-const US_GLOBAL: Ipv6Addr = Ipv6Addr::new(0xfc00, 0xf853, 0xccd, 0xe799, 0, 0, 1, 1);
+
 /// Offsets in a frame.
 const PAYLOAD_LENGTH: usize = 14 + 4;
 const CHECKSUM: usize = 14 + 40 + 2;
