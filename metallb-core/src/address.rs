@@ -76,7 +76,8 @@ impl AddressBlock {
 impl FromStr for AddressBlock {
     type Err = AddressError;
 
-    /// Reads what Go's `net.ParseCIDR` reads, or a range (contract control-plane §5): host bits are masked, ranges are
+    /// Reads what Go's `net.ParseCIDR` reads, or a range (`docs/upstream-behaviour.md#configuration-addresses`): host
+    /// bits are masked, ranges are
     /// trimmed and CIDRs are not, IPv4-mapped addresses are IPv4, a mixed range is refused.
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let prefixes = match text.split_once('-') {
@@ -127,7 +128,8 @@ pub fn is_buggy(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V4(v4) if matches!(v4.octets()[3], 0 | 255))
 }
 
-/// How many addresses a prefix has: at most `i64::MAX`, which also stands for 2^62 and more (contract control-plane §3.11).
+/// How many addresses a prefix has: at most `i64::MAX`, which also stands for 2^62 and more
+/// (`docs/upstream-behaviour.md#allocation-counters`).
 #[must_use]
 pub fn capacity(prefix: &IpNet) -> i64 {
     match prefix.max_prefix_len() - prefix.prefix_len() {
@@ -192,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn address_block_reads_what_the_contract_lists() {
+    fn address_block_reads_what_go_reads() {
         let rows: [(&str, &[&str]); 16] = [
             ("1.2.3.0/24", &["1.2.3.0/24"]),
             ("1.2.3.77/24", &["1.2.3.0/24"]),
@@ -220,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn address_block_refuses_what_the_contract_lists() {
+    fn address_block_refuses_what_go_refuses() {
         for text in [
             "",
             "1.2.3.4",

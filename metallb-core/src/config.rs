@@ -83,7 +83,8 @@ impl Config {
         Parsed { config, problems }
     }
 
-    /// The first pool, by name, that contains all of `ips`. Buggy addresses are not looked at (contract control-plane §12, 43).
+    /// The first pool, by name, that contains all of `ips`. Buggy addresses are not looked at
+    /// (`docs/upstream-behaviour.md#configuration-lookup`).
     #[must_use]
     pub fn pool_of(&self, ips: &[IpAddr]) -> Option<&Arc<Pool>> {
         self.pools.values().find(|pool| !ips.is_empty() && ips.iter().all(|&ip| pool.contains(ip)))
@@ -144,7 +145,8 @@ impl Pool {
 pub struct ServiceAllocation {
     /// `None` is the lowest preference (written as 0); otherwise lower is preferred.
     pub priority: Option<i64>,
-    /// Namespaces, by name and by selector together; `None` is any namespace, the empty set is none (contract §12, 4).
+    /// Namespaces, by name and by selector together; `None` is any namespace, the empty set is none
+    /// (`docs/upstream-behaviour.md#configuration-pools`).
     pub namespaces: Option<BTreeSet<NamespaceName>>,
     /// One of these must match the Service's labels; none at all matches every Service.
     pub service_selectors: Vec<Selector>,
@@ -191,7 +193,8 @@ pub struct L2Advertisement {
 }
 
 impl L2Advertisement {
-    /// The sum of the weights that match a node, 0 for a node that is not selected (contract speaker §1.3).
+    /// The sum of the weights that match a node, 0 for a node that is not selected
+    /// (`docs/upstream-behaviour.md#l2-preferences`).
     #[must_use]
     pub fn score(&self, node: &Node) -> u64 {
         if self.preferences.is_empty() || !self.nodes.selects(node) {

@@ -1,4 +1,4 @@
-//! Which node answers for a Service's addresses on L2 (contract speaker §1).
+//! Which node answers for a Service's addresses on L2 (`docs/upstream-behaviour.md#l2-election`).
 //!
 //! All speakers compute this from the same facts and come to the same answer; nothing is negotiated.
 //!
@@ -91,7 +91,8 @@ pub struct Candidate {
 /// All elections of one moment.
 ///
 /// Services that share an address, directly or through others, are one group with one election: an address never has two
-/// owners (contract speaker §13, 25). The group hashes the first address of its oldest Service; a node that all of them can be
+/// owners (`docs/upstream-behaviour.md#l2-order`). The group hashes the first address of its oldest Service; a node
+/// that all of them can be
 /// served from goes first. Where their candidates have no node in common, the owner serves only some of them. A Service that has no
 /// candidate at all belongs to no group.
 #[derive(Debug)]
@@ -332,7 +333,7 @@ pub fn interfaces(service: &Service, pool: &Pool, node: &Node) -> BTreeSet<Inter
     union
 }
 
-/// Steps 5 and 6 of contract speaker §1.1 for one node.
+/// Whether one node is a candidate (`docs/upstream-behaviour.md#l2-election`).
 fn judge(
     node: &Node,
     ads: &[&Arc<L2Advertisement>],

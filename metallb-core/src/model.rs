@@ -60,7 +60,8 @@ pub struct Node {
     pub labels: Labels,
     /// Whether the condition `NetworkUnavailable` is true.
     pub network_unavailable: bool,
-    /// The condition `Ready`; `None` when it is not reported. It plays no part in an election (contract speaker §1.1): it
+    /// The condition `Ready`; `None` when it is not reported. It plays no part in an election
+    /// (`docs/upstream-behaviour.md#l2-election`): it
     /// stands in for liveness where speakers do not gossip.
     pub ready: Option<bool>,
     /// Its own addresses (`InternalIP`): no Service can have them.
@@ -117,7 +118,7 @@ pub struct Namespace {
 /// One endpoint of a Service.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Endpoint {
-    /// Whether it has an address; BGP demands one, L2 does not look (contract speaker §13, 37).
+    /// Whether it has an address; BGP demands one, L2 does not look (`docs/upstream-behaviour.md#l2-election`).
     pub has_address: bool,
     /// The node it runs on.
     pub node: Option<NodeName>,
@@ -128,7 +129,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Usable means: ready is true or unset, or serving is true (contract speaker §0.4).
+    /// Usable means: ready is true or unset, or serving is true (`docs/upstream-behaviour.md#l2-election`).
     #[must_use]
     pub fn is_usable(&self) -> bool {
         self.ready.unwrap_or(true) || self.serving.unwrap_or(false)

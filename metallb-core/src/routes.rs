@@ -1,4 +1,4 @@
-//! Which BGP routes a node offers to which peer (contract speaker §3.7, §4).
+//! Which BGP routes a node offers to which peer (`docs/upstream-behaviour.md#bgp-routes`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -137,7 +137,9 @@ pub fn merge(routes: &mut BTreeMap<IpNet, Route>, route: Route) -> bool {
     }
 }
 
-/// The preconditions in the contract's order; the advertisements that count, or the first reason against.
+/// Checks the preconditions in upstream's order (`docs/upstream-behaviour.md#bgp-routes`); returns the advertisements
+/// that
+/// apply, or the first reason against.
 fn eligible<'a>(
     Holder { service, pool, .. }: Holder<'a>,
     node: &Node,

@@ -1,4 +1,4 @@
-//! The nine kinds of `metallb.io`; `metallb crds` prints their definitions (contract control-plane §1).
+//! The nine kinds of `metallb.io`; `metallb crds` prints their definitions (`docs/upstream-behaviour.md#crds`).
 
 mod advertisements;
 mod peers;
@@ -36,7 +36,7 @@ pub type LabelSelector = k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSe
 ///
 /// `BGPPeer` is served in both versions without a conversion webhook: every field of v1beta1 has the same name and meaning in
 /// v1beta2, so the API server's own conversion, which changes nothing but `apiVersion`, is right. Timers that are unset stay
-/// unset, where upstream's webhook turns them into 0s (contract control-plane §12, 16).
+/// unset, where upstream's webhook turns them into 0s (`docs/upstream-behaviour.md#crds`).
 #[must_use]
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     let mut all = [
@@ -63,9 +63,9 @@ fn optional_spec(mut definition: CustomResourceDefinition) -> CustomResourceDefi
 mod tests {
     use super::*;
 
-    /// The table of contract control-plane §1: name, type, path and priority of each column.
+    /// The printer columns of upstream: name, type, path and priority of each column.
     #[test]
-    fn printer_columns_names_and_subresources_are_those_of_the_contract() {
+    fn printer_columns_names_and_subresources_are_those_of_upstream() {
         let expected: [(&str, &[&str]); 9] = [
             (
                 "bfdprofiles",

@@ -1,4 +1,5 @@
-//! Interfaces that are never announced on: the list `announcedInterfacesToExclude` of regular expressions (contract speaker §1.5).
+//! Interfaces that are never announced on: the list `announcedInterfacesToExclude` of regular expressions
+//! (`docs/upstream-behaviour.md#l2-interfaces`).
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Metrics under upstream's exact names (contract control-plane §7, speaker §9).
+//! Metrics under upstream's exact names (`docs/upstream-behaviour.md#metrics`).
 //!
 //! `metallb_layer2_requests_received` is a counter without the `_total` suffix and several gauges carry it: names are
 //! API here, so the registry must not correct them.

@@ -61,7 +61,7 @@ pub fn init(level: LogLevel, format: LogFormat) {
 }
 
 /// `{"ts":…,"caller":…,"level":…,"msg":…}` and the fields of the record, as the pipelines that read upstream's logs expect
-/// (contract control-plane §8.3).
+/// (`docs/upstream-behaviour.md#process`).
 struct JsonLines;
 
 // === impl JsonLines ===

@@ -237,7 +237,7 @@ pub fn bgp_peer(object: &api::BgpPeer) -> spec::PeerSpec {
 }
 
 /// A `BGPPeer` v1beta1 as the v1beta2 that it means. Timers that are not set stay unset: upstream's conversion makes them 0s,
-/// which turns them off (contract control-plane §12, 16).
+/// which turns them off (`docs/upstream-behaviour.md#crds`).
 #[must_use]
 pub fn bgp_peer_v1beta1(object: &api::BgpPeerV1Beta1) -> spec::PeerSpec {
     let from = object.spec.clone();

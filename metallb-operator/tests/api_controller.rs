@@ -23,11 +23,11 @@ mod support {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn api_controller_writes_what_the_contract_says_and_tells_why() {
-    let Some(scene) = Scene::start("api_controller_writes_what_the_contract_says_and_tells_why").await else { return };
+async fn api_controller_writes_addresses_and_events_like_upstream() {
+    let Some(scene) = Scene::start("api_controller_writes_addresses_and_events_like_upstream").await else { return };
     scene.pool("edge", "10.0.0.0/30, 'fd00::/126'", "").await;
     scene.pool("manual", "10.1.0.0/32", ", autoAssign: false").await;
-    // Each row: name, annotations, the rest of the spec, the addresses, and a part of an Event (numbers: contract control-plane §11).
+    // Each row: name, annotations, the rest of the spec, the addresses, and a part of an Event.
     let rows: [(&str, &str, &str, &[&str], &str); 11] = [
         ("plain-40", "", "", &["10.0.0.0"], "IPAllocated Assigned IP [\"10.0.0.0\"]"),
         ("asks-41", "metallb.io/loadBalancerIPs: 10.0.0.2", "", &["10.0.0.2"], "IPAllocated"),
@@ -137,7 +137,7 @@ async fn api_bad_objects_are_told_and_take_nothing_away_not_even_after_a_restart
     }
 }
 
-/// Facts 73 and 75 at once: more Services than addresses, restarts in the middle of the work, a rival that starts early.
+/// More Services than addresses, restarts in the middle of the work, a rival that starts early.
 #[tokio::test(flavor = "multi_thread")]
 async fn api_restarts_and_rivals_never_change_an_address_or_give_one_twice() {
     let Some(scene) = Scene::start("api_restarts_and_rivals_never_change_an_address_or_give_one_twice").await else {

@@ -49,7 +49,7 @@ async fn api_definitions_are_accepted_and_fill_in_defaults() {
         assert_eq!(condition(&definition, "NonStructuralSchema"), None, "{name}");
     }
 
-    // Each row: what is written, and the whole `spec` that is read back (contract control-plane §1).
+    // Each row: what is written, and the whole `spec` that is read back (`docs/upstream-behaviour.md#crds`).
     let rows = [
         (
             object("IPAddressPool", &json!({ "addresses": ["10.0.0.0/24"] })),
@@ -86,8 +86,8 @@ async fn api_definitions_are_accepted_and_fill_in_defaults() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn api_schema_refuses_what_the_contract_forbids_and_says_why() {
-    let Some(api) = start("api_schema_refuses_what_the_contract_forbids_and_says_why").await else { return };
+async fn api_schema_refuses_invalid_objects_with_a_reason() {
+    let Some(api) = start("api_schema_refuses_invalid_objects_with_a_reason").await else { return };
     let peer = |extra: serde_json::Value| {
         let mut spec = json!({ "myASN": 1, "peerASN": 2, "peerAddress": "10.0.0.1" });
         spec.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());

@@ -173,7 +173,7 @@ fn explain_by_address_names_holder_owner_and_routes() {
 }
 
 #[test]
-fn explain_names_every_obstacle_of_the_contract() {
+fn explain_names_every_obstacle() {
     let web = "metadata: {name: web, namespace: default}\n  spec: {type: LoadBalancer,";
     let rows: &[(&str, String, &str)] = &[
         ("class", MANIFESTS.replace(web, &format!("{web} loadBalancerClass: other,")), "handled here"),

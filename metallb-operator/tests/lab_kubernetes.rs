@@ -23,7 +23,7 @@ use nix::sys::signal::Signal;
 /// kube-proxy tries again after half a minute when something of its first round failed.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// The YAML blocks of the customer's document, as they stand there, BGP beside L2.
+/// The YAML blocks of the quick-start examples, BGP and L2.
 const SEED: [&str; 6] = [
     "
 apiVersion: metallb.io/v1beta1

@@ -1,4 +1,4 @@
-//! The customer's document on real parts, without Kubernetes: namespaces, the kernel, FRR.
+//! The quick-start examples without Kubernetes: network namespaces, the kernel, FRR.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
 #![expect(clippy::print_stdout, reason = "a lab prints what the router and the client saw")]
 
@@ -130,7 +130,7 @@ fn lab_l2_vip_resolves_to_the_elected_node_answers_and_moves_when_its_owner_dies
         host.process = Some(start(directory.path(), &host.namespace, &host.name));
     }
 
-    // Nodes are told apart by sha256("node#ip"); `plan` says who it must be, by the same rule as the contract's tables.
+    // Nodes are told apart by sha256("node#ip"); `plan` says who it must be, by the same rule.
     let plan = std::process::Command::new(env!("CARGO_BIN_EXE_metallb"))
         .args(["plan", "-o", "json", "-f"])
         .arg(&manifests)

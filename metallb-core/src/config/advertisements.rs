@@ -1,4 +1,5 @@
-//! Advertisements and community aliases, and which pools they reach (contract control-plane §4.5, speaker §1.3–1.4, §4).
+//! Advertisements and community aliases, and which pools they reach
+//! (`docs/upstream-behaviour.md#configuration-advertisements`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -60,7 +61,8 @@ pub(super) fn attach(
         let Some((reach, advertisement)) = parse_l2(spec, problems) else { continue };
         let advertisement = Arc::new(advertisement);
         for pool in pools.values_mut().filter(|pool| reach.includes(pool)) {
-            // An advertisement without preferences that says what another says already adds nothing (contract speaker §1.4).
+            // An advertisement without preferences that says what another says already adds nothing
+            // (`docs/upstream-behaviour.md#configuration-advertisements`).
             let says_the_same = |other: &Arc<L2Advertisement>| {
                 other.preferences.is_empty()
                     && advertisement.preferences.is_empty()
@@ -291,7 +293,7 @@ fn check_local_preference(
 }
 
 /// Whether two advertisements of a pool ask for different local preferences of one prefix at one peer from one node
-/// (contract speaker §4). `nodes_meet` says whether both select a common node.
+/// (`docs/upstream-behaviour.md#configuration-communities`). `nodes_meet` says whether both select a common node.
 pub(crate) fn local_preferences_clash(
     a: &BgpAdvertisement,
     b: &BgpAdvertisement,

@@ -1,4 +1,4 @@
-//! BGP communities as text (contract speaker §4).
+//! BGP communities as text (`docs/upstream-behaviour.md#configuration-communities`).
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,5 @@
-//! The configuration of old, one ConfigMap, as the objects that replaced it (contract control-plane §9).
+//! The configuration of old, one ConfigMap, as the objects that replaced it
+//! (`docs/upstream-behaviour.md#configuration-legacy`).
 //!
 //! Reading and printing YAML is the caller's part. Unlike upstream's tool, an error is an error and never an empty result.
 

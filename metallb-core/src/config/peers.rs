@@ -1,4 +1,4 @@
-//! `BGPPeer` and `BFDProfile` objects (contract control-plane §4.2, speaker §6).
+//! `BGPPeer` and `BFDProfile` objects (`docs/upstream-behaviour.md#configuration-peers`).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -87,12 +87,14 @@ pub(super) fn parse_peers(
     peers
 }
 
-/// Whether one node holds sessions with both; where no node is known that is assumed (contract control-plane §4.3).
+/// Whether one node holds sessions with both; where no node is known that is assumed
+/// (`docs/upstream-behaviour.md#configuration-peers`).
 fn share_a_node(a: &Peer, b: &Peer, cluster: &Cluster) -> bool {
     cluster.nodes.is_empty() || cluster.nodes.values().any(|node| a.nodes.selects(node) && b.nodes.selects(node))
 }
 
-/// A peer with BFD echo must not carry IPv6 (contract control-plane §4.5, cross check). The session stays, without BFD: taking
+/// A peer with BFD echo must not carry IPv6 (`docs/upstream-behaviour.md#configuration-advertisements`). The session
+/// stays, without BFD: taking
 /// it down would take working routes away.
 pub(super) fn check_echo(
     pools: &BTreeMap<PoolName, Pool>,

@@ -1,4 +1,4 @@
-//! `IPAddressPool` objects (contract control-plane §4.1).
+//! `IPAddressPool` objects (`docs/upstream-behaviour.md#configuration-pools`).
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! The nodes that may answer, and the order among them for one address (contract speaker §1.2).
+//! The nodes that may answer, and the order among them for one address (`docs/upstream-behaviour.md#l2-order`).
 
 use std::cmp::Reverse;
 use std::net::IpAddr;

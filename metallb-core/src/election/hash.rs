@@ -1,4 +1,4 @@
-//! SHA-256 of `node#ip` (contract speaker §1.2), on blocks that are padded once per node.
+//! SHA-256 of `node#ip` (`docs/upstream-behaviour.md#l2-order`), on blocks that are padded once per node.
 //!
 //! A hash of one short message is mostly buffering and padding. Here a node's name is laid out once; per address only
 //! the address, the end mark and the bit length are written into a copy of that block, and one compression follows.

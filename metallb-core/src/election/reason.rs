@@ -3,7 +3,7 @@
 use crate::reason::reasons;
 
 reasons! {
-    /// What speaks for or against a node; of several, the first in the contract's order (speaker §1.1).
+    /// Why a node is a candidate or not: the first reason in the order of `docs/upstream-behaviour.md#l2-election`.
     pub enum CandidateReason {
         /// The node may answer.
         Eligible,

@@ -1,4 +1,4 @@
-//! The contract's test facts on elections (speaker 10.1, 10.2, 59, 60) and the laws I23 to I25.
+//! Elections as upstream holds them (`docs/upstream-behaviour.md#l2-election`), and the invariants I23 to I25.
 
 use proptest::prelude::*;
 

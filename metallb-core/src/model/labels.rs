@@ -98,7 +98,8 @@ pub enum SelectorError {
 }
 
 impl LabelSelector {
-    /// Whether nothing is said twice. Kubernetes does not mind, MetalLB does in lists of selectors (contract control-plane §4.1).
+    /// Whether nothing is said twice. Kubernetes does not mind, MetalLB does in lists of selectors
+    /// (`docs/upstream-behaviour.md#configuration-pools`).
     ///
     /// # Errors
     /// [`SelectorError::DuplicateValue`], [`SelectorError::DuplicateExpression`], or that of an expression that makes no sense.

@@ -68,7 +68,7 @@ impl Service {
     }
 
     /// The value of an input annotation. The canonical key wins when present, even with an empty value; then the
-    /// deprecated one counts for nothing (contract control-plane §2.1).
+    /// deprecated one counts for nothing (`docs/upstream-behaviour.md#annotations`).
     #[must_use]
     pub fn annotation(&self, key: AnnotationKey) -> Option<&str> {
         self.annotations
@@ -181,7 +181,7 @@ pub struct Ingress {
     pub hostname: Option<String>,
 }
 
-/// The annotations that are read (contract control-plane §2.1).
+/// The annotations that are read (`docs/upstream-behaviour.md#annotations`).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum AnnotationKey {
     /// `address-pool`: the pool to draw from.

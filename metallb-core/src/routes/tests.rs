@@ -1,4 +1,4 @@
-//! The contract's test facts on routes (speaker 10.5) and the laws I27 to I29.
+//! Routes as upstream offers them (`docs/upstream-behaviour.md#bgp-routes`), and the invariants I27 to I29.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -255,7 +255,8 @@ fn bfd_profile(profile: &BfdProfile) -> Profile {
     }
 }
 
-/// The identifier of a node without an IPv4 address: the CRC-32 of its name, lowest byte first (contract speaker §3.1).
+/// The identifier of a node without an IPv4 address: the CRC-32 of its name, lowest byte first
+/// (`docs/upstream-behaviour.md#bgp-router-id`).
 fn router_id_of(node: &str) -> Ipv4Addr {
     let crc = node.bytes().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 })

@@ -1,5 +1,5 @@
 //! Brings derived schemas into the form of MetalLB's own definitions: what `schemars` cannot say about a Kubernetes type is
-//! said here, what it says beyond it is taken away (contract control-plane §1).
+//! said here, what it says beyond it is taken away (`docs/upstream-behaviour.md#crds`).
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,

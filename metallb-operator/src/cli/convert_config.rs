@@ -1,4 +1,5 @@
-//! `metallb convert-config`: the ConfigMap of MetalLB before 0.13 as the objects that replaced it (contract control-plane §9).
+//! `metallb convert-config`: the ConfigMap of MetalLB before 0.13 as the objects that replaced it
+//! (`docs/upstream-behaviour.md#configuration-legacy`).
 
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;

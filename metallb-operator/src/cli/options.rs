@@ -1,5 +1,5 @@
-//! Flags that `controller` and `speaker` share, with upstream's names, defaults and environment (contract
-//! control-plane §8, speaker §0.1).
+//! Flags that `controller` and `speaker` share, with upstream's names, defaults and environment
+//! (`docs/upstream-behaviour.md#process`).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -184,7 +184,7 @@ mod tests {
 
     use crate::cli::Cli;
 
-    /// Every flag of the contract (control-plane §8.1, §8.2; speaker §0.1), spelled as upstream's manifests and chart do.
+    /// Every flag of upstream, spelled as in its manifests and chart.
     #[test]
     fn flags_of_upstream_are_taken_in_every_spelling() {
         let both = [

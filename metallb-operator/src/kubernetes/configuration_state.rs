@@ -1,4 +1,5 @@
-//! `ConfigurationState`: whether this process can use the whole configuration, as an object (contract control-plane §6).
+//! `ConfigurationState`: whether this process can use the whole configuration, as an object
+//! (`docs/upstream-behaviour.md#statuses`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn objects_are_named_and_labelled_as_the_contract_says() {
+    fn objects_have_the_names_and_labels_of_upstream() {
         let speaker = Component::Speaker { node: "n1".to_owned() };
         assert_eq!(speaker.object_name(), "speaker-n1");
         assert_eq!(speaker.labels()["metallb.io/node-name"], "n1");

@@ -1,4 +1,5 @@
-//! `ServiceL2Status` and `ServiceBGPStatus`: what this node announces, as objects (contract control-plane §6).
+//! `ServiceL2Status` and `ServiceBGPStatus`: what this node announces, as objects
+//! (`docs/upstream-behaviour.md#statuses`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;

@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use crate::api;
 
-/// All configuration objects: peers, pools, BGP and L2 advertisements, BFD profiles, communities (contract control-plane §9).
+/// All configuration objects: peers, pools, BGP and L2 advertisements, BFD profiles, communities
+/// (`docs/upstream-behaviour.md#configuration-legacy`).
 /// Secrets are not configuration and left out.
 ///
 /// # Errors
