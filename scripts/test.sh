@@ -1,20 +1,34 @@
 #!/usr/bin/env bash
-# The README's test command: installs what the tests need, runs all of them, and says what was skipped and why.
+# Installs what the tests need, runs the tests, and lists the skipped ones with the reason.
 #
-#   scripts/test.sh            everything
-#   scripts/test.sh --no-install   do not install Debian packages
+#   scripts/test.sh                everything
+#   scripts/test.sh unit           tests without privileges
+#   scripts/test.sh labs           labs and API server tests, as root
+#   scripts/test.sh --no-install   do not install Debian packages (may precede `unit` or `labs`)
 #
-# Tests that need root, a network namespace or a real router print one line "SKIPPED <test>: <missing part>" and are counted.
+# A test that lacks root, a network namespace or a router prints "SKIPPED <test>: <missing part>"; those lines are counted.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 install=1
-[ "${1:-}" = --no-install ] && install=0
+if [ "${1:-}" = --no-install ]; then
+  install=0
+  shift
+fi
+part=${1:-all}
+case $part in
+  all | unit | labs) ;;
+  *)
+    echo "usage: scripts/test.sh [--no-install] [unit|labs]" >&2
+    exit 2
+    ;;
+esac
+[ "$part" != unit ] || install=0
 
 [ "$install" = 0 ] || scripts/packages.sh frr bird2 gobgpd openbgpd exabgp nftables iproute2 iputils-arping ndisc6 conntrack \
   curl python3 openssl faketime
 
-if assets=$(scripts/kube-assets.sh); then
+if [ "$part" != unit ] && assets=$(scripts/kube-assets.sh); then
   export KUBEBUILDER_ASSETS=$assets
 fi
 
@@ -30,10 +44,14 @@ run() {
   [ "$code" = 0 ] || status=1
 }
 set +e
-echo "== without privileges =="
-run -- --skip lab_ --skip api_
-echo "== labs and API server =="
-run --tests -- --test-threads=1 --nocapture lab_ api_
+if [ "$part" != labs ]; then
+  echo "== without privileges =="
+  run -- --skip lab_ --skip api_
+fi
+if [ "$part" != unit ]; then
+  echo "== labs and API server =="
+  run --tests -- --test-threads=1 --nocapture lab_ api_
+fi
 set -e
 
 echo

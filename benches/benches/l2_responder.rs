@@ -1,6 +1,7 @@
-//! What does one answer cost when 50,000 addresses are answered for, and a burst for 10,000?
+//! The cost of a reply with 50,000 announced addresses, and of a burst for 10,000 addresses.
 //!
-//! The answers are compared with the bare minimum: decoding the question and encoding the answer, with no table, limits or counts.
+//! The replies are compared with the bare minimum: decoding the request and encoding the reply, without a table, limits
+//! and counters.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a benchmark that can't be set up must stop")]
 
@@ -22,7 +23,7 @@ fn answers(criterion: &mut Criterion) {
     while engine.poll_transmit().is_some() {}
     let requests: Vec<Frame> = (0..QUESTIONS).map(|n| request(n * (VIPS / 2 / QUESTIONS))).collect();
     let solicitations: Vec<Frame> =
-        (0..QUESTIONS).map(|n| solicitation(ASKER, ASKER_LINK_LOCAL, v6(n * (VIPS / 2 / QUESTIONS)))).collect();
+        (0..QUESTIONS).map(|n| solicitation(CLIENT, CLIENT_LINK_LOCAL, v6(n * (VIPS / 2 / QUESTIONS)))).collect();
 
     let mut group = criterion.benchmark_group("l2_responder");
     group.throughput(Throughput::Elements(QUESTIONS.into()));
@@ -49,7 +50,7 @@ fn answers(criterion: &mut Criterion) {
             for question in &solicitations {
                 let payload = Ethernet::decode(question.as_bytes()).map_or(&[][..], |frame| frame.payload);
                 if let Ok(Message::Solicitation(asked)) = Message::decode(payload, Checksum::Present) {
-                    black_box(asked.reply(US, US_LINK_LOCAL, ASKER, Override::Replace));
+                    black_box(asked.reply(US, US_LINK_LOCAL, CLIENT, Override::Replace));
                 }
             }
         });
@@ -78,7 +79,7 @@ fn burst(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Answers for `vips` addresses, half of them IPv4.
+/// An engine that announces `vips` addresses, half of them IPv4.
 fn engine(now: Instant, vips: u32) -> Engine {
     let mut config = Config::default();
     config.limits = Limits::NONE;
@@ -93,7 +94,7 @@ fn engine(now: Instant, vips: u32) -> Engine {
 fn request(number: u32) -> Frame {
     let arp = Arp {
         operation: Operation::Request,
-        sender_hardware: ASKER,
+        sender_hardware: CLIENT,
         sender_protocol: [172, 16, 0, 9].into(),
         target_hardware: MacAddr([0; 6]),
         target_protocol: v4(number),
@@ -113,9 +114,9 @@ const VIPS: u32 = 50_000;
 const QUESTIONS: u32 = 1000;
 const BURST: u32 = 10_000;
 const US: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
-const ASKER: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
+const CLIENT: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
 const US_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
-const ASKER_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9);
+const CLIENT_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9);
 
 criterion_group!(benches, answers, burst);
 criterion_main!(benches);

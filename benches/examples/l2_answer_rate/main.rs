@@ -30,7 +30,8 @@ fn main() -> Result<(), Error> {
     let is_chosen = |name: &str| chosen.is_empty() || chosen.iter().any(|other| other == name);
     writeln!(
         out,
-        "| responder | p50 / p99, µs, 50 µs gaps | 1 ms gaps | replies/s, 1 in flight | 64 | 512 | CPU per reply, µs (sleeps per 1,000) at 1 / 64 / 512 |"
+        "| responder | p50 / p99, µs, 50 µs gaps | 1 ms gaps | replies/s, 1 in flight | 64 | 512 \
+         | CPU per reply, µs (sleeps per 1,000) at 1 / 64 / 512 |"
     )?;
     writeln!(out, "|---|---|---|---|---|---|---|")?;
     for (name, run, end) in RUNS {
@@ -136,8 +137,8 @@ fn measure(name: &str, client: &mut Client, worker: Option<&Worker>) -> Result<S
     Ok(format!("| {name} | {near} | {far} | {} | {costs} |", rates.join(" | ")))
 }
 
-/// Measures the work of a reply without waiting: one thread sends requests, answers them and receives the replies, 64 at
-/// a time. Other load on the machine affects this measurement least.
+/// Measures the work of a reply without waiting: one thread sends requests, answers them and receives the replies, 64
+/// at a time. Other load on the machine affects this measurement least.
 fn work() -> Result<String, Error> {
     let mut client = namespace()?;
     let index = nix::net::if_::if_nametoindex("vip0")?;

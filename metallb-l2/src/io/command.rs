@@ -186,7 +186,10 @@ mod tests {
             queue.push(Command::AnnounceAgain(vec![ip(number)]));
         }
         let taken = drain(&queue);
-        let expected = |(number, command): (usize, &Command)| matches!(command, Command::AnnounceAgain(ips) if ips[..] == [ip(number as u32)]);
+        let expected = |(number, command): (usize, &Command)| match command {
+            Command::AnnounceAgain(ips) => ips[..] == [ip(number as u32)],
+            _ => false,
+        };
         assert_eq!(taken.len(), CAPACITY);
         assert!(taken.iter().enumerate().all(expected));
     }

@@ -53,7 +53,7 @@ impl Port {
         !self.tx_queue.is_empty()
     }
 
-    /// Sends queued frames until the kernel accepts no more. A frame that fails is dropped, because announcements and
+    /// Sends queued frames while the kernel accepts them. A frame that fails is dropped, because announcements and
     /// requests are repeated.
     pub(super) fn flush(&mut self, interface: u32) {
         while !self.tx_queue.is_empty() {

@@ -23,7 +23,7 @@ impl RxQueue {
     pub fn open(interface: u32) -> io::Result<(RawSocket, Self)> {
         Self::with_ring(interface).or_else(|error| {
             let opened = Self::without_ring(interface)?;
-            tracing::info!(event = "ringRefused", %error, interface, "cannot share a ring with the kernel, copying frames");
+            tracing::info!(event = "ringRefused", %error, interface, "cannot map a receive ring, copying frames");
             Ok(opened)
         })
     }

@@ -374,7 +374,7 @@ impl Worker {
                     }
                     Err(error) => {
                         let name = &*interface.name;
-                        tracing::warn!(event = "openFailed", %error, interface = name, "cannot use interface, retrying");
+                        tracing::warn!(event = "openFailed", %error, interface = name, "cannot open interface, retrying");
                         self.schedule_retry();
                         continue;
                     }

@@ -10,7 +10,7 @@ use metallb_l2::engine::{Config, Event};
 use metallb_l2::interface::{Announcement, Interface, MacAddr, Scope, Stance};
 use metallb_l2::io::{Driver, Handle, InterfaceFilter, Notification, RawSocket, ReceiveBatch};
 
-use crate::frames::{Icmp, THIRD, US, US_GLOBAL, VIP4, VIP4_SENTINEL, VIP6, who_has};
+use crate::frames::{CLIENT, Icmp, THIRD, US, US_GLOBAL, VIP4, VIP4_SENTINEL, VIP6, who_has};
 use crate::{owned, table};
 
 /// A driver on one end, a client on the other.
@@ -26,9 +26,7 @@ impl Lab {
     }
 
     pub(crate) fn with(config: Config, addresses: Vec<(IpAddr, Scope)>) -> Self {
-        ip(
-            "link add vip0 address 02:00:00:00:00:01 mtu 9216 type veth peer name cli0 address 02:00:00:00:00:09 mtu 9216",
-        );
+        ip(&format!("link add vip0 address {US} mtu 9216 type veth peer name cli0 address {CLIENT} mtu 9216"));
         for card in ["vip0", "cli0"] {
             // Without link-local addresses the kernel sends no packets of its own.
             ip(&format!("link set {card} addrgenmode none"));

@@ -28,7 +28,7 @@ use self::frames::{
 struct Case {
     /// The identifier of the case.
     id: &'static str,
-    /// What is special about the frame.
+    /// The property of the frame that the case is about.
     what: String,
     frame: Vec<u8>,
     checksum: Checksum,

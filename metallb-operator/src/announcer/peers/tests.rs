@@ -40,7 +40,11 @@ fn plain_peer_is_a_direct_neighbour_with_upstreams_defaults() {
     assert!(!config.session.graceful_restart);
     assert_eq!(config.endpoint, Endpoint::new("192.0.2.1:179".parse().unwrap(), Distance::Direct));
     assert_eq!(config.router_id, None);
-    assert_eq!(config.fallback_router_id, Ipv4Addr::new(192, 61, 154, 117), "CRC-32 of the node name, lowest byte first");
+    assert_eq!(
+        config.fallback_router_id,
+        Ipv4Addr::new(192, 61, 154, 117),
+        "CRC-32 of the node name, lowest byte first"
+    );
     assert_eq!(config.bfd, None);
 }
 

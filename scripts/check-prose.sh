@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Fails if a guarded text contains a pattern that makes sentences hard to read, or a reference that does not resolve inside
+# the repository. Comments and strings of Rust files and whole Markdown files are checked. Add a directory to `guarded`
+# once its text is clean; a line with a false alarm is reworded.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# Columns are characters, not bytes.
+export LC_ALL=C.UTF-8
+
+guarded=(
+  metallb-l2 benches/examples/l2_answer_rate benches/benches/l2_responder.rs
+  docs/upstream-behaviour.md docs/performance/l2.md docs/design/README.md docs/design/template.md
+  docs/design/0007-interfaces-by-netlink.md docs/design/0024-addresses-that-are-refused.md
+  SECURITY.md CONTRIBUTING.md .github
+)
+
+# A clause as subject, without a noun: "Who is silent is gone", "What comes in is counted".
+patterns=(
+  '(^|[.:;] |// |//[/!] |- )(Who|Whom|Whoever|Whatever) [a-z]'
+  '(^|[.:;] |// |//[/!] |- )What (is|was|are|were|has|had|comes|goes|it|they|we|others|nobody|somebody) '
+  '(, |of |to |for |from )(whom|whoever|whatever)\b'
+  '\bno more\b(?! than)' '\bso many\b' '\bin vain\b' '\banew\b' '\bfor once\b' '\bbe it\b' '\bas ever\b'
+  '\bit is looked\b' '\b(is|are|was|were) told\b' '\bmade up anew\b' '\bnobody (is|has|takes|waits|asks)\b'
+  '\bspeaks? against\b' '\bfound out\b' '\bkeeps? to itself\b' '\bby the hundred\b'
+  # References to documents outside of the repository.
+  '\bcontract (speaker|control-plane|§)' '\b[Ff]acts? [0-9]' "customer's document" 'seed document' '\b[Qq]uirk S?[0-9]'
+)
+
+pattern=$(IFS='|'; echo "${patterns[*]}")
+failed=0
+while IFS= read -r -d '' file; do
+  case $file in
+    *.rs) text='(//|").*' ;;
+    *.md | *.yml) text='.*' ;;
+    *) continue ;;
+  esac
+  # In Rust files only what follows the first comment sign or quotation mark is text.
+  if found=$(grep -nP "$text" "$file" | grep -P "$pattern"); then
+    printf '%s\n' "$found" | sed "s|^|$file:|"
+    failed=1
+  fi
+  if [ "${file##*.}" = rs ] && long=$(grep -nP '^.{121,}' "$file"); then
+    printf '%s\n' "$long" | sed "s|^|longer than 120 columns: $file:|"
+    failed=1
+  fi
+done < <(git ls-files -z --cached --others --exclude-standard -- "${guarded[@]}")
+[ "$failed" = 0 ] && echo "prose: no forbidden pattern in the guarded texts"
+exit "$failed"
