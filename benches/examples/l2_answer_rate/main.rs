@@ -228,8 +228,8 @@ fn burst() -> Result<String, Error> {
     let ((said, whole), cpu) = times[times.len() / 2];
     let ((worst, _), _) = times[times.len() - 1];
     Ok(format!(
-        "Burst for {BURST} addresses, 20 times: each announced once in {said:.2?} (p50; max {worst:.2?}), all {} frames \
-         in {whole:.2?}, {cpu:.2?} of CPU. Sending {BURST} encoded frames takes {bare:.2?}.",
+        "Burst for {BURST} addresses, 20 times: each announced once in {said:.2?} (p50; max {worst:.2?}), all {} \
+         frames in {whole:.2?}, {cpu:.2?} of CPU. Sending {BURST} encoded frames takes {bare:.2?}.",
         2 * BURST
     ))
 }

@@ -374,7 +374,7 @@ impl Worker {
                     }
                     Err(error) => {
                         let name = &*interface.name;
-                        tracing::warn!(event = "openFailed", %error, interface = name, "cannot open interface, retrying");
+                        tracing::warn!(event = "openFailed", %error, interface = name, "cannot open socket, retrying");
                         self.schedule_retry();
                         continue;
                     }
