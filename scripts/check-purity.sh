@@ -17,11 +17,14 @@ effects='tokio|kube|kube-.*|k8s-openapi|socket2|nix|rustix|libc|mio|tracing-subs
 refuse metallb-core "" "$effects|metallb-l2|metallb-bgp|tracing"
 refuse metallb-l2 --no-default-features "$effects|metallb-core|metallb-bgp"
 refuse metallb-bgp --no-default-features "$effects|metallb-core|metallb-l2"
+# Membership is nested in the operator's directory and still stands below it: no operator, no Kubernetes, no runtime of its own.
+refuse metallb-membership --no-default-features "$effects|metallb-operator|metallb-bgp|tracing"
+refuse metallb-membership "" "kube|kube-.*|k8s-openapi|hyper|axum|mio|clap|prometheus|anyhow|metallb-operator|metallb-bgp"
 
-for crate in metallb-core metallb-l2 metallb-bgp; do
+for crate in metallb-core metallb-l2 metallb-bgp metallb-membership; do
   cargo check --quiet -p "$crate" || failed=1
 done
-for crate in metallb-l2 metallb-bgp; do
+for crate in metallb-l2 metallb-bgp metallb-membership; do
   cargo check --quiet -p "$crate" --no-default-features || failed=1
 done
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What membership costs and how soon it finds the dead, for clusters of many sizes, in virtual time (`sim_membership`): the table in
+# What membership costs and how soon it finds the dead, for clusters of many sizes, in virtual time (`sim_members_…`): the table in
 # docs/failover.md. Neither root nor a network is needed.
 #
 #   scripts/membership-table.sh [members...]     5 20 100 1000 5000 unless said otherwise; the largest one takes two hours and 8 GiB, less
@@ -7,7 +7,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Engines of the operator are not optimised in the profile that labs use.
 METALLB_SIM_MEMBERS="${*:-5 20 100 1000 5000}" METALLB_SIM_SECONDS=${METALLB_SIM_SECONDS:-30} \
-  cargo test --profile lab --config 'profile.lab.package.metallb-operator.opt-level=2' -p metallb-operator --test sim_membership -- --nocapture |
+  cargo test --profile lab -p metallb-membership --test sim sim_members -- --nocapture |
   grep '^|'

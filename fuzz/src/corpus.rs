@@ -4,7 +4,9 @@ use std::path::Path;
 
 /// The seeds of a target, by name of file.
 pub fn seeds(target: &str) -> Vec<Vec<u8>> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
+    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let directory = above.map(|directory| directory.join("fuzz/corpus").join(target)).find(|corpus| corpus.is_dir());
+    let directory = directory.expect("a crate of this repository has the corpus above it");
     let mut files: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     assert!(!files.is_empty(), "the corpus is empty");

@@ -4,10 +4,10 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use metallb_operator::membership::engine::{Config, Engine, Timing};
-use metallb_operator::membership::identity::Identity;
-use metallb_operator::membership::message::{Body, Message, Standing};
-use metallb_operator::membership::seal::{DATAGRAM_MAX, Keyring};
+use metallb_membership::engine::{Config, Engine, Timing};
+use metallb_membership::wire::identity::Identity;
+use metallb_membership::wire::message::{Body, Message, Standing};
+use metallb_membership::wire::seal::{DATAGRAM_MAX, Keyring};
 
 /// Datagrams of a host without the key, and bodies of one that has it: each a length (2), then the standing and the message.
 pub fn gossip_frame(data: &[u8]) {

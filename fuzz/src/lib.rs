@@ -3,8 +3,7 @@
 pub mod bfd;
 pub mod bgp;
 pub mod core;
-pub mod l2;
-#[cfg(feature = "operator")]
 pub mod gossip;
+pub mod l2;
 #[cfg(feature = "operator")]
 pub mod manifests;

@@ -21,6 +21,7 @@ use metallb_core::model::{Cluster, ExcludeLabel, Node, NodeName, PeerName, Servi
 use metallb_core::routes::routes;
 use metallb_l2::interface::{MacAddr, Scope};
 use metallb_l2::io::{Driver, InterfaceFilter, StartError};
+use metallb_membership::driver as membership;
 use tokio::sync::mpsc;
 
 use self::assigned::Assigned;
@@ -28,7 +29,6 @@ use self::obstacles::Obstacles;
 pub use self::obstacles::{Obstacle, ObstacleKind};
 use self::offers::Offers;
 pub use self::peers::{BfdPeerStatus, BfdTimers, EndedSession, NegotiatedStatus, PeerStatus};
-use crate::conductor::{self, Conductor, ConductorError};
 use crate::metrics::{L2Collector, Metrics, PeerCollector};
 use crate::sys;
 
@@ -48,8 +48,8 @@ pub struct Identity {
 /// Announces.
 pub struct Announcer {
     identity: Identity,
-    /// Keeps watch and hands over, where speakers gossip. It ends before the driver, which it commands.
-    conductor: Option<Conductor>,
+    /// Membership, where speakers gossip. It is dropped before `l2`, which it commands.
+    membership: Option<membership::Driver>,
     l2: Driver,
     bgp: Speaker,
     /// Which end opens connections of BGP.
@@ -182,10 +182,10 @@ impl Announcer {
         }
         let (announced, addresses, assigned) = (Announced::default(), BTreeMap::new(), Assigned::default());
         let (offers, stakes, given_up) = (Offers::default(), BTreeMap::new(), BTreeSet::new());
-        let conductor = None;
+        let membership = None;
         Ok(Self {
             identity,
-            conductor,
+            membership,
             l2,
             bgp,
             mode: Mode::Active,
@@ -218,14 +218,14 @@ impl Announcer {
     }
 
     /// Gossips from now on: who lives is what the speakers tell each other. Nothing is announced on L2 until it is known who is
-    /// there, see [`conductor::Handle::join`].
+    /// there, see [`membership::Handle::join`].
     ///
     /// # Errors
     /// The socket cannot be opened, or the key cannot be read.
-    pub fn gossip(&mut self, settings: &conductor::Settings) -> Result<conductor::Handle, ConductorError> {
-        let conductor = Conductor::start(settings, self.l2.handle())?;
-        let handle = conductor.handle();
-        self.conductor = Some(conductor);
+    pub fn gossip(&mut self, settings: &membership::Settings) -> Result<membership::Handle, membership::StartError> {
+        let driver = membership::Driver::start(settings, self.l2.handle())?;
+        let handle = driver.handle();
+        self.membership = Some(driver);
         Ok(handle)
     }
 
@@ -412,7 +412,7 @@ impl Announcer {
 
     /// Who takes part in elections: members, where speakers gossip, and else nodes that are not known to be unready.
     fn live(&self, cluster: &Cluster) -> LiveSpeakers {
-        match self.conductor.as_ref().map(|conductor| conductor.handle().snapshot()) {
+        match self.membership.as_ref().map(|driver| driver.handle().snapshot()) {
             None => live_by_readiness(cluster),
             Some(known) if known.joined => LiveSpeakers::Only(known.live),
             // Others may be there: claiming nothing is the only safe guess.
@@ -441,14 +441,14 @@ impl Announcer {
 
     /// Answers for these addresses on L2, and hands over what is among them no more.
     fn answer_for(&mut self, addresses: BTreeMap<IpAddr, Scope>, elections: &Elections<'_>, holders: &Holders<'_>) {
-        match &self.conductor {
+        match &self.membership {
             None => self.l2.handle().announce(addresses.clone().into_iter().collect::<Vec<_>>()),
-            Some(conductor) => {
+            Some(driver) => {
                 self.given_up.extend(self.addresses.keys().filter(|ip| !addresses.contains_key(*ip)));
                 let known: BTreeSet<&IpAddr> = holders.values().flat_map(|(_, ips)| ips).collect();
                 self.given_up.retain(|ip| !addresses.contains_key(ip) && known.contains(ip));
                 let successors = successors(elections, holders, |ip| self.given_up.contains(ip));
-                conductor.handle().plan(addresses.clone(), successors);
+                driver.handle().plan(addresses.clone(), successors);
             }
         }
         self.addresses = addresses;
@@ -456,7 +456,7 @@ impl Announcer {
 
     /// Has those watched that come before this node in an election: it answers for their addresses when they are gone.
     fn watch(&self, elections: &Elections<'_>, holders: &Holders<'_>) {
-        let Some(conductor) = &self.conductor else { return };
+        let Some(driver) = &self.membership else { return };
         let mut before: BTreeSet<NodeName> = BTreeSet::new();
         for election in holders.keys().filter_map(|key| elections.elect(key)) {
             let order: Vec<NodeName> = election.owner.into_iter().chain(election.successors).collect();
@@ -464,20 +464,20 @@ impl Announcer {
                 before.extend(order.into_iter().take(place));
             }
         }
-        conductor.handle().watch(before);
+        driver.handle().watch(before);
     }
 
     /// Hands everything on L2 over to the speakers that come next, and leaves them. Returns when they have it, or after a fraction
     /// of a second. Does nothing where speakers do not gossip.
     pub fn hand_over(&mut self, config: &Config, cluster: &Cluster) {
-        let Some(conductor) = &self.conductor else { return };
-        let mut live = conductor.handle().snapshot().live;
+        let Some(driver) = &self.membership else { return };
+        let mut live = driver.handle().snapshot().live;
         live.remove(&self.identity.node);
         let rules = ElectionRules { live: LiveSpeakers::Only(live), exclude_label: self.identity.exclude_label };
         let holders = self.holders(config, cluster);
         let elections = elections(config, cluster, &rules, &holders);
         let successors = successors(&elections, &holders, |ip| self.addresses.contains_key(ip));
-        conductor.handle().leave(successors);
+        driver.handle().leave(successors);
     }
 
     /// What is announced now.
@@ -502,8 +502,8 @@ impl Announcer {
 
     /// Copies what membership counted into the metrics.
     pub fn refresh_metrics(&self) {
-        if let Some(conductor) = &self.conductor {
-            let handle = conductor.handle();
+        if let Some(driver) = &self.membership {
+            let handle = driver.handle();
             let known = handle.snapshot();
             let membership = &self.metrics.membership;
             membership.members.set(i64::try_from(known.members).unwrap_or(i64::MAX));
@@ -596,8 +596,8 @@ impl Announcer {
 
     /// Ends everything: peers are told, unless they are to keep the routes until a restart is over.
     pub async fn shutdown(self, keep_routes: bool) {
-        let Self { conductor, l2, bgp, .. } = self;
-        drop(conductor);
+        let Self { membership, l2, bgp, .. } = self;
+        drop(membership);
         bgp.shutdown(keep_routes, SHUTDOWN).await;
         drop(l2);
     }

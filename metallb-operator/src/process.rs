@@ -11,7 +11,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admin::Admin;
-use crate::conductor::ConductorError;
 use crate::exclusion::ExclusionError;
 use crate::kubernetes::client::ConnectError;
 use crate::manifests::ReadError;
@@ -38,7 +37,7 @@ pub enum ProcessError {
     Start(#[from] metallb_l2::io::StartError),
     /// Membership does not start.
     #[error(transparent)]
-    Membership(#[from] ConductorError),
+    Membership(#[from] metallb_membership::driver::StartError),
     /// The address for membership is no address.
     #[error("--ml-bindaddr is no IP address")]
     BindAddress(#[from] std::net::AddrParseError),

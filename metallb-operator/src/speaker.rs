@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use metallb_core::config::{Config, ConfigStore, Parsed, Problem, Severity};
 use metallb_core::model::ServiceKey;
 use metallb_l2::interface::MacAddr;
+use metallb_membership::driver as membership;
 use tokio::sync::mpsc;
 
 use self::statuses::{Findings, StatusWriter};
 use crate::admin::Admin;
 use crate::announcer::{Announcer, Changes, Conflict, Identity, Obstacle, TransitionKind};
 use crate::cli::speaker::SpeakerArgs;
-use crate::conductor;
 use crate::controller;
 use crate::exclusion;
 use crate::feed::{Feed, Relist, Role, Touched, Update};
@@ -116,7 +116,7 @@ pub fn run(args: &SpeakerArgs) -> Result<(), ProcessError> {
                         tokio::spawn(joining.run());
                     }
                 }
-                () = conductor::changed(members.as_ref()) => speaker.follow_members(),
+                () = membership::changed(members.as_ref()) => speaker.follow_members(),
                 Ok(()) = restores.changed() => {
                     speaker.feed.relist(Relist::Forget);
                 }

@@ -9,6 +9,7 @@ use metallb_core::assignment::{Assigner, AssignmentState, EventKind};
 use metallb_core::config::{Config, ConfigStore, Parsed, Problem, Severity};
 use metallb_core::model::{Ingress, Service, ServiceKey};
 use metallb_core::plan::settle;
+use metallb_membership::driver as membership;
 use notify::Watcher as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -16,7 +17,6 @@ use tokio::sync::mpsc;
 use crate::admin::Admin;
 use crate::announcer::{Announcer, Changes, Conflict, Identity, Obstacle};
 use crate::cli::standalone::StandaloneArgs;
-use crate::conductor;
 use crate::exclusion;
 use crate::manifests::Manifests;
 use crate::process::{Process, ProcessError, Threads, log_problem};
@@ -141,7 +141,7 @@ pub fn run(args: StandaloneArgs) -> Result<(), ProcessError> {
                         standalone.join(members, *bind, &mut contacts);
                     }
                 }
-                () = conductor::changed(membership.as_ref().map(|(members, _)| members)) => standalone.follow_members(),
+                () = membership::changed(membership.as_ref().map(|(members, _)| members)) => standalone.follow_members(),
                 // Taken out, so that the queue has room: nothing that is stored follows from them.
                 Some(_) = peer_events.recv() => {}
                 Some(reply) = status_requests.recv() => drop(reply.send(standalone.status())),
@@ -178,7 +178,7 @@ impl Standalone {
     }
 
     /// Says where other members may be, if that is not known already.
-    fn join(&self, members: &conductor::Handle, bind: SocketAddr, known: &mut Option<Vec<SocketAddr>>) {
+    fn join(&self, members: &membership::Handle, bind: SocketAddr, known: &mut Option<Vec<SocketAddr>>) {
         let nodes = self.last_world.iter().flat_map(|world| world.cluster.nodes.values());
         let addresses = nodes.flat_map(|node| node.addresses.iter().copied());
         let contacts = self.args.contacts(bind, addresses);

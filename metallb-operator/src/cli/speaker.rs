@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use metallb_core::model::ExcludeLabel;
+use metallb_membership::driver as membership;
 
 use crate::cli::options::{AdminArgs, ClusterArgs, LogArgs, UpstreamArgs, UpstreamFrrArgs, exclude_label};
-use crate::conductor;
 
 /// Arguments of `metallb speaker`.
 #[derive(Clone, Debug, clap::Args)]
@@ -58,17 +58,17 @@ pub struct MembershipArgs {
 }
 
 impl MembershipArgs {
-    /// What the conductor needs; `None` where membership is off.
+    /// Settings of the membership driver; `None` where membership is off.
     ///
     /// # Errors
     /// The address is none.
-    pub(crate) fn settings(&self, node: &str) -> Result<Option<conductor::Settings>, std::net::AddrParseError> {
+    pub(crate) fn settings(&self, node: &str) -> Result<Option<membership::Settings>, std::net::AddrParseError> {
         if self.ml_bindaddr.is_empty() {
             return Ok(None);
         }
         let address: IpAddr = self.ml_bindaddr.parse()?;
         let keys = Some(PathBuf::from(&self.ml_secret_key_path)).filter(|path| !path.as_os_str().is_empty());
-        Ok(Some(conductor::Settings {
+        Ok(Some(membership::Settings {
             node: node.into(),
             bind: SocketAddr::new(address, self.ml_bindport),
             keys,

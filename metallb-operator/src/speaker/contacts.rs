@@ -6,8 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::{Api, ListParams};
-
-use crate::conductor::Handle;
+use metallb_membership::driver::Handle;
 
 /// Looks for speaker pods again and again.
 pub(super) struct Contacts {

@@ -94,7 +94,7 @@ impl foca::Identity for Identity {
 }
 
 /// Node names are DNS subdomains: not empty, at most 253 bytes.
-pub(super) fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NodeName, D::Error> {
+pub(crate) fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NodeName, D::Error> {
     let text = <&str>::deserialize(deserializer)?;
     if text.is_empty() || text.len() > NAME_MAX {
         return Err(serde::de::Error::custom("a node name has 1 to 253 bytes"));
@@ -105,4 +105,4 @@ pub(super) fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NodeNam
 const NAME_MAX: usize = 253;
 
 /// Numbers of lives are microseconds; higher ones than this are not learned from others, so that none can use them up.
-pub(super) const LIFE_MAX: u64 = 1 << 62;
+pub(crate) const LIFE_MAX: u64 = 1 << 62;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use metallb_core::model::NodeName;
 
-use super::identity::Identity;
-use super::message::{Hardware, Message, Standing};
+use crate::wire::identity::Identity;
+use crate::wire::message::{Hardware, Message, Standing};
 
 /// All of them, by address.
 #[derive(Debug, Default)]

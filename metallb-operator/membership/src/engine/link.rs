@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::greet::ENTRY_PATIENCE;
+use super::join::ENTRY_PATIENCE;
 use super::{Engine, Standing};
-use crate::membership::message::Message;
+use crate::wire::message::Message;
 
 /// Whether datagrams can leave.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

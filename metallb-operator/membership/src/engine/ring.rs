@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use metallb_core::model::NodeName;
 
 use super::{Engine, Event, MEMBER_SILENCE};
-use crate::membership::identity::Identity;
-use crate::membership::message::Message;
+use crate::wire::identity::Identity;
+use crate::wire::message::Message;
 
 impl Engine {
     /// Chooses whom to watch.

@@ -3,15 +3,8 @@
 //!
 //! `METALLB_SIM_MEMBERS` says how many members (several numbers, if need be), `METALLB_SIM_ADDRESSES` how many addresses they own,
 //! `METALLB_SIM_SECONDS` for how long is counted. Each size gives a row of the table that `scripts/membership-table.sh` prints.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects")]
-#![allow(clippy::print_stdout, reason = "a simulation prints what it measured")]
 
-#[path = "support/cluster.rs"]
-mod cluster;
-#[path = "support/random.rs"]
-mod random;
-
-use cluster::{Cluster, Load, MS, SECOND, Tally, Traffic};
+use super::cluster::{Cluster, Load, MS, SECOND, Tally, Traffic};
 
 #[test]
 fn sim_members_find_each_other_and_the_dead_however_many_they_are() {

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use metallb_core::election::{Electorate, SUCCESSORS};
 use metallb_core::model::NodeName;
-use metallb_operator::membership::engine::{Config, Engine, Event, Timing};
-use metallb_operator::membership::identity::Identity;
-use metallb_operator::membership::message::{Body, Message};
-use metallb_operator::membership::seal::Keyring;
+use metallb_membership::engine::{Config, Engine, Event, Timing};
+use metallb_membership::wire::identity::Identity;
+use metallb_membership::wire::message::{Body, Message};
+use metallb_membership::wire::seal::Keyring;
 
 use super::random::Random;
 

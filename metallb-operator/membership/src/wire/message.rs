@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use metallb_core::model::NodeName;
 use serde::{Deserialize, Serialize};
 
-use super::identity::{Identity, name};
-use super::seal::{DATAGRAM_MAX, OVERHEAD};
+use crate::wire::identity::{Identity, name};
+use crate::wire::seal::{DATAGRAM_MAX, OVERHEAD};
 
 /// One message.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -135,7 +135,7 @@ pub const ADDRESSES_MAX: usize = 64;
 pub const HARDWARE_MAX: usize = 128;
 
 /// Room for a datagram of the gossip protocol.
-pub(super) const GOSSIP_MAX: usize = DATAGRAM_MAX - OVERHEAD - 16;
+pub(crate) const GOSSIP_MAX: usize = DATAGRAM_MAX - OVERHEAD - 16;
 
 #[cfg(test)]
 mod tests {

@@ -13,10 +13,10 @@ use metallb_l2::engine::{Engine as L2, Received};
 use metallb_l2::interface::ForeignAddresses;
 use metallb_l2::interface::{Interface, MacAddr, Scope, Stance};
 use metallb_l2::wire::ndp::Checksum;
-use metallb_operator::membership::engine::{Config, Event, Link, Timing};
-use metallb_operator::membership::identity::Identity;
-use metallb_operator::membership::member::Member;
-use metallb_operator::membership::seal::Keyring;
+use metallb_membership::engine::{Config, Event, Link, Timing};
+use metallb_membership::member::Member;
+use metallb_membership::wire::identity::Identity;
+use metallb_membership::wire::seal::Keyring;
 
 use super::random::Random;
 

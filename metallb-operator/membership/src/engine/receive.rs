@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use metallb_core::model::NodeName;
 
 use super::{Engine, Event, INQUIRIES_MAX, Inquiry};
-use crate::membership::identity::{Identity, LIFE_MAX};
-use crate::membership::message::{ADDRESSES_MAX, Body, HARDWARE_MAX, Message, Standing};
-use crate::membership::peers::Greeted;
-use crate::membership::seal::{Opened, SealError};
-use crate::membership::watch::Sign;
+use crate::failure_detector::Sign;
+use crate::hosts::Greeted;
+use crate::wire::identity::{Identity, LIFE_MAX};
+use crate::wire::message::{ADDRESSES_MAX, Body, HARDWARE_MAX, Message, Standing};
+use crate::wire::seal::{Opened, SealError};
 
 impl Engine {
     pub(super) fn hear(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {

@@ -3,6 +3,8 @@
 //! It has a thread of its own, so that neither a large configuration nor a slow API server delays the detection of a dead owner.
 //! What it finds out it tells by a notification and a [`Snapshot`]; what this node is to answer for it is told by [`Handle::plan`].
 
+#![allow(clippy::disallowed_methods, reason = "the driver tells the engine the time")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -24,14 +26,14 @@ use nix::sys::time::TimeSpec;
 use thiserror::Error;
 use tokio::sync::Notify;
 
-use crate::membership::engine::{Config, Counters, Event, Link, Timing};
-use crate::membership::handover::Tally;
-use crate::membership::identity::Identity;
-use crate::membership::member::{LEAVE_PATIENCE, Member};
-use crate::membership::message::Hardware;
-use crate::membership::seal::Keyring;
+use crate::engine::{Config, Counters, Event, Link, Timing};
+use crate::handover::Tally;
+use crate::member::{LEAVE_PATIENCE, Member};
+use crate::wire::identity::Identity;
+use crate::wire::message::Hardware;
+use crate::wire::seal::Keyring;
 
-/// What a conductor is told once.
+/// What a driver is told once.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Our node.
@@ -44,10 +46,10 @@ pub struct Settings {
     pub wan: bool,
 }
 
-/// Why the conductor does not start.
+/// Why the driver does not start.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum ConductorError {
+pub enum StartError {
     /// Others could not reach us.
     #[error("{0} is no address where other speakers can reach this one")]
     Unspecified(SocketAddr),
@@ -73,7 +75,7 @@ pub enum ConductorError {
 
 /// Owns the thread; dropping it ends the thread without a word to the others, see [`Handle::leave`].
 #[derive(Debug)]
-pub struct Conductor {
+pub struct Driver {
     handle: Handle,
     thread: Option<JoinHandle<()>>,
 }
@@ -115,15 +117,15 @@ enum Command {
     Stop,
 }
 
-impl Conductor {
+impl Driver {
     /// Opens the socket and starts the thread. It is silent until [`Handle::join`].
     ///
     /// # Errors
-    /// See [`ConductorError`].
-    pub fn start(settings: &Settings, l2: L2) -> Result<Self, ConductorError> {
-        let failed = |what: String| move |source| ConductorError::Io { what, source };
+    /// See [`StartError`].
+    pub fn start(settings: &Settings, l2: L2) -> Result<Self, StartError> {
+        let failed = |what: String| move |source| StartError::Io { what, source };
         if settings.bind.ip().is_unspecified() || settings.bind.port() == 0 {
-            return Err(ConductorError::Unspecified(settings.bind));
+            return Err(StartError::Unspecified(settings.bind));
         }
         let keys = match &settings.keys {
             Some(directory) => read_keys(directory)?,
@@ -185,7 +187,7 @@ impl Conductor {
     }
 }
 
-impl Drop for Conductor {
+impl Drop for Driver {
     fn drop(&mut self) {
         self.handle.send(Command::Stop);
         if let Some(thread) = self.thread.take() {
@@ -489,11 +491,11 @@ fn link_of(address: IpAddr) -> Link {
 }
 
 /// The keys in a directory: `secretkey` seals; files whose names begin with `secretkey-` are accepted too, while keys change.
-fn read_keys(directory: &Path) -> Result<Keyring, ConductorError> {
-    let read = |path: PathBuf| std::fs::read(&path).map_err(|source| ConductorError::Key { path, source });
+fn read_keys(directory: &Path) -> Result<Keyring, StartError> {
+    let read = |path: PathBuf| std::fs::read(&path).map_err(|source| StartError::Key { path, source });
     let mut secrets = vec![read(directory.join(KEY_FILE))?];
     let list = std::fs::read_dir(directory)
-        .map_err(|source| ConductorError::Key { path: directory.to_owned(), source })?
+        .map_err(|source| StartError::Key { path: directory.to_owned(), source })?
         .filter_map(|entry| entry.ok().map(|entry| entry.path()));
     let is_further = |path: &PathBuf| {
         path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("secretkey-"))

@@ -1,21 +1,15 @@
 //! Membership, election, handover and responder in virtual time, on a network that fails in every way it can.
 //!
 //! `METALLB_SIM_SEEDS` says how many seeds, `METALLB_SIM_SEED` names a single one, and prints what its speakers noticed.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects")]
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-#[path = "support/random.rs"]
-mod random;
-#[path = "support/sim.rs"]
-mod sim;
-
-use metallb_operator::membership::engine::Event;
-use metallb_operator::membership::handover::LATE;
-use sim::{Away, MS, SECOND, Weather, World};
+use super::segment::{self, Away, MS, SECOND, Weather, World};
+use metallb_membership::engine::Event;
+use metallb_membership::handover::LATE;
 
 /// Longer than gossip and watching need to agree, and than neighbours may believe the past (5 s).
 const QUIET: u64 = 8 * SECOND;
@@ -246,7 +240,8 @@ fn sim_owner_that_hears_nobody_gives_way_and_misleads_nobody_for_long() {
         let owner = world.answerers(world.vips[0])[0];
         world.deafen(owner);
         world.run(SECOND);
-        let believed = |world: &World, vip: &IpAddr| world.caches[0].get(vip).is_some_and(|&at| at == sim::mac(owner));
+        let believed =
+            |world: &World, vip: &IpAddr| world.caches[0].get(vip).is_some_and(|&at| at == segment::mac(owner));
         let mut misled = vec![0; world.vips.len()];
         for _ in 0..3_000 {
             world.run(5 * MS);
@@ -270,7 +265,7 @@ fn sim_owner_that_hears_nobody_gives_way_and_misleads_nobody_for_long() {
 
 /// Whether somebody else is there to take over.
 fn others_can(world: &World, index: usize) -> bool {
-    let able = |(place, host): (usize, &sim::Host)| place != index && host.speaker.is_some() && !host.excluded;
+    let able = |(place, host): (usize, &segment::Host)| place != index && host.speaker.is_some() && !host.excluded;
     world.hosts.iter().enumerate().filter(|(place, host)| able((*place, host))).count() > 1
 }
 

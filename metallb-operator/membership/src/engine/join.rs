@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::{Engine, Entry, Event, MEMBER_SILENCE};
-use crate::membership::identity::Identity;
+use crate::wire::identity::Identity;
 
 /// Whom we greet, and how much we say to those who greet us.
 #[derive(Debug)]

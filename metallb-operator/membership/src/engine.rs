@@ -1,11 +1,11 @@
 //! The membership engine.
 
-mod greet;
 mod hardware;
-mod hearing;
+mod join;
 mod link;
+mod receive;
+mod resolve;
 mod ring;
-mod seek;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -17,18 +17,18 @@ use metallb_core::model::NodeName;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 
-use self::greet::Greetings;
 use self::hardware::OwnHardware;
+use self::join::Greetings;
 pub use self::link::Link;
 use self::link::Return;
-use self::seek::Seeking;
-use super::codec::GossipCodec;
-use super::identity::Identity;
-use super::message::{Body, GOSSIP_MAX, Message, Standing};
-use super::peers::{Early, Peers, Waiting};
-use super::seal::Keyring;
-pub use super::watch::Timing;
-use super::watch::{Action, Watch};
+use self::resolve::Seeking;
+pub use crate::failure_detector::Timing;
+use crate::failure_detector::{Action, Watch};
+use crate::hosts::{Early, Peers, Waiting};
+use crate::wire::codec::GossipCodec;
+use crate::wire::identity::Identity;
+use crate::wire::message::{Body, GOSSIP_MAX, Message, Standing};
+use crate::wire::seal::Keyring;
 
 /// What an engine is told once.
 #[derive(Clone, Debug)]

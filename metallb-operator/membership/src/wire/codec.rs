@@ -9,11 +9,11 @@ use bytes::{Buf, BufMut};
 use foca::{Codec, Header, Member, PostcardCodec};
 use metallb_core::model::NodeName;
 
-use super::identity::{Identity, LIFE_MAX, NameKey};
+use crate::wire::identity::{Identity, LIFE_MAX, NameKey};
 
 /// Postcard with the addresses of those that were heard lately. The engine keeps a second handle, as the protocol owns its codec.
 #[derive(Clone, Debug, Default)]
-pub(super) struct GossipCodec(Arc<Mutex<Known>>);
+pub(crate) struct GossipCodec(Arc<Mutex<Known>>);
 
 #[derive(Debug, Default)]
 struct Known {
@@ -23,17 +23,17 @@ struct Known {
 
 impl GossipCodec {
     /// Replaces those that were heard lately: their names belong to them.
-    pub(super) fn set_heard(&self, heard: impl Iterator<Item = Identity>) {
+    pub(crate) fn set_heard(&self, heard: impl Iterator<Item = Identity>) {
         self.lock().heard = heard.map(|identity| (identity.key(), identity)).collect();
     }
 
     /// One that was heard just now.
-    pub(super) fn hear(&self, identity: Identity) {
+    pub(crate) fn hear(&self, identity: Identity) {
         self.lock().heard.insert(identity.key(), identity);
     }
 
     /// Names that a second host used since the last call.
-    pub(super) fn take_clashes(&self) -> Vec<(NodeName, SocketAddr)> {
+    pub(crate) fn take_clashes(&self) -> Vec<(NodeName, SocketAddr)> {
         std::mem::take(&mut self.lock().clashes)
     }
 

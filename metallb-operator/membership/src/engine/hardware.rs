@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::{Engine, Event};
-use crate::membership::message::{HARDWARE_MAX, Hardware, Message};
+use crate::wire::message::{HARDWARE_MAX, Hardware, Message};
 
 /// What we say of ourselves, and to whom we said it last.
 #[derive(Debug, Default)]

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use metallb_core::model::NodeName;
 use metallb_l2::interface::{Announcement, Scope, Stance};
 
-use super::message::{ADDRESSES_MAX, Message};
+use crate::wire::message::{ADDRESSES_MAX, Message};
 
 /// What this node answers for, between one plan and the next.
 #[derive(Debug, Default)]

@@ -1,7 +1,7 @@
 //! A few engines on a perfect or broken network; the simulators in `tests/` have the rest.
 
 use super::*;
-use crate::membership::seal::DATAGRAM_MAX;
+use crate::wire::seal::DATAGRAM_MAX;
 
 const MS: Duration = Duration::from_millis(1);
 

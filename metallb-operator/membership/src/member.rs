@@ -1,6 +1,6 @@
 //! One speaker among the others: who lives, and what follows from it for the addresses that are handed over.
 //!
-//! [`crate::conductor`] drives it with a socket and a clock, the simulator of failover with virtual ones.
+//! [`crate::driver`] drives it with a socket and a clock, the simulator of failover with virtual ones.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use metallb_core::model::NodeName;
 use metallb_l2::interface::{Announcement, Scope};
 
-use super::engine::{Config, Counters, Engine, Event, Link, Transmit};
-use super::handover::{Handover, Tally};
-use super::message::{Hardware, Standing};
-use super::seal::Keyring;
+use crate::engine::{Config, Counters, Engine, Event, Link, Transmit};
+use crate::handover::{Handover, Tally};
+use crate::wire::message::{Hardware, Standing};
+use crate::wire::seal::Keyring;
 
 /// The engine of membership and the handovers, put together.
 ///
@@ -253,9 +253,9 @@ const LEAVE_REPEAT: Duration = Duration::from_millis(30);
 mod tests {
     use metallb_l2::interface::Stance;
 
-    use super::super::engine::Timing;
-    use super::super::identity::Identity;
     use super::*;
+    use crate::engine::Timing;
+    use crate::wire::identity::Identity;
 
     const MS: Duration = Duration::from_millis(1);
 
