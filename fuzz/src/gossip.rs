@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use metallb_membership::engine::{Config, Engine, Timing};
 use metallb_membership::wire::identity::Identity;
-use metallb_membership::wire::message::{Body, Message, Standing};
+use metallb_membership::wire::message::{Body, Message, Readiness};
 use metallb_membership::wire::seal::{DATAGRAM_MAX, Keyring};
 
 /// Datagrams of a host without the key, and bodies of one that has it: each a length (2), then the standing and the message.
@@ -25,7 +25,8 @@ pub fn gossip_frame(data: &[u8]) {
     assert_eq!((counters.received, counters.sent), (counted.received, counted.sent));
     // With the key it first becomes a peer, then says anything.
     let identity = Identity::new("hostile".into(), hostile(), 1);
-    let hello = Body { to: SESSIONS[0], standing: Standing::Able, message: Message::Welcome(identity) };
+    let hello =
+        Body { receiver_session: SESSIONS[0], readiness: Readiness::Ready, message: Message::JoinAck(identity) };
     pair.hostile(&hello.encode().unwrap_or_default());
     let mut rest = data;
     let mut said = 0;
@@ -59,7 +60,7 @@ impl Pair {
             let (session, timing) = (SESSIONS[index], Timing::default());
             let mut engine = Engine::new(Config { me, session, keys: keys.clone(), timing, wan: false }, 7, now);
             engine.join(now, [address(0), address(1)]);
-            engine.watch(now, ["n0".into(), "n1".into()]);
+            engine.monitor(now, ["n0".into(), "n1".into()]);
             engine
         });
         Self { now, keys, engines, sequence: 0 }

@@ -217,8 +217,8 @@ impl Announcer {
         Ok(())
     }
 
-    /// Gossips from now on: who lives is what the speakers tell each other. Nothing is announced on L2 until it is known who is
-    /// there, see [`membership::Handle::join`].
+    /// Starts membership: from now on the live speakers are those that gossip knows. Nothing is announced on L2 until
+    /// [`membership::Handle::join`] has found the other speakers.
     ///
     /// # Errors
     /// The socket cannot be opened, or the key cannot be read.
@@ -368,7 +368,7 @@ impl Announcer {
             self.l2.handle().probe_first(mine.collect());
         }
         self.answer_for(addresses, &elections, &holders);
-        self.watch(&elections, &holders);
+        self.monitor(&elections, &holders);
         self.note_answered(announced, changes);
     }
 
@@ -454,8 +454,8 @@ impl Announcer {
         self.addresses = addresses;
     }
 
-    /// Has those watched that come before this node in an election: it answers for their addresses when they are gone.
-    fn watch(&self, elections: &Elections<'_>, holders: &Holders<'_>) {
+    /// Has membership monitor the nodes before this one in an election: it takes over their addresses when they die.
+    fn monitor(&self, elections: &Elections<'_>, holders: &Holders<'_>) {
         let Some(driver) = &self.membership else { return };
         let mut before: BTreeSet<NodeName> = BTreeSet::new();
         for election in holders.keys().filter_map(|key| elections.elect(key)) {
@@ -464,7 +464,7 @@ impl Announcer {
                 before.extend(order.into_iter().take(place));
             }
         }
-        driver.handle().watch(before);
+        driver.handle().monitor(before);
     }
 
     /// Hands everything on L2 over to the speakers that come next, and leaves them. Returns when they have it, or after a fraction
@@ -511,24 +511,24 @@ impl Announcer {
             for (label, value) in [
                 ("raised", known.counters.suspected),
                 ("refuted", known.counters.refuted),
-                ("confirmed", known.counters.gone),
+                ("confirmed", known.counters.declared_dead),
             ] {
                 raise(&membership.suspicions.with_label_values(&[label]), value);
             }
             for (label, value) in [
-                ("malformed", known.counters.refused.malformed),
-                ("sealed_otherwise", known.counters.refused.sealed_otherwise),
-                ("unknown_key", known.counters.refused.unknown_key),
-                ("forged", known.counters.refused.forged),
-                ("stranger", known.counters.strangers),
-                ("repeated", known.counters.repeated),
+                ("malformed", known.counters.rejected.malformed),
+                ("sealed_otherwise", known.counters.rejected.sealed_otherwise),
+                ("unknown_key", known.counters.rejected.unknown_key),
+                ("forged", known.counters.rejected.forged),
+                ("stranger", known.counters.unknown_session),
+                ("repeated", known.counters.replayed),
             ] {
                 raise(&membership.dropped.with_label_values(&[label]), value);
             }
             raise(&membership.sent, known.counters.sent);
             raise(&membership.bytes_sent, known.counters.bytes_sent);
             raise(&membership.handovers.with_label_values(&["acknowledged"]), known.handovers.acknowledged);
-            raise(&membership.handovers.with_label_values(&["refused"]), known.handovers.refused);
+            raise(&membership.handovers.with_label_values(&["refused"]), known.handovers.rejected);
             raise(&membership.handovers.with_label_values(&["timed_out"]), known.handovers.timed_out);
             for took in handle.take_takeovers() {
                 membership.takeover.observe(took.as_secs_f64());

@@ -1,35 +1,44 @@
-//! Watching those whose addresses we would inherit, directly and often.
+//! The failure detector for the nodes whose addresses this node would inherit: it pings them directly and often.
 //!
 //! ```text
-//! heard ──100 ms── ping ──50── ping ──50── ping ──50── suspected: others are asked, pings go on
-//!   its answer to us ends it, nothing else: it may talk and be deaf; "it answers me" of another member delays the next question
-//!   "I do not hear your answers" of itself ── suspected
-//!   of two that watch each other the first in order pings, which tells the other one as much, until the first one hears no answers
-//!   the first in order of those that ping us sets the pace: our own pings go out with its, so that all wake up at the same moments
-//!   "it does not answer me" of one member, contradicted by none ── gone
+//! pong ──100 ms── ping ──50── ping ──50── ping ──50── suspected: PingReq to others, pings continue
 //! ```
 //!
-//! Nobody is gone on our word alone, unless there is nobody else: in a cluster of two, or when nobody at all has answered for
-//! [`Timing::isolated`]. A stall of this process is no silence of others: what counts is pings that were sent and not answered.
+//! - Only a pong to this node's own ping ends a suspicion. A datagram of another kind proves that the node can send,
+//!   not that it can receive.
+//! - A `PingReqReply` "reachable" of another member postpones the next round of `PingReq`. "Unreachable" of one member,
+//!   contradicted by none, confirms the suspicion: the node is declared dead.
+//! - If two nodes monitor each other, the one with the lower name pings, and its pings count as proof of life, until it
+//!   reports by a `Probe` that pongs are missing. A `Probe` raises the suspicion at once.
+//! - The first in order of the nodes that ping this one sets the pace: this node sends its own pings at the same
+//!   moments, so that idle processes wake up together.
+//!
+//! No node is declared dead without a second opinion, unless there is no other member, or none has answered for
+//! [`Timing::isolation`]. A pause of this process is not mistaken for silence of others, because pings sent without an
+//! answer are counted, not time.
+
+mod monitored;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use metallb_core::model::NodeName;
 
-/// How patient watching is.
+use self::monitored::{Monitored, State, Suspicion, is_recent};
+
+/// The times of the failure detector.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Timing {
-    /// How long after it was heard a node is pinged.
+    /// The time from a pong to the next ping.
     pub interval: Duration,
-    /// How long after a ping without an answer the next one follows.
+    /// The time from an unanswered ping to the next one.
     pub retry: Duration,
-    /// After how many pings without an answer others are asked.
-    pub pings: u32,
-    /// How long others may take to say whether they hear it.
-    pub verdict: Duration,
-    /// After what silence our own word is enough, when nobody answered the question either.
-    pub isolated: Duration,
+    /// The number of unanswered pings that raises a suspicion.
+    pub attempts: u32,
+    /// How long other members may take to answer a `PingReq`.
+    pub reply_timeout: Duration,
+    /// After this silence of a node, if no other member answers either, it is declared dead without a second opinion.
+    pub isolation: Duration,
 }
 
 impl Default for Timing {
@@ -37,298 +46,286 @@ impl Default for Timing {
         Self {
             interval: Duration::from_millis(100),
             retry: Duration::from_millis(50),
-            pings: 3,
-            verdict: Duration::from_millis(200),
-            isolated: Duration::from_secs(1),
+            attempts: 3,
+            reply_timeout: Duration::from_millis(200),
+            isolation: Duration::from_secs(1),
         }
     }
 }
 
-/// The watched nodes.
+/// What a received datagram proves about its sender.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Evidence {
+    /// A `Ping`: the sender monitors this node and receives its pongs.
+    Ping,
+    /// A `Pong` or a `JoinAck`: the sender receives.
+    Pong,
+    /// A `Probe`: the sender does not receive pongs.
+    Probe,
+    /// Any other datagram: the sender can send.
+    Other,
+}
+
+/// What the engine has to do for the failure detector.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Action {
+    /// Send a `Ping`.
+    Ping(NodeName),
+    /// Send a `Probe`: earlier pings were not answered.
+    Probe(NodeName),
+    /// Ask `witness` to ping `target`.
+    PingReq { witness: NodeName, target: NodeName, token: u32 },
+    /// Report that a node is suspected.
+    Suspected(NodeName),
+    /// Report that a suspected node answered.
+    Refuted(NodeName),
+    /// Report that a node is dead, and when it was last heard.
+    DeclareDead(NodeName, Instant),
+    /// Report that a dead node answered.
+    Recovered(NodeName),
+}
+
+/// Monitors nodes and declares them dead.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(crate) struct FailureDetector {
+    /// `interval` is raised when many nodes are monitored.
     timing: Timing,
-    /// The interval for few.
+    /// The interval as configured.
     interval: Duration,
     me: NodeName,
-    nodes: BTreeMap<NodeName, Watched>,
-    /// What is still wanted; those that are gone stay watched beyond.
-    wanted: BTreeSet<NodeName>,
-    tokens: u32,
-    /// Who sets the pace, and when it pinged us last.
+    nodes: BTreeMap<NodeName, Monitored>,
+    /// The nodes to monitor. `nodes` also has suspected and dead ones that were selected earlier.
+    selected: BTreeSet<NodeName>,
+    last_token: u32,
+    /// The node that sets the pace, and when it last pinged this one.
     pace: Option<(NodeName, Instant)>,
 }
 
-#[derive(Debug)]
-struct Watched {
-    heard: Instant,
-    /// Pings since then, and when the next one is due.
-    pings: u32,
-    next_ping: Instant,
-    /// When it pinged us last.
-    pinged: Option<Instant>,
-    /// When it answered us last.
-    answered: Option<Instant>,
-    state: State,
-}
-
-/// What a datagram of a watched node shows.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Sign {
-    /// It watches us, too, and hears us.
-    Ping,
-    /// It hears us.
-    Answer,
-    /// It does not hear what we answer.
-    Call,
-    /// It can talk.
-    Talk,
-}
-
-#[derive(Debug)]
-enum State {
-    Steady,
-    Suspected(Question),
-    /// Since when.
-    Gone(Instant),
-}
-
-/// A question to others and what came of it.
-#[derive(Debug)]
-struct Question {
-    token: u32,
-    asked: BTreeSet<NodeName>,
-    /// Who did not hear it either.
-    deaf: BTreeSet<NodeName>,
-    deadline: Instant,
-    /// When anybody answered last.
-    answered: Option<Instant>,
-}
-
-/// What is to be done or told.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Action {
-    Ping(NodeName),
-    /// A ping of one that did not answer for a while.
-    Call(NodeName),
-    Ask {
-        witness: NodeName,
-        about: NodeName,
-        token: u32,
-    },
-    Suspected(NodeName),
-    /// It lives after all.
-    Refuted(NodeName),
-    Gone(NodeName, Instant),
-    /// It was gone and answers again.
-    Back(NodeName),
-}
-
-impl Watch {
-    pub(super) fn new(me: NodeName, timing: Timing) -> Self {
+impl FailureDetector {
+    pub(crate) fn new(me: NodeName, timing: Timing) -> Self {
         Self {
             interval: timing.interval,
             timing,
             me,
             nodes: BTreeMap::new(),
-            wanted: BTreeSet::new(),
-            tokens: 0,
+            selected: BTreeSet::new(),
+            last_token: 0,
             pace: None,
         }
     }
 
-    /// Replaces the nodes to watch.
-    pub(super) fn set(&mut self, now: Instant, wanted: BTreeSet<NodeName>) {
-        self.nodes.retain(|node, watched| wanted.contains(node) || !matches!(watched.state, State::Steady));
-        // Watching many must not cost more and more.
-        self.timing.interval = self.interval.max(PER_NODE * u32::try_from(wanted.len()).unwrap_or(u32::MAX));
-        for node in &wanted {
+    /// Replaces the nodes to monitor.
+    pub(crate) fn select(&mut self, now: Instant, selected: BTreeSet<NodeName>) {
+        self.nodes.retain(|node, monitored| selected.contains(node) || !matches!(monitored.state, State::Alive));
+        // Limits the rate of pings, however many nodes are monitored.
+        self.timing.interval = self.interval.max(INTERVAL_PER_NODE * u32::try_from(selected.len()).unwrap_or(u32::MAX));
+        for node in &selected {
             let first = now + self.timing.interval;
-            self.nodes.entry(node.clone()).or_insert_with(|| Watched::new(now, first));
+            self.nodes.entry(node.clone()).or_insert_with(|| Monitored::new(now, first));
         }
-        self.wanted = wanted;
+        self.selected = selected;
     }
 
-    /// Leaves a node to gossip, which says that it is dead.
-    pub(super) fn dismiss(&mut self, node: &NodeName) {
+    /// Stops monitoring a node that gossip has declared dead.
+    pub(crate) fn remove(&mut self, node: &NodeName) {
         self.nodes.remove(node);
     }
 
-    /// Whether it is to be watched all the time.
-    pub(super) fn wants(&self, node: &NodeName) -> bool {
-        self.wanted.contains(node)
+    /// Whether a node is to be monitored permanently.
+    pub(crate) fn is_selected(&self, node: &NodeName) -> bool {
+        self.selected.contains(node)
     }
 
-    /// Another member, which watches it, holds it for gone. It is tried before that is believed.
-    pub(super) fn doubt(&mut self, now: Instant, node: &NodeName, witness: &NodeName, heard: Instant) -> Vec<Action> {
-        let due = now + DOUBT;
-        let watched = self.nodes.entry(node.clone()).or_insert_with(|| Watched::new(heard, now));
+    /// The nodes that are monitored now.
+    pub(crate) fn monitored(&self) -> impl Iterator<Item = &NodeName> {
+        self.nodes.keys()
+    }
+
+    pub(crate) fn is_dead(&self, node: &NodeName) -> bool {
+        self.nodes.get(node).is_some_and(|monitored| matches!(monitored.state, State::Dead(_)))
+    }
+
+    /// Whether nodes are monitored and all of them are dead.
+    pub(crate) fn all_are_dead(&self) -> bool {
+        !self.nodes.is_empty() && self.nodes.values().all(|monitored| matches!(monitored.state, State::Dead(_)))
+    }
+
+    /// Another member, which monitors the node, has declared it dead. The node is pinged before that is believed.
+    pub(crate) fn handle_report(
+        &mut self,
+        now: Instant,
+        node: &NodeName,
+        witness: &NodeName,
+        last_heard: Instant,
+    ) -> Vec<Action> {
+        let due = now + REPORT_TIMEOUT;
+        let monitored = self.nodes.entry(node.clone()).or_insert_with(|| Monitored::new(last_heard, now));
         let mut actions = Vec::new();
-        if matches!(watched.state, State::Steady) {
-            self.tokens = self.tokens.wrapping_add(1);
-            watched.state = State::Suspected(Question::new(self.tokens, due));
+        if matches!(monitored.state, State::Alive) {
+            self.last_token = self.last_token.wrapping_add(1);
+            monitored.state = State::Suspected(Suspicion::new(self.last_token, due));
             actions.extend([Action::Suspected(node.clone()), Action::Ping(node.clone())]);
-            watched.pings = watched.pings.saturating_add(1);
-            watched.next_ping = now + self.timing.retry;
+            monitored.unanswered = monitored.unanswered.saturating_add(1);
+            monitored.next_ping = now + self.timing.retry;
         }
-        if let State::Suspected(question) = &mut watched.state {
-            question.asked.insert(witness.clone());
-            question.deaf.insert(witness.clone());
-            question.deadline = question.deadline.min(due);
+        if let State::Suspected(suspicion) = &mut monitored.state {
+            suspicion.asked.insert(witness.clone());
+            suspicion.confirmed_by.insert(witness.clone());
+            suspicion.deadline = suspicion.deadline.min(due);
         }
         actions
     }
 
-    pub(super) fn is_gone(&self, node: &NodeName) -> bool {
-        self.nodes.get(node).is_some_and(|watched| matches!(watched.state, State::Gone(_)))
-    }
-
-    /// A datagram of the node itself. Who only talks is no proof of life, and is pinged at once when it is missing.
-    pub(super) fn hear(&mut self, now: Instant, node: &NodeName, sign: Sign) -> Option<Action> {
+    /// A datagram of the node itself has arrived. A suspected or dead node that sends anything but a pong is pinged at
+    /// once.
+    pub(crate) fn handle_evidence(&mut self, now: Instant, node: &NodeName, evidence: Evidence) -> Option<Action> {
         let interval = self.timing.interval;
-        let paced = self.pace.as_ref().is_some_and(|(_, at)| goes_on(*at, now, interval));
-        let watched = self.nodes.get_mut(node)?;
-        match (sign, &watched.state) {
-            (Sign::Answer, _) => watched.answered = Some(now),
-            (Sign::Ping, State::Steady) => {
-                watched.pinged = Some(now);
-                // Whom we ping ourselves has to answer: its pings don't show that it hears us.
-                if *node > self.me || watched.pings > 0 {
+        let paced = self.pace.as_ref().is_some_and(|(_, at)| is_recent(*at, now, interval));
+        let monitored = self.nodes.get_mut(node)?;
+        match (evidence, &monitored.state) {
+            (Evidence::Pong, _) => monitored.answered_at = Some(now),
+            (Evidence::Ping, State::Alive) => {
+                monitored.pinged_us_at = Some(now);
+                // A node that this one pings must answer: its pings do not prove that it receives.
+                if *node > self.me || monitored.unanswered > 0 {
                     return None;
                 }
             }
-            (Sign::Call, State::Steady) => {
-                // Its pings counted for life, and none of our answers came to it: as good as so many pings of ours without one.
-                if watched.answered.is_none_or(|at| now.saturating_duration_since(at) > interval) {
-                    watched.pings = self.timing.pings;
-                    watched.next_ping = now;
+            (Evidence::Probe, State::Alive) => {
+                // Its earlier pings counted as proof of life although it received no pong. This is worth as much as the
+                // full number of unanswered pings.
+                if monitored.answered_at.is_none_or(|at| now.saturating_duration_since(at) > interval) {
+                    monitored.unanswered = self.timing.attempts;
+                    monitored.next_ping = now;
                 }
                 return None;
             }
-            (Sign::Talk, State::Steady) => return None,
-            (_, State::Suspected(_) | State::Gone(_)) => {
-                watched.next_ping = now;
+            (Evidence::Other, State::Alive) => return None,
+            (_, State::Suspected(_) | State::Dead(_)) => {
+                monitored.next_ping = now;
                 return None;
             }
         }
-        watched.heard = now;
-        watched.pings = 0;
-        // Its pings tell us as much as its answers to ours. So that not both ask at once, the second one in order waits a little, and so
-        // does who waits for the pace.
-        let leads = watched.leads(now, node, &self.me, interval);
-        watched.next_ping = now + if leads || paced { interval + interval / LAG } else { interval };
-        let news = match std::mem::replace(&mut watched.state, State::Steady) {
-            State::Steady => None,
+        monitored.last_heard = now;
+        monitored.unanswered = 0;
+        // A node that pings this one need not be pinged. This node waits a little longer than the interval, so that the
+        // two do not ping each other at the same time; so does a node that follows a pace.
+        let leads = monitored.leads(now, node, &self.me, interval);
+        monitored.next_ping = now + if leads || paced { interval + interval / PASSIVE_GRACE } else { interval };
+        let action = match std::mem::replace(&mut monitored.state, State::Alive) {
+            State::Alive => None,
             State::Suspected(_) => Some(Action::Refuted(node.clone())),
-            State::Gone(_) => Some(Action::Back(node.clone())),
+            State::Dead(_) => Some(Action::Recovered(node.clone())),
         };
-        if !self.wanted.contains(node) {
+        if !self.selected.contains(node) {
             self.nodes.remove(node);
         }
-        if leads && sign == Sign::Ping {
-            self.keep_pace(now, node);
+        if leads && evidence == Evidence::Ping {
+            self.follow_pace(now, node);
         }
-        news
+        action
     }
 
-    /// One of those that come before us in order has pinged us. If it is the first of them, our own pings go out with its.
-    fn keep_pace(&mut self, now: Instant, leader: &NodeName) {
-        let goes_on = |at: Instant| goes_on(at, now, self.timing.interval);
-        if self.pace.as_ref().is_none_or(|(first, at)| first >= leader || !goes_on(*at)) {
+    /// A node that comes before this one in order has pinged it. The first of these nodes sets the pace.
+    fn follow_pace(&mut self, now: Instant, leader: &NodeName) {
+        let is_recent = |at: Instant| is_recent(at, now, self.timing.interval);
+        if self.pace.as_ref().is_none_or(|(first, at)| first >= leader || !is_recent(*at)) {
             self.pace = Some((leader.clone(), now));
-            self.align(now);
+            self.align_pings(now);
         }
     }
 
-    /// A round of pings begins: all that are not asked yet are asked now, unless they answered lately: then in the next round. So each
-    /// is asked half to one and a half times as often for once, and as often as ever from then on.
-    fn align(&mut self, now: Instant) {
+    /// Starts a round of pings: each node without an outstanding ping is pinged now, or in the next round if it
+    /// answered within half an interval. One interval of each node is thus between half and one and a half times as
+    /// long; later ones are as configured.
+    fn align_pings(&mut self, now: Instant) {
         let Self { timing: Timing { interval, .. }, me, nodes, .. } = self;
-        for (node, watched) in nodes.iter_mut() {
-            let unasked = matches!(watched.state, State::Steady) && watched.pings == 0;
-            if unasked && !watched.leads(now, node, me, *interval) {
-                let lately = watched.answered.is_some_and(|at| now.saturating_duration_since(at) < *interval / 2);
-                watched.next_ping = if lately { now + *interval + *interval / LAG } else { now };
+        for (node, monitored) in nodes.iter_mut() {
+            let idle = matches!(monitored.state, State::Alive) && monitored.unanswered == 0;
+            if idle && !monitored.leads(now, node, me, *interval) {
+                let recently =
+                    monitored.answered_at.is_some_and(|at| now.saturating_duration_since(at) < *interval / 2);
+                monitored.next_ping = if recently { now + *interval + *interval / PASSIVE_GRACE } else { now };
             }
         }
     }
 
-    /// What another member found.
-    pub(super) fn judge(
+    /// The result of a `PingReq` has arrived.
+    pub(crate) fn handle_ping_req_reply(
         &mut self,
         now: Instant,
         witness: &NodeName,
-        about: &NodeName,
+        target: &NodeName,
         token: u32,
-        heard: bool,
+        reachable: bool,
     ) -> Option<Action> {
-        let watched = self.nodes.get_mut(about)?;
-        let State::Suspected(question) = &mut watched.state else { return None };
-        if question.token != token || !question.asked.contains(witness) {
+        let monitored = self.nodes.get_mut(target)?;
+        let State::Suspected(suspicion) = &mut monitored.state else { return None };
+        if suspicion.token != token || !suspicion.asked.contains(witness) {
             return None;
         }
-        question.answered = Some(now);
-        if heard {
-            // It lives, though we do not hear it: we ask again, but not at once.
-            question.asked.clear();
-            question.deaf.clear();
-            question.deadline = now + ASK_AGAIN;
+        suspicion.replied_at = Some(now);
+        if reachable {
+            // The node is alive although this one does not hear it. Ask again later.
+            suspicion.asked.clear();
+            suspicion.confirmed_by.clear();
+            suspicion.deadline = now + PING_REQ_INTERVAL;
             return None;
         }
-        question.deaf.insert(witness.clone());
-        let all = question.deaf.len() == question.asked.len();
-        (all || question.deaf.len() >= ENOUGH).then(|| watched.end(about, now))
+        suspicion.confirmed_by.insert(witness.clone());
+        let all = suspicion.confirmed_by.len() == suspicion.asked.len();
+        (all || suspicion.confirmed_by.len() >= CONFIRMATIONS).then(|| monitored.declare_dead(target, now))
     }
 
-    /// What is due. `others(node)` are the members that can be asked about a node, without it and us.
-    pub(super) fn run_due(&mut self, now: Instant, others: impl Fn(&NodeName) -> Vec<NodeName>) -> Vec<Action> {
+    /// Does what is due. `others(node)` returns the members that can be asked to ping a node: neither the node nor this
+    /// one.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, others: impl Fn(&NodeName) -> Vec<NodeName>) -> Vec<Action> {
         let mut actions = Vec::new();
         let timing = self.timing;
-        let least = PER_NODE * u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
-        if self.nodes.values().any(|watched| watched.pings == 0 && watched.next_ping <= now) {
-            self.align(now);
+        let shortest = INTERVAL_PER_NODE * u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+        if self.nodes.values().any(|monitored| monitored.unanswered == 0 && monitored.next_ping <= now) {
+            self.align_pings(now);
         }
-        for (node, watched) in &mut self.nodes {
-            let due = watched.next_ping <= now;
-            let unanswered = due && watched.pings >= timing.pings;
-            if unanswered && matches!(watched.state, State::Steady) {
-                self.tokens = self.tokens.wrapping_add(1);
+        for (node, monitored) in &mut self.nodes {
+            let due = monitored.next_ping <= now;
+            if due && monitored.unanswered >= timing.attempts && matches!(monitored.state, State::Alive) {
+                self.last_token = self.last_token.wrapping_add(1);
                 actions.push(Action::Suspected(node.clone()));
-                watched.state = State::Suspected(Question::new(self.tokens, now));
+                monitored.state = State::Suspected(Suspicion::new(self.last_token, now));
             }
-            if let State::Suspected(question) = &mut watched.state
-                && question.deadline <= now
+            if let State::Suspected(suspicion) = &mut monitored.state
+                && suspicion.deadline <= now
             {
                 let others = others(node);
-                let silent = now.saturating_duration_since(watched.heard);
-                let deaf = !question.deaf.is_empty();
-                let nobody = |at: Instant| now.saturating_duration_since(at) >= timing.isolated;
-                let alone = others.is_empty() || silent >= timing.isolated && question.answered.is_none_or(nobody);
-                if deaf || alone {
-                    actions.push(watched.end(node, now));
+                let silent = now.saturating_duration_since(monitored.last_heard);
+                let confirmed = !suspicion.confirmed_by.is_empty();
+                let long_ago = |at: Instant| now.saturating_duration_since(at) >= timing.isolation;
+                let isolated = silent >= timing.isolation && suspicion.replied_at.is_none_or(long_ago);
+                if confirmed || others.is_empty() || isolated {
+                    actions.push(monitored.declare_dead(node, now));
                 } else {
-                    self.tokens = self.tokens.wrapping_add(1);
-                    question.token = self.tokens;
-                    question.deadline = now + timing.verdict;
-                    question.deaf.clear();
-                    // Whoever was asked in vain makes room for others.
-                    let (old, fresh): (Vec<_>, Vec<_>) =
-                        others.into_iter().partition(|other| question.asked.contains(other));
-                    question.asked = fresh.into_iter().chain(old).take(WITNESSES).collect();
-                    let ask = |witness: &NodeName| Action::Ask {
+                    self.last_token = self.last_token.wrapping_add(1);
+                    suspicion.token = self.last_token;
+                    suspicion.deadline = now + timing.reply_timeout;
+                    suspicion.confirmed_by.clear();
+                    // Members that were not asked in the last round come first.
+                    let (asked, fresh): (Vec<_>, Vec<_>) =
+                        others.into_iter().partition(|other| suspicion.asked.contains(other));
+                    suspicion.asked = fresh.into_iter().chain(asked).take(WITNESSES).collect();
+                    let ping_req = |witness: &NodeName| Action::PingReq {
                         witness: witness.clone(),
-                        about: node.clone(),
-                        token: question.token,
+                        target: node.clone(),
+                        token: suspicion.token,
                     };
-                    actions.extend(question.asked.iter().map(ask));
+                    actions.extend(suspicion.asked.iter().map(ping_req));
                 }
             }
             if due {
-                let ping = if watched.pings < timing.pings { Action::Ping } else { Action::Call };
+                let ping = if monitored.unanswered < timing.attempts { Action::Ping } else { Action::Probe };
                 actions.push(ping(node.clone()));
-                watched.pings = watched.pings.saturating_add(1);
-                watched.next_ping = match watched.state {
-                    State::Gone(since) => now + gone_ping(now, since).max(least),
+                monitored.unanswered = monitored.unanswered.saturating_add(1);
+                monitored.next_ping = match monitored.state {
+                    State::Dead(since) => now + dead_interval(now, since).max(shortest),
                     _ => now + timing.retry,
                 };
             }
@@ -336,310 +333,42 @@ impl Watch {
         actions
     }
 
-    /// Whether nodes are watched, and all of them are gone.
-    pub(super) fn hears_nobody(&self) -> bool {
-        !self.nodes.is_empty() && self.nodes.values().all(|watched| matches!(watched.state, State::Gone(_)))
-    }
-
-    pub(super) fn watched(&self) -> impl Iterator<Item = &NodeName> {
-        self.nodes.keys()
-    }
-
-    pub(super) fn next(&self) -> Option<Instant> {
-        let next = |watched: &Watched| match &watched.state {
-            State::Suspected(question) => watched.next_ping.min(question.deadline),
-            State::Steady | State::Gone(_) => watched.next_ping,
+    /// When to call [`handle_timeout`](Self::handle_timeout) next.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let next = |monitored: &Monitored| match &monitored.state {
+            State::Suspected(suspicion) => monitored.next_ping.min(suspicion.deadline),
+            State::Alive | State::Dead(_) => monitored.next_ping,
         };
         self.nodes.values().map(next).min()
     }
 }
 
-impl Watched {
-    const fn new(heard: Instant, next_ping: Instant) -> Self {
-        Self { heard, pings: 0, next_ping, pinged: None, answered: None, state: State::Steady }
-    }
-
-    /// Whether it pings us, and we only answer: it comes before us in order.
-    fn leads(&self, now: Instant, node: &NodeName, me: &NodeName, interval: Duration) -> bool {
-        node < me && self.pinged.is_some_and(|at| goes_on(at, now, interval))
-    }
-
-    fn end(&mut self, node: &NodeName, now: Instant) -> Action {
-        self.state = State::Gone(now);
-        self.next_ping = now + GONE_PING;
-        Action::Gone(node.clone(), self.heard)
-    }
+/// The interval of pings to a dead node, to see it return: shorter at first, when that is most likely.
+fn dead_interval(now: Instant, since: Instant) -> Duration {
+    if now.saturating_duration_since(since) < DEAD_RECENTLY { DEAD_INTERVAL } else { DEAD_INTERVAL_LATER }
 }
 
-impl Question {
-    fn new(token: u32, now: Instant) -> Self {
-        Self { token, asked: BTreeSet::new(), deaf: BTreeSet::new(), deadline: now, answered: None }
-    }
-}
+/// The shortest interval per monitored node: at most 200 pings per second are sent in all.
+const INTERVAL_PER_NODE: Duration = Duration::from_millis(5);
 
-/// Whether who pinged us last at `at` may be taken to ping us still.
-fn goes_on(at: Instant, now: Instant, interval: Duration) -> bool {
-    now.saturating_duration_since(at) <= interval * 2
-}
-
-/// What the interval is at least for each watched node: 200 pings per second are the most.
-const PER_NODE: Duration = Duration::from_millis(5);
-
-/// How many others are asked at once.
+/// How many members are sent a `PingReq` at once.
 const WITNESSES: usize = 3;
 
-/// How many that do not hear it either are enough, whatever the others might say.
-const ENOUGH: usize = 2;
+/// How many members that do not reach the node suffice, whatever the remaining ones might reply.
+const CONFIRMATIONS: usize = 2;
 
-/// After another member heard it, how long until the next question.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// The time from a reply "reachable" to the next round of `PingReq`.
+const PING_REQ_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long a node is tried that another member found gone.
-const DOUBT: Duration = Duration::from_millis(100);
+/// How long a node is pinged after another member has declared it dead.
+const REPORT_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Who waits for the ping of another one waits longer by this part of the interval: an answer takes less.
-const LAG: u32 = 5;
+/// A passive monitor waits longer than the interval by this fraction of it, which is more than a pong takes.
+const PASSIVE_GRACE: u32 = 5;
 
-/// How often those that are gone are pinged, to see them return: at first, when it is most likely, and later.
-const GONE_PING: Duration = Duration::from_millis(20);
-const GONE_PING_LATER: Duration = Duration::from_millis(100);
-const FIRST: Duration = Duration::from_secs(30);
-
-fn gone_ping(now: Instant, since: Instant) -> Duration {
-    if now.saturating_duration_since(since) < FIRST { GONE_PING } else { GONE_PING_LATER }
-}
+const DEAD_INTERVAL: Duration = Duration::from_millis(20);
+const DEAD_INTERVAL_LATER: Duration = Duration::from_millis(100);
+const DEAD_RECENTLY: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MS: Duration = Duration::from_millis(1);
-
-    fn start() -> Instant {
-        Instant::now()
-    }
-
-    fn names(names: &[&str]) -> Vec<NodeName> {
-        names.iter().map(|&name| name.into()).collect()
-    }
-
-    /// Runs every due action until `end`, and returns when each happened.
-    fn run(watch: &mut Watch, from: Instant, end: Duration, others: &[&str]) -> Vec<(u128, Action)> {
-        let mut log = Vec::new();
-        while let Some(next) = watch.next().filter(|next| *next <= from + end) {
-            for action in watch.run_due(next, |_| names(others)) {
-                log.push(((next - from).as_millis(), action));
-            }
-        }
-        log
-    }
-
-    fn gone_at(log: &[(u128, Action)]) -> Option<u128> {
-        log.iter().find(|(_, action)| matches!(action, Action::Gone(..))).map(|(at, _)| *at)
-    }
-
-    #[test]
-    fn in_a_cluster_of_two_silence_is_enough() {
-        let now = start();
-        let mut watch = Watch::new("me".into(), Timing::default());
-        watch.set(now, names(&["x"]).into_iter().collect());
-        let log = run(&mut watch, now, 1000 * MS, &[]);
-        assert_eq!(gone_at(&log), Some(250), "{log:?}");
-    }
-
-    #[test]
-    fn one_other_member_must_agree() {
-        let now = start();
-        let mut watch = Watch::new("me".into(), Timing::default());
-        watch.set(now, names(&["x"]).into_iter().collect());
-        let log = run(&mut watch, now, 300 * MS, &["w"]);
-        let Some(Action::Ask { token, .. }) =
-            log.iter().map(|(_, action)| action).find(|action| matches!(action, Action::Ask { .. }))
-        else {
-            panic!("nobody was asked: {log:?}")
-        };
-        assert_eq!(gone_at(&log), None);
-        let at = now + 370 * MS;
-        let judged = watch.judge(at, &"w".into(), &"x".into(), *token, false);
-        assert_eq!(judged, Some(Action::Gone("x".into(), now)));
-        assert!(watch.is_gone(&"x".into()));
-        assert_eq!(watch.hear(at + MS, &"x".into(), Sign::Answer), Some(Action::Back("x".into())));
-    }
-
-    #[test]
-    fn who_talks_and_answers_nobody_is_gone_until_it_answers() {
-        let (now, x) = (start(), NodeName::from("x"));
-        for sign in [Sign::Talk, Sign::Ping] {
-            let mut watch = Watch::new("me".into(), Timing::default());
-            watch.set(now, [x.clone()].into());
-            let (mut gone, mut called) = (None, false);
-            for at in (0..1000).step_by(10).map(|ms| now + ms * MS) {
-                assert_eq!(watch.hear(at, &x, sign), None);
-                for action in watch.run_due(at, |_| Vec::new()) {
-                    called |= action == Action::Call(x.clone());
-                    gone = gone.or(matches!(action, Action::Gone(..)).then_some(at));
-                }
-            }
-            assert!(gone.is_some_and(|at| at <= now + 300 * MS), "{sign:?}: {:?}", gone.map(|at| at - now));
-            assert!(called, "it is told that it is not heard");
-            assert_eq!(watch.hear(now + 1000 * MS, &x, Sign::Ping), None, "it may have pinged before it called");
-            assert!(watch.next().is_some_and(|at| at <= now + 1000 * MS), "it is asked at once");
-            assert_eq!(watch.hear(now + 1001 * MS, &x, Sign::Answer), Some(Action::Back(x.clone())));
-        }
-    }
-
-    #[test]
-    fn who_does_not_hear_our_answers_is_suspected_at_once_unless_it_answered_just_now() {
-        let (now, x) = (start(), NodeName::from("x"));
-        for (answered, suspected) in [(None, true), (Some(150), true), (Some(20), false)] {
-            let mut watch = Watch::new("me".into(), Timing::default());
-            watch.set(now, [x.clone()].into());
-            answered.map(|ago| watch.hear(now + (200 - ago) * MS, &x, Sign::Answer));
-            watch.hear(now + 199 * MS, &x, Sign::Ping);
-            assert_eq!(watch.hear(now + 200 * MS, &x, Sign::Call), None);
-            let actions = watch.run_due(now + 200 * MS, |_| names(&["w"]));
-            let asked = actions.iter().any(|action| matches!(action, Action::Ask { .. }));
-            assert_eq!(
-                (actions.contains(&Action::Suspected(x.clone())), asked),
-                (suspected, suspected),
-                "{answered:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn who_was_not_asked_has_no_say() {
-        let now = start();
-        let mut watch = Watch::new("me".into(), Timing::default());
-        watch.set(now, names(&["x"]).into_iter().collect());
-        run(&mut watch, now, 300 * MS, &["w"]);
-        assert_eq!(watch.judge(now + 300 * MS, &"liar".into(), &"x".into(), 2, false), None);
-        assert_eq!(watch.judge(now + 300 * MS, &"w".into(), &"x".into(), 77, false), None);
-        assert!(!watch.is_gone(&"x".into()));
-    }
-
-    #[test]
-    fn a_member_that_hears_it_keeps_it_alive() {
-        let now = start();
-        let mut watch = Watch::new("me".into(), Timing::default());
-        watch.set(now, names(&["x"]).into_iter().collect());
-        let mut at = Duration::ZERO;
-        for _ in 0..20 {
-            at += 200 * MS;
-            let asked: Vec<_> = run(&mut watch, now, at, &["w", "v"])
-                .into_iter()
-                .filter_map(|(_, action)| match action {
-                    Action::Ask { witness, token, .. } => Some((witness, token)),
-                    Action::Gone(..) => panic!("gone at {at:?}"),
-                    _ => None,
-                })
-                .collect();
-            for (witness, token) in asked {
-                watch.judge(now + at, &witness, &"x".into(), token, witness.as_str() == "w");
-            }
-        }
-        assert!(!watch.is_gone(&"x".into()));
-    }
-
-    #[test]
-    fn when_nobody_answers_at_all_we_are_on_our_own_after_a_second() {
-        let now = start();
-        let mut watch = Watch::new("me".into(), Timing::default());
-        watch.set(now, names(&["x"]).into_iter().collect());
-        let log = run(&mut watch, now, 3000 * MS, &["w", "v"]);
-        let gone = gone_at(&log).unwrap();
-        assert!((1000..1300).contains(&gone), "{gone}");
-    }
-
-    #[test]
-    fn a_stall_of_ours_is_no_silence_of_theirs() {
-        let now = start();
-        let mut watch = Watch::new("me".into(), Timing::default());
-        watch.set(now, names(&["x"]).into_iter().collect());
-        let awake = now + Duration::from_secs(30);
-        let actions = watch.run_due(awake, |_| Vec::new());
-        assert_eq!(actions, [Action::Ping("x".into())]);
-        assert_eq!(watch.hear(awake + MS, &"x".into(), Sign::Answer), None);
-    }
-
-    /// Lets all watch each other, on a network without delay, and returns who pinged whom, and when.
-    fn converse(watches: &mut [(NodeName, Watch)], from: Instant, end: Instant) -> Vec<(Instant, usize, usize)> {
-        let mut log = Vec::new();
-        let mut now = from;
-        while let Some(next) = watches.iter().filter_map(|(_, watch)| watch.next()).min().filter(|next| *next < end) {
-            now = now.max(next);
-            for from in 0..watches.len() {
-                for action in watches[from].1.run_due(now, |_| Vec::new()) {
-                    let Action::Ping(name) = action else { panic!("{action:?}") };
-                    let to = watches.iter().position(|(node, _)| *node == name).unwrap();
-                    let me = watches[from].0.clone();
-                    assert_eq!(watches[to].1.hear(now, &me, Sign::Ping), None);
-                    assert_eq!(watches[from].1.hear(now, &name, Sign::Answer), None);
-                    log.push((now, from, to));
-                }
-            }
-        }
-        log
-    }
-
-    /// Watches of all others, that begin in the given order and so many milliseconds after each other.
-    fn watches(order: &[usize], apart: u32, start: Instant) -> Vec<(NodeName, Watch)> {
-        let all: Vec<NodeName> = (0..order.len()).map(|index| format!("node-{index}").as_str().into()).collect();
-        let watch = |(index, me): (usize, &NodeName)| {
-            let mut watch = Watch::new(me.clone(), Timing::default());
-            let others = all.iter().filter(|node| *node != me).cloned().collect();
-            let place = u32::try_from(order.iter().position(|&turn| turn == index).unwrap()).unwrap();
-            watch.set(start + apart * place * MS, others);
-            (me.clone(), watch)
-        };
-        all.iter().enumerate().map(watch).collect()
-    }
-
-    #[test]
-    fn of_two_that_watch_each_other_one_pings_and_the_other_one_answers() {
-        let start = start();
-        let mut both = watches(&[1, 0], 30, start);
-        let end = start + 10_000 * MS;
-        let log = converse(&mut both, start, end);
-        let by = |node: usize| log.iter().filter(|(_, from, _)| *from == node).count();
-        assert!((95..=100).contains(&by(0)) && by(1) <= 2, "{} and {}", by(0), by(1));
-        // The one that answers asks itself soon after it is not asked any more.
-        let silent = run(&mut both[1].1, end, 400 * MS, &[]);
-        assert!(gone_at(&silent).is_some_and(|at| at <= 300), "{silent:?}");
-    }
-
-    #[test]
-    fn all_that_watch_each_other_ping_at_the_same_moments_and_no_more_often() {
-        for (order, apart) in
-            [([0, 1, 2, 3, 4], 23), ([4, 3, 2, 1, 0], 17), ([2, 4, 0, 1, 3], 41), ([3, 0, 4, 2, 1], 7)]
-        {
-            let start = start();
-            let mut all = watches(&order, apart, start);
-            let (settled, end) = (start + 1000 * MS, start + 11_000 * MS);
-            let before = converse(&mut all, start, settled);
-            assert!(before.len() <= 10 * 15, "{} pings in the first second", before.len());
-            let log = converse(&mut all, settled, end);
-            assert!((10 * 95..=10 * 101).contains(&log.len()), "{} pings of ten pairs in ten seconds", log.len());
-            let moments: BTreeSet<Instant> = log.iter().map(|&(at, ..)| at).collect();
-            assert!(moments.len() <= 101, "{} moments, {order:?}", moments.len());
-        }
-    }
-
-    #[test]
-    fn a_leader_that_pings_without_end_makes_nobody_else_ping_without_end() {
-        let start = start();
-        let mut watch = Watch::new("b".into(), Timing::default());
-        watch.set(start, names(&["a", "c", "d"]).into_iter().collect());
-        let mut pings: BTreeMap<NodeName, u32> = BTreeMap::new();
-        for now in (0..10_000).map(|ms| start + ms * MS) {
-            watch.hear(now, &"a".into(), Sign::Ping);
-            for action in watch.run_due(now, |_| Vec::new()) {
-                let Action::Ping(node) = action else { panic!("{action:?}") };
-                watch.hear(now, &node, Sign::Answer);
-                *pings.entry(node).or_default() += 1;
-            }
-        }
-        let counts: Vec<u32> = pings.into_values().collect();
-        assert!(counts.len() == 2 && counts.iter().all(|count| (60..=200).contains(count)), "{counts:?}");
-    }
-}
+mod tests;

@@ -1,232 +1,244 @@
-//! One speaker among the others: who lives, and what follows from it for the addresses that are handed over.
-//!
-//! [`crate::driver`] drives it with a socket and a clock, the simulator of failover with virtual ones.
+//! One member: the engine and its handovers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use metallb_core::model::NodeName;
-use metallb_l2::interface::{Announcement, Scope};
+use metallb_l2::interface::{Announcement, MacAddr, Scope};
 
 use crate::engine::{Config, Counters, Engine, Event, Link, Transmit};
 use crate::handover::{Handover, Tally};
-use crate::wire::message::{Hardware, Standing};
+use crate::wire::message::Readiness;
 use crate::wire::seal::Keyring;
 
-/// The engine of membership and the handovers, put together.
+/// A member of the cluster: finds out which speakers are live and hands addresses over to them.
 ///
-/// What is learned and decided goes in by the methods that take the time; `poll_transmit`, `poll_event`, `poll_announcements`,
-/// `poll_again` and `poll_sought` take results out, to be drained after every input; `poll_timeout` says when to call again.
+/// Facts and decisions go in through the methods that take the time. After each of them, call
+/// [`poll_output`](Self::poll_output) until it returns `None`, then wait until [`poll_timeout`](Self::poll_timeout) and
+/// call [`handle_timeout`](Self::handle_timeout). Time never goes backwards. The same seed and inputs give the same
+/// outputs.
 #[derive(Debug)]
 pub struct Member {
     engine: Engine,
     handover: Handover,
-    /// When the last owner that died was heard, until we have announced what was its.
-    lost: Option<Instant>,
-    stay: Stay,
+    /// When the last node that died was last heard, until its addresses are announced.
+    lost_owner_heard: Option<Instant>,
+    phase: Phase,
+    /// Not capped: the caller empties it after each input.
     events: VecDeque<Event>,
 }
 
-/// Whether we are there for good.
+/// Something that the caller must do or know.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Output {
+    /// Something happened. The handovers have been updated already.
+    Event(Event),
+    /// Answer ARP and NDP requests for exactly these addresses.
+    Announce(Vec<Announcement>),
+    /// Announce these addresses again.
+    AnnounceAgain(Vec<IpAddr>),
+    /// Request the hardware addresses of these hosts by broadcast or multicast.
+    Resolve(Vec<IpAddr>),
+    /// Send a datagram.
+    Transmit(Transmit),
+}
+
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Stay {
+enum Phase {
     Staying,
-    HandingOver { until: Instant, repeat_at: Instant },
+    /// Waits for acks of the new owners until then.
+    HandingOver {
+        until: Instant,
+        repeat_at: Instant,
+    },
     Left,
 }
 
 impl Member {
-    /// Alone, and silent until [`join`](Self::join).
+    /// A member that is silent until [`join`](Self::join). `seed` starts the random choices of gossip.
     #[must_use]
     pub fn new(config: Config, seed: u64, now: Instant) -> Self {
         Self {
             engine: Engine::new(config, seed, now),
             handover: Handover::default(),
-            lost: None,
-            stay: Stay::Staying,
+            lost_owner_heard: None,
+            phase: Phase::Staying,
             events: VecDeque::new(),
         }
     }
 
-    /// See [`Engine::join`].
+    /// Sets the addresses where other members may be. The first call enters the cluster; later calls replace the
+    /// addresses.
     pub fn join(&mut self, now: Instant, contacts: impl IntoIterator<Item = SocketAddr>) {
         self.engine.join(now, contacts);
-        self.settle(now);
+        self.exchange(now);
     }
 
-    /// See [`Engine::watch`].
-    pub fn watch(&mut self, now: Instant, nodes: impl IntoIterator<Item = NodeName>) {
-        self.engine.watch(now, nodes);
-        self.settle(now);
+    /// Replaces the nodes whose addresses this node would inherit, see [`Engine::monitor`].
+    pub fn monitor(&mut self, now: Instant, nodes: impl IntoIterator<Item = NodeName>) {
+        self.engine.monitor(now, nodes);
+        self.exchange(now);
     }
 
-    /// Replaces what this node answers for, see [`Handover::plan`]. Who leaves has nothing any more, whatever is planned.
+    /// Replaces the addresses of this node, see [`Handover::plan`]. After [`leave`](Self::leave) the plan is ignored:
+    /// all addresses are handed over.
     pub fn plan(&mut self, now: Instant, mine: BTreeMap<IpAddr, Scope>, successors: &BTreeMap<IpAddr, NodeName>) {
-        if self.stay == Stay::Staying {
+        if self.phase == Phase::Staying {
             self.handover.plan(now, mine, successors);
-            self.settle(now);
+            self.exchange(now);
         }
     }
 
-    /// Replaces the hardware addresses of the interfaces that can be announced on. Without any this node stands for no election.
-    pub fn set_usable(&mut self, now: Instant, hardware: impl IntoIterator<Item = Hardware>) {
-        if self.stay == Stay::Staying {
-            let hardware: Vec<Hardware> = hardware.into_iter().collect();
-            self.engine.set_standing(now, if hardware.is_empty() { Standing::Unable } else { Standing::Able });
+    /// Replaces the hardware addresses of the interfaces that can announce. Without any this node is not ready.
+    pub fn set_usable(&mut self, now: Instant, hardware: impl IntoIterator<Item = MacAddr>) {
+        if self.phase == Phase::Staying {
+            let hardware: Vec<MacAddr> = hardware.into_iter().collect();
+            let readiness = if hardware.is_empty() { Readiness::NotReady } else { Readiness::Ready };
+            self.engine.set_readiness(now, readiness);
             self.engine.set_hardware(now, hardware);
-            self.settle(now);
+            self.exchange(now);
         }
     }
 
-    /// Replaces what this node does not announce, whatever the plan says.
+    /// Replaces the addresses that this node does not announce, even if a plan has them.
     pub fn set_refused(&mut self, refused: BTreeSet<IpAddr>) {
         self.handover.set_refused(refused);
     }
 
-    /// See [`Engine::set_link`].
-    pub fn set_link(&mut self, link: Link) {
+    /// Sets the state of the link that membership uses. Nothing is sent while it is down.
+    pub const fn set_link(&mut self, link: Link) {
         self.engine.set_link(link);
     }
 
-    /// See [`Engine::set_keys`].
+    /// Replaces the keys; the first one seals from now on.
     pub fn set_keys(&mut self, keys: Keyring) {
         self.engine.set_keys(keys);
     }
 
-    /// Hands everything over, then ends the membership: when all of it is taken, at the latest after [`LEAVE_PATIENCE`].
+    /// Hands all addresses over to their successors, then leaves the cluster: when the successors have announced them,
+    /// at the latest after [`LEAVE_TIMEOUT`].
     pub fn leave(&mut self, now: Instant, successors: &BTreeMap<IpAddr, NodeName>) {
-        if self.stay == Stay::Staying {
-            self.engine.set_standing(now, Standing::Leaving);
+        if self.phase == Phase::Staying {
+            self.engine.set_readiness(now, Readiness::Draining);
             self.handover.plan(now, BTreeMap::new(), successors);
-            self.stay = Stay::HandingOver { until: now + LEAVE_PATIENCE, repeat_at: now + LEAVE_REPEAT };
-            self.settle(now);
+            self.phase = Phase::HandingOver { until: now + LEAVE_TIMEOUT, repeat_at: now + DRAINING_INTERVAL };
+            self.exchange(now);
         }
     }
 
-    /// Whether the membership has ended. What it still has to send comes out of `poll_transmit`.
+    /// Whether the member has left the cluster. Its last datagrams are still to be polled.
     #[must_use]
     pub fn has_left(&self) -> bool {
-        self.stay == Stay::Left
+        self.phase == Phase::Left
     }
 
-    /// Looks at a datagram.
+    /// Processes a received datagram.
     pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
         self.engine.handle_datagram(now, from, datagram);
-        self.settle(now);
+        self.exchange(now);
     }
 
-    /// The first round of announcements for these has left. When they were taken from a node that died: for how long nobody had heard
-    /// it by then.
+    /// The first round of announcements for these addresses has been sent. If they were taken over from a dead node,
+    /// returns the time since that node was last heard.
     pub fn handle_announced(&mut self, now: Instant, ips: &[IpAddr]) -> Option<Duration> {
         self.handover.handle_announced(now, ips);
-        self.settle(now);
-        self.lost.take().map(|heard| now.saturating_duration_since(heard))
+        self.exchange(now);
+        self.lost_owner_heard.take().map(|heard| now.saturating_duration_since(heard))
     }
 
-    /// Does what is due. Early calls are harmless.
+    /// Does what is due. Early and repeated calls are harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.engine.handle_timeout(now);
-        self.settle(now);
-        if self.engine.may_be_deaf() {
-            // Neighbours know of what we had, unless others have taken it meanwhile.
-            self.handover.be_quiet();
+        self.exchange(now);
+        if self.engine.may_have_unidirectional_link() {
+            // If others have taken the addresses over, an announcement would mislead the neighbours. If not, the
+            // neighbours know them.
+            self.handover.cancel_announcement();
         }
         self.handover.handle_timeout(now);
-        if let Stay::HandingOver { repeat_at, .. } = &mut self.stay
+        if let Phase::HandingOver { repeat_at, .. } = &mut self.phase
             && *repeat_at <= now
         {
-            *repeat_at = now + LEAVE_REPEAT;
-            self.engine.tell_standing(now);
+            *repeat_at = now + DRAINING_INTERVAL;
+            self.engine.send_readiness(now);
         }
-        self.settle(now);
+        self.exchange(now);
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout) next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let leaving = match self.stay {
-            Stay::HandingOver { until, repeat_at } => Some(until.min(repeat_at)),
-            Stay::Staying | Stay::Left => None,
+        let leaving = match self.phase {
+            Phase::HandingOver { until, repeat_at } => Some(until.min(repeat_at)),
+            Phase::Staying | Phase::Left => None,
         };
         self.engine.poll_timeout().into_iter().chain(self.handover.poll_timeout()).chain(leaving).min()
     }
 
-    /// What happened; the handovers know of it already.
-    pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+    /// The next output: first all events, then changes of announcements, then hosts to resolve, then datagrams.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        if let Some(event) = self.events.pop_front() {
+            return Some(Output::Event(event));
+        }
+        if let Some(announcements) = self.handover.poll_announcements() {
+            return Some(Output::Announce(announcements));
+        }
+        if let Some(ips) = self.handover.poll_announce_again() {
+            return Some(Output::AnnounceAgain(ips));
+        }
+        if let Some(hosts) = self.engine.poll_resolve() {
+            return Some(Output::Resolve(hosts));
+        }
+        self.engine.poll_transmit().map(Output::Transmit)
     }
 
-    /// Everything to answer for, if that changed.
-    pub fn poll_announcements(&mut self) -> Option<Vec<Announcement>> {
-        self.handover.poll_announcements()
-    }
-
-    /// Addresses to announce anew, if any.
-    pub fn poll_again(&mut self) -> Option<Vec<IpAddr>> {
-        self.handover.poll_again()
-    }
-
-    /// The next datagram to send.
-    pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.engine.poll_transmit()
-    }
-
-    /// See [`Engine::poll_sought`].
-    pub fn poll_sought(&mut self) -> Option<Vec<IpAddr>> {
-        self.engine.poll_sought()
-    }
-
-    /// See [`Engine::take_lull`].
-    pub fn take_lull(&mut self) -> bool {
-        self.engine.take_lull()
-    }
-
-    /// See [`Engine::live`].
+    /// The nodes whose speakers are live and ready, this one included.
     #[must_use]
     pub const fn live(&self) -> &BTreeSet<NodeName> {
         self.engine.live()
     }
 
-    /// See [`Engine::members`].
+    /// The number of members that gossip knows, without this one.
     #[must_use]
     pub fn members(&self) -> usize {
         self.engine.members()
     }
 
-    /// See [`Engine::has_joined`].
+    /// Whether the live members are known, as far as any have answered.
     #[must_use]
     pub fn has_joined(&self) -> bool {
         self.engine.has_joined()
     }
 
-    /// See [`Engine::counters`].
+    /// The counters since the start.
     #[must_use]
     pub const fn counters(&self) -> Counters {
         self.engine.counters()
     }
 
-    /// See [`Engine::hardware_of_others`].
+    /// The hardware addresses that other members reported.
     #[must_use]
-    pub fn hardware_of_others(&self) -> BTreeSet<Hardware> {
+    pub fn hardware_of_others(&self) -> BTreeSet<MacAddr> {
         self.engine.hardware_of_others()
     }
 
-    /// How planned moves ended so far.
+    /// The results of handovers so far.
     #[must_use]
     pub const fn tally(&self) -> Tally {
         self.handover.tally()
     }
 
-    /// Tells each of the two what the other one wants.
-    fn settle(&mut self, now: Instant) {
+    /// Passes events of the engine to the handovers, and messages of the handovers to the engine.
+    fn exchange(&mut self, now: Instant) {
         while let Some(event) = self.engine.poll_event() {
             match &event {
-                Event::Gone { heard, .. } => self.lost = Some(*heard),
-                Event::Lost(_) | Event::Met(_) => self.handover.announce_again(now),
-                Event::Yielding { from, ips, since } => self.handover.handle_yielding(now, from, ips, *since),
-                Event::Taken(from, ips) => self.handover.handle_taken(from, ips),
-                Event::Refused(from, ips) => self.handover.handle_refused(from, ips),
+                Event::DeclaredDead { last_heard, .. } => self.lost_owner_heard = Some(*last_heard),
+                Event::Failed(_) | Event::Appeared(_) => self.handover.schedule_announcement(now),
+                Event::HandoverOffered { from, ips, since } => self.handover.handle_offer(now, from, ips, *since),
+                Event::HandoverAcknowledged(from, ips) => self.handover.handle_ack(from, ips),
+                Event::HandoverRejected(from, ips) => self.handover.handle_reject(from, ips),
                 _ => {}
             }
             self.events.push_back(event);
@@ -234,20 +246,26 @@ impl Member {
         while let Some((to, message)) = self.handover.poll_message() {
             self.engine.send(now, &to, message);
         }
-        if let Stay::HandingOver { until, .. } = self.stay
+        if let Phase::HandingOver { until, .. } = self.phase
             && (self.handover.is_settled() || until <= now)
         {
-            self.stay = Stay::Left;
+            self.phase = Phase::Left;
             self.engine.leave(now);
         }
     }
 }
 
-/// How long a leaving node waits for its successors.
-pub const LEAVE_PATIENCE: Duration = Duration::from_millis(250);
+/// How long a leaving member waits for its successors.
+pub const LEAVE_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// How often it repeats that it leaves.
-const LEAVE_REPEAT: Duration = Duration::from_millis(30);
+/// The interval at which a leaving member repeats that it is draining.
+const DRAINING_INTERVAL: Duration = Duration::from_millis(30);
+
+/// A member may be moved to another thread.
+const _: () = {
+    const fn assert_send<T: Send>() {}
+    assert_send::<Member>();
+};
 
 #[cfg(test)]
 mod tests {
@@ -263,7 +281,7 @@ mod tests {
         SocketAddr::from(([10, 0, 0, index], 7946))
     }
 
-    /// Two that know each other, of which the first one has announced an address.
+    /// Two members that know each other. The first one has announced the address.
     fn pair(now: Instant, ip: IpAddr) -> [Member; 2] {
         let mut members = [1, 2].map(|index| {
             let me = Identity::new(format!("n{index}").into(), address(index), 1000);
@@ -271,7 +289,7 @@ mod tests {
                 Config { me, session: index.into(), keys: Keyring::default(), timing: Timing::default(), wan: false };
             let mut member = Member::new(config, index.into(), now);
             member.join(now, [address(1), address(2)]);
-            member.set_usable(now, [[2, 0, 0, 0, 0, index]]);
+            member.set_usable(now, [MacAddr([2, 0, 0, 0, 0, index])]);
             member
         });
         exchange(now, &mut members);
@@ -282,39 +300,45 @@ mod tests {
         members
     }
 
-    fn exchange(now: Instant, members: &mut [Member; 2]) {
+    /// Delivers all datagrams without delay. Returns the last announcements of the first member, if they changed.
+    fn exchange(now: Instant, members: &mut [Member; 2]) -> Option<Vec<Announcement>> {
+        let mut announced = None;
         for _ in 0..8 {
             for from in 0..2 {
-                while let Some(transmit) = members[from].poll_transmit() {
-                    members[1 - from].handle_datagram(now, address(from as u8 + 1), &transmit.datagram);
+                while let Some(output) = members[from].poll_output() {
+                    match output {
+                        Output::Transmit(transmit) => {
+                            members[1 - from].handle_datagram(now, address(from as u8 + 1), &transmit.datagram);
+                        }
+                        Output::Announce(announcements) if from == 0 => announced = Some(announcements),
+                        _ => {}
+                    }
                 }
             }
         }
+        announced
     }
 
     #[test]
-    fn who_leaves_answers_until_all_is_taken_and_has_nothing_after_that() {
+    fn leaving_owner_answers_until_its_successor_has_announced() {
         let (now, ip) = (Instant::now(), "10.1.0.1".parse().unwrap());
         let mut members = pair(now, ip);
         members[0].leave(now, &[(ip, "n2".into())].into());
-        let yielded = members[0].poll_announcements().unwrap();
-        assert_eq!(yielded.iter().map(|one| (one.ip, one.stance)).collect::<Vec<_>>(), [(ip, Stance::Yield)]);
-        exchange(now, &mut members);
-        let [owner, heir] = &mut members;
-        assert!(!owner.has_left());
-        assert_eq!(heir.live().len(), 1, "the word of who leaves is enough");
-        owner.plan(now, [(ip, Scope::All)].into(), &BTreeMap::new());
-        assert!(owner.poll_announcements().is_none(), "who leaves takes nothing back");
-        heir.plan(now, [(ip, Scope::All)].into(), &BTreeMap::new());
-        assert_eq!(heir.handle_announced(now + MS, &[ip]), None, "nobody died");
-        exchange(now + MS, &mut members);
+        let offered = exchange(now, &mut members).unwrap();
+        assert_eq!(offered.iter().map(|one| (one.ip, one.stance)).collect::<Vec<_>>(), [(ip, Stance::Yield)]);
+        assert!(!members[0].has_left());
+        assert_eq!(members[1].live().len(), 1, "draining takes effect at once");
+        members[0].plan(now, [(ip, Scope::All)].into(), &BTreeMap::new());
+        assert_eq!(exchange(now, &mut members), None, "a plan after `leave` is ignored");
+        members[1].plan(now, [(ip, Scope::All)].into(), &BTreeMap::new());
+        assert_eq!(members[1].handle_announced(now + MS, &[ip]), None, "no node has died");
+        assert_eq!(exchange(now + MS, &mut members), Some(Vec::new()));
         assert!(members[0].has_left());
-        assert!(members[0].poll_announcements().unwrap().is_empty());
         assert_eq!(members[0].tally(), Tally { acknowledged: 1, ..Tally::default() });
     }
 
     #[test]
-    fn who_leaves_does_not_wait_for_ever() {
+    fn leaving_owner_without_an_ack_leaves_within_the_timeout() {
         let (now, ip) = (Instant::now(), "10.1.0.1".parse().unwrap());
         let [mut owner, _] = pair(now, ip);
         owner.leave(now, &[(ip, "n2".into())].into());
@@ -323,8 +347,8 @@ mod tests {
             ended = owner.poll_timeout().unwrap();
             owner.handle_timeout(ended);
         }
-        // It falls silent first, and is gone then.
+        // It stops answering first, then leaves.
         assert_eq!(owner.tally().timed_out, 1);
-        assert!((200 * MS..=LEAVE_PATIENCE).contains(&(ended - now)), "{:?}", ended - now);
+        assert!((200 * MS..=LEAVE_TIMEOUT).contains(&(ended - now)), "{:?}", ended - now);
     }
 }

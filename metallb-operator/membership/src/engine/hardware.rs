@@ -1,61 +1,66 @@
-//! The hardware addresses that members answer with: that one of them claims an address is settled among members, and is no conflict
-//! with another host.
+//! The hardware addresses that members answer ARP and NDP requests with. An address claimed by one of them is not a
+//! conflict with a foreign host: members settle it among themselves.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::{Engine, Event};
-use crate::wire::message::{HARDWARE_MAX, Hardware, Message};
+use metallb_l2::interface::MacAddr;
 
-/// What we say of ourselves, and to whom we said it last.
+use super::{Engine, Event};
+use crate::wire::message::{HARDWARE_MAX, Message};
+
+/// The hardware addresses of this node, and the member that they were last repeated to.
 #[derive(Debug, Default)]
 pub(super) struct OwnHardware {
-    addresses: Vec<Hardware>,
-    told: Option<SocketAddr>,
+    addresses: Vec<MacAddr>,
+    repeated_to: Option<SocketAddr>,
 }
 
 impl Engine {
-    /// Replaces our own hardware addresses and tells all members at once. Of more than [`HARDWARE_MAX`] the rest stay unknown.
-    pub fn set_hardware(&mut self, now: Instant, addresses: impl IntoIterator<Item = Hardware>) {
-        let distinct: BTreeSet<Hardware> = addresses.into_iter().collect();
-        let addresses: Vec<Hardware> = distinct.into_iter().take(HARDWARE_MAX).collect();
+    /// Replaces the hardware addresses of this node and sends them to all members. Beyond [`HARDWARE_MAX`] they are not
+    /// reported.
+    pub(crate) fn set_hardware(&mut self, now: Instant, addresses: impl IntoIterator<Item = MacAddr>) {
+        let distinct: BTreeSet<MacAddr> = addresses.into_iter().collect();
+        let addresses: Vec<MacAddr> = distinct.into_iter().take(HARDWARE_MAX).collect();
         if addresses == self.hardware.addresses {
             return;
         }
         self.hardware.addresses = addresses;
         for address in self.member_addresses() {
-            self.tell_hardware(now, address);
+            self.send_hardware(now, address);
         }
-        self.settle(now);
+        self.recompute_live(now);
     }
 
-    /// The hardware addresses of the others, as they told them; those of a member that ended too, for as long as it is remembered.
-    #[must_use]
-    pub fn hardware_of_others(&self) -> BTreeSet<Hardware> {
-        self.peers.iter().flat_map(|peer| peer.hardware.iter().copied()).collect()
+    /// The hardware addresses that other members reported. Those of a dead member are included while it is remembered.
+    pub(crate) fn hardware_of_others(&self) -> BTreeSet<MacAddr> {
+        self.hosts.iter().flat_map(|host| host.hardware.iter().copied()).collect()
     }
 
-    /// Tells one member in turn, in case an earlier word was lost: its cost does not grow with the number of members.
+    /// Repeats the report to one member after the other, in case it was lost. The cost does not grow with the number of
+    /// members.
     pub(super) fn repeat_hardware(&mut self, now: Instant) {
         let members = self.member_addresses();
-        let later = members.iter().filter(|address| self.hardware.told.is_none_or(|told| **address > told));
+        let later = members.iter().filter(|address| self.hardware.repeated_to.is_none_or(|last| **address > last));
         let next = later.min().or_else(|| members.iter().min()).copied();
-        self.hardware.told = next;
+        self.hardware.repeated_to = next;
         if let Some(address) = next {
-            self.tell_hardware(now, address);
+            self.send_hardware(now, address);
         }
     }
 
-    pub(super) fn tell_hardware(&mut self, now: Instant, to: SocketAddr) {
+    pub(super) fn send_hardware(&mut self, now: Instant, to: SocketAddr) {
         if !self.hardware.addresses.is_empty() {
-            self.send_to(now, to, Message::Hardware(self.hardware.addresses.clone()));
+            let addresses = self.hardware.addresses.iter().map(|address| address.0).collect();
+            self.send_to(now, to, Message::HardwareAddresses(addresses));
         }
     }
 
-    pub(super) fn hear_hardware(&mut self, from: SocketAddr, addresses: Vec<Hardware>) {
-        if let Some(peer) = self.peers.get_mut(from).filter(|peer| peer.hardware != addresses) {
-            peer.hardware = addresses;
+    pub(super) fn handle_hardware(&mut self, from: SocketAddr, addresses: Vec<[u8; 6]>) {
+        let addresses: Vec<MacAddr> = addresses.into_iter().map(MacAddr).collect();
+        if let Some(host) = self.hosts.get_mut(from).filter(|host| host.hardware != addresses) {
+            host.hardware = addresses;
             self.events.push_back(Event::HardwareChanged);
         }
     }

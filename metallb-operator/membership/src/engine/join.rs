@@ -1,226 +1,225 @@
-//! Coming in, and letting others in: who may be there is greeted, at a pace that sockets of many members can follow.
+//! The join protocol: sends `Join` to all hosts where members may be, at a rate that their receive buffers can hold,
+//! and repeats it for hosts that are not members.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::{Engine, Entry, Event, MEMBER_SILENCE};
+use super::{Engine, Event, Phase, REACHABLE_FOR};
 use crate::wire::identity::Identity;
 
-/// Whom we greet, and how much we say to those who greet us.
+/// The addresses to join, and the limits of a round.
 #[derive(Debug)]
-pub(super) struct Greetings {
-    /// Where others may be; those that are no members are greeted again and again.
+pub(super) struct Joining {
+    /// Where members may be. Those that are not members are contacted in every round.
     contacts: BTreeSet<SocketAddr>,
-    /// Those that are still to be greeted for the first time, and when the next ones are.
+    /// Contacts that have not been sent a `Join` yet. Not longer than `contacts`.
     queue: VecDeque<SocketAddr>,
-    queue_at: Instant,
+    batch_at: Instant,
     round_at: Instant,
     contact_at: Instant,
-    forget_at: Instant,
+    expire_at: Instant,
+    /// Where the next round continues among the absent hosts.
     cursor: usize,
-    /// Answers to strangers that are left until `round_at`.
-    welcomes_left: usize,
-    /// Newcomers of whom gossip is told until then.
-    tellings_left: usize,
+    join_acks: Budget,
+    newcomers: Budget,
 }
 
-impl Greetings {
+/// How often something may happen until the next round.
+#[derive(Debug)]
+struct Budget(usize);
+
+impl Budget {
+    /// Uses one. False if none is left.
+    fn spend(&mut self) -> bool {
+        let rest = self.0.checked_sub(1);
+        self.0 = rest.unwrap_or(0);
+        rest.is_some()
+    }
+}
+
+impl Joining {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             contacts: BTreeSet::new(),
             queue: VecDeque::new(),
-            queue_at: now,
+            batch_at: now,
             round_at: now + ROUND,
             contact_at: now + ROUND,
-            forget_at: now + FORGETTING,
+            expire_at: now + EXPIRY_INTERVAL,
             cursor: 0,
-            welcomes_left: WELCOMES,
-            tellings_left: TELLINGS,
+            join_acks: Budget(JOIN_ACKS),
+            newcomers: Budget(NEWCOMERS),
         }
     }
 
-    pub(super) fn next(&self) -> Instant {
+    pub(super) fn poll_timeout(&self) -> Instant {
         let next = self.round_at.min(self.contact_at);
-        if self.queue.is_empty() { next } else { self.queue_at.min(next) }
+        if self.queue.is_empty() { next } else { self.batch_at.min(next) }
     }
 
-    /// Whether a stranger is answered.
-    pub(super) fn may_welcome(&mut self) -> bool {
-        spend(&mut self.welcomes_left)
+    /// Whether a host of an unknown session is answered in this round.
+    pub(super) fn may_send_join_ack(&mut self) -> bool {
+        self.join_acks.spend()
     }
 
-    /// Whether gossip is told of a newcomer that greeted us. Of one it is; a crowd greets everybody itself.
-    pub(super) fn may_tell(&mut self) -> bool {
-        spend(&mut self.tellings_left)
+    /// Whether gossip spreads a new member in this round. Many members that start together contact each other anyway.
+    pub(super) fn may_spread_newcomer(&mut self) -> bool {
+        self.newcomers.spend()
     }
-}
-
-/// Takes one. False when none is left.
-fn spend(left: &mut usize) -> bool {
-    let fewer = left.checked_sub(1);
-    *left = fewer.unwrap_or(0);
-    fewer.is_some()
 }
 
 impl Engine {
-    /// Says where other members may be, and greets those that are none yet. The first call enters the cluster; a later one
-    /// replaces the addresses. Our own address among them is passed over.
+    /// Sets the addresses where other members may be and sends `Join` to the unknown ones. The first call enters the
+    /// cluster; later calls replace the addresses. The own address is ignored.
     pub fn join(&mut self, now: Instant, contacts: impl IntoIterator<Item = SocketAddr>) {
         let me = self.config.me.address;
-        self.greetings.contacts = contacts.into_iter().filter(|&contact| contact != me).collect();
-        // Everybody begins with another one, so that none is greeted by all at once.
-        let contacts = &self.greetings.contacts;
+        self.joining.contacts = contacts.into_iter().filter(|&contact| contact != me).collect();
+        // Each member starts with another contact, so that no contact receives all `Join` messages at once.
+        let contacts = &self.joining.contacts;
         let order = contacts.range(me..).chain(contacts.range(..me));
-        self.greetings.queue = order.copied().filter(|&contact| self.peers.get(contact).is_none()).collect();
-        self.greetings.queue_at = now;
-        if self.entry == Entry::Outside {
-            let batches = u32::try_from(self.greetings.queue.len() / BATCH).unwrap_or(u32::MAX);
-            self.entry = Entry::Entering(now + ENTRY_PATIENCE + PACE * batches);
-            if self.greetings.queue.is_empty() {
-                self.enter();
+        self.joining.queue = order.copied().filter(|&contact| self.hosts.get(contact).is_none()).collect();
+        self.joining.batch_at = now;
+        if self.phase == Phase::Idle {
+            let batches = u32::try_from(self.joining.queue.len() / BATCH).unwrap_or(u32::MAX);
+            self.phase = Phase::Joining(now + JOIN_TIMEOUT + BATCH_INTERVAL * batches);
+            if self.joining.queue.is_empty() {
+                self.finish_joining();
             }
         }
-        self.greet_queued(now);
-        self.settle(now);
+        self.join_batch(now);
+        self.recompute_live(now);
     }
 
-    /// Takes these for members on somebody else's word; gossip finds out whether they live.
-    pub fn introduce(&mut self, now: Instant, members: impl IntoIterator<Item = Identity>) {
-        let members = members.into_iter().map(foca::Member::alive);
-        let _ = self.foca.apply_many(members, false, &mut self.runtime);
-        self.stale = true;
-        self.settle(now);
-    }
-
-    /// Goes on when all that were to be greeted are known.
-    pub(super) fn enter_if_greeted(&mut self) {
-        if let Entry::Entering(_) = self.entry
-            && self.greetings.contacts.iter().all(|contact| self.peers.get(*contact).is_some())
+    /// Finishes joining if all contacts are known.
+    pub(super) fn finish_joining_if_complete(&mut self) {
+        if let Phase::Joining(_) = self.phase
+            && self.joining.contacts.iter().all(|contact| self.hosts.get(*contact).is_some())
         {
-            self.enter();
+            self.finish_joining();
         }
     }
 
-    pub(super) fn enter(&mut self) {
-        if self.entry != Entry::Inside {
-            self.entry = Entry::Inside;
+    pub(super) fn finish_joining(&mut self) {
+        if self.phase != Phase::Joined {
+            self.phase = Phase::Joined;
             self.events.push_back(Event::Joined);
         }
     }
 
-    pub(super) fn run_greetings(&mut self, now: Instant) {
-        if !self.greetings.queue.is_empty() && self.greetings.queue_at <= now {
-            self.greet_queued(now);
+    pub(super) fn run_joining(&mut self, now: Instant) {
+        if !self.joining.queue.is_empty() && self.joining.batch_at <= now {
+            self.join_batch(now);
         }
-        if self.greetings.round_at <= now {
-            self.greetings.round_at = now + ROUND;
-            self.greetings.welcomes_left = WELCOMES.max(2 * self.greetings.contacts.len());
-            self.greetings.tellings_left = TELLINGS;
-            self.keep_house(now);
+        if self.joining.round_at <= now {
+            self.joining.round_at = now + ROUND;
+            self.joining.join_acks = Budget(JOIN_ACKS.max(2 * self.joining.contacts.len()));
+            self.joining.newcomers = Budget(NEWCOMERS);
+            self.expire(now);
             self.repeat_hardware(now);
         }
-        if self.greetings.contact_at <= now {
-            let absent = self.contact(now);
-            let few = absent > 0 && self.are_few();
-            self.greetings.contact_at = now + if few { ROUND_OF_FEW } else { ROUND };
+        if self.joining.contact_at <= now {
+            let absent = self.contact_absent(now);
+            let soon = absent > 0 && self.is_small();
+            self.joining.contact_at = now + if soon { SMALL_ROUND } else { ROUND };
         }
     }
 
-    fn greet_queued(&mut self, now: Instant) {
+    fn join_batch(&mut self, now: Instant) {
         let mut left = BATCH;
         while left > 0
-            && let Some(contact) = self.greetings.queue.pop_front()
+            && let Some(contact) = self.joining.queue.pop_front()
         {
-            // It may have greeted us meanwhile.
-            if self.peers.get(contact).is_none() {
-                self.greet(contact);
+            // The contact may have joined this node in the meantime.
+            if self.hosts.get(contact).is_none() {
+                self.send_join(contact);
                 left -= 1;
             }
         }
-        self.greetings.queue_at = now + PACE;
+        self.joining.batch_at = now + BATCH_INTERVAL;
     }
 
-    /// Forgets what is old.
-    fn keep_house(&mut self, now: Instant) {
-        if self.greetings.forget_at <= now {
-            self.greetings.forget_at = now + FORGETTING;
-            self.peers.expire(now, self.foca.iter_members().map(foca::Member::id));
+    /// Removes what is too old, and updates what the codec knows of live members.
+    fn expire(&mut self, now: Instant) {
+        if self.joining.expire_at <= now {
+            self.joining.expire_at = now + EXPIRY_INTERVAL;
+            self.hosts.expire(now, self.gossip.members());
         }
-        self.waiting.expire(now);
-        let heard = self.peers.iter().filter(|peer| now.saturating_duration_since(peer.heard) < MEMBER_SILENCE);
-        self.codec.set_heard(heard.map(|peer| peer.identity.clone()));
-        let clashes = self.codec.take_clashes();
+        self.pending.expire(now);
+        let heard = self.hosts.iter().filter(|host| now.saturating_duration_since(host.last_heard) < REACHABLE_FOR);
+        self.gossip.codec().set_heard(heard.map(|host| host.identity.clone()));
+        let clashes = self.gossip.codec().take_clashes();
         self.events.extend(clashes.into_iter().map(|(node, address)| Event::NameClash { node, address }));
     }
 
-    /// Where those are that are no members: contacts, and those that were.
+    /// The addresses of hosts that are not members: contacts, and members that gossip has declared dead.
     pub(super) fn absent(&self) -> BTreeSet<SocketAddr> {
-        let down = self.foca.iter_membership_state().filter(|member| member.state() == foca::State::Down);
-        let mut absent: BTreeSet<SocketAddr> = down.map(|member| member.id().address).collect();
-        absent.extend(&self.greetings.contacts);
+        let mut absent: BTreeSet<SocketAddr> = self.gossip.down_members().map(|member| member.address).collect();
+        absent.extend(&self.joining.contacts);
         absent.remove(&self.config.me.address);
         if !absent.is_empty() {
-            for member in self.foca.iter_members() {
-                absent.remove(&member.id().address);
+            for member in self.gossip.members() {
+                absent.remove(&member.address);
             }
         }
         absent
     }
 
-    /// Whether there are so few, members and places where we were told that others may be, that all of them can be looked for at once.
-    pub(super) fn are_few(&self) -> bool {
-        self.foca.num_members().max(self.greetings.contacts.len()) <= FEW_IN_ALL
+    /// Whether the cluster is so small that each absent host can be contacted in every round.
+    pub(super) fn is_small(&self) -> bool {
+        self.gossip.len().max(self.joining.contacts.len()) <= SMALL
     }
 
-    /// Greets those that are no members. How many there are.
-    fn contact(&mut self, now: Instant) -> usize {
+    /// Contacts hosts that are not members. Returns how many there are.
+    fn contact_absent(&mut self, now: Instant) -> usize {
         let absent: Vec<SocketAddr> = self.absent().into_iter().collect();
         if absent.is_empty() {
             return 0;
         }
-        let many = AGAIN.max(absent.len() / ROUNDS_FOR_ALL).min(absent.len());
-        for offset in 0..many {
-            let address = absent[(self.greetings.cursor + offset) % absent.len()];
-            match self.peers.get(address) {
-                Some(peer) if now.saturating_duration_since(peer.heard) < MEMBER_SILENCE => self.announce_to(address),
-                _ => self.greet(address),
+        let count = CONTACTED_PER_ROUND.max(absent.len() / ROUNDS_FOR_ALL).min(absent.len());
+        for offset in 0..count {
+            let address = absent[(self.joining.cursor + offset) % absent.len()];
+            match self.hosts.get(address) {
+                Some(host) if now.saturating_duration_since(host.last_heard) < REACHABLE_FOR => {
+                    self.announce_to(address);
+                }
+                _ => self.send_join(address),
             }
         }
-        self.greetings.cursor = (self.greetings.cursor + many) % absent.len();
+        self.joining.cursor = (self.joining.cursor + count) % absent.len();
         absent.len()
     }
 
-    /// Asks a host that talks to us for members, and becomes one of its.
-    pub(super) fn announce_to(&mut self, address: SocketAddr) {
-        if let Some(peer) = self.peers.get(address) {
-            let identity = peer.identity.clone();
-            let _ = self.foca.announce(identity, &mut self.runtime);
-        }
+    /// Whether gossip takes exactly this incarnation for alive.
+    pub(super) fn is_member(&self, identity: &Identity) -> bool {
+        self.gossip.is_member(identity)
     }
 }
 
-/// How long those that are greeted first may take to answer, before we act as if we were alone.
-pub(super) const ENTRY_PATIENCE: Duration = Duration::from_millis(150);
+/// How long contacts may take to answer before this node acts as if it were alone.
+pub(super) const JOIN_TIMEOUT: Duration = Duration::from_millis(150);
 
-/// How many are greeted for the first time at once, and how long until the next ones are: a thousand in an eighth of a second.
+/// How many contacts are sent a `Join` at once, and the time to the next batch: a thousand in an eighth of a second.
 const BATCH: usize = 32;
-const PACE: Duration = Duration::from_millis(4);
+const BATCH_INTERVAL: Duration = Duration::from_millis(4);
 
-/// How often those that are no members are greeted, how many at once, and in how many rounds all are.
+/// The interval at which absent hosts are contacted, how many at least in one round, and the rounds that it takes to
+/// reach all.
 const ROUND: Duration = Duration::from_secs(1);
-const AGAIN: usize = 32;
-
-/// Among so few, whoever returns is to be heard at once: two may have answered for its addresses meanwhile.
-const FEW_IN_ALL: usize = 16;
-const ROUND_OF_FEW: Duration = Duration::from_millis(100);
+const CONTACTED_PER_ROUND: usize = 32;
 const ROUNDS_FOR_ALL: usize = 4;
 
-/// How often it is looked who may be forgotten.
-const FORGETTING: Duration = Duration::from_secs(30);
+/// Up to this size of the cluster a returning host is to be heard sooner: until then two nodes may answer for its
+/// addresses.
+const SMALL: usize = 16;
+const SMALL_ROUND: Duration = Duration::from_millis(100);
 
-/// Answers to strangers per [`ROUND`], unless there are more contacts: whoever replays datagrams does not get more out of us.
-const WELCOMES: usize = 2000;
+/// The interval at which silent hosts are removed.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Newcomers per [`ROUND`] of whom gossip is told.
-const TELLINGS: usize = 64;
+/// `JoinAck` messages per [`ROUND`], unless there are more contacts: replayed datagrams cannot be used to amplify
+/// traffic.
+const JOIN_ACKS: usize = 2000;
+
+/// New members that gossip spreads per [`ROUND`].
+const NEWCOMERS: usize = 64;

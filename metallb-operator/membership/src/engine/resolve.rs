@@ -1,5 +1,6 @@
-//! Whose hardware address is asked for. Kernels that lost sight of each other forget their hardware addresses, and ask for a missing one only
-//! once a second, whatever there is to send meanwhile: so long two that could hear each other again would not know it.
+//! Resolves the hardware addresses of unreachable hosts. After a partition the kernel repeats its ARP and NDP requests
+//! only once a second; this node requests them more often, so that two nodes which can reach each other again notice it
+//! sooner.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -9,59 +10,59 @@ use super::Engine;
 use super::link::Link;
 
 #[derive(Debug)]
-pub(super) struct Seeking {
-    /// Those that are to be asked for now.
+pub(super) struct Resolver {
+    /// The hosts to resolve now.
     hosts: BTreeSet<IpAddr>,
-    /// When those that are missing are asked for next.
+    /// When the unreachable hosts are resolved next.
     at: Instant,
 }
 
-impl Seeking {
+impl Resolver {
     pub(super) const fn new(now: Instant) -> Self {
         Self { hosts: BTreeSet::new(), at: now }
     }
 }
 
 impl Engine {
-    /// Hosts whose hardware addresses are to be asked for now, by a question to all on the link; see
-    /// [`ask_for`](metallb_l2::io::Handle::ask_for).
-    pub fn poll_sought(&mut self) -> Option<Vec<IpAddr>> {
-        let hosts = std::mem::take(&mut self.seeking.hosts);
+    /// The hosts whose hardware addresses must be requested now by broadcast or multicast.
+    pub(crate) fn poll_resolve(&mut self) -> Option<Vec<IpAddr>> {
+        let hosts = std::mem::take(&mut self.resolver.hosts);
         (!hosts.is_empty()).then(|| hosts.into_iter().collect())
     }
 
-    /// Has these asked for.
-    pub(super) fn seek(&mut self, hosts: impl IntoIterator<Item = SocketAddr>) {
-        self.seeking.hosts.extend(hosts.into_iter().map(|host| host.ip()));
+    /// Requests the hardware addresses of these hosts.
+    pub(super) fn resolve(&mut self, hosts: impl IntoIterator<Item = SocketAddr>) {
+        self.resolver.hosts.extend(hosts.into_iter().map(|host| host.ip()));
     }
 
-    pub(super) fn run_seeking(&mut self, now: Instant) {
-        if self.link == Link::Down || now < self.seeking.at {
+    pub(super) fn run_resolver(&mut self, now: Instant) {
+        if self.link == Link::Down || now < self.resolver.at {
             return;
         }
-        let missing = self.missing();
-        if !missing.is_empty() {
-            self.seeking.at = now + PERIOD;
-            self.seek(missing);
+        let unreachable = self.unreachable();
+        if !unreachable.is_empty() {
+            self.resolver.at = now + INTERVAL;
+            self.resolve(unreachable);
         }
     }
 
-    /// When those that are missing are asked for next, if any are.
-    pub(super) fn seeking_at(&self) -> Option<Instant> {
-        (self.link == Link::Up && !self.missing().is_empty()).then_some(self.seeking.at)
+    /// When the unreachable hosts are resolved next, if there are any.
+    pub(super) fn resolver_timeout(&self) -> Option<Instant> {
+        (self.link == Link::Up && !self.unreachable().is_empty()).then_some(self.resolver.at)
     }
 
-    /// Where those are that do not answer. Among many, each of which meets others all the time, nobody is sought.
-    fn missing(&self) -> BTreeSet<SocketAddr> {
-        if !self.are_few() {
+    /// The addresses of hosts that do not answer. In a large cluster none: its members keep hearing of each other
+    /// through others.
+    fn unreachable(&self) -> BTreeSet<SocketAddr> {
+        if !self.is_small() {
             return BTreeSet::new();
         }
-        let gone = self.foca.iter_members().map(foca::Member::id).filter(|member| self.watch.is_gone(member.node()));
-        let mut missing = self.absent();
-        missing.extend(gone.map(|member| member.address));
-        missing
+        let dead = self.gossip.members().filter(|member| self.detector.is_dead(member.node()));
+        let mut unreachable = self.absent();
+        unreachable.extend(dead.map(|member| member.address));
+        unreachable
     }
 }
 
-/// How often each question is asked, which everybody on the link hears.
-const PERIOD: Duration = Duration::from_millis(200);
+/// The interval of requests for one host, which all hosts on the link receive.
+const INTERVAL: Duration = Duration::from_millis(200);

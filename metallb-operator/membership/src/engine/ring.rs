@@ -1,99 +1,103 @@
-//! Who is watched. Among few members each watches those whose addresses it would inherit. Among many that would be hundreds, so
-//! all stand in a ring: each watches those that follow it, and tells everybody when one of them is gone. Who would inherit from
-//! that one tries it itself before it believes so.
+//! The choice of monitored nodes. In a small cluster each member monitors the nodes whose addresses it would inherit.
+//! In a large one these would be hundreds. There all members form a ring: each monitors the ones that follow it, and
+//! reports a death to all members. A member that would inherit from the dead node pings it before it believes the
+//! report.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use metallb_core::model::NodeName;
 
-use super::{Engine, Event, MEMBER_SILENCE};
+use super::{Engine, Event, REACHABLE_FOR};
 use crate::wire::identity::Identity;
 use crate::wire::message::Message;
 
 impl Engine {
-    /// Chooses whom to watch.
-    pub(super) fn aim(&mut self, now: Instant) {
-        // Who is no member is left to gossip.
-        let members = self.foca.iter_members().map(|member| member.id().node());
-        let mut wanted: BTreeSet<NodeName> = members.filter(|node| self.interests.contains(*node)).cloned().collect();
-        if self.foca.num_members() > FEW {
-            if wanted.len() > RING {
-                wanted.clear();
+    /// Selects the nodes to monitor.
+    pub(super) fn select_monitored(&mut self, now: Instant) {
+        // Only SWIM members are monitored directly.
+        let members = self.gossip.members().map(Identity::node);
+        let mut selected: BTreeSet<NodeName> =
+            members.filter(|node| self.predecessors.contains(*node)).cloned().collect();
+        if self.gossip.len() > SMALL {
+            if selected.len() > RING_SUCCESSORS {
+                selected.clear();
             }
-            wanted.extend(self.followers());
+            selected.extend(self.ring_successors());
         }
-        self.watch.set(now, wanted);
+        self.detector.select(now, selected);
     }
 
-    /// The members that come next in the ring of all.
-    fn followers(&self) -> BTreeSet<NodeName> {
+    /// The members that follow this one in the ring.
+    fn ring_successors(&self) -> BTreeSet<NodeName> {
         let me = self.config.me.key();
-        let others = self.foca.iter_members().map(foca::Member::id).filter(|member| !self.watch.is_gone(member.node()));
+        let others = self.gossip.members().filter(|member| !self.detector.is_dead(member.node()));
         let mut others: Vec<(u128, &Identity)> = others.map(|member| (me.distance(member.key()), member)).collect();
-        if others.len() > RING {
-            others.select_nth_unstable_by_key(RING, |&(distance, _)| distance);
-            others.truncate(RING);
+        if others.len() > RING_SUCCESSORS {
+            others.select_nth_unstable_by_key(RING_SUCCESSORS, |&(distance, _)| distance);
+            others.truncate(RING_SUCCESSORS);
         }
         others.into_iter().map(|(_, member)| member.node().clone()).collect()
     }
 
-    /// Whether nobody among many answers us: those that we do not watch are as far away as those that we do.
-    pub(super) fn is_cut_off(&self, now: Instant) -> bool {
-        self.foca.num_members() > FEW
-            && self.watch.hears_nobody()
-            && now.saturating_duration_since(self.heard_at) >= self.config.timing.isolated
+    /// Whether no member of a large cluster answers: the members that are not monitored are then unreachable, too.
+    pub(super) fn is_isolated(&self, now: Instant) -> bool {
+        self.gossip.len() > SMALL
+            && self.detector.all_are_dead()
+            && now.saturating_duration_since(self.last_heard) >= self.config.timing.isolation
     }
 
-    /// When we may turn out to be cut off.
-    pub(super) fn cut_off_at(&self) -> Option<Instant> {
-        let may_be = self.live.len() > 1 && self.foca.num_members() > FEW && self.watch.hears_nobody();
-        may_be.then(|| self.heard_at + self.config.timing.isolated)
+    /// When this node is isolated unless a member is heard before.
+    pub(super) fn isolated_at(&self) -> Option<Instant> {
+        let possible = self.live().len() > 1 && self.gossip.len() > SMALL && self.detector.all_are_dead();
+        possible.then(|| self.last_heard + self.config.timing.isolation)
     }
 
-    /// Tells everybody that a node that we watch is gone: it may be deaf, and claim what is theirs.
-    pub(super) fn tell_missing(&mut self, now: Instant, node: &NodeName, heard: Instant) {
-        if !self.watch.wants(node) {
+    /// Reports the death of a monitored node to all members: its link may be unidirectional, and it may claim their
+    /// addresses.
+    pub(super) fn report_death(&mut self, now: Instant, node: &NodeName, last_heard: Instant) {
+        if !self.detector.is_selected(node) {
             return;
         }
-        let silent = u32::try_from(now.saturating_duration_since(heard).as_millis()).unwrap_or(u32::MAX);
-        let members = self.foca.iter_members().map(foca::Member::id).filter(|member| member.node() != node);
+        let silent = u32::try_from(now.saturating_duration_since(last_heard).as_millis()).unwrap_or(u32::MAX);
+        let members = self.gossip.members().filter(|member| member.node() != node);
         let members: Vec<_> = members.map(|member| member.address).collect();
         for address in members {
-            self.send_to(now, address, Message::Missing { about: node.clone(), silent });
+            self.send_to(now, address, Message::DeclaredDead { node: node.clone(), silent });
         }
     }
 
-    /// Tells those that we held for gone, now that we leave: what we stood in for may have been theirs all the time.
-    pub(super) fn tell_missed(&mut self, now: Instant) {
-        let members = self.foca.iter_members().map(foca::Member::id).filter(|member| self.watch.is_gone(member.node()));
-        let gone: Vec<Identity> = members.cloned().collect();
-        for member in gone {
-            self.send_to(now, member.address, Message::Missing { about: member.node().clone(), silent: 0 });
+    /// Tells the nodes that this one has declared dead, before it leaves: the addresses that it took over from them may
+    /// have been theirs all the time.
+    pub(super) fn notify_declared_dead(&mut self, now: Instant) {
+        let dead: Vec<Identity> =
+            self.gossip.members().filter(|member| self.detector.is_dead(member.node())).cloned().collect();
+        for member in dead {
+            self.send_to(now, member.address, Message::DeclaredDead { node: member.node().clone(), silent: 0 });
         }
     }
 
-    /// Another member, which watched it, says that a node is gone.
-    pub(super) fn hear_missing(&mut self, now: Instant, from: &NodeName, about: &NodeName, silent: u32) {
-        if about == self.config.me.node() {
-            // It may have stood in for us.
-            self.events.push_back(Event::Lost(from.clone()));
+    /// Another member, which monitored a node, reports its death.
+    pub(super) fn handle_declared_dead(&mut self, now: Instant, from: &NodeName, node: &NodeName, silent: u32) {
+        if node == self.config.me.node() {
+            // The sender may have announced the addresses of this node.
+            self.events.push_back(Event::Failed(from.clone()));
             return;
         }
-        // Of the many each tries only those that it would inherit from.
-        if self.foca.num_members() > FEW && !self.interests.contains(about) {
+        // In a large cluster each member pings only nodes that it would inherit from.
+        if self.gossip.len() > SMALL && !self.predecessors.contains(node) {
             return;
         }
-        let silent = Duration::from_millis(u64::from(silent)).min(MEMBER_SILENCE);
+        let silent = Duration::from_millis(u64::from(silent)).min(REACHABLE_FOR);
         let since = now.checked_sub(silent).unwrap_or(now);
-        let heard = self.peers.by_node(about).map_or(since, |peer| peer.heard.max(since));
-        let actions = self.watch.doubt(now, about, from, heard);
+        let last_heard = self.hosts.by_node(node).map_or(since, |host| host.last_heard.max(since));
+        let actions = self.detector.handle_report(now, node, from, last_heard);
         actions.into_iter().for_each(|action| self.act(now, action));
     }
 }
 
-/// Among how many others each is watched by those that would inherit from it.
-const FEW: usize = 8;
+/// Up to this number of other members a node is monitored by the ones that would inherit from it.
+const SMALL: usize = 8;
 
-/// How many each watches among more.
-const RING: usize = 6;
+/// How many members each one monitors in a larger cluster.
+const RING_SUCCESSORS: usize = 6;

@@ -1,11 +1,18 @@
-//! A few engines on a perfect or broken network; the simulators in `tests/` have the rest.
+//! A few engines on a network that delays or blocks datagrams. `tests/sim` simulates more.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use metallb_l2::interface::MacAddr;
+use rand::Rng as _;
 
 use super::*;
+use crate::engine::indirect::REQUESTS_MAX;
 use crate::wire::seal::DATAGRAM_MAX;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Engines that hear each other after a millisecond.
+/// Engines on a network with a delay of a millisecond.
 struct World {
     now: Instant,
     engines: Vec<Option<Engine>>,
@@ -13,7 +20,7 @@ struct World {
     log: Vec<(usize, Event)>,
     /// Whether a datagram may pass from one host to another.
     passes: fn(SocketAddr, SocketAddr) -> bool,
-    lives: u64,
+    incarnations: u64,
 }
 
 fn address(index: usize) -> SocketAddr {
@@ -24,10 +31,10 @@ fn node(index: usize) -> NodeName {
     format!("n{index}").into()
 }
 
-fn config(index: usize, life: u64) -> Config {
+fn config(index: usize, incarnation: u64) -> Config {
     Config {
-        me: Identity::new(node(index), address(index), life),
-        session: life << 8 | index as u64,
+        me: Identity::new(node(index), address(index), incarnation),
+        session: incarnation << 8 | index as u64,
         keys: Keyring::new([&b"secret"[..]]),
         timing: Timing::default(),
         wan: false,
@@ -43,7 +50,7 @@ impl World {
             flying: VecDeque::new(),
             log: Vec::new(),
             passes: |_, _| true,
-            lives: 1000,
+            incarnations: 1000,
         };
         (0..size).for_each(|index| world.start(index));
         world.run(500 * MS);
@@ -51,10 +58,10 @@ impl World {
     }
 
     fn start(&mut self, index: usize) {
-        self.lives += 1000;
-        let mut engine = Engine::new(config(index, self.lives), self.lives, self.now);
+        self.incarnations += 1000;
+        let mut engine = Engine::new(config(index, self.incarnations), self.incarnations, self.now);
         engine.join(self.now, (0..self.engines.len()).map(address));
-        engine.watch(self.now, (0..self.engines.len()).map(node));
+        engine.monitor(self.now, (0..self.engines.len()).map(node));
         self.engines[index] = Some(engine);
     }
 
@@ -100,7 +107,7 @@ impl World {
 }
 
 #[test]
-fn members_find_each_other_within_milliseconds() {
+fn members_that_start_together_know_each_other_within_half_a_second() {
     let mut world = World::new(3);
     for index in 0..3 {
         assert_eq!(world.live(index), ["n0", "n1", "n2"]);
@@ -111,7 +118,7 @@ fn members_find_each_other_within_milliseconds() {
 }
 
 #[test]
-fn a_dead_member_is_gone_within_half_a_second_and_a_restarted_one_is_back_at_once() {
+fn dead_member_is_removed_within_half_a_second_and_restarted_member_is_added_at_once() {
     let mut world = World::new(3);
     world.run(3000 * MS);
     world.engines[2] = None;
@@ -129,7 +136,7 @@ fn a_dead_member_is_gone_within_half_a_second_and_a_restarted_one_is_back_at_onc
 }
 
 #[test]
-fn a_member_that_one_other_does_not_hear_is_not_gone() {
+fn member_that_one_other_does_not_hear_stays_live() {
     let mut world = World::new(3);
     world.passes = |from, to| ![(address(0), address(2)), (address(2), address(0))].contains(&(from, to));
     world.run(10_000 * MS);
@@ -138,7 +145,7 @@ fn a_member_that_one_other_does_not_hear_is_not_gone() {
 }
 
 #[test]
-fn parts_go_on_alone_and_are_one_again_soon_after_the_partition_heals() {
+fn partitioned_parts_are_separate_and_merge_within_two_seconds_of_healing() {
     for seconds in [1, 30, 200] {
         let mut world = World::new(5);
         world.passes = |from, to| (from.ip() < address(2).ip()) == (to.ip() < address(2).ip());
@@ -154,10 +161,10 @@ fn parts_go_on_alone_and_are_one_again_soon_after_the_partition_heals() {
 }
 
 #[test]
-fn who_leaves_is_believed_at_once() {
+fn draining_member_is_removed_at_once() {
     let mut world = World::new(3);
     let now = world.now;
-    world.engine(1).set_standing(now, Standing::Leaving);
+    world.engine(1).set_readiness(now, Readiness::Draining);
     world.run(3 * MS);
     assert_eq!(world.live(0), ["n0", "n2"]);
     let now = world.now;
@@ -165,16 +172,16 @@ fn who_leaves_is_believed_at_once() {
     world.run(10 * MS);
     world.engines[1] = None;
     world.run(10_000 * MS);
-    let suspected = world.log.iter().any(|(_, event)| matches!(event, Event::Gone { .. }));
+    let suspected = world.log.iter().any(|(_, event)| matches!(event, Event::DeclaredDead { .. }));
     assert!(!suspected, "{:?}", world.log);
 }
 
 #[test]
-fn a_clock_set_back_between_two_lives_does_not_keep_a_node_out() {
+fn node_whose_clock_was_set_back_before_a_restart_joins_again() {
     let mut world = World::new(3);
     world.engines[2] = None;
     world.run(100 * MS);
-    world.lives = 0;
+    world.incarnations = 0;
     world.start(2);
     world.run(1500 * MS);
     for index in 0..3 {
@@ -183,7 +190,7 @@ fn a_clock_set_back_between_two_lives_does_not_keep_a_node_out() {
 }
 
 #[test]
-fn a_second_host_under_a_name_that_lives_is_not_believed() {
+fn second_host_under_a_live_name_is_ignored_and_reported() {
     let mut world = World::new(3);
     let mut impostor = config(1, 1_000_000);
     impostor.me.address = address(3);
@@ -200,7 +207,7 @@ fn a_second_host_under_a_name_that_lives_is_not_believed() {
 #[test]
 fn replayed_datagrams_change_nothing() {
     let mut world = World::new(2);
-    // Everything n1 sends is recorded.
+    // Record all datagrams of n1.
     let mut record = Vec::new();
     for _ in 0..200 {
         world.run(MS);
@@ -217,8 +224,8 @@ fn replayed_datagrams_change_nothing() {
         world.engine(0).handle_datagram(now, address(1), datagram);
     }
     world.run(100 * MS);
-    assert_eq!(world.live(0), ["n0"], "the dead do not come back to life from a record");
-    // Neither do they for a later life of ours.
+    assert_eq!(world.live(0), ["n0"], "a replay does not revive a dead member");
+    // Nor does it after a restart of the receiver.
     world.start(0);
     for datagram in &record {
         let now = world.now;
@@ -229,35 +236,35 @@ fn replayed_datagrams_change_nothing() {
     assert!(!record.is_empty());
 }
 
-/// A small generator for junk (xorshift64).
-fn junk(state: &mut u64) -> u64 {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    *state
+fn junk(rng: &mut SmallRng) -> u64 {
+    rng.next_u64()
 }
 
-/// Bytes that a member, or nobody, might have written: whole messages, changed ones, noise.
-fn hostile_body(state: &mut u64, to: u64, recorded: &[Vec<u8>]) -> Vec<u8> {
+/// A body that a hostile key holder might send: a valid message, a damaged one or noise.
+fn hostile_body(state: &mut SmallRng, to: u64, recorded: &[Vec<u8>]) -> Vec<u8> {
     let names = [node(0), node(1), node(2), "x".repeat(253).as_str().into()];
     let name = names[junk(state) as usize % names.len()].clone();
     let identity = Identity::new(name.clone(), address(junk(state) as usize % 5), junk(state));
     let ips = (0..junk(state) % 64).map(|_| IpAddr::from((junk(state) as u32).to_be_bytes())).collect();
     let message = match junk(state) % 10 {
-        0 => Message::Welcome(identity),
-        1 => Message::Outlived(junk(state)),
+        0 => Message::JoinAck(identity),
+        1 => Message::StaleIncarnation(junk(state)),
         2 => Message::Gossip((0..junk(state) % 1200).map(|_| junk(state) as u8).collect()),
-        3 => Message::Ask { about: name, token: junk(state) as u32 },
-        4 => Message::Verdict { about: name, token: junk(state) as u32 % 8, heard: junk(state).is_multiple_of(2) },
-        5 => Message::Yielding { ips, since: junk(state) as u32 },
-        6 => Message::Taken(ips),
-        7 => Message::Refused(ips),
+        3 => Message::PingReq { target: name, token: junk(state) as u32 },
+        4 => Message::PingReqReply {
+            target: name,
+            token: junk(state) as u32 % 8,
+            reachable: junk(state).is_multiple_of(2),
+        },
+        5 => Message::HandoverOffer { ips, since: junk(state) as u32 },
+        6 => Message::HandoverAck(ips),
+        7 => Message::HandoverReject(ips),
         _ => match recorded.get(junk(state) as usize % recorded.len().max(1)) {
             Some(bytes) => Message::Gossip(bytes.clone()),
             None => Message::Ping,
         },
     };
-    let mut bytes = Body { to, standing: Standing::Able, message }.encode().unwrap_or_default();
+    let mut bytes = Body { receiver_session: to, readiness: Readiness::Ready, message }.encode().unwrap_or_default();
     if junk(state).is_multiple_of(3) && !bytes.is_empty() {
         let place = junk(state) as usize % bytes.len();
         bytes[place] ^= 1 << (junk(state) % 8);
@@ -266,12 +273,12 @@ fn hostile_body(state: &mut u64, to: u64, recorded: &[Vec<u8>]) -> Vec<u8> {
 }
 
 #[test]
-fn a_hostile_key_holder_neither_crashes_nor_wedges_nor_grows_a_member() {
+fn hostile_key_holder_does_not_crash_block_or_exhaust_a_member() {
     for seed in 1..=5 {
         let mut world = World::new(3);
-        let (mut state, keys) = (seed, Keyring::new([&b"secret"[..]]));
+        let (mut state, keys) = (SmallRng::seed_from_u64(seed), Keyring::new([&b"secret"[..]]));
         let hostile = address(4);
-        // It was a proper member, so that it is listened to.
+        // It joins as a regular member, so that its datagrams are accepted.
         world.engines.push(None);
         world.engines.push(None);
         world.start(4);
@@ -280,7 +287,7 @@ fn a_hostile_key_holder_neither_crashes_nor_wedges_nor_grows_a_member() {
         let mut sequence = 1 << 20;
         world.engines[4] = None;
         let to = world.engine(0).config.session;
-        // What n1 tells n0 is known to it as well.
+        // It has recorded what n1 sent to n0.
         let recorded: Vec<Vec<u8>> = world
             .flying
             .iter()
@@ -297,7 +304,7 @@ fn a_hostile_key_holder_neither_crashes_nor_wedges_nor_grows_a_member() {
             let now = world.now;
             world.engine(0).handle_datagram(now, hostile, &datagram);
             world.run(MS / 4);
-            assert!(world.engine(0).inquiries.len() <= INQUIRIES_MAX);
+            assert!(world.engine(0).ping_requests.len() <= REQUESTS_MAX);
             assert!(world.engine(0).events.is_empty() && world.engine(0).outgoing.len() < 1000);
         }
         world.run(20_000 * MS);
@@ -310,14 +317,14 @@ fn a_hostile_key_holder_neither_crashes_nor_wedges_nor_grows_a_member() {
     }
 }
 
-/// Two that never talked to each other; the first one takes the second one for a member.
+/// Two engines that have exchanged no datagram. The first one takes the second one for a member.
 fn strangers(now: Instant) -> [Engine; 2] {
     let mut engines = [0, 1].map(|index| {
         let mut engine = Engine::new(config(index, 1000), 1 + index as u64, now);
         engine.join(now, []);
         engine
     });
-    engines[0].introduce(now, [config(1, 1000).me]);
+    engines[0].assume_members(now, [config(1, 1000).me]);
     engines
 }
 
@@ -326,13 +333,13 @@ fn sent(engine: &mut Engine) -> Vec<Transmit> {
 }
 
 #[test]
-fn what_overtakes_the_greeting_of_its_sender_is_heard() {
+fn datagram_that_overtakes_the_join_ack_of_its_sender_is_processed() {
     let now = Instant::now();
     let [mut ours, mut theirs] = strangers(now);
     let ips: Vec<IpAddr> = vec!["10.0.0.1".parse().unwrap()];
-    ours.send(now, &node(1), Message::Taken(ips.clone()));
+    ours.send(now, &node(1), Message::HandoverAck(ips.clone()));
     for _ in 0..4 {
-        // The last one first.
+        // In reverse order.
         for Transmit { datagram, .. } in sent(&mut ours).into_iter().rev() {
             theirs.handle_datagram(now, address(0), &datagram);
         }
@@ -340,22 +347,25 @@ fn what_overtakes_the_greeting_of_its_sender_is_heard() {
             ours.handle_datagram(now, address(1), &datagram);
         }
     }
-    assert!(std::iter::from_fn(|| theirs.poll_event()).any(|event| event == Event::Taken(node(0), ips.clone())));
+    assert!(
+        std::iter::from_fn(|| theirs.poll_event())
+            .any(|event| event == Event::HandoverAcknowledged(node(0), ips.clone()))
+    );
 }
 
 #[test]
-fn who_is_to_be_told_something_is_greeted_until_it_answers() {
+fn host_with_a_pending_message_is_sent_join_until_it_answers() {
     let begin = Instant::now();
     for (lost, patience) in [(0, 0), (1, 50), (2, 150), (3, 350), (4, 750)] {
         let [mut ours, mut theirs] = strangers(begin);
         let ips: Vec<IpAddr> = vec!["10.0.0.1".parse().unwrap()];
-        ours.send(begin, &node(1), Message::Taken(ips.clone()));
+        ours.send(begin, &node(1), Message::HandoverAck(ips.clone()));
         let (mut now, mut left, mut heard) = (begin, lost, false);
         while !heard && now <= begin + patience * MS {
             for Transmit { datagram, .. } in sent(&mut ours) {
-                let greets = left > 0;
-                left -= usize::from(greets);
-                if !greets {
+                let is_lost = left > 0;
+                left -= usize::from(is_lost);
+                if !is_lost {
                     theirs.handle_datagram(now, address(0), &datagram);
                 }
             }
@@ -367,18 +377,19 @@ fn who_is_to_be_told_something_is_greeted_until_it_answers() {
                     theirs.handle_datagram(now, address(0), &datagram);
                 }
             }
-            heard = std::iter::from_fn(|| theirs.poll_event()).any(|event| event == Event::Taken(node(0), ips.clone()));
+            heard = std::iter::from_fn(|| theirs.poll_event())
+                .any(|event| event == Event::HandoverAcknowledged(node(0), ips.clone()));
             now += MS;
             ours.handle_timeout(now);
         }
-        assert!(heard, "{lost} greetings were lost");
+        assert!(heard, "{lost} lost");
     }
 }
 
 #[test]
-fn who_has_no_key_is_not_answered() {
+fn datagram_without_the_key_is_not_answered() {
     let mut world = World::new(2);
-    let mut state = 7;
+    let mut state = SmallRng::seed_from_u64(7);
     let (before, sent) = (world.engine(0).counters(), world.flying.len());
     for length in 0..2000_usize {
         let datagram: Vec<u8> = (0..length).map(|_| junk(&mut state) as u8).collect();
@@ -386,24 +397,25 @@ fn who_has_no_key_is_not_answered() {
         world.engine(0).handle_datagram(now, address(9), &datagram);
     }
     let after = world.engine(0).counters();
-    let refused = |Refused { malformed, sealed_otherwise, unknown_key, forged }: Refused| {
+    let rejected = |Rejected { malformed, sealed_otherwise, unknown_key, forged }: Rejected| {
         malformed + sealed_otherwise + unknown_key + forged
     };
-    assert_eq!(refused(after.refused) - refused(before.refused), 2000);
-    assert_eq!((after.received, after.strangers), (before.received, before.strangers));
+    assert_eq!(rejected(after.rejected) - rejected(before.rejected), 2000);
+    assert_eq!((after.received, after.unknown_session), (before.received, before.unknown_session));
     assert_eq!(world.flying.len(), sent);
     assert_eq!(world.engine(0).poll_transmit(), None);
 }
 
 #[test]
-fn members_know_the_hardware_of_each_other_though_a_word_is_lost() {
+fn hardware_addresses_reach_all_members_although_a_report_is_lost() {
     let mut world = World::new(3);
-    let mac = |index: usize| [2, 0, 0, 0, 0, index as u8];
-    // The first word reaches nobody.
+    let mac = |index: usize| MacAddr([2, 0, 0, 0, 0, index as u8]);
+    let shared = MacAddr([2, 0, 0, 0, 1, 0]);
+    // The first report to n1 is lost.
     world.passes = |_, to| to != address(1);
     for index in 0..3 {
         let now = world.now;
-        world.engines[index].as_mut().unwrap().set_hardware(now, [mac(index), [2, 0, 0, 0, 1, 0]]);
+        world.engines[index].as_mut().unwrap().set_hardware(now, [mac(index), shared]);
     }
     world.run(20 * MS);
     let others = |world: &World, index: usize| world.engines[index].as_ref().unwrap().hardware_of_others();
@@ -411,44 +423,43 @@ fn members_know_the_hardware_of_each_other_though_a_word_is_lost() {
     world.passes = |_, _| true;
     world.run(3000 * MS);
     for index in 0..3 {
-        let expected: BTreeSet<_> =
-            (0..3).filter(|&other| other != index).map(mac).chain([[2, 0, 0, 0, 1, 0]]).collect();
+        let expected: BTreeSet<_> = (0..3).filter(|&other| other != index).map(mac).chain([shared]).collect();
         assert_eq!(others(&world, index), expected);
     }
-    // Who comes later learns of them from those who greet it, and a change is told at once.
+    // A restarted member receives them with the handshake, and a change is reported at once.
     world.start(0);
     world.run(500 * MS);
-    assert_eq!(others(&world, 0), BTreeSet::from([mac(1), mac(2), [2, 0, 0, 0, 1, 0]]));
+    assert_eq!(others(&world, 0), BTreeSet::from([mac(1), mac(2), shared]));
     let now = world.now;
     world.engines[2].as_mut().unwrap().set_hardware(now, [mac(7)]);
     world.run(5 * MS);
-    assert_eq!(others(&world, 0), BTreeSet::from([mac(1), mac(7), [2, 0, 0, 0, 1, 0]]));
+    assert_eq!(others(&world, 0), BTreeSet::from([mac(1), mac(7), shared]));
 }
 
-/// Nothing passes to or from the first host.
-fn first_is_apart(from: SocketAddr, to: SocketAddr) -> bool {
+/// The first host is isolated.
+fn first_is_isolated(from: SocketAddr, to: SocketAddr) -> bool {
     from != address(0) && to != address(0)
 }
 
 #[test]
-fn who_lost_its_link_is_silent_and_hears_the_others_before_it_stands_for_election_again() {
+fn member_without_link_sends_nothing_and_hears_the_others_before_it_is_ready_again() {
     let mut world = World::new(3);
     let now = world.now;
     world.engine(0).set_link(Link::Down);
-    world.engine(0).set_standing(now, Standing::Unable);
-    world.passes = first_is_apart;
+    world.engine(0).set_readiness(now, Readiness::NotReady);
+    world.passes = first_is_isolated;
     for _ in 0..2500 {
         world.run(MS);
-        assert!(!world.flying.iter().any(|(_, from, _)| *from == address(0)), "a kernel would ask for neighbours");
+        assert!(!world.flying.iter().any(|(_, from, _)| *from == address(0)), "the link is down");
     }
     assert_eq!(world.live(1), ["n1", "n2"]);
     world.passes = |_, _| true;
     let now = world.now;
     world.engine(0).set_link(Link::Up);
-    world.engine(0).set_standing(now, Standing::Able);
+    world.engine(0).set_readiness(now, Readiness::Ready);
     for _ in 0..20 {
         let live = world.live(0);
-        assert!(!live.contains(&"n0") || live.len() == 3, "it stands for election, and sees {live:?}");
+        assert!(!live.contains(&"n0") || live.len() == 3, "ready while only {live:?} are live");
         world.run(MS / 4);
     }
     for index in 0..3 {
@@ -457,32 +468,32 @@ fn who_lost_its_link_is_silent_and_hears_the_others_before_it_stands_for_electio
 }
 
 #[test]
-fn whose_link_returns_and_whom_nobody_answers_stands_for_election_soon() {
+fn member_whose_link_returns_without_answers_is_ready_after_150_ms() {
     let mut world = World::new(3);
     let now = world.now;
-    world.passes = first_is_apart;
-    world.engine(0).set_standing(now, Standing::Unable);
+    world.passes = first_is_isolated;
+    world.engine(0).set_readiness(now, Readiness::NotReady);
     world.run(2500 * MS);
     let now = world.now;
-    world.engine(0).set_standing(now, Standing::Able);
+    world.engine(0).set_readiness(now, Readiness::Ready);
     world.run(140 * MS);
     assert_eq!(world.live(0), [""; 0]);
     world.run(20 * MS);
     assert_eq!(world.live(0), ["n0"]);
-    // Who cannot announce after all does not.
+    // It loses the link again before it is ready.
     let now = world.now;
-    world.engine(0).set_standing(now, Standing::Unable);
-    world.engine(0).set_standing(now, Standing::Able);
-    world.engine(0).set_standing(now, Standing::Unable);
+    world.engine(0).set_readiness(now, Readiness::NotReady);
+    world.engine(0).set_readiness(now, Readiness::Ready);
+    world.engine(0).set_readiness(now, Readiness::NotReady);
     world.run(500 * MS);
     assert_eq!(world.live(0), [""; 0]);
 }
 
 #[test]
-fn after_a_short_partition_all_hear_each_other_at_once() {
+fn members_merge_within_25_ms_of_a_short_partition() {
     for pause in [2000, 5000] {
         let mut world = World::new(3);
-        world.passes = first_is_apart;
+        world.passes = first_is_isolated;
         world.run(pause * MS);
         assert_eq!((world.live(0), world.live(1)), (vec!["n0"], vec!["n1", "n2"]));
         world.passes = |_, _| true;
@@ -494,10 +505,10 @@ fn after_a_short_partition_all_hear_each_other_at_once() {
 }
 
 #[test]
-fn who_is_cut_off_from_many_knows_it_within_two_seconds() {
+fn isolated_member_of_a_large_cluster_finds_all_others_dead_within_two_seconds() {
     let mut world = World::new(14);
     world.run(2000 * MS);
-    world.passes = first_is_apart;
+    world.passes = first_is_isolated;
     world.run(2000 * MS);
     assert_eq!(world.live(0), ["n0"], "{:?}", world.log);
     world.passes = |_, _| true;
@@ -508,32 +519,36 @@ fn who_is_cut_off_from_many_knows_it_within_two_seconds() {
 }
 
 #[test]
-fn who_hears_none_of_several_may_be_deaf_and_who_misses_the_only_other_one_may_not() {
-    for (size, deaf) in [(2, false), (3, true), (5, true)] {
+fn unidirectional_link_is_assumed_only_when_several_members_are_missing() {
+    for (size, expected) in [(2, false), (3, true), (5, true)] {
         let mut world = World::new(size);
         world.run(2000 * MS);
         world.passes = |_, to| to != address(0);
         world.run(2000 * MS);
         assert_eq!(world.live(0), ["n0"], "{:?}", world.log);
-        assert_eq!((world.engine(0).may_be_deaf(), world.engine(1).may_be_deaf()), (deaf, false), "one of {size}");
+        assert_eq!(
+            (world.engine(0).may_have_unidirectional_link(), world.engine(1).may_have_unidirectional_link()),
+            (expected, false),
+            "one of {size}"
+        );
         world.passes = |_, _| true;
         world.run(1500 * MS);
-        assert!(!world.engine(0).may_be_deaf(), "{:?}", world.log);
+        assert!(!world.engine(0).may_have_unidirectional_link(), "{:?}", world.log);
     }
 }
 
 #[test]
-fn that_a_dead_member_talks_is_told_often_at_first_and_then_ever_more_seldom() {
+fn failure_of_an_unresponsive_member_is_repeated_at_growing_intervals() {
     let mut world = World::new(3);
     world.run(2000 * MS);
     world.passes = |_, to| to != address(0);
     world.run(1000 * MS);
-    let told = |world: &mut World, time| {
+    let repeated = |world: &mut World, time| {
         world.log.clear();
         world.run(time);
-        world.log.iter().filter(|(index, event)| *index == 1 && *event == Event::Lost(node(0))).count()
+        world.log.iter().filter(|(index, event)| *index == 1 && *event == Event::Failed(node(0))).count()
     };
-    let (first, later) = (told(&mut world, 5000 * MS), told(&mut world, 60_000 * MS));
+    let (first, later) = (repeated(&mut world, 5000 * MS), repeated(&mut world, 60_000 * MS));
     assert!(
         (10..=16).contains(&first) && (6..=12).contains(&later),
         "{first} times in five seconds, {later} in the minute after"
@@ -541,25 +556,25 @@ fn that_a_dead_member_talks_is_told_often_at_first_and_then_ever_more_seldom() {
 }
 
 #[test]
-fn an_idle_member_of_five_sends_forty_datagrams_a_second_beside_gossip() {
+fn idle_member_of_five_sends_about_forty_datagrams_per_second() {
     let mut world = World::new(5);
     world.run(3000 * MS);
     let sent = |world: &World| (0..5).map(|index| world.engines[index].as_ref().unwrap().counters().sent).sum::<u64>();
     let before = sent(&world);
     world.run(10_000 * MS);
     let each = (sent(&world) - before) / 5 / 10;
-    assert!((38..=46).contains(&each), "{each} datagrams a second");
+    assert!((38..=46).contains(&each), "{each} datagrams per second");
 }
 
 #[test]
-fn who_left_properly_and_returns_gives_nobody_reason_to_announce_anew() {
-    let met = |world: &World| world.log.iter().any(|(_, event)| *event == Event::Met(node(1)));
+fn member_that_left_and_returns_is_not_reported_as_appeared() {
+    let met = |world: &World| world.log.iter().any(|(_, event)| *event == Event::Appeared(node(1)));
     for leaves in [true, false] {
         let mut world = World::new(3);
         world.log.clear();
         if leaves {
             let now = world.now;
-            world.engine(1).set_standing(now, Standing::Leaving);
+            world.engine(1).set_readiness(now, Readiness::Draining);
             world.run(5 * MS);
             let now = world.now;
             world.engine(1).leave(now);
@@ -574,53 +589,53 @@ fn who_left_properly_and_returns_gives_nobody_reason_to_announce_anew() {
     }
 }
 
-/// For whose hardware address a member asked within a second, and how often.
-fn sought(world: &mut World, index: usize) -> BTreeMap<IpAddr, usize> {
-    world.engine(index).poll_sought();
+/// The hosts that a member resolved within a second, with the number of requests.
+fn resolved(world: &mut World, index: usize) -> BTreeMap<IpAddr, usize> {
+    world.engine(index).poll_resolve();
     let mut times = BTreeMap::new();
     for _ in 0..100 {
         world.run(10 * MS);
-        let hosts = world.engine(index).poll_sought().unwrap_or_default();
+        let hosts = world.engine(index).poll_resolve().unwrap_or_default();
         hosts.into_iter().for_each(|host| *times.entry(host).or_default() += 1);
     }
     times
 }
 
 #[test]
-fn missing_members_are_asked_for_among_few_until_they_are_back() {
+fn unreachable_members_of_a_small_cluster_are_resolved_until_they_return() {
     for (size, expected) in [(3, true), (18, false)] {
         let mut world = World::new(size);
         world.run(2000 * MS);
-        assert_eq!(sought(&mut world, 0), [].into());
+        assert_eq!(resolved(&mut world, 0), [].into());
         world.engines[2] = None;
-        // When watching has found it dead, and when gossip has.
+        // Dead for the failure detector, then for gossip.
         for pause in [1000, 20_000] {
             world.run(pause * MS);
-            let found = sought(&mut world, 0);
+            let found = resolved(&mut world, 0);
             assert_eq!(found, if expected { [(address(2).ip(), 5)].into() } else { [].into() }, "of {size}");
         }
         world.start(2);
         world.run(500 * MS);
-        assert_eq!(sought(&mut world, 0), [].into());
+        assert_eq!(resolved(&mut world, 0), [].into());
     }
 }
 
 #[test]
-fn whose_link_returns_asks_for_those_that_do_not_answer_it() {
+fn member_whose_link_returns_resolves_the_hosts_that_do_not_answer() {
     let mut world = World::new(3);
     world.run(2000 * MS);
     let now = world.now;
     world.engine(0).set_link(Link::Down);
-    world.engine(0).set_standing(now, Standing::Unable);
+    world.engine(0).set_readiness(now, Readiness::NotReady);
     world.run(5000 * MS);
-    assert_eq!(sought(&mut world, 0), [].into(), "it could not ask");
-    world.passes = first_is_apart;
+    assert_eq!(resolved(&mut world, 0), [].into(), "the link is down");
+    world.passes = first_is_isolated;
     let now = world.now;
     world.engine(0).set_link(Link::Up);
-    world.engine(0).set_standing(now, Standing::Able);
+    world.engine(0).set_readiness(now, Readiness::Ready);
     let both = [1, 2].map(|index| address(index).ip());
     for _ in 0..3 {
-        assert_eq!(world.engine(0).poll_sought(), Some(both.to_vec()));
+        assert_eq!(world.engine(0).poll_resolve(), Some(both.to_vec()));
         world.run(20 * MS);
     }
 }

@@ -1,5 +1,5 @@
-//! How gossip is written: postcard, except that a second host under a name that lives is not believed, nor what others say of a life
-//! that such a one has not begun.
+//! The codec of SWIM gossip: postcard, with two checks on reports about other members. A second host under the
+//! name of a live member is rejected, and so is an incarnation that a live member has not announced itself.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,30 +9,32 @@ use bytes::{Buf, BufMut};
 use foca::{Codec, Header, Member, PostcardCodec};
 use metallb_core::model::NodeName;
 
-use crate::wire::identity::{Identity, LIFE_MAX, NameKey};
+use super::identity::{INCARNATION_MAX, Identity, NameKey};
 
-/// Postcard with the addresses of those that were heard lately. The engine keeps a second handle, as the protocol owns its codec.
+/// Postcard plus the identities that were heard recently. The SWIM library owns its codec, so the engine keeps a second
+/// handle.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct GossipCodec(Arc<Mutex<Known>>);
 
 #[derive(Debug, Default)]
 struct Known {
     heard: BTreeMap<NameKey, Identity>,
+    /// At most [`CLASHES_MAX`]; further ones are dropped, as the log already shows that names clash.
     clashes: Vec<(NodeName, SocketAddr)>,
 }
 
 impl GossipCodec {
-    /// Replaces those that were heard lately: their names belong to them.
+    /// Replaces the identities that were heard recently: each one owns its name.
     pub(crate) fn set_heard(&self, heard: impl Iterator<Item = Identity>) {
         self.lock().heard = heard.map(|identity| (identity.key(), identity)).collect();
     }
 
-    /// One that was heard just now.
-    pub(crate) fn hear(&self, identity: Identity) {
+    /// Adds an identity that was heard just now.
+    pub(crate) fn add_heard(&self, identity: Identity) {
         self.lock().heard.insert(identity.key(), identity);
     }
 
-    /// Names that a second host used since the last call.
+    /// Names that a second host used, with its address, since the last call.
     pub(crate) fn take_clashes(&self) -> Vec<(NodeName, SocketAddr)> {
         std::mem::take(&mut self.lock().clashes)
     }
@@ -59,22 +61,22 @@ impl Codec<Identity> for GossipCodec {
 
     fn decode_member(&mut self, buf: impl Buf) -> Result<Member<Identity>, postcard::Error> {
         let member = PostcardCodec.decode_member(buf)?;
-        let told: &Identity = member.id();
-        if told.life > LIFE_MAX {
+        let reported: &Identity = member.id();
+        if reported.incarnation > INCARNATION_MAX {
             return Err(postcard::Error::SerdeDeCustom);
         }
         let mut guard = self.lock();
         let Known { heard, clashes } = &mut *guard;
-        match heard.get(&told.key()) {
-            Some(known) if known.address != told.address => {
+        match heard.get(&reported.key()) {
+            Some(known) if known.address != reported.address => {
                 if clashes.len() < CLASHES_MAX {
-                    clashes.push((told.node().clone(), told.address));
+                    clashes.push((reported.node().clone(), reported.address));
                 }
-                // What is known already changes nothing.
+                // Repeating what is known changes nothing.
                 Ok(Member::alive(known.clone()))
             }
-            // It will tell us itself.
-            Some(known) if told.life > known.life => Ok(Member::alive(known.clone())),
+            // The member itself will announce its new incarnation.
+            Some(known) if reported.incarnation > known.incarnation => Ok(Member::alive(known.clone())),
             _ => Ok(member),
         }
     }

@@ -1,4 +1,4 @@
-//! Who a member is.
+//! The identity of a member: node name, address and incarnation.
 
 use std::net::SocketAddr;
 
@@ -6,38 +6,39 @@ use metallb_core::model::NodeName;
 use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// One life of a speaker. Of two lives of one node the later one counts.
+/// One incarnation of the speaker on a node. Of two incarnations of the same node the higher one is current.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Written")]
+#[serde(from = "WireIdentity")]
 pub struct Identity {
-    /// Grows from life to life, and when a member that was declared dead says that it is not.
-    pub life: u64,
+    /// The incarnation number of SWIM. It is higher after each restart, and a member that was declared dead raises it
+    /// to refute that.
+    pub incarnation: u64,
     #[serde(skip)]
     key: NameKey,
-    /// Where it is reached; its datagrams come from there.
+    /// The address that the member receives on and sends from.
     pub address: SocketAddr,
     node: NodeName,
 }
 
-/// Stands for a node name. Gossip compares names by the thousand for each thing it hears; these compare at once, and nobody finds
-/// two names that share one.
+/// A digest of a node name. Gossip compares thousands of names for each datagram, and a digest is faster to compare. It
+/// is taken from SHA-256, so no two names that can be found share one.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct NameKey([u64; 2]);
 
 impl Identity {
-    /// A life of a node.
+    /// An incarnation of a node.
     #[must_use]
-    pub fn new(node: NodeName, address: SocketAddr, life: u64) -> Self {
-        Self { life, key: NameKey::of(&node), address, node }
+    pub fn new(node: NodeName, address: SocketAddr, incarnation: u64) -> Self {
+        Self { incarnation, key: NameKey::of(&node), address, node }
     }
 
-    /// The node it announces from.
+    /// The node that the speaker runs on.
     #[must_use]
     pub const fn node(&self) -> &NodeName {
         &self.node
     }
 
-    /// What stands for the node's name.
+    /// The digest of the node's name.
     #[must_use]
     pub const fn key(&self) -> NameKey {
         self.key
@@ -45,7 +46,7 @@ impl Identity {
 }
 
 impl NameKey {
-    /// The key of a name.
+    /// The digest of a name.
     #[must_use]
     pub fn of(node: &NodeName) -> Self {
         let digest = Sha256::digest(node.as_str());
@@ -53,7 +54,7 @@ impl NameKey {
         Self([part(0), part(8)])
     }
 
-    /// How far another key is, going up, and around at the end.
+    /// The distance from this key to another one on the ring of all keys, clockwise.
     #[must_use]
     pub fn distance(self, other: Self) -> u128 {
         let number = |Self([high, low]): Self| u128::from(high) << 64 | u128::from(low);
@@ -61,18 +62,18 @@ impl NameKey {
     }
 }
 
-/// An identity as it travels.
+/// The serialized form of an [`Identity`]: the digest is not sent.
 #[derive(Deserialize)]
-struct Written {
-    life: u64,
+struct WireIdentity {
+    incarnation: u64,
     address: SocketAddr,
-    #[serde(deserialize_with = "name")]
+    #[serde(deserialize_with = "node_name")]
     node: NodeName,
 }
 
-impl From<Written> for Identity {
-    fn from(Written { life, address, node }: Written) -> Self {
-        Self::new(node, address, life)
+impl From<WireIdentity> for Identity {
+    fn from(WireIdentity { incarnation, address, node }: WireIdentity) -> Self {
+        Self::new(node, address, incarnation)
     }
 }
 
@@ -80,7 +81,7 @@ impl foca::Identity for Identity {
     type Addr = NameKey;
 
     fn renew(&self) -> Option<Self> {
-        Some(Self { life: self.life.saturating_add(1), ..self.clone() })
+        Some(Self { incarnation: self.incarnation.saturating_add(1), ..self.clone() })
     }
 
     #[inline]
@@ -89,20 +90,21 @@ impl foca::Identity for Identity {
     }
 
     fn win_addr_conflict(&self, adversary: &Self) -> bool {
-        self.life > adversary.life
+        self.incarnation > adversary.incarnation
     }
 }
 
-/// Node names are DNS subdomains: not empty, at most 253 bytes.
-pub(crate) fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NodeName, D::Error> {
+/// Reads a node name: a DNS subdomain of 1 to 253 bytes.
+pub(crate) fn node_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NodeName, D::Error> {
     let text = <&str>::deserialize(deserializer)?;
-    if text.is_empty() || text.len() > NAME_MAX {
+    if text.is_empty() || text.len() > NODE_NAME_MAX {
         return Err(serde::de::Error::custom("a node name has 1 to 253 bytes"));
     }
     Ok(NodeName::from(text))
 }
 
-const NAME_MAX: usize = 253;
+const NODE_NAME_MAX: usize = 253;
 
-/// Numbers of lives are microseconds; higher ones than this are not learned from others, so that none can use them up.
-pub(crate) const LIFE_MAX: u64 = 1 << 62;
+/// The highest incarnation that is accepted from another member. Incarnations are microseconds since 1970; without this
+/// limit one member could use up all higher numbers.
+pub(crate) const INCARNATION_MAX: u64 = 1 << 62;

@@ -1,140 +1,141 @@
-//! What members say to each other, inside the seal.
+//! The messages inside a sealed datagram.
 //!
-//! Every body begins with the session of the receiver as the sender knows it (8), and what the sender has to say about itself (1).
-//! Only who was answered lately knows the receiver's session: a recorded datagram is worthless to another life, and the window of
-//! sequence numbers makes it worthless to the same one.
+//! Each body begins with the receiver's session as the sender knows it (8 bytes) and the sender's [`Readiness`] (1
+//! byte); the message follows in postcard. A sender learns the receiver's session only from a [`Message::JoinAck`] that
+//! the receiver sent in this incarnation. A recorded datagram is therefore useless against a later incarnation; against
+//! the same one the window of sequence numbers in `hosts` rejects it.
 
 use std::net::IpAddr;
 
 use metallb_core::model::NodeName;
 use serde::{Deserialize, Serialize};
 
-use crate::wire::identity::{Identity, name};
-use crate::wire::seal::{DATAGRAM_MAX, OVERHEAD};
+use super::identity::{Identity, node_name};
+use super::seal::{DATAGRAM_MAX, OVERHEAD};
 
-/// One message.
+/// One message. The order of the variants is the wire format.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Message {
-    /// "Who is there?" It is believed nothing.
-    Hello,
-    /// "It is me." Answers a `Hello`, and any datagram that names another session than ours.
-    Welcome(Identity),
-    /// "I know a later life of your node." A clock that was set back makes this happen; the number is that of the later life.
-    Outlived(u64),
-    /// A datagram of the gossip protocol.
+    /// Asks a host for its identity and session. It may be a replay, so nothing in it is trusted.
+    Join,
+    /// The identity of the sender. Answers a `Join`, and each datagram that names a wrong session.
+    JoinAck(Identity),
+    /// The sender knows a later incarnation of the receiver, with this number. Happens when a clock was set back.
+    StaleIncarnation(u64),
+    /// A datagram of the SWIM library.
     Gossip(Vec<u8>),
-    /// "Are you there?"
+    /// Asks for a `Pong`.
     Ping,
-    /// "I am."
+    /// Answers a `Ping` or a `Probe`.
     Pong,
-    /// "Does this node answer you?"
-    Ask {
-        /// Which.
-        #[serde(deserialize_with = "name")]
-        about: NodeName,
-        /// Comes back with the verdict.
+    /// Asks the receiver to ping `target` on the sender's behalf: SWIM's indirect probe.
+    PingReq {
+        /// The node to ping.
+        #[serde(deserialize_with = "node_name")]
+        target: NodeName,
+        /// Returned in the reply.
         token: u32,
     },
-    /// The answer to `Ask`, after having tried.
-    Verdict {
-        /// Which.
-        #[serde(deserialize_with = "name")]
-        about: NodeName,
-        /// As asked.
+    /// The result of a `PingReq`.
+    PingReqReply {
+        /// The node that was pinged.
+        #[serde(deserialize_with = "node_name")]
+        target: NodeName,
+        /// The token of the request.
         token: u32,
-        /// Whether it answered.
-        heard: bool,
+        /// Whether the node answered.
+        reachable: bool,
     },
-    /// "These are yours now. I answer for them until you have announced them."
-    Yielding {
-        /// Which.
+    /// The sender gives these addresses up for the receiver. It answers ARP and NDP requests for them until a
+    /// `HandoverAck` arrives.
+    HandoverOffer {
+        /// The addresses.
         ips: Vec<IpAddr>,
-        /// For how many microseconds the sender has announced none of them.
+        /// The time since the sender last announced any of them, in microseconds.
         since: u32,
     },
-    /// "I have announced these."
-    Taken(Vec<IpAddr>),
-    /// Says nothing beyond what the sender says about itself.
-    Standing,
-    /// "I answer with these."
-    Hardware(Vec<Hardware>),
-    /// "I watch this node for all of us. It is gone, says another one, too." To the node itself: "I held you for gone, and leave."
-    Missing {
-        /// Which.
-        #[serde(deserialize_with = "name")]
-        about: NodeName,
-        /// For how many milliseconds it has not been heard.
+    /// The sender has announced these addresses.
+    HandoverAck(Vec<IpAddr>),
+    /// Carries only the sender's readiness, which is part of every body.
+    Readiness,
+    /// The hardware addresses that the sender answers ARP and NDP requests with.
+    HardwareAddresses(Vec<[u8; 6]>),
+    /// The sender monitors `node` on behalf of all members and has declared it dead; another member confirmed that. A
+    /// member that leaves sends it to each node that it had declared dead.
+    DeclaredDead {
+        /// The dead node.
+        #[serde(deserialize_with = "node_name")]
+        node: NodeName,
+        /// The time since the node was last heard, in milliseconds.
         silent: u32,
     },
-    /// "These would be mine, and I don't announce them."
-    Refused(Vec<IpAddr>),
-    /// "Are you there? You did not answer." Whoever says so may be deaf.
-    Call,
+    /// The sender owns these addresses and does not announce them.
+    HandoverReject(Vec<IpAddr>),
+    /// A `Ping` that follows unanswered ones: it tells the receiver that its answers do not arrive.
+    Probe,
 }
 
-/// The address of a network card.
-pub type Hardware = [u8; 6];
-
-/// What a member says about itself in every datagram.
+/// Whether a member takes part in elections. Each member states it in every datagram.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Standing {
-    /// It can announce.
+pub enum Readiness {
+    /// It can announce addresses.
     #[default]
-    Able,
-    /// It has no interface to announce on.
-    Unable,
-    /// It is about to end.
-    Leaving,
+    Ready,
+    /// It has no usable interface.
+    NotReady,
+    /// It is shutting down.
+    Draining,
 }
 
-/// A body, taken apart.
+/// The decrypted part of a datagram.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Body {
-    /// The session of the receiver as the sender knows it; 0 when it does not.
-    pub to: u64,
-    /// What the sender says about itself.
-    pub standing: Standing,
+    /// The receiver's session as the sender knows it; 0 if unknown.
+    pub receiver_session: u64,
+    /// The sender's readiness.
+    pub readiness: Readiness,
     /// The message.
     pub message: Message,
 }
 
 impl Body {
-    /// The bytes; `None` when the message is too long for one datagram.
+    /// Encodes the body; `None` if it does not fit into one datagram.
     #[must_use]
     pub fn encode(&self) -> Option<Vec<u8>> {
-        let mut bytes = self.to.to_be_bytes().to_vec();
-        bytes.push(match self.standing {
-            Standing::Able => 0,
-            Standing::Unable => 1,
-            Standing::Leaving => 2,
+        let mut bytes = self.receiver_session.to_be_bytes().to_vec();
+        bytes.push(match self.readiness {
+            Readiness::Ready => 0,
+            Readiness::NotReady => 1,
+            Readiness::Draining => 2,
         });
         let bytes = postcard::to_extend(&self.message, bytes).ok()?;
         (bytes.len() + OVERHEAD <= DATAGRAM_MAX).then_some(bytes)
     }
 
-    /// Takes bytes apart; `None` when they are not exactly one body.
+    /// Decodes a body; `None` if the bytes are not exactly one.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (to, rest) = bytes.split_first_chunk::<8>()?;
-        let (&standing, rest) = rest.split_first()?;
-        let standing = match standing {
-            0 => Standing::Able,
-            1 => Standing::Unable,
-            2 => Standing::Leaving,
+        let (receiver_session, rest) = bytes.split_first_chunk::<8>()?;
+        let (&readiness, rest) = rest.split_first()?;
+        let readiness = match readiness {
+            0 => Readiness::Ready,
+            1 => Readiness::NotReady,
+            2 => Readiness::Draining,
             _ => return None,
         };
         let (message, rest) = postcard::take_from_bytes(rest).ok()?;
-        rest.is_empty().then_some(Self { to: u64::from_be_bytes(*to), standing, message })
+        let receiver_session = u64::from_be_bytes(*receiver_session);
+        rest.is_empty().then_some(Self { receiver_session, readiness, message })
     }
 }
 
-/// How many addresses fit a datagram: each takes at most 17 bytes.
+/// The most IP addresses in one message: 64 of up to 17 bytes fit into a datagram.
 pub const ADDRESSES_MAX: usize = 64;
 
-/// How many hardware addresses a member tells of.
+/// The most hardware addresses that a member reports.
 pub const HARDWARE_MAX: usize = 128;
 
-/// Room for a datagram of the gossip protocol.
+/// The longest datagram of the SWIM library that fits into a `Gossip` message.
 pub(crate) const GOSSIP_MAX: usize = DATAGRAM_MAX - OVERHEAD - 16;
 
 #[cfg(test)]
@@ -142,29 +143,54 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_survive_the_way_and_junk_does_not() {
+    fn message_decodes_to_what_was_encoded_and_truncated_or_longer_bytes_do_not_decode() {
         let identity = Identity::new("n1".into(), "[fd00::1]:7946".parse().unwrap(), 3);
         let ips: Vec<IpAddr> = (0..ADDRESSES_MAX).map(|n| IpAddr::from([n as u16; 8])).collect();
         for message in [
-            Message::Hello,
-            Message::Welcome(identity),
+            Message::Join,
+            Message::JoinAck(identity),
+            Message::StaleIncarnation(7),
             Message::Gossip(vec![1; GOSSIP_MAX]),
-            Message::Ask { about: "n2".into(), token: 4 },
-            Message::Verdict { about: "n2".into(), token: 4, heard: true },
-            Message::Refused(ips.clone()),
-            Message::Yielding { ips, since: 40_000 },
-            Message::Standing,
-            Message::Call,
-            Message::Hardware(vec![[2, 0, 0, 0, 0, 1]; HARDWARE_MAX]),
-            Message::Missing { about: "n2".into(), silent: 370 },
+            Message::PingReq { target: "n2".into(), token: 4 },
+            Message::PingReqReply { target: "n2".into(), token: 4, reachable: true },
+            Message::HandoverReject(ips.clone()),
+            Message::HandoverOffer { ips, since: 40_000 },
+            Message::Readiness,
+            Message::Probe,
+            Message::HardwareAddresses(vec![[2, 0, 0, 0, 0, 1]; HARDWARE_MAX]),
+            Message::DeclaredDead { node: "n2".into(), silent: 370 },
         ] {
-            let body = Body { to: 5, standing: Standing::Leaving, message };
+            let body = Body { receiver_session: 5, readiness: Readiness::Draining, message };
             let bytes = body.encode().unwrap();
             assert_eq!(Body::decode(&bytes), Some(body));
             assert_eq!(Body::decode(&[&bytes[..], &[0]].concat()), None);
             assert_eq!(Body::decode(&bytes[..bytes.len() - 1]), None);
         }
-        let long = Body { to: 0, standing: Standing::Able, message: Message::Gossip(vec![0; DATAGRAM_MAX]) };
-        assert_eq!(long.encode(), None);
+        let message = Message::Gossip(vec![0; DATAGRAM_MAX]);
+        assert_eq!(Body { receiver_session: 0, readiness: Readiness::Ready, message }.encode(), None);
+    }
+
+    #[test]
+    fn message_keeps_its_number_on_the_wire() {
+        let numbered = [
+            (0, Message::Join),
+            (2, Message::StaleIncarnation(1)),
+            (3, Message::Gossip(Vec::new())),
+            (4, Message::Ping),
+            (5, Message::Pong),
+            (6, Message::PingReq { target: "n".into(), token: 1 }),
+            (7, Message::PingReqReply { target: "n".into(), token: 1, reachable: true }),
+            (8, Message::HandoverOffer { ips: Vec::new(), since: 1 }),
+            (9, Message::HandoverAck(Vec::new())),
+            (10, Message::Readiness),
+            (11, Message::HardwareAddresses(Vec::new())),
+            (12, Message::DeclaredDead { node: "n".into(), silent: 1 }),
+            (13, Message::HandoverReject(Vec::new())),
+            (14, Message::Probe),
+        ];
+        for (number, message) in numbered {
+            let body = Body { receiver_session: 0, readiness: Readiness::Ready, message };
+            assert_eq!(body.encode().unwrap()[9], number, "{:?}", body.message);
+        }
     }
 }

@@ -1,8 +1,9 @@
-//! Sealed datagrams: XChaCha20-Poly1305 under a key derived from the cluster's Secret, so that only speakers are heard.
+//! Sealed datagrams: XChaCha20-Poly1305 under a key derived from the cluster's Secret, so that only speakers are
+//! accepted.
 //!
-//! Layout: version (1), key id (4), session of the sender (8), sequence number (8), then the sealed body and its tag (16). All that
-//! stands before the body is authenticated with it. Session and sequence number are the nonce: a session number is drawn anew for
-//! each life, and its sequence numbers only grow, so no nonce is used twice.
+//! Layout: version (1), key id (4), session of the sender (8), sequence number (8), then the encrypted body and its tag
+//! (16). The bytes before the body are authenticated with it. Session and sequence number form the nonce. A new random
+//! session is drawn at each start and its sequence numbers only grow, so no nonce is used twice.
 
 use std::fmt;
 
@@ -12,7 +13,7 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 use thiserror::Error;
 
-/// The keys of a cluster: all are accepted, the first one seals. Without a key datagrams travel in plain text.
+/// The keys of a cluster: all are accepted, the first one seals. Without a key datagrams are sent in plain text.
 #[derive(Clone, Default)]
 pub struct Keyring {
     keys: Vec<Key>,
@@ -24,49 +25,49 @@ struct Key {
     cipher: XChaCha20Poly1305,
 }
 
-/// Why a datagram is not opened.
+/// Why a datagram cannot be opened.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum SealError {
-    /// It is too short, too long or of another version.
-    #[error("malformed")]
+    /// It is too short, too long or of an unknown version.
+    #[error("malformed datagram")]
     Malformed,
     /// It is sealed where plain text is expected, or the other way round.
-    #[error("sealed otherwise")]
+    #[error("sealed and plain datagrams mixed")]
     Mode,
-    /// No key of ours has this id.
+    /// No key of the ring has this id.
     #[error("unknown key")]
     UnknownKey,
-    /// It was not sealed with this key, or was changed on its way.
-    #[error("forged")]
+    /// It was not sealed with the key that it names, or was changed in transit.
+    #[error("authentication failed")]
     Forged,
 }
 
-/// What was sealed.
+/// An opened datagram.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Opened {
     /// The sender's session.
     pub session: u64,
-    /// Its number in the session.
+    /// The sequence number in that session.
     pub sequence: u64,
-    /// The body.
+    /// The decrypted body.
     pub body: Vec<u8>,
 }
 
 impl Keyring {
-    /// Derives keys from secrets, the first one being the one to seal with. Empty secrets are left out.
+    /// Derives keys from secrets; the first one seals. Empty secrets are skipped.
     #[must_use]
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Self {
         Self { keys: secrets.into_iter().filter(|secret| !secret.is_empty()).map(Key::derive).collect() }
     }
 
-    /// Whether datagrams travel in plain text.
+    /// Whether there is no key, so that datagrams are plain text.
     #[must_use]
     pub fn is_plain(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// Seals a body. Session and sequence number must not be used together a second time.
+    /// Seals a body. A pair of session and sequence number must not be used twice.
     #[must_use]
     pub fn seal(&self, session: u64, sequence: u64, body: &[u8]) -> Vec<u8> {
         let mut datagram = Vec::with_capacity(OVERHEAD + body.len());
@@ -80,7 +81,7 @@ impl Keyring {
                 let payload = Payload { msg: body, aad: &datagram };
                 match key.cipher.encrypt(&nonce(session, sequence), payload) {
                     Ok(sealed) => datagram.extend(sealed),
-                    // Only bodies of hundreds of gigabytes cannot be sealed; a header alone is refused everywhere.
+                    // Encryption fails only for bodies of hundreds of gigabytes. Every receiver rejects a bare header.
                     Err(_) => datagram.truncate(HEADER),
                 }
             }
@@ -126,7 +127,7 @@ impl Key {
     fn derive(secret: &[u8]) -> Self {
         let derivation = Hkdf::<Sha256>::new(None, secret);
         let (mut key, mut id) = ([0; 32], [0; 4]);
-        // HKDF refuses only outputs longer than 255 hashes.
+        // HKDF fails only for outputs longer than 255 hashes.
         let _ = derivation.expand(b"metallb membership v1 key", &mut key);
         let _ = derivation.expand(b"metallb membership v1 key id", &mut id);
         Self { id, cipher: XChaCha20Poly1305::new(&key.into()) }
@@ -144,10 +145,10 @@ const PLAIN: u8 = 0;
 const SEALED: u8 = 1;
 const HEADER: usize = 21;
 
-/// What sealing adds to a body.
+/// The bytes that sealing adds to a body.
 pub const OVERHEAD: usize = HEADER + 16;
 
-/// No datagram is longer: it passes every link unfragmented.
+/// The longest datagram: it passes every link unfragmented.
 pub const DATAGRAM_MAX: usize = 1400;
 
 #[cfg(test)]
@@ -155,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_one_member_seals_another_opens_and_nobody_else() {
+    fn sealed_datagram_opens_only_with_the_same_key() {
         let (ours, theirs) = (Keyring::new([&b"secret"[..]]), Keyring::new([&b"other"[..]]));
         let datagram = ours.seal(7, 9, b"body");
         assert_eq!(datagram.len(), OVERHEAD + 4);
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn no_bit_can_be_changed() {
+    fn datagram_with_a_changed_bit_or_length_is_rejected() {
         let keys = Keyring::new([&b"secret"[..]]);
         let datagram = keys.seal(7, 9, b"body");
         for bit in 0..datagram.len() * 8 {
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_rotate_without_a_gap() {
+    fn key_rotation_in_two_steps_keeps_every_datagram_readable() {
         let old = Keyring::new([&b"old"[..]]);
         let both = Keyring::new([&b"old"[..], b"new"]);
         let swapped = Keyring::new([&b"new"[..], b"old"]);

@@ -1,7 +1,8 @@
-//! A large cluster in virtual time: the real engine of membership for every member, on a network that delays and loses, and on hosts
-//! that need time for each datagram and whose sockets fill up.
+//! A large cluster in virtual time: the real membership engine for each member, on a network with delay and loss, on
+//! hosts that need time for each datagram and whose sockets can overflow.
 //!
-//! Elections are made once, of all members, as they are the same everywhere; who watches whom follows from them as in the product.
+//! One election is computed for all members, since all compute the same one. The monitored nodes follow from it as in
+//! the product.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -20,31 +21,31 @@ use super::random::Random;
 pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const SECOND: u64 = 1000 * MS;
 
-/// What a host needs for one datagram, in or out.
+/// The time in nanoseconds that a host needs for one datagram, received or sent.
 const WORK: u64 = 8_000;
 
-/// How many datagrams wait in a socket: what Linux' default of 208 KiB holds of small ones.
+/// The number of small datagrams that fit into a socket: Linux' default is 208 KiB.
 const SOCKET: u64 = 256;
 
-/// What sealing adds beyond plain text, in which the simulated members talk.
+/// The bytes that sealing would add. The simulated members send plain text.
 const TAG: u64 = 16;
 
 /// One member.
 pub(crate) struct Host {
     pub(crate) engine: Option<Engine>,
-    /// When it has worked off what came in.
+    /// When it has processed all datagrams received so far.
     busy: u64,
     timer: Option<u64>,
     pub(crate) sent: Traffic,
     pub(crate) events: Tally,
 }
 
-/// What was sent, in datagrams and in bytes of UDP payload.
+/// The datagrams sent, by purpose; bytes are those of the UDP payload.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Traffic {
     pub(crate) gossip: Load,
-    pub(crate) watching: Load,
-    pub(crate) greetings: Load,
+    pub(crate) detection: Load,
+    pub(crate) join: Load,
     pub(crate) longest: u64,
 }
 
@@ -54,20 +55,20 @@ pub(crate) struct Load {
     pub(crate) bytes: u64,
 }
 
-/// What was noticed.
+/// The events of a member.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) suspected: u64,
     pub(crate) refuted: u64,
-    pub(crate) gone: u64,
-    pub(crate) lost: u64,
+    pub(crate) declared_dead: u64,
+    pub(crate) failed: u64,
 }
 
-enum Happening {
+enum Scheduled {
     Timer(usize),
-    /// It comes to the host.
+    /// A datagram arrives at the host.
     Arrival(usize, usize, Vec<u8>),
-    /// The host has come to it.
+    /// The host processes a datagram.
     Read(usize, usize, Vec<u8>),
 }
 
@@ -75,16 +76,16 @@ pub(crate) struct Cluster {
     pub(crate) now: u64,
     base: Instant,
     queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
-    /// What the places in the queue stand for.
-    slots: Vec<Option<Happening>>,
+    /// The entries that the queue refers to.
+    slots: Vec<Option<Scheduled>>,
     free: Vec<usize>,
     serial: u64,
     random: Random,
     pub(crate) hosts: Vec<Host>,
     names: Vec<NodeName>,
-    /// Of 1000 datagrams.
+    /// Of 1,000 datagrams, how many are lost.
     pub(crate) loss: u64,
-    /// Lost in sockets that were full.
+    /// Datagrams lost because a socket was full.
     pub(crate) overflows: u64,
 }
 
@@ -100,7 +101,7 @@ fn index_of(address: SocketAddr) -> usize {
 }
 
 impl Cluster {
-    /// Members that nobody has started yet.
+    /// A cluster of members that are not started.
     pub(crate) fn new(seed: u64, size: usize) -> Self {
         let host = |_| Host { engine: None, busy: 0, timer: None, sent: Traffic::default(), events: Tally::default() };
         Self {
@@ -118,7 +119,7 @@ impl Cluster {
         }
     }
 
-    /// Starts a member that is told where all others are.
+    /// Starts a member with the addresses of all others.
     pub(crate) fn start(&mut self, index: usize) {
         let mut engine = self.engine(index);
         engine.join(self.clock(), (0..self.hosts.len()).map(address));
@@ -126,14 +127,14 @@ impl Cluster {
         self.drain(index);
     }
 
-    /// Starts all members; each takes all others for members, as if joining were over long ago.
+    /// Starts all members. Each takes all others for members, as it would long after joining.
     pub(crate) fn start_acquainted(&mut self) {
         let identities: Vec<Identity> = (0..self.hosts.len()).map(|index| self.identity(index)).collect();
         for index in 0..self.hosts.len() {
             let mut engine = self.engine(index);
             engine.join(self.clock(), []);
             let others = identities.iter().enumerate().filter(|&(other, _)| other != index);
-            engine.introduce(self.clock(), others.map(|(_, identity)| identity.clone()));
+            engine.assume_members(self.clock(), others.map(|(_, identity)| identity.clone()));
             self.hosts[index].engine = Some(engine);
             self.drain(index);
         }
@@ -150,12 +151,13 @@ impl Cluster {
         Engine::new(config, self.random.next(), self.clock())
     }
 
-    /// Has each member watch those that come before it for one of so many addresses. Returns who owns what, and who comes next.
+    /// Elects owners of this many addresses, and lets each member monitor the nodes before it in an election. Returns
+    /// for each address the owner and the next one in order.
     pub(crate) fn elect(&mut self, addresses: u32) -> Vec<(usize, usize)> {
         let alive = (0..self.hosts.len()).filter(|&index| self.hosts[index].engine.is_some());
         let electorate = Electorate::new(alive.map(|index| (self.names[index].clone(), 0)));
         let places: BTreeMap<NodeName, usize> = self.names.iter().cloned().zip(0..).collect();
-        let mut watched: Vec<BTreeSet<NodeName>> = vec![BTreeSet::new(); self.hosts.len()];
+        let mut monitored: Vec<BTreeSet<NodeName>> = vec![BTreeSet::new(); self.hosts.len()];
         let mut owners = Vec::new();
         for number in 0..addresses {
             let vip = IpAddr::from(((192 << 24) + number).to_be_bytes());
@@ -164,25 +166,25 @@ impl Cluster {
                 owners.push((places[owner], places[heir]));
             }
             for (place, name) in order.iter().enumerate() {
-                watched[places[name]].extend(order.iter().take(place).cloned());
+                monitored[places[name]].extend(order.iter().take(place).cloned());
             }
         }
         let now = self.clock();
-        for (index, watched) in watched.into_iter().enumerate() {
+        for (index, monitored) in monitored.into_iter().enumerate() {
             if let Some(engine) = &mut self.hosts[index].engine {
-                engine.watch(now, watched);
+                engine.monitor(now, monitored);
                 self.drain(index);
             }
         }
         owners
     }
 
-    /// How many members a member sees, itself included.
+    /// The number of live members that a member knows, itself included.
     pub(crate) fn seen_by(&self, index: usize) -> usize {
         self.hosts[index].engine.as_ref().map_or(0, |engine| engine.live().len())
     }
 
-    /// Whether a member that lives counts another one as alive.
+    /// Whether a running member takes another one for live.
     pub(crate) fn believes(&self, index: usize, other: usize) -> bool {
         self.hosts[index].engine.as_ref().is_some_and(|engine| engine.live().contains(&self.names[other]))
     }
@@ -195,7 +197,7 @@ impl Cluster {
         self.random.below(bound)
     }
 
-    /// Counts anew from now on.
+    /// Resets all counters.
     pub(crate) fn reset(&mut self) {
         self.overflows = 0;
         for host in &mut self.hosts {
@@ -211,15 +213,15 @@ impl Cluster {
             self.now = at;
             if let Some(what) = self.slots[slot].take() {
                 self.free.push(slot);
-                self.happen(what);
+                self.process(what);
             }
         }
         self.now = end;
     }
 
-    fn happen(&mut self, what: Happening) {
+    fn process(&mut self, what: Scheduled) {
         match what {
-            Happening::Timer(index) => {
+            Scheduled::Timer(index) => {
                 let host = &mut self.hosts[index];
                 if host.timer.is_some_and(|at| at <= self.now) {
                     host.timer = None;
@@ -230,17 +232,17 @@ impl Cluster {
                     self.drain(index);
                 }
             }
-            Happening::Arrival(from, to, datagram) => {
+            Scheduled::Arrival(from, to, datagram) => {
                 let host = &mut self.hosts[to];
                 if host.busy > self.now + SOCKET * WORK {
                     self.overflows += 1;
                 } else if host.engine.is_some() {
                     host.busy = host.busy.max(self.now) + WORK;
                     let after = host.busy - self.now;
-                    self.schedule(after, Happening::Read(from, to, datagram));
+                    self.schedule(after, Scheduled::Read(from, to, datagram));
                 }
             }
-            Happening::Read(from, to, datagram) => {
+            Scheduled::Read(from, to, datagram) => {
                 let now = self.clock();
                 if let Some(engine) = &mut self.hosts[to].engine {
                     engine.handle_datagram(now, address(from), &datagram);
@@ -258,8 +260,8 @@ impl Cluster {
             match event {
                 Event::Suspected(_) => tally.suspected += 1,
                 Event::Refuted(_) => tally.refuted += 1,
-                Event::Gone { .. } => tally.gone += 1,
-                Event::Lost(_) => tally.lost += 1,
+                Event::DeclaredDead { .. } => tally.declared_dead += 1,
+                Event::Failed(_) => tally.failed += 1,
                 _ => {}
             }
         }
@@ -270,20 +272,20 @@ impl Cluster {
             let departure = host.busy - self.now;
             if self.random.below(1000) >= self.loss {
                 let after = departure + MS / 20 + self.random.below(MS / 4);
-                self.schedule(after, Happening::Arrival(index, index_of(transmit.to), transmit.datagram));
+                self.schedule(after, Scheduled::Arrival(index, index_of(transmit.to), transmit.datagram));
             }
         }
         if let Some(due) = engine.poll_timeout() {
             let at = u64::try_from(due.saturating_duration_since(base).as_nanos()).unwrap().max(self.now);
             if self.hosts[index].timer.is_none_or(|timer| timer > at) {
                 self.hosts[index].timer = Some(at);
-                self.schedule(at - self.now, Happening::Timer(index));
+                self.schedule(at - self.now, Scheduled::Timer(index));
             }
         }
         self.hosts[index].engine = Some(engine);
     }
 
-    fn schedule(&mut self, after: u64, what: Happening) {
+    fn schedule(&mut self, after: u64, what: Scheduled) {
         self.serial += 1;
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
@@ -304,9 +306,9 @@ impl Traffic {
         self.longest = self.longest.max(bytes);
         let body = Keyring::default().open(datagram).ok().and_then(|opened| Body::decode(&opened.body)).unwrap();
         let load = match body.message {
-            Message::Hello | Message::Welcome(_) | Message::Outlived(_) => &mut self.greetings,
+            Message::Join | Message::JoinAck(_) | Message::StaleIncarnation(_) => &mut self.join,
             Message::Gossip(_) => &mut self.gossip,
-            _ => &mut self.watching,
+            _ => &mut self.detection,
         };
         load.datagrams += 1;
         load.bytes += bytes;

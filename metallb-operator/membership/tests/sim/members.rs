@@ -1,13 +1,14 @@
-//! Membership of many nodes in virtual time: how soon all know each other, what it costs, how soon a dead one is found, and whom a
-//! lossy network kills.
+//! Membership of many nodes in virtual time: the time until all know each other, the traffic, the time until a death is
+//! found, and false deaths on a lossy network.
 //!
-//! `METALLB_SIM_MEMBERS` says how many members (several numbers, if need be), `METALLB_SIM_ADDRESSES` how many addresses they own,
-//! `METALLB_SIM_SECONDS` for how long is counted. Each size gives a row of the table that `scripts/membership-table.sh` prints.
+//! Environment variables: `METALLB_SIM_MEMBERS` sets the number of members (one or more numbers),
+//! `METALLB_SIM_ADDRESSES` the number of addresses that they own, `METALLB_SIM_SECONDS` the time that is measured. Each
+//! number of members gives a row of the table that `scripts/membership-table.sh` prints.
 
 use super::cluster::{Cluster, Load, MS, SECOND, Tally, Traffic};
 
 #[test]
-fn sim_members_find_each_other_and_the_dead_however_many_they_are() {
+fn sim_members_join_and_find_dead_members_at_every_cluster_size() {
     let setting = |name: &str| std::env::var(name).ok();
     let sizes = setting("METALLB_SIM_MEMBERS").unwrap_or("5 100".to_owned());
     let addresses = setting("METALLB_SIM_ADDRESSES").map_or(1000, |text| text.parse().unwrap());
@@ -21,43 +22,53 @@ fn sim_members_find_each_other_and_the_dead_however_many_they_are() {
     let rows: Vec<Row> = sizes.split_whitespace().map(measure).collect();
     for row in &rows {
         assert!(row.longest <= 1400, "{} bytes in one datagram", row.longest);
-        assert_eq!(row.deaths, [0, 0], "a lossy network kills nobody");
+        assert_eq!(row.deaths, [0, 0], "false deaths on a lossy network");
         assert!(row.found.last().is_some_and(|&found| found < 1000), "found after {:?} ms", row.found);
     }
     if let [few, .., many] = rows.as_slice() {
-        let cost = |row: &Row| (row.gossip.bytes + row.watching.bytes + row.greetings.bytes) / row.size as u64;
-        // Five watch fewer than the six whom each of many watches.
-        assert!(cost(many) < 4 * cost(few), "each sends {} bytes among many, {} among few", cost(many), cost(few));
+        let cost = |row: &Row| (row.gossip.bytes + row.detection.bytes + row.join.bytes) / row.size as u64;
+        // In a cluster of five each member monitors fewer nodes than the six of a large one.
+        assert!(
+            cost(many) < 4 * cost(few),
+            "each sends {} bytes in the large cluster, {} in the small one",
+            cost(many),
+            cost(few)
+        );
     }
 }
 
-/// What was measured with so many members.
+/// The measurements for one number of members.
 struct Row {
     size: usize,
     addresses: u32,
     seconds: u64,
-    /// Until all knew all, when all started at once.
+    /// The time until all knew all in milliseconds, if all started at once.
     joined: Option<u64>,
-    /// What each sent for it, in bytes.
+    /// The bytes that each sent until then.
     joining: u64,
     overflows: u64,
     gossip: Load,
-    watching: Load,
-    greetings: Load,
+    detection: Load,
+    join: Load,
     longest: u64,
     /// Milliseconds until the next owner knew of a death, sorted.
     found: Vec<u64>,
-    /// Milliseconds until everybody knew.
+    /// Milliseconds until all members knew.
     known: Vec<u64>,
-    /// For how many seconds 1 % and 5 % were lost, and what came of it.
+    /// For how many seconds 1 % and 5 % of the datagrams were lost, and the consequences.
     lossy: [u64; 2],
     suspicions: [u64; 2],
     deaths: [u64; 2],
 }
 
-const HEAD: &str = "\
-| members, addresses | all start at once: all know all after, bytes sent by each, datagrams that found a socket full | gossip per node and second | watching per node and second | longest datagram | a dead owner is found after, p50 / p99 / max | all know after, p50 / max | 1 % loss, per node and hour: suspicions, false deaths | 5 % loss |
-|---|---|---|---|---|---|---|---|---|";
+const HEAD: &str = concat!(
+    "| members, addresses ",
+    "| all start at once: time until all know all, bytes sent by each, datagrams lost in full sockets ",
+    "| gossip per node and second | failure detector per node and second | longest datagram ",
+    "| dead owner found after, p50 / p99 / max | known to all after, p50 / max ",
+    "| 1 % loss, per node and hour: suspicions, false deaths | 5 % loss |\n",
+    "|---|---|---|---|---|---|---|---|---|",
+);
 
 impl Row {
     fn text(&self) -> String {
@@ -78,7 +89,7 @@ impl Row {
                 self.overflows
             )),
             per_second(self.gossip),
-            per_second(self.watching),
+            per_second(self.detection),
             self.longest,
             of(&self.found, 50),
             of(&self.found, 99),
@@ -91,17 +102,17 @@ impl Row {
     }
 }
 
-/// How many owners die, and for how many of them we wait until everybody knows.
+/// How many owners die, and for how many of them the time until all members know is measured.
 const DEATHS: usize = 20;
 const KNOWN: usize = 2;
 
-/// For how long 5 % are lost at least: whom gossip suspects among 5,000 it declares dead after 16 s.
+/// The shortest time in seconds with 5 % loss: among 5,000 members gossip declares a suspected one dead after 16 s.
 const WORST: u64 = 20;
 
-/// More members than this are not simulated joining: that all greet all takes an hour.
+/// Joining is not simulated for more members than this: it takes an hour for 5,000.
 const JOINING: usize = 2000;
 
-/// Seconds until nothing of the start is told any more. Nobody joined where all knew all.
+/// Seconds until gossip about the start has ended; fewer if no member had to join.
 const fn settling(size: usize) -> u64 {
     if size <= JOINING { 10 } else { 2 }
 }
@@ -115,14 +126,14 @@ fn measure(size: usize, addresses: u32, seconds: u64) -> Row {
     }
     while (0..size).any(|index| cluster.seen_by(index) < size) {
         cluster.run(10 * MS);
-        assert!(cluster.now < 120 * SECOND, "they don't find each other");
+        assert!(cluster.now < 120 * SECOND, "they do not know each other");
     }
     let joined = (size <= JOINING).then_some(cluster.now / MS);
-    let joining = total(&cluster, |sent| sent.gossip.bytes + sent.watching.bytes + sent.greetings.bytes) / size as u64;
+    let joining = total(&cluster, |sent| sent.gossip.bytes + sent.detection.bytes + sent.join.bytes) / size as u64;
     let overflows = cluster.overflows;
     progress(&cluster, "all know all");
     let owners = cluster.elect(addresses);
-    // What the start left behind is told to its end.
+    // Gossip about the start must have ended.
     cluster.run((seconds + settling(size)) * SECOND);
     cluster.reset();
     cluster.run(seconds * SECOND);
@@ -130,12 +141,11 @@ fn measure(size: usize, addresses: u32, seconds: u64) -> Row {
         datagrams: total(&cluster, |sent| part(sent).datagrams),
         bytes: total(&cluster, |sent| part(sent).bytes),
     };
-    let (gossip, watching, greetings) =
-        (load(|sent| sent.gossip), load(|sent| sent.watching), load(|sent| sent.greetings));
+    let (gossip, detection, join) = (load(|sent| sent.gossip), load(|sent| sent.detection), load(|sent| sent.join));
     let longest = cluster.hosts.iter().map(|host| host.sent.longest).max().unwrap();
     progress(
         &cluster,
-        &format!("in {seconds} s all sent: gossip {gossip:?}, watching {watching:?}, greetings {greetings:?}"),
+        &format!("sent in {seconds} s: gossip {gossip:?}, failure detector {detection:?}, join {join:?}"),
     );
     let spells = [(10, seconds), (50, if size <= JOINING { seconds } else { seconds.max(WORST) })];
     let lossy = spells.map(|(loss, seconds)| {
@@ -144,8 +154,8 @@ fn measure(size: usize, addresses: u32, seconds: u64) -> Row {
         cluster.run(seconds * SECOND);
         cluster.loss = 0;
         let (suspicions, deaths) = cluster.hosts.iter().fold((0, 0), |(suspicions, deaths), host| {
-            let Tally { suspected, gone, lost, .. } = host.events;
-            (suspicions + suspected, deaths + gone.max(lost))
+            let Tally { suspected, declared_dead, failed, .. } = host.events;
+            (suspicions + suspected, deaths + declared_dead.max(failed))
         });
         progress(
             &cluster,
@@ -157,15 +167,15 @@ fn measure(size: usize, addresses: u32, seconds: u64) -> Row {
     let (mut found, mut known) = (Vec::new(), Vec::new());
     let (deaths, waited_for) = if size <= JOINING { (DEATHS, KNOWN) } else { (DEATHS / 2, 1) };
     for _ in 0..deaths.min(size / 2) {
-        let living: Vec<&(usize, usize)> = owners
+        let running: Vec<&(usize, usize)> = owners
             .iter()
             .filter(|(owner, heir)| [owner, heir].iter().all(|&&index| cluster.seen_by(index) > 0))
             .collect();
-        if living.is_empty() {
+        if running.is_empty() {
             break;
         }
-        let chosen = living.len() as u64;
-        let &&(owner, _) = &living[cluster.below(chosen) as usize];
+        let chosen = running.len() as u64;
+        let &&(owner, _) = &running[cluster.below(chosen) as usize];
         let heirs: Vec<usize> = owners.iter().filter(|pair| pair.0 == owner).map(|pair| pair.1).collect();
         let pause = cluster.below(SECOND);
         cluster.run(pause);
@@ -175,19 +185,19 @@ fn measure(size: usize, addresses: u32, seconds: u64) -> Row {
         while pending.iter().any(|&heir| cluster.believes(heir, owner)) {
             cluster.run(MS);
             pending.retain(|&heir| cluster.believes(heir, owner));
-            assert!(cluster.now < died + 60 * SECOND, "nobody finds it");
+            assert!(cluster.now < died + 60 * SECOND, "the death is not found");
         }
         found.push((cluster.now - died) / MS);
-        progress(&cluster, &format!("a death was found after {} ms", (cluster.now - died) / MS));
+        progress(&cluster, &format!("death found after {} ms", (cluster.now - died) / MS));
         if known.len() == waited_for {
             continue;
         }
         while (0..size).any(|index| cluster.believes(index, owner)) {
             cluster.run(50 * MS);
-            assert!(cluster.now < died + 120 * SECOND, "not everybody hears of it");
+            assert!(cluster.now < died + 120 * SECOND, "not all members know of the death");
         }
         known.push((cluster.now - died) / MS);
-        progress(&cluster, &format!("all knew of it after {} ms", (cluster.now - died) / MS));
+        progress(&cluster, &format!("death known to all after {} ms", (cluster.now - died) / MS));
     }
     found.sort_unstable();
     known.sort_unstable();
@@ -199,8 +209,8 @@ fn measure(size: usize, addresses: u32, seconds: u64) -> Row {
         joining,
         overflows,
         gossip,
-        watching,
-        greetings,
+        detection,
+        join,
         longest,
         found,
         known,
@@ -210,7 +220,7 @@ fn measure(size: usize, addresses: u32, seconds: u64) -> Row {
     }
 }
 
-/// Large clusters take their time: with `METALLB_SIM_PROGRESS` it is told where they are.
+/// Prints the progress if `METALLB_SIM_PROGRESS` is set: large clusters take hours.
 fn progress(cluster: &Cluster, what: &str) {
     if std::env::var_os("METALLB_SIM_PROGRESS").is_some() {
         println!("at {:.1} s: {what}", cluster.now as f64 / SECOND as f64);

@@ -1,6 +1,7 @@
-//! Randomness for simulations.
+//! The random numbers of simulations.
 
-/// A small random generator (splitmix64); the product's are not disturbed by it.
+/// A splitmix64 generator. It is not taken from `rand`, whose small generators may differ between versions: a seed must
+/// give the same run for ever, so that runs of two versions of the product can be compared.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(pub(crate) u64);
 
@@ -13,11 +14,12 @@ impl Random {
         mixed ^ mixed >> 31
     }
 
+    /// A number below `bound`.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
-    #[allow(dead_code, reason = "shared by simulations that need more or less of it")]
+    /// True in this many of 100 cases.
     pub(crate) fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }

@@ -1,7 +1,8 @@
-//! A segment in virtual time: speakers made of the real engines, neighbours with caches, and a network that can fail.
+//! A network segment in virtual time: speakers made of the real engines, neighbours with caches, and a network that can
+//! fail.
 //!
-//! Membership with its handovers, election and responder are those of the product, put together as in the product; only sockets,
-//! clocks and the API are modelled. The same seed gives the same run.
+//! Membership with its handovers, the election and the responder are those of the product. Sockets, clocks and the
+//! API are modelled. The same seed gives the same run.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -10,11 +11,11 @@ use std::time::{Duration, Instant};
 use metallb_core::election::{Electorate, SUCCESSORS};
 use metallb_core::model::NodeName;
 use metallb_l2::engine::{Engine as L2, Received};
-use metallb_l2::interface::ForeignAddresses;
-use metallb_l2::interface::{Interface, MacAddr, Scope, Stance};
+use metallb_l2::interface::{Announcement, Interface, MacAddr, Scope, Stance};
+use metallb_l2::reserved::Reserved;
 use metallb_l2::wire::ndp::Checksum;
 use metallb_membership::engine::{Config, Event, Link, Timing};
-use metallb_membership::member::Member;
+use metallb_membership::member::{Member, Output};
 use metallb_membership::wire::identity::Identity;
 use metallb_membership::wire::seal::Keyring;
 
@@ -26,43 +27,43 @@ pub(crate) const SECOND: u64 = 1000 * MS;
 /// One host of the segment with its speaker.
 pub(crate) struct Host {
     pub(crate) speaker: Option<Speaker>,
-    /// Stopped by a signal: it hears later what comes now.
+    /// Stopped by SIGSTOP: it receives what arrives now when it is continued.
     pub(crate) stopped: bool,
-    /// When it was continued last.
+    /// When it was last continued.
     woke: Option<u64>,
     backlog: VecDeque<(SocketAddr, Vec<u8>)>,
     pub(crate) link: bool,
-    /// Which part of a partition it is in.
+    /// The part of a partition that it is in.
     pub(crate) side: u8,
-    /// Hosts that it does not hear.
-    pub(crate) deaf_to: BTreeSet<usize>,
+    /// Hosts whose frames and datagrams do not reach it.
+    pub(crate) unheard: BTreeSet<usize>,
     pub(crate) excluded: bool,
-    /// Addresses that its kernel has: its speaker announces none of them.
+    /// Addresses that its kernel has. Its speaker announces none of them.
     own: BTreeSet<IpAddr>,
-    /// How fast its clock runs, in thousandths.
+    /// The speed of its clock, in thousandths.
     rate: u64,
-    lives: u64,
+    incarnation: u64,
     timer: Option<u64>,
     replanning: bool,
 }
 
-/// The engines of one life.
+/// The engines of one process.
 pub(crate) struct Speaker {
     pub(crate) member: Member,
     pub(crate) l2: L2,
     joined: bool,
     leaving: bool,
-    /// Exclude labels as far as its API server told it.
+    /// The nodes with the exclude label, as far as its API server has reported them.
     labels: BTreeSet<usize>,
     eligible: BTreeSet<NodeName>,
     pub(crate) holds: BTreeSet<IpAddr>,
-    /// Held, and not announced yet; since when.
+    /// Addresses that are held and not announced yet, and since when.
     unannounced: BTreeMap<IpAddr, u64>,
-    /// Given up after the new owner said that it has announced.
+    /// Addresses that were given up and that the new owner has acknowledged.
     revoked: BTreeSet<IpAddr>,
 }
 
-enum Happening {
+enum Scheduled {
     Timer(usize),
     Datagram(usize, usize, Vec<u8>),
     Frame(usize, Vec<u8>),
@@ -71,40 +72,40 @@ enum Happening {
     Ask,
 }
 
-/// How bad the network is now.
+/// The current faults of the network.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Weather {
     pub(crate) loss: u64,
     pub(crate) delay: u64,
-    /// API servers that are away say nothing of labels until they are back.
+    /// API servers are away: they report labels when they are back.
     pub(crate) api_away: bool,
 }
 
-/// What is expected of neighbours that were cut off when an address moved, or misled by who woke up and died, which nobody can know.
+/// What is expected of a neighbour that was cut off when an address moved, or that a continued host has misled.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Away {
-    /// They may believe the past until the late announcement.
+    /// It may have an old cache entry until the announcement is repeated.
     Excused,
-    /// They have heard it.
+    /// It has received the repeated announcement.
     Reached,
 }
 
 pub(crate) struct World {
     pub(crate) now: u64,
     base: Instant,
-    queue: BTreeMap<(u64, u64), Happening>,
+    queue: BTreeMap<(u64, u64), Scheduled>,
     serial: u64,
     pub(crate) random: Random,
     pub(crate) hosts: Vec<Host>,
     pub(crate) vips: Vec<IpAddr>,
     pub(crate) weather: Weather,
-    /// A neighbour on each side, and what it believes.
+    /// The cache of a neighbour on each side.
     pub(crate) caches: [BTreeMap<IpAddr, MacAddr>; 2],
-    /// Of which addresses each one missed an announcement while it was cut off, or was misled by who woke up.
+    /// The addresses whose announcement each neighbour missed while it was cut off, or that a continued host announced.
     missed: [BTreeSet<IpAddr>; 2],
     pub(crate) violations: Vec<String>,
     waiting_labels: Vec<(usize, usize)>,
-    /// What happened, for who replays a seed.
+    /// The log of the run, printed when one seed is replayed.
     pub(crate) log: Vec<String>,
     events: Vec<Event>,
 }
@@ -125,20 +126,20 @@ pub(crate) fn mac(index: usize) -> MacAddr {
     MacAddr([2, 0, 0, 0, (index >> 8) as u8, index as u8])
 }
 
-/// Neighbours that only ask have numbers from here.
+/// Neighbours are numbered from here.
 const NEIGHBOUR: usize = 60_000;
 
 impl Speaker {
     fn set_interfaces(&mut self, now: Instant, index: usize, up: bool) {
         let interfaces: Vec<Interface> = up.then(|| interfaces(index)).into_iter().flatten().collect();
         self.member.set_link(if up { Link::Up } else { Link::Down });
-        self.member.set_usable(now, interfaces.iter().map(|interface| interface.mac.0));
+        self.member.set_usable(now, interfaces.iter().map(|interface| interface.mac));
         self.l2.set_interfaces(now, interfaces);
     }
 
-    fn set_foreign_addresses(&mut self, now: Instant, own: &BTreeSet<IpAddr>) {
-        self.l2.set_foreign_addresses(now, reserved(own));
-        self.member.set_refused(self.l2.refused().into_keys().collect());
+    fn set_reserved(&mut self, now: Instant, own: &BTreeSet<IpAddr>) {
+        self.l2.set_reserved(now, reserved(own));
+        self.member.set_refused(self.l2.objections().into_keys().collect());
     }
 }
 
@@ -156,12 +157,12 @@ impl World {
                 backlog: VecDeque::new(),
                 link: true,
                 side: 0,
-                deaf_to: BTreeSet::new(),
+                unheard: BTreeSet::new(),
                 excluded: false,
                 own: BTreeSet::new(),
                 rate: if skewed { 950 + random.below(100) } else { 1000 },
-                // Wall clocks are an hour apart at most, and a life is longer than a second.
-                lives: 10_000_000_000 + random.below(3_600_000_000),
+                // Wall clocks differ by up to an hour. Each process runs for more than a second.
+                incarnation: 10_000_000_000 + random.below(3_600_000_000),
                 timer: None,
                 replanning: false,
             });
@@ -182,20 +183,20 @@ impl World {
             log: Vec::new(),
             events: Vec::new(),
         };
-        world.schedule(SECOND, Happening::Ask);
+        world.schedule(SECOND, Scheduled::Ask);
         world
     }
 
-    pub(crate) fn note(&mut self, what: &str) {
-        self.log.push(format!("{:>10.3} ms  {what}", self.now as f64 / MS as f64));
+    pub(crate) fn note(&mut self, text: &str) {
+        self.log.push(format!("{:>10.3} ms  {text}", self.now as f64 / MS as f64));
     }
 
-    /// How many such events there were.
-    pub(crate) fn noticed(&self, wanted: impl Fn(&Event) -> bool) -> usize {
+    /// The number of events for which `wanted` holds.
+    pub(crate) fn count_events(&self, wanted: impl Fn(&Event) -> bool) -> usize {
         self.events.iter().filter(|event| wanted(event)).count()
     }
 
-    fn schedule(&mut self, after: u64, what: Happening) {
+    fn schedule(&mut self, after: u64, what: Scheduled) {
         self.serial += 1;
         self.queue.insert((self.now + after, self.serial), what);
     }
@@ -205,7 +206,7 @@ impl World {
         self.base + Duration::from_nanos(self.now / 1000 * self.hosts[index].rate)
     }
 
-    /// Starts a speaker, in a new life.
+    /// Starts a speaker with a new incarnation.
     pub(crate) fn start(&mut self, index: usize) {
         let session = self.random.next();
         let seed = self.random.next();
@@ -213,10 +214,10 @@ impl World {
         let size = self.hosts.len();
         let excluded = (0..size).filter(|&other| self.hosts[other].excluded).collect();
         let host = &mut self.hosts[index];
-        host.lives += 1_000_000;
+        host.incarnation += 1_000_000;
         host.stopped = false;
         host.backlog.clear();
-        let me = Identity::new(node(index), address(index), host.lives);
+        let me = Identity::new(node(index), address(index), host.incarnation);
         let config = Config { me, session, keys: Keyring::default(), timing: Timing::default(), wan: false };
         let mut member = Member::new(config, seed, now);
         member.join(now, (0..size).map(address));
@@ -232,7 +233,7 @@ impl World {
             revoked: BTreeSet::new(),
         };
         speaker.set_interfaces(now, index, host.link);
-        speaker.set_foreign_addresses(now, &host.own);
+        speaker.set_reserved(now, &host.own);
         host.speaker = Some(speaker);
         self.drain(index);
     }
@@ -251,18 +252,18 @@ impl World {
         }
     }
 
-    /// Nothing comes to it any more, and what it says is heard.
-    pub(crate) fn deafen(&mut self, index: usize) {
-        self.hosts[index].deaf_to = (0..self.hosts.len()).chain([NEIGHBOUR, NEIGHBOUR + 1]).collect();
+    /// Makes its link unidirectional: it sends and does not receive.
+    pub(crate) fn block_receiving(&mut self, index: usize) {
+        self.hosts[index].unheard = (0..self.hosts.len()).chain([NEIGHBOUR, NEIGHBOUR + 1]).collect();
     }
 
-    /// Replaces what its kernel has of the addresses of Services.
+    /// Replaces the addresses of Services that its kernel has.
     pub(crate) fn set_own(&mut self, index: usize, own: BTreeSet<IpAddr>) {
         let now = self.clock(index);
         let host = &mut self.hosts[index];
         host.own = own;
         if let Some(speaker) = &mut host.speaker {
-            speaker.set_foreign_addresses(now, &host.own);
+            speaker.set_reserved(now, &host.own);
             self.drain(index);
         }
     }
@@ -280,7 +281,7 @@ impl World {
         }
     }
 
-    /// The label that excludes a node; every speaker's API server tells it in its own time.
+    /// Sets or removes the exclude label of a node. Each speaker's API server reports it with a delay of its own.
     pub(crate) fn set_excluded(&mut self, index: usize, excluded: bool) {
         self.hosts[index].excluded = excluded;
         for to in 0..self.hosts.len() {
@@ -288,7 +289,7 @@ impl World {
                 self.waiting_labels.push((to, index));
             } else {
                 let after = self.random.below(20 * MS);
-                self.schedule(after, Happening::Label(to, index));
+                self.schedule(after, Scheduled::Label(to, index));
             }
         }
     }
@@ -297,11 +298,11 @@ impl World {
         self.weather.api_away = false;
         for (to, index) in std::mem::take(&mut self.waiting_labels) {
             let after = self.random.below(100 * MS);
-            self.schedule(after, Happening::Label(to, index));
+            self.schedule(after, Scheduled::Label(to, index));
         }
     }
 
-    /// SIGTERM: hands over, then ends.
+    /// SIGTERM: the speaker hands its addresses over, then ends.
     pub(crate) fn terminate(&mut self, index: usize) {
         let now = self.clock(index);
         let vips = self.vips.clone();
@@ -322,14 +323,14 @@ impl World {
             && let Some(what) = self.queue.remove(&key)
         {
             self.now = key.0;
-            self.happen(what);
+            self.process(what);
         }
         self.now = end;
     }
 
-    fn happen(&mut self, what: Happening) {
+    fn process(&mut self, what: Scheduled) {
         match what {
-            Happening::Timer(index) => {
+            Scheduled::Timer(index) => {
                 self.hosts[index].timer = None;
                 let now = self.clock(index);
                 let host = &mut self.hosts[index];
@@ -339,11 +340,11 @@ impl World {
                     self.drain(index);
                 }
             }
-            Happening::Datagram(from, to, datagram) => {
+            Scheduled::Datagram(from, to, datagram) => {
                 let now = self.clock(to);
                 let host = &mut self.hosts[to];
                 if host.stopped {
-                    // A socket holds so much.
+                    // The capacity of a socket.
                     if host.backlog.len() < 200 {
                         host.backlog.push_back((address(from), datagram));
                     }
@@ -352,13 +353,13 @@ impl World {
                     self.drain(to);
                 }
             }
-            Happening::Frame(from, frame) => self.frame(from, &frame),
-            Happening::Replan(index) => {
+            Scheduled::Frame(from, frame) => self.frame(from, &frame),
+            Scheduled::Replan(index) => {
                 self.hosts[index].replanning = false;
                 self.replan(index);
             }
-            Happening::Label(to, index) => {
-                // Watches may skip states, and end with the last one.
+            Scheduled::Label(to, index) => {
+                // A watch may skip states, but not the last one.
                 let excluded = self.hosts[index].excluded;
                 if let Some(speaker) = &mut self.hosts[to].speaker {
                     if excluded {
@@ -369,18 +370,18 @@ impl World {
                     self.replan_soon(to);
                 }
             }
-            Happening::Ask => {
-                // A neighbour asks once, and again only until it is answered.
+            Scheduled::Ask => {
+                // A neighbour repeats its request until it is answered.
                 for side in 0..2_usize {
                     let source = mac(NEIGHBOUR + side);
                     for vip in self.vips.clone() {
                         if !self.caches[side].contains_key(&vip) {
-                            let frame = question(source, vip);
-                            self.schedule(MS / 10, Happening::Frame(NEIGHBOUR + side, frame));
+                            let frame = request(source, vip);
+                            self.schedule(MS / 10, Scheduled::Frame(NEIGHBOUR + side, frame));
                         }
                     }
                 }
-                self.schedule(SECOND / 2, Happening::Ask);
+                self.schedule(SECOND / 2, Scheduled::Ask);
             }
         }
     }
@@ -388,11 +389,11 @@ impl World {
     fn replan_soon(&mut self, index: usize) {
         if !std::mem::replace(&mut self.hosts[index].replanning, true) {
             let after = self.random.below(3 * MS);
-            self.schedule(after, Happening::Replan(index));
+            self.schedule(after, Scheduled::Replan(index));
         }
     }
 
-    /// What the announcer does: elect, hand over, watch.
+    /// Does what the announcer does: elects owners, hands over, selects monitored nodes.
     fn replan(&mut self, index: usize) {
         let now = self.clock(index);
         let (time, vips, me) = (self.now, self.vips.clone(), node(index));
@@ -410,13 +411,13 @@ impl World {
         let mut watched = BTreeSet::new();
         for &vip in &vips {
             let order: Vec<NodeName> = after.podium(vip, 1 + SUCCESSORS).into_iter().cloned().collect();
-            // I24: an address moves only away from who left, or to who came.
+            // I24: an address moves only away from a node that left or to a node that joined.
             if let (Some(old), Some(new)) = (before.owner(vip), order.first())
                 && old != new
                 && eligible.contains(old)
                 && speaker.eligible.contains(new)
             {
-                self.violations.push(format!("I24: {vip} moved from {old} to {new} for no reason"));
+                self.violations.push(format!("I24: {vip} moved from {old} to {new} although neither left nor joined"));
             }
             match order.first() {
                 Some(owner) if *owner == me => {
@@ -440,53 +441,31 @@ impl World {
         speaker.revoked.retain(|vip| !holds.contains(vip));
         speaker.holds = holds;
         speaker.member.plan(now, mine, &successors);
-        speaker.member.watch(now, watched);
+        speaker.member.monitor(now, watched);
         self.drain(index);
     }
 
-    /// Does what a speaker's engines want done, and sets its timer.
+    /// Carries out the outputs of a speaker's engines and sets its timer.
     fn drain(&mut self, index: usize) {
         let now = self.clock(index);
         let Some(mut speaker) = self.hosts[index].speaker.take() else { return };
         loop {
             let mut quiet = true;
-            while let Some(event) = speaker.member.poll_event() {
+            // Frames are sent before datagrams: the ack of a handover follows the announcement.
+            let mut transmits = Vec::new();
+            while let Some(output) = speaker.member.poll_output() {
                 quiet = false;
-                match &event {
-                    Event::Joined => {
-                        speaker.joined = true;
-                        self.replan_soon(index);
-                    }
-                    Event::LiveChanged => self.replan_soon(index),
-                    Event::Taken(_, ips) => {
-                        speaker.revoked.extend(ips.iter().filter(|ip| !speaker.holds.contains(ip)));
-                    }
-                    Event::HardwareChanged => {
-                        speaker.l2.set_speaker_macs(speaker.member.hardware_of_others().into_iter().map(MacAddr));
-                    }
-                    _ => {}
+                match output {
+                    Output::Event(event) => self.handle_event(index, &mut speaker, event),
+                    Output::Announce(announcements) => self.announce(index, &mut speaker, announcements),
+                    Output::AnnounceAgain(ips) => speaker.l2.announce_again(now, ips),
+                    Output::Transmit(transmit) => transmits.push(transmit),
+                    // In this model hosts know each other's hardware addresses.
+                    Output::Resolve(_) => {}
+                    other => unreachable!("{other:?}"),
                 }
-                self.note(&format!("n{index} {event:?}"));
-                self.events.push(event);
-            }
-            if let Some(announcements) = speaker.member.poll_announcements() {
-                quiet = false;
-                let answered: BTreeSet<IpAddr> = announcements.iter().map(|announcement| announcement.ip).collect();
-                let held = announcements.iter().filter(|announcement| announcement.stance == Stance::Hold);
-                if !held.map(|announcement| announcement.ip).all(|ip| speaker.holds.contains(&ip)) {
-                    self.violations.push(format!("n{index} holds what is not its"));
-                }
-                speaker.revoked.retain(|ip| !answered.contains(ip));
-                speaker.l2.set_addresses(now, announcements);
-                speaker.member.set_refused(speaker.l2.refused().into_keys().collect());
-            }
-            if let Some(again) = speaker.member.poll_again() {
-                quiet = false;
-                speaker.l2.announce_again(now, again);
             }
             while speaker.l2.poll_group().is_some() {}
-            // Hosts know each other's hardware addresses here.
-            speaker.member.poll_sought();
             while let Some(transmit) = speaker.l2.poll_transmit() {
                 quiet = false;
                 self.send_frame(index, &mut speaker, transmit.interface, transmit.frame.as_bytes());
@@ -496,8 +475,7 @@ impl World {
                 quiet = false;
                 speaker.member.handle_announced(now, &announced);
             }
-            while let Some(transmit) = speaker.member.poll_transmit() {
-                quiet = false;
+            for transmit in transmits {
                 self.send_datagram(index, transmit.to, transmit.datagram);
             }
             if quiet {
@@ -510,7 +488,7 @@ impl World {
                 .iter()
                 .find(|(vip, since)| self.now > **since + 20 * MS && !self.hosts[index].own.contains(vip))
         {
-            self.violations.push(format!("I21: n{index} holds {vip} since {since} and announced nothing"));
+            self.violations.push(format!("I21: n{index} holds {vip} since {since} and has not announced it"));
         }
         if speaker.member.has_left() {
             return;
@@ -519,20 +497,48 @@ impl World {
         if let Some(due) = due.into_iter().flatten().min() {
             let nanos = u64::try_from(due.saturating_duration_since(self.base).as_nanos()).unwrap();
             let at = (nanos.div_ceil(self.hosts[index].rate) * 1000).max(self.now);
-            // An earlier timer finds nothing to do and sets this one.
+            // An earlier timer does nothing and sets this one.
             if self.hosts[index].timer.is_none_or(|timer| timer > at) {
                 self.hosts[index].timer = Some(at);
-                self.schedule(at - self.now, Happening::Timer(index));
+                self.schedule(at - self.now, Scheduled::Timer(index));
             }
         }
         self.hosts[index].speaker = Some(speaker);
+    }
+
+    fn handle_event(&mut self, index: usize, speaker: &mut Speaker, event: Event) {
+        match &event {
+            Event::Joined => {
+                speaker.joined = true;
+                self.replan_soon(index);
+            }
+            Event::LiveChanged => self.replan_soon(index),
+            Event::HandoverAcknowledged(_, ips) => {
+                speaker.revoked.extend(ips.iter().filter(|ip| !speaker.holds.contains(ip)));
+            }
+            Event::HardwareChanged => speaker.l2.set_friends(speaker.member.hardware_of_others()),
+            _ => {}
+        }
+        self.note(&format!("n{index} {event:?}"));
+        self.events.push(event);
+    }
+
+    fn announce(&mut self, index: usize, speaker: &mut Speaker, announcements: Vec<Announcement>) {
+        let answered: BTreeSet<IpAddr> = announcements.iter().map(|announcement| announcement.ip).collect();
+        let mut held = announcements.iter().filter(|announcement| announcement.stance == Stance::Hold);
+        if !held.all(|announcement| speaker.holds.contains(&announcement.ip)) {
+            self.violations.push(format!("n{index} announces an address that is not its own"));
+        }
+        speaker.revoked.retain(|ip| !answered.contains(ip));
+        speaker.l2.set_addresses(self.clock(index), announcements);
+        speaker.member.set_refused(speaker.l2.objections().into_keys().collect());
     }
 
     fn send_datagram(&mut self, from: usize, to: SocketAddr, datagram: Vec<u8>) {
         let Some(to) = (0..self.hosts.len()).find(|&index| address(index) == to) else { return };
         if self.reaches(from, to) && !self.random.chance(self.weather.loss) {
             let after = self.latency();
-            self.schedule(after, Happening::Datagram(from, to, datagram));
+            self.schedule(after, Scheduled::Datagram(from, to, datagram));
         }
     }
 
@@ -540,33 +546,33 @@ impl World {
         MS / 10 + self.random.below(MS / 2) + self.random.below(self.weather.delay.max(1))
     }
 
-    /// Whether what one host sends comes to another, neighbours included.
+    /// Whether frames and datagrams of one host reach another one or a neighbour.
     pub(crate) fn reaches(&self, from: usize, to: usize) -> bool {
         let side = |index: usize| match self.hosts.get(index) {
             Some(host) => host.link.then_some(host.side),
             None => Some((index - NEIGHBOUR) as u8),
         };
-        let deaf = self.hosts.get(to).is_some_and(|host| host.deaf_to.contains(&from));
-        side(from).is_some() && side(from) == side(to) && !deaf
+        let unheard = self.hosts.get(to).is_some_and(|host| host.unheard.contains(&from));
+        side(from).is_some() && side(from) == side(to) && !unheard
     }
 
     fn send_frame(&mut self, index: usize, speaker: &mut Speaker, interface: u32, bytes: &[u8]) {
         if interface != 1 {
-            self.violations.push(format!("I20: n{index} sent on an interface that the advertisement leaves out"));
+            self.violations.push(format!("I20: n{index} sent on an interface that no advertisement names"));
         }
         if let Some(ip) = subject(bytes) {
             speaker.unannounced.remove(&ip);
             if speaker.revoked.contains(&ip) {
-                self.violations.push(format!("I19: n{index} sent for {ip} after it was taken"));
+                self.violations.push(format!("I19: n{index} sent for {ip} after the new owner acknowledged it"));
             }
         }
         if !self.random.chance(self.weather.loss) {
             let after = MS / 20 + self.random.below(MS / 10);
-            self.schedule(after, Happening::Frame(index, bytes.to_vec()));
+            self.schedule(after, Scheduled::Frame(index, bytes.to_vec()));
         }
     }
 
-    /// A frame arrives wherever it can.
+    /// Delivers a frame to all hosts and neighbours that it reaches.
     fn frame(&mut self, from: usize, bytes: &[u8]) {
         let destination = MacAddr(bytes[..6].try_into().unwrap());
         for side in 0..2_usize {
@@ -581,12 +587,12 @@ impl World {
                 && self.reaches(from, neighbour)
                 && (destination.is_multicast() || destination == mac(neighbour))
                 && let Some((ip, at)) = claim(bytes)
-                // A gratuitous message moves an entry, and an answer makes one.
+                // A gratuitous frame updates an entry, a reply creates one.
                 && (destination == mac(neighbour) || self.caches[side].contains_key(&ip))
             {
                 self.caches[side].insert(ip, at);
                 self.missed[side].remove(&ip);
-                // Who wakes up may speak before it hears, and die unheard.
+                // A continued host may announce before it receives anything, and then die.
                 let woke = self.hosts.get(from).and_then(|host| host.woke);
                 if woke.is_some_and(|at| self.now < at + 100 * MS) {
                     self.missed[side].insert(ip);
@@ -612,7 +618,7 @@ impl World {
         }
     }
 
-    /// Who answers for an address.
+    /// The hosts that answer for an address.
     pub(crate) fn answerers(&self, vip: IpAddr) -> Vec<usize> {
         let answers = |host: &Host| {
             host.link && !host.stopped && host.speaker.as_ref().is_some_and(|speaker| speaker.l2.announces(vip))
@@ -620,12 +626,12 @@ impl World {
         (0..self.hosts.len()).filter(|&index| answers(&self.hosts[index])).collect()
     }
 
-    /// Whether a neighbour was cut off when an address moved, and believes the past since.
+    /// Whether a neighbour missed an announcement and may have an old cache entry.
     pub(crate) fn has_missed(&self) -> bool {
         self.missed.iter().any(|missed| !missed.is_empty())
     }
 
-    /// Checks what must hold when nothing has happened for a while.
+    /// Checks what must hold after a while without faults.
     pub(crate) fn check_quiet(&mut self, when: &str, away: Away) {
         for side in 0..2_u8 {
             let here: Vec<usize> = (0..self.hosts.len())
@@ -639,16 +645,16 @@ impl World {
             for vip in self.vips.clone() {
                 let answering: Vec<usize> =
                     self.answerers(vip).into_iter().filter(|index| here.contains(index)).collect();
-                // Whoever is chosen and has the address itself is not stepped over.
+                // If the elected node has the address itself, no other node answers.
                 let owner =
                     expected.owner(vip).and_then(index_of).filter(|&index| !self.hosts[index].own.contains(&vip));
-                // I16, I17, I18, I23: exactly the one that all who know the same must choose.
+                // Exactly the elected node answers.
                 if answering != owner.into_iter().collect::<Vec<_>>() {
                     self.violations.push(format!(
-                        "I16/I17/I18/I23 {when}: {vip} on side {side} is answered by {answering:?}, not {owner:?}; here {here:?}"
+                        "I16 to I18, I23 {when}: {answering:?} answer for {vip} on side {side}, not {owner:?} of {here:?}"
                     ));
                 }
-                // I22: neighbours know it.
+                // I22: the neighbours' caches agree.
                 let missed = self.missed[usize::from(side)].contains(&vip) && away == Away::Excused;
                 if let (Some(owner), Some(&at)) = (owner, self.caches[usize::from(side)].get(&vip))
                     && at != mac(owner)
@@ -662,7 +668,7 @@ impl World {
     }
 }
 
-/// One that may be used, and one that no advertisement names.
+/// One interface that advertisements name, and one that they do not.
 fn interfaces(index: usize) -> [Interface; 2] {
     let interface = |number: u32, name: &str| {
         Interface::new(number, name, mac(index), Some(format!("fe80::{:x}", index + 1).parse().unwrap()))
@@ -670,15 +676,15 @@ fn interfaces(index: usize) -> [Interface; 2] {
     [interface(1, "eth0"), interface(2, "eth1")]
 }
 
-/// What a kernel has stands on the interface that is used.
-fn reserved(own: &BTreeSet<IpAddr>) -> ForeignAddresses {
-    let mut reserved = ForeignAddresses::new();
-    own.iter().for_each(|&ip| reserved.add_interface_address(&"eth0".into(), ip, 32));
+/// The addresses of a kernel are on the interface that advertisements name.
+fn reserved(own: &BTreeSet<IpAddr>) -> Reserved {
+    let mut reserved = Reserved::new();
+    own.iter().for_each(|&ip| reserved.attach(&"eth0".into(), ip, 32));
     reserved
 }
 
-/// A question of a neighbour.
-fn question(source: MacAddr, vip: IpAddr) -> Vec<u8> {
+/// An ARP request or neighbour solicitation.
+fn request(source: MacAddr, vip: IpAddr) -> Vec<u8> {
     match vip {
         IpAddr::V6(vip) => {
             metallb_l2::wire::ndp::solicitation(source, "fe80::ffff".parse().unwrap(), vip).as_bytes().to_vec()
@@ -695,18 +701,18 @@ fn question(source: MacAddr, vip: IpAddr) -> Vec<u8> {
     }
 }
 
-/// Which address a frame says something about, as its sender.
+/// The address that a frame claims.
 fn subject(bytes: &[u8]) -> Option<IpAddr> {
     claim(bytes).map(|(ip, _)| ip)
 }
 
-/// Which address a frame puts where.
+/// The address that a frame claims, and the hardware address that it gives.
 fn claim(bytes: &[u8]) -> Option<(IpAddr, MacAddr)> {
     match bytes.get(12..14)? {
         [0x08, 0x06] => {
             let (mac, ip): ([u8; 6], [u8; 4]) =
                 (bytes.get(22..28)?.try_into().ok()?, bytes.get(28..32)?.try_into().ok()?);
-            // The neighbours' own questions say nothing of interest.
+            // Requests of the neighbours claim nothing.
             (ip[3] != 200).then_some((IpAddr::from(ip), MacAddr(mac)))
         }
         [0x86, 0xdd] if bytes.get(54) == Some(&136) => {
