@@ -11,7 +11,6 @@ mod support {
     pub(crate) mod api_server;
     pub(crate) mod lease_log;
     pub(crate) mod proxy;
-    pub(crate) mod random;
     pub(crate) mod referee;
     pub(crate) mod scene;
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use metallb_core::model::NodeName;
 use metallb_l2::interface::Scope;
-use metallb_l2::io::{Handle as L2, News};
+use metallb_l2::io::{Handle as L2, Notification};
 use thiserror::Error;
 use tokio::sync::Notify;
 
@@ -155,10 +155,10 @@ impl Driver {
         let handle = Handle { mailbox: Arc::new(mailbox), shared: Arc::default() };
         let listener = Arc::clone(&handle.mailbox);
         l2.listen(move |news| match news {
-            News::Interfaces(interfaces) => {
+            Notification::Interfaces(interfaces) => {
                 listener.send(Command::Usable(interfaces.iter().map(|interface| interface.mac).collect()));
             }
-            News::Announced(ips) => listener.send(Command::Announced(ips.iter().copied().collect())),
+            Notification::Announced(ips) => listener.send(Command::Announced(ips.iter().copied().collect())),
             _ => {}
         });
         let mut worker = Worker::new(settings, config, seed, socket, l2, &handle);

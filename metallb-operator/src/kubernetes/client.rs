@@ -92,11 +92,11 @@ pub const WATCH_SLACK: Duration = Duration::from_secs(10);
 const WATCH_LIMIT: Duration = Duration::from_mins(60);
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(5);
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(3);
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(3);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(2);
 /// Counts only where the kernel does not know TCP_USER_TIMEOUT.
 const KEEPALIVE_PROBES: u32 = 3;
-const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(10);
+const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(5);
 
 /// The time of a request is over.
 #[derive(Debug, Error)]

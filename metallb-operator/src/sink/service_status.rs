@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn answers_fall_into_classes_by_what_is_known_of_the_write() {
         let answer = |code: u16, after: u32| {
-            let details = StatusDetails { retry_after_seconds: after, ..StatusDetails::default() };
+            let details: StatusDetails = serde_json::from_value(json!({ "retryAfterSeconds": after })).unwrap();
             let status = Status { code, message: "no".to_owned(), details: Some(details), ..Status::default() };
             classify(&Error::Api(Box::new(status)))
         };

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{Api, DeleteParams};
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::stage::{Stage, create};
-use crate::support::random::Random;
 
 /// The life of the Services, until it is stopped.
 pub(crate) struct Churn {
@@ -23,7 +24,7 @@ impl Churn {
         stage.scene.pool("full", "10.40.0.0-10.40.0.39", "").await;
         let services = stage.scene.services();
         let (stop, stopped) = watch::channel(false);
-        let living = tokio::spawn(live(services, Random(seed), stopped));
+        let living = tokio::spawn(live(services, SmallRng::seed_from_u64(seed), stopped));
         Self { stop, living }
     }
 
@@ -34,7 +35,7 @@ impl Churn {
     }
 }
 
-async fn live(services: Api<Service>, mut random: Random, stopped: watch::Receiver<bool>) -> usize {
+async fn live(services: Api<Service>, mut random: SmallRng, stopped: watch::Receiver<bool>) -> usize {
     let mut alive = Vec::new();
     let mut created = 0;
     let mut pace = tokio::time::interval(PACE);
@@ -45,7 +46,7 @@ async fn live(services: Api<Service>, mut random: Random, stopped: watch::Receiv
         alive.push(name);
         if alive.len() > ALIVE {
             pace.tick().await;
-            let place = usize::try_from(random.below(ALIVE as u64)).unwrap();
+            let place = random.random_range(..ALIVE);
             services.delete(&alive.swap_remove(place), &DeleteParams::default()).await.unwrap();
         }
     }

@@ -108,7 +108,7 @@ impl Worker {
             // All received datagrams are processed before a node is suspected.
             if datagrams {
                 // `objections` follows a new plan with a small delay. An offer that comes before is repeated.
-                self.member.set_refused(self.l2.objections().into_keys().collect());
+                self.member.set_refused(self.l2.refused().into_keys().collect());
                 self.receive();
             }
             let now = now();
@@ -200,7 +200,7 @@ impl Worker {
                 Output::Event(event) => self.handle_event(event),
                 Output::Announce(announcements) => self.l2.announce(announcements),
                 Output::AnnounceAgain(ips) => self.l2.announce_again(ips),
-                Output::Resolve(hosts) => self.l2.ask_for(self.bind, hosts),
+                Output::Resolve(hosts) => self.l2.solicit(self.bind, hosts),
                 Output::Transmit(transmit) => self.transmit(&transmit),
             }
         }
@@ -239,7 +239,7 @@ impl Worker {
             Event::Recovered(node) => {
                 tracing::info!(event = "memberBack", node = node.as_str(), "member recovered");
             }
-            Event::HardwareChanged => self.l2.set_friends(self.member.hardware_of_others().into_iter().collect()),
+            Event::HardwareChanged => self.l2.set_speaker_macs(self.member.hardware_of_others().into_iter().collect()),
             Event::NameClash { node, address } => {
                 let node = node.as_str();
                 tracing::error!(event = "nameClash", node, %address, "ignoring a second host with this node name");

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use metallb_core::election::{Electorate, SUCCESSORS};
 use metallb_core::model::NodeName;
 use metallb_l2::engine::{Engine as L2, Received};
+use metallb_l2::interface::ForeignAddresses;
 use metallb_l2::interface::{Announcement, Interface, MacAddr, Scope, Stance};
-use metallb_l2::reserved::Reserved;
 use metallb_l2::wire::ndp::Checksum;
 use metallb_membership::engine::{Config, Event, Link, Timing};
 use metallb_membership::member::{Member, Output};
@@ -137,9 +137,9 @@ impl Speaker {
         self.l2.set_interfaces(now, interfaces);
     }
 
-    fn set_reserved(&mut self, now: Instant, own: &BTreeSet<IpAddr>) {
-        self.l2.set_reserved(now, reserved(own));
-        self.member.set_refused(self.l2.objections().into_keys().collect());
+    fn set_foreign_addresses(&mut self, now: Instant, own: &BTreeSet<IpAddr>) {
+        self.l2.set_foreign_addresses(now, reserved(own));
+        self.member.set_refused(self.l2.refused().into_keys().collect());
     }
 }
 
@@ -233,7 +233,7 @@ impl World {
             revoked: BTreeSet::new(),
         };
         speaker.set_interfaces(now, index, host.link);
-        speaker.set_reserved(now, &host.own);
+        speaker.set_foreign_addresses(now, &host.own);
         host.speaker = Some(speaker);
         self.drain(index);
     }
@@ -263,7 +263,7 @@ impl World {
         let host = &mut self.hosts[index];
         host.own = own;
         if let Some(speaker) = &mut host.speaker {
-            speaker.set_reserved(now, &host.own);
+            speaker.set_foreign_addresses(now, &host.own);
             self.drain(index);
         }
     }
@@ -516,7 +516,7 @@ impl World {
             Event::HandoverAcknowledged(_, ips) => {
                 speaker.revoked.extend(ips.iter().filter(|ip| !speaker.holds.contains(ip)));
             }
-            Event::HardwareChanged => speaker.l2.set_friends(speaker.member.hardware_of_others()),
+            Event::HardwareChanged => speaker.l2.set_speaker_macs(speaker.member.hardware_of_others()),
             _ => {}
         }
         self.note(&format!("n{index} {event:?}"));
@@ -531,7 +531,7 @@ impl World {
         }
         speaker.revoked.retain(|ip| !answered.contains(ip));
         speaker.l2.set_addresses(self.clock(index), announcements);
-        speaker.member.set_refused(speaker.l2.objections().into_keys().collect());
+        speaker.member.set_refused(speaker.l2.refused().into_keys().collect());
     }
 
     fn send_datagram(&mut self, from: usize, to: SocketAddr, datagram: Vec<u8>) {
@@ -678,7 +678,7 @@ fn interfaces(index: usize) -> [Interface; 2] {
 
 /// The addresses of a kernel are on the interface that advertisements name.
 fn reserved(own: &BTreeSet<IpAddr>) -> Reserved {
-    let mut reserved = Reserved::new();
+    let mut reserved = ForeignAddresses::new();
     own.iter().for_each(|&ip| reserved.attach(&"eth0".into(), ip, 32));
     reserved
 }
