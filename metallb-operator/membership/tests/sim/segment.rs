@@ -677,9 +677,9 @@ fn interfaces(index: usize) -> [Interface; 2] {
 }
 
 /// The addresses of a kernel are on the interface that advertisements name.
-fn reserved(own: &BTreeSet<IpAddr>) -> Reserved {
+fn reserved(own: &BTreeSet<IpAddr>) -> ForeignAddresses {
     let mut reserved = ForeignAddresses::new();
-    own.iter().for_each(|&ip| reserved.attach(&"eth0".into(), ip, 32));
+    own.iter().for_each(|&ip| reserved.add_interface_address(&"eth0".into(), ip, 32));
     reserved
 }
 
