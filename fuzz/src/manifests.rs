@@ -2,7 +2,7 @@
 //! itself.
 
 use metallb_core::plan::{PlanOptions, plan};
-use metallb_operator::manifests::Manifests;
+use metallb_operator::source::manifests::Manifests;
 
 /// A file of manifests.
 pub fn manifests(data: &[u8]) {

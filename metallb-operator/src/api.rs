@@ -1,6 +1,7 @@
 //! The nine kinds of `metallb.io`; `metallb crds` prints their definitions (`docs/upstream-behaviour.md#crds`).
 
 mod advertisements;
+mod objects;
 mod peers;
 mod pools;
 mod schema;
@@ -15,6 +16,7 @@ pub use advertisements::{
     BgpAdvertisement, BgpAdvertisementSpec, Community, CommunityAlias, CommunitySpec, L2Advertisement,
     L2AdvertisementSpec, NodePreference,
 };
+pub use objects::objects;
 pub use peers::{
     BfdProfile, BfdProfileSpec, BgpPeer, BgpPeerSpec, BgpPeerV1Beta1, BgpPeerV1Beta1Spec, NodeSelector,
     NodeSelectorRequirement, SecretReference,

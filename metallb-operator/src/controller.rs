@@ -20,15 +20,15 @@ use tokio::sync::watch;
 
 use self::pauses::Pauses;
 use self::quarantine::Quarantine;
-use crate::admin::Admin;
 use crate::api::IpAddressPoolStatus;
 use crate::cli::controller::ControllerArgs;
+use crate::client;
 use crate::feed::{Feed, Relist, Role, Touched, Update};
-use crate::kubernetes::client;
-use crate::kubernetes::configuration_state::{Component, ConfigurationReporter};
-use crate::kubernetes::events::{self, EventSender, Notice, Severity as NoticeSeverity};
-use crate::kubernetes::lease::{Identity, LeaseKeeper, LeaseSettings, Standing, Term};
+use crate::process::admin::Admin;
 use crate::process::{Process, ProcessError, Threads, log_problem};
+use crate::sink::configuration_state::{Component, ConfigurationReporter};
+use crate::sink::events::{self, EventSender, Notice, Severity as NoticeSeverity};
+use crate::sink::lease::{Identity, LeaseKeeper, LeaseSettings, Standing, Term};
 use crate::sink::pool_status::{self, PoolStatuses};
 use crate::sink::service_status::{Ended, Failure, Seen, ServiceStatusWriter};
 
@@ -124,7 +124,7 @@ pub fn run(args: &ControllerArgs) -> Result<(), ProcessError> {
             pool_statuses: pool_status::spawn(client, &namespace, leadership.clone()),
             quarantine: args.quarantine_conflicts.then(Quarantine::default),
             namespace,
-            random: SmallRng::seed_from_u64(crate::seed::fresh()),
+            random: SmallRng::seed_from_u64(crate::sys::seed()),
         };
         let mut tick = tokio::time::interval(QUARANTINE_PERIOD);
         let mut batch = Vec::new();

@@ -14,9 +14,9 @@ use tokio::sync::{mpsc, watch};
 
 use self::facts::{conflicts, keyed, listed};
 use crate::api;
-use crate::kubernetes::versions::{Identity, Metadata, ObjectName, Step, Uid, Versions, raise};
-use crate::kubernetes::watches::{self, Change, Demand, Round};
-use crate::translate;
+use crate::source::translate;
+use crate::source::versions::{Identity, Metadata, ObjectName, Step, Uid, Versions, raise};
+use crate::source::watches::{self, Change, Demand, Round};
 use crate::world::World;
 
 mod facts;

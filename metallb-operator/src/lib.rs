@@ -9,22 +9,19 @@
 //!
 //! Nothing here decides who gets an address or who announces it: that is `metallb-core`, called by every subcommand alike.
 
-pub mod admin;
 pub mod announcer;
 pub mod api;
 pub mod cli;
+pub mod client;
 pub mod controller;
 pub mod exclusion;
 pub mod feed;
-pub mod kubernetes;
-pub mod manifests;
 pub mod metrics;
-mod process;
-mod seed;
-mod sink;
+pub mod process;
+pub mod sink;
+pub mod source;
 pub mod speaker;
 pub mod standalone;
 mod sys;
 pub mod telemetry;
-pub mod translate;
 pub mod world;

@@ -1,6 +1,8 @@
 //! What every long-running subcommand has around its loop: a runtime, signals, the administrative server, an orderly end, and one
 //! type for what keeps it from running.
 
+pub mod admin;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -10,10 +12,10 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::admin::Admin;
+use self::admin::Admin;
+use crate::client::ConnectError;
 use crate::exclusion::ExclusionError;
-use crate::kubernetes::client::ConnectError;
-use crate::manifests::ReadError;
+use crate::source::manifests::ReadError;
 use crate::sys;
 
 /// Why a process does not run.

@@ -1,4 +1,8 @@
 //! Where results go: objects that this process writes to the Kubernetes API.
 
+pub(crate) mod announcement_status;
+pub mod configuration_state;
+pub mod events;
+pub mod lease;
 pub(crate) mod pool_status;
 pub(crate) mod service_status;

@@ -1,7 +1,6 @@
 //! Announces from one node of a cluster: follows the API, decides with `metallb-core`, sends packets, writes statuses and Events.
 
 mod contacts;
-mod statuses;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,18 +12,18 @@ use metallb_l2::interface::MacAddr;
 use metallb_membership::driver as membership;
 use tokio::sync::mpsc;
 
-use self::statuses::{Findings, StatusWriter};
-use crate::admin::Admin;
 use crate::announcer::{Announcer, Changes, Conflict, Identity, Obstacle, TransitionKind};
 use crate::cli::speaker::SpeakerArgs;
+use crate::client;
 use crate::controller;
 use crate::exclusion;
 use crate::feed::{Feed, Relist, Role, Touched, Update};
-use crate::kubernetes::client;
-use crate::kubernetes::configuration_state::{Component, ConfigurationReporter};
-use crate::kubernetes::events::{self, EventSender, Notice, Severity as NoticeSeverity};
-use crate::kubernetes::restore;
+use crate::process::admin::Admin;
 use crate::process::{Process, ProcessError, Threads, log_problem};
+use crate::sink::announcement_status::{Findings, StatusWriter};
+use crate::sink::configuration_state::{Component, ConfigurationReporter};
+use crate::sink::events::{self, EventSender, Notice, Severity as NoticeSeverity};
+use crate::source::restore;
 
 struct Speaker {
     node: String,
@@ -66,8 +65,7 @@ pub fn run(args: &SpeakerArgs) -> Result<(), ProcessError> {
             probe: args.announce.probe_before_announce,
         };
         let filter = exclusion::load(&args.announce.exclude_interfaces)?;
-        let mut announcer =
-            Announcer::start(identity, filter, admin.metrics.clone(), peer_queue, crate::seed::fresh())?;
+        let mut announcer = Announcer::start(identity, filter, admin.metrics.clone(), peer_queue, crate::sys::seed())?;
         if let Some(address) = args.announce.bgp_listen() {
             announcer.listen(address).map_err(ProcessError::io(format!("{address} can't be listened on")))?;
         }

@@ -14,12 +14,12 @@ use notify::Watcher as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::admin::Admin;
 use crate::announcer::{Announcer, Changes, Conflict, Identity, Obstacle};
 use crate::cli::standalone::StandaloneArgs;
 use crate::exclusion;
-use crate::manifests::Manifests;
+use crate::process::admin::Admin;
 use crate::process::{Process, ProcessError, Threads, log_problem};
+use crate::source::manifests::Manifests;
 use crate::world::World;
 
 /// What the state file holds. `/status` shows it together with the sessions with routers, as they are when somebody asks.
@@ -98,7 +98,7 @@ pub fn run(args: StandaloneArgs) -> Result<(), ProcessError> {
         };
         let filter = exclusion::load(&args.announce.exclude_interfaces)?;
         let mut announcer =
-            Announcer::start(identity, filter, process.admin.metrics.clone(), events, crate::seed::fresh())?;
+            Announcer::start(identity, filter, process.admin.metrics.clone(), events, crate::sys::seed())?;
         if let Some(address) = args.announce.bgp_listen() {
             announcer.listen(address).map_err(ProcessError::io(format!("{address} can't be listened on")))?;
         }

@@ -1,4 +1,4 @@
-//! The few calls of this crate that have no safe wrapper.
+//! What only the operating system gives: memory and randomness. The only room with calls that have no safe wrapper.
 #![allow(unsafe_code)]
 
 /// Has all threads that start later take their memory from one place. The allocator of glibc gives each a place of its own, and what one
@@ -22,4 +22,10 @@ pub(crate) fn give_back_memory() {
     unsafe {
         nix::libc::malloc_trim(0);
     }
+}
+
+/// A number that no other process on this network is likely to have: it jitters timers and tells processes apart. Nothing secret
+/// depends on it.
+pub(crate) fn seed() -> u64 {
+    getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()))
 }

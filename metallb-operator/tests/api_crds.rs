@@ -17,7 +17,7 @@ use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, ResourceExt as _};
 use metallb_operator::api::{self, BgpPeer};
 use metallb_operator::cli::crds;
-use metallb_operator::translate;
+use metallb_operator::source::translate;
 use serde_json::json;
 
 use support::api_server::{ApiServer, Identity, condition};

@@ -1,7 +1,7 @@
 use metallb_core::config::ConfigStore;
 
 use super::*;
-use crate::manifests::Manifests;
+use crate::source::manifests::Manifests;
 
 const MANIFESTS: &str = "
 apiVersion: metallb.io/v1beta1

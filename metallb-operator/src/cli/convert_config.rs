@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use metallb_core::config::legacy::{ConversionError, ConversionNote, LegacyConfig};
 use thiserror::Error;
 
-use crate::translate;
+use crate::api;
+use crate::source::translate;
 
 /// Arguments of `metallb convert-config`.
 #[derive(Clone, Debug, clap::Args)]
@@ -114,7 +115,7 @@ fn convert(text: &str, only_data: bool, namespace: Option<&str>) -> Result<Conve
 
     let mut yaml = "# Written by `metallb convert-config` from the ConfigMap of an older version.\n".to_owned();
     let unwritable = |error: &dyn std::error::Error| ConvertConfigError::Object(error.to_string());
-    for object in translate::objects(&conversion.resources).map_err(|error| unwritable(&error))? {
+    for object in api::objects(&conversion.resources).map_err(|error| unwritable(&error))? {
         yaml.push_str("---\n");
         yaml.push_str(&serde_saphyr::to_string(&object).map_err(|error| unwritable(&error))?);
     }
@@ -128,7 +129,7 @@ fn lines(errors: &[ConversionError]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifests::Manifests;
+    use crate::source::manifests::Manifests;
 
     const LEGACY: &str = r#"
 apiVersion: v1

@@ -11,9 +11,9 @@ use metallb_core::plan::{Plan, PlanOptions, plan};
 use thiserror::Error;
 
 use crate::cli::options::exclude_label;
-use crate::kubernetes::snapshot::{self, Access, SnapshotError};
-use crate::manifests::{Manifests, ReadError};
-use crate::translate;
+use crate::source::manifests::{Manifests, ReadError};
+use crate::source::snapshot::{self, Access, SnapshotError};
+use crate::source::translate;
 use crate::world::World;
 
 /// Where the facts of `plan` and `explain` come from.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches};
 
-use crate::kubernetes::lease::LeaseTiming;
+use crate::sink::lease::LeaseTiming;
 
 /// The Lease of the controller. Times that do not fit together are refused with the rest of the command line.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::facts::{FactsArgs, FactsError};
 use super::output::{Output, OutputError};
-use crate::manifests::ObjectId;
+use crate::source::manifests::ObjectId;
 
 mod table;
 

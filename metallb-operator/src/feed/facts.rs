@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use metallb_core::config::spec::Spec;
 
 use crate::api;
-use crate::kubernetes::versions::Step;
+use crate::source::versions::Step;
 
 /// Applies steps to facts by name. True when one says something new.
 pub(super) fn keyed<K, V: PartialEq, N>(

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use crate::api::{IpAddressPool, IpAddressPoolStatus};
-use crate::kubernetes::lease::{Leadership, Term};
+use crate::sink::lease::{Leadership, Term};
 
 /// What the statuses of all pools should be.
 #[derive(Clone, Debug, Default)]

@@ -15,8 +15,8 @@ use metallb_core::model::{ALLOCATED_FROM, PoolName, ServiceKey, Uid, WRITE_SETTL
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::kubernetes::lease::{Leadership, Term};
-use crate::kubernetes::watches::Round;
+use crate::sink::lease::{Leadership, Term};
+use crate::source::watches::Round;
 
 /// Starts writes. Their ends arrive at the receiver that was made with it.
 pub(crate) struct ServiceStatusWriter {

@@ -1,7 +1,7 @@
 //! What each field of `BGPPeer` and `BFDProfile` makes of a session.
 
 use super::*;
-use crate::manifests::Manifests;
+use crate::source::manifests::Manifests;
 
 /// The sessions of node `kind-worker` for one peer with `fields` and a profile with `bfd` fields.
 fn session(fields: &str, bfd: &str) -> PeerConfig {

@@ -16,10 +16,6 @@ use metallb_core::model::{
 
 use crate::api;
 
-mod objects;
-
-pub use objects::objects;
-
 /// A Service.
 #[must_use]
 pub fn service(object: &core::Service) -> Service {

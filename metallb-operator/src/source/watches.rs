@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use self::pace::{Backoff, Outage};
 use self::position::{Failure, Next, Position};
-use crate::kubernetes::versions::{Metadata, ObjectName, Version};
+use crate::source::versions::{Metadata, ObjectName, Version};
 
 mod pace;
 mod position;
@@ -87,7 +87,7 @@ where
         undecodable: BTreeMap::new(),
         backoff: Backoff::default(),
         outage: Outage::default(),
-        random: SmallRng::seed_from_u64(crate::seed::fresh()),
+        random: SmallRng::seed_from_u64(crate::sys::seed()),
     };
     tokio::spawn(follower.run(demand))
 }

@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use self::fact::Fact;
 use self::text::{Fault, List, Origin, Piece};
-use crate::translate;
+use crate::source::translate;
 use crate::world::World;
 
 mod fact;

@@ -11,7 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use self::server::{Event, Server};
 use super::*;
-use crate::kubernetes::lease::LeaseTiming;
+use crate::sink::lease::LeaseTiming;
 
 const UID: &str = "8a1c0d2e-1111-4222-8333-444455556666";
 

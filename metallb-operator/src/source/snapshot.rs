@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 use thiserror::Error;
 
-use crate::manifests::Manifests;
+use crate::source::manifests::Manifests;
 
 /// How to reach the cluster; where nothing is said, as `kubectl` would.
 #[derive(Clone, Debug, Default)]

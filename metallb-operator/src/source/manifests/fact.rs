@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::ObjectId;
-use crate::translate;
+use crate::source::translate;
 use crate::world::World;
 
 /// What an object says, for those that say something to us.

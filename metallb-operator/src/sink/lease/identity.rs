@@ -17,7 +17,7 @@ impl Identity {
     /// The identity of this process. `pod` may be empty outside of a Pod; a `uid` that is none is left out.
     #[must_use]
     pub fn new(pod: &str, uid: Option<&str>) -> Self {
-        Self { pod: pod.replace('_', "-"), uid: uid.and_then(PodUid::parse), nonce: crate::seed::fresh() }
+        Self { pod: pod.replace('_', "-"), uid: uid.and_then(PodUid::parse), nonce: crate::sys::seed() }
     }
 
     /// The name of the Pod; empty outside of a Pod.

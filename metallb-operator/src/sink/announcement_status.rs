@@ -28,7 +28,7 @@ use crate::api::{
 };
 
 /// Brings the objects in step in the background; only the last wish counts.
-pub(super) struct StatusWriter {
+pub(crate) struct StatusWriter {
     wishes: Arc<Wishes>,
 }
 
@@ -49,11 +49,11 @@ struct Wanted {
 
 /// What is known of addresses besides that they are announced.
 #[derive(Clone, Default)]
-pub(super) struct Findings {
+pub(crate) struct Findings {
     /// Hosts outside of the cluster that use them.
-    pub(super) conflicts: BTreeMap<IpAddr, String>,
+    pub(crate) conflicts: BTreeMap<IpAddr, String>,
     /// Why they are not answered for.
-    pub(super) refused: BTreeMap<IpAddr, String>,
+    pub(crate) refused: BTreeMap<IpAddr, String>,
 }
 
 impl Wishes {
@@ -79,7 +79,7 @@ impl Wishes {
 }
 
 impl StatusWriter {
-    pub(super) fn spawn(client: Client, namespace: String, node: String, pod: String) -> Self {
+    pub(crate) fn spawn(client: Client, namespace: String, node: String, pod: String) -> Self {
         let wishes = Arc::new(Wishes::default());
         let shared = Arc::clone(&wishes);
         mend::<ServiceL2Status>(Api::namespaced(client.clone(), &namespace), &node, Arc::clone(&wishes));
@@ -112,7 +112,7 @@ impl StatusWriter {
     }
 
     /// Tells what is announced now, and of which Services that is news.
-    pub(super) fn update(&self, announced: &Announced, changed: &BTreeSet<ServiceKey>) {
+    pub(crate) fn update(&self, announced: &Announced, changed: &BTreeSet<ServiceKey>) {
         if changed.is_empty() {
             return;
         }
@@ -127,7 +127,7 @@ impl StatusWriter {
     }
 
     /// Tells what is known of addresses now; `is_news` says of the addresses of a Service whether that is.
-    pub(super) fn update_findings(&self, findings: Findings, is_news: impl Fn(&[IpAddr]) -> bool) {
+    pub(crate) fn update_findings(&self, findings: Findings, is_news: impl Fn(&[IpAddr]) -> bool) {
         self.wishes.with(|wanted, news| {
             wanted.findings = findings;
             let touched = wanted.announced.l2.iter().filter(|(_, announcement)| is_news(&announcement.ips));

@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use metallb_core::model::ServiceKey;
 
-use crate::kubernetes::watches::{Change, Listed, Round};
+use crate::source::watches::{Change, Listed, Round};
 
 /// `metadata.uid`: tells an object from its namesakes before and after it.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]

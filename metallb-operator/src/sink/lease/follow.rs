@@ -26,7 +26,7 @@ pub(super) async fn run(leases: Api<Lease>, name: String, inputs: mpsc::Sender<I
             return;
         }
         failures = if begun.elapsed() > LASTING { 0 } else { failures.saturating_add(1) };
-        tokio::time::sleep(pause(failures, crate::seed::fresh())).await;
+        tokio::time::sleep(pause(failures, crate::sys::seed())).await;
     }
 }
 

@@ -20,7 +20,7 @@ use super::journal::Journal;
 use super::lock::PodLock;
 use super::record::Version;
 use super::{LeaseSettings, RELEASE_LIMIT, Standing, follow};
-use crate::kubernetes::client;
+use crate::client;
 
 /// What reaches the keeper from its other tasks.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use kube::core::Status;
 use thiserror::Error;
 
 use super::{Demand, Round};
-use crate::kubernetes::versions::{Version, raise};
+use crate::source::versions::{Version, raise};
 
 /// What was seen of a kind, and what must be asked for next.
 #[derive(Debug, Default)]
