@@ -62,15 +62,15 @@ impl Cli {
             Command::ConvertConfig(args) => finish(args.run()),
             Command::Controller(args) => {
                 args.start_log();
-                finish(crate::controller::run(&args).map(|()| ExitCode::SUCCESS))
+                finish(crate::controller::run(&args.settings()).map(|()| ExitCode::SUCCESS))
             }
             Command::Speaker(args) => {
                 args.start_log();
-                finish(crate::speaker::run(&args).map(|()| ExitCode::SUCCESS))
+                finish(args.settings().and_then(|settings| crate::speaker::run(&settings)).map(|()| ExitCode::SUCCESS))
             }
             Command::Standalone(args) => {
                 args.start_log();
-                finish(crate::standalone::run(args).map(|()| ExitCode::SUCCESS))
+                finish(args.settings().and_then(crate::standalone::run).map(|()| ExitCode::SUCCESS))
             }
             Command::Status(args) => finish(args.run()),
             Command::Completions { shell } => {

@@ -8,6 +8,7 @@ mod pauses;
 mod quarantine;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
@@ -21,16 +22,36 @@ use tokio::sync::watch;
 use self::pauses::Pauses;
 use self::quarantine::Quarantine;
 use crate::api::IpAddressPoolStatus;
-use crate::cli::controller::ControllerArgs;
 use crate::client;
 use crate::feed::{Feed, Relist, Role, Touched, Update};
 use crate::process::admin::Admin;
 use crate::process::{Process, ProcessError, Threads, log_problem};
 use crate::sink::configuration_state::{Component, ConfigurationReporter};
 use crate::sink::events::{self, EventSender, Notice, Severity as NoticeSeverity};
-use crate::sink::lease::{Identity, LeaseKeeper, LeaseSettings, Standing, Term};
+use crate::sink::lease::{Identity, LeaseKeeper, LeaseSettings, LeaseTiming, Standing, Term};
 use crate::sink::pool_status::{self, PoolStatuses};
 use crate::sink::service_status::{Ended, Failure, Seen, ServiceStatusWriter};
+
+/// How a controller runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Namespace of the configuration objects, and of the Lease.
+    pub namespace: String,
+    /// Only Services of this load balancer class are served; `None` means Services without a class.
+    pub class: Option<String>,
+    /// Name of the Pod, the owner of status objects; empty where there is none.
+    pub pod: String,
+    /// Uid of the Pod, where it is known.
+    pub pod_uid: Option<String>,
+    /// For how long the Lease is valid, and how often it is renewed.
+    pub lease: LeaseTiming,
+    /// Where to serve metrics and probes.
+    pub listen: Vec<SocketAddr>,
+    /// Secret with the key of membership, to be made if it is missing; `None` makes none.
+    pub membership_secret: Option<String>,
+    /// Whether addresses that other hosts use are taken out of circulation.
+    pub quarantine_conflicts: bool,
+}
 
 struct Controller {
     feed: Feed,
@@ -76,32 +97,32 @@ enum LeaderRole {
 ///
 /// # Errors
 /// What cannot work from the start. An API server that is away later changes nothing.
-pub fn run(args: &ControllerArgs) -> Result<(), ProcessError> {
+pub fn run(settings: &Settings) -> Result<(), ProcessError> {
     Process::run(Threads::PerCore, async |mut process| {
         let (config, client) = client::connect().await?;
-        let namespace = args.cluster.namespace();
+        let namespace = settings.namespace.clone();
         process.admin.readiness.expect("caches synced");
-        process.serve(args.admin.addresses(ControllerArgs::PROBE_HOST)).await?;
-        let settings = LeaseSettings {
+        process.serve(settings.listen.iter().copied()).await?;
+        let lease = LeaseSettings {
             namespace: namespace.clone(),
             name: LEASE.to_owned(),
-            identity: Identity::new(&args.cluster.pod_name, args.lease.pod_uid()),
-            timing: args.lease.timing(),
+            identity: Identity::new(&settings.pod, settings.pod_uid.as_deref()),
+            timing: settings.lease,
         };
-        let (keeper, mut leadership) = LeaseKeeper::start(config, settings)
+        let (keeper, mut leadership) = LeaseKeeper::start(config, lease)
             .map_err(ProcessError::io("the thread that keeps the Lease can't be started"))?;
         // What is listed after the Lease was taken need not be listed again.
         let first = tokio::time::timeout(FIRST_CLAIM, leadership.changed()).await.unwrap_or_default();
         let (events, _writer) = events::spawn(client.clone(), "metallb-controller");
-        if !args.ml_secret_name.is_empty() {
-            tokio::spawn(membership_key::ensure(client.clone(), namespace.clone(), args.ml_secret_name.clone()));
+        if let Some(secret) = &settings.membership_secret {
+            tokio::spawn(membership_key::ensure(client.clone(), namespace.clone(), secret.clone()));
         }
-        let kinds = if args.quarantine_conflicts { Role::Quarantine } else { Role::Controller };
+        let kinds = if settings.quarantine_conflicts { Role::Quarantine } else { Role::Controller };
         let (feed, mut updates) = Feed::start(&client, &namespace, kinds);
         let (writer, mut ends) = ServiceStatusWriter::new(client.clone(), leadership.clone());
         let mut controller = Controller {
             feed,
-            reconciler: Reconciler::new(args.cluster.lb_class()),
+            reconciler: Reconciler::new(settings.class.as_deref()),
             store: ConfigStore::new(),
             config: Config::default(),
             admin: process.admin.clone(),
@@ -115,14 +136,9 @@ pub fn run(args: &ControllerArgs) -> Result<(), ProcessError> {
             is_reparsed: false,
             problems: BTreeSet::new(),
             reported: BTreeSet::new(),
-            reporter: ConfigurationReporter::spawn(
-                client.clone(),
-                &namespace,
-                &args.cluster.pod_name,
-                Component::Controller,
-            ),
+            reporter: ConfigurationReporter::spawn(client.clone(), &namespace, &settings.pod, Component::Controller),
             pool_statuses: pool_status::spawn(client, &namespace, leadership.clone()),
-            quarantine: args.quarantine_conflicts.then(Quarantine::default),
+            quarantine: settings.quarantine_conflicts.then(Quarantine::default),
             namespace,
             random: SmallRng::seed_from_u64(crate::sys::seed()),
         };
@@ -139,7 +155,7 @@ pub fn run(args: &ControllerArgs) -> Result<(), ProcessError> {
                 }
                 Some(end) = ends.recv() => controller.finish(end),
                 () = sleep_until(pause_ends) => controller.resume(),
-                _ = tick.tick(), if args.quarantine_conflicts => controller.look_at_conflicts(),
+                _ = tick.tick(), if settings.quarantine_conflicts => controller.look_at_conflicts(),
             }
         }
         tracing::info!(event = "shutdown", "shutting down: finishing writes, releasing the Lease");

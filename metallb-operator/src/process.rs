@@ -5,8 +5,11 @@ pub mod admin;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use metallb_core::config::{Problem, Severity};
+use metallb_core::model::ExcludeLabel;
+use metallb_membership::driver as membership;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -39,7 +42,7 @@ pub enum ProcessError {
     Start(#[from] metallb_l2::io::StartError),
     /// Membership does not start.
     #[error(transparent)]
-    Membership(#[from] metallb_membership::driver::StartError),
+    Membership(#[from] membership::StartError),
     /// The address for membership is no address.
     #[error("--ml-bindaddr is no IP address")]
     BindAddress(#[from] std::net::AddrParseError),
@@ -71,6 +74,27 @@ pub(crate) struct Process {
     terminate: Signal,
     interrupt: Signal,
     stop: watch::Sender<bool>,
+}
+
+/// What processes that announce have in common.
+#[derive(Clone, Debug)]
+pub struct AnnounceSettings {
+    /// Name of the node, as in its Node object.
+    pub node: String,
+    /// Only Services of this load balancer class are announced; `None` means Services without a class.
+    pub class: Option<String>,
+    /// Whether nodes with the exclude label take part.
+    pub exclude_label: ExcludeLabel,
+    /// Whether an address that is new to the cluster is probed before it is announced on L2.
+    pub probe: bool,
+    /// File with the list of interfaces that are never announced on.
+    pub exclude_interfaces: PathBuf,
+    /// Where BGP peers may connect.
+    pub bgp_listen: Option<SocketAddr>,
+    /// How long peers may take to move traffic away when the process ends.
+    pub drain_time: Duration,
+    /// Membership among speakers; `None` where it is off.
+    pub membership: Option<membership::Settings>,
 }
 
 /// Threads of a runtime.

@@ -3,7 +3,7 @@
 mod contacts;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use metallb_core::config::{Config, ConfigStore, Parsed, Problem, Severity};
@@ -13,17 +13,31 @@ use metallb_membership::driver as membership;
 use tokio::sync::mpsc;
 
 use crate::announcer::{Announcer, Changes, Conflict, Identity, Obstacle, TransitionKind};
-use crate::cli::speaker::SpeakerArgs;
 use crate::client;
 use crate::controller;
 use crate::exclusion;
 use crate::feed::{Feed, Relist, Role, Touched, Update};
 use crate::process::admin::Admin;
-use crate::process::{Process, ProcessError, Threads, log_problem};
+use crate::process::{AnnounceSettings, Process, ProcessError, Threads, log_problem};
 use crate::sink::announcement_status::{Findings, StatusWriter};
 use crate::sink::configuration_state::{Component, ConfigurationReporter};
 use crate::sink::events::{self, EventSender, Notice, Severity as NoticeSeverity};
 use crate::source::restore;
+
+/// How a speaker runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Namespace of the configuration objects.
+    pub namespace: String,
+    /// Name of the Pod, the owner of status objects; empty where there is none.
+    pub pod: String,
+    /// Where to serve metrics and probes.
+    pub listen: Vec<SocketAddr>,
+    /// What to announce, and how.
+    pub announce: AnnounceSettings,
+    /// Label selector of the Pods of speakers, which membership joins.
+    pub members: String,
+}
 
 struct Speaker {
     node: String,
@@ -48,37 +62,35 @@ struct Speaker {
 ///
 /// # Errors
 /// What cannot work from the start. An API server that is away later changes nothing that is announced.
-pub fn run(args: &SpeakerArgs) -> Result<(), ProcessError> {
+pub fn run(settings: &Settings) -> Result<(), ProcessError> {
     Process::run(Threads::Two, async |mut process| {
         let (_, client) = client::connect().await?;
-        let namespace = args.cluster.namespace();
+        let (namespace, announce) = (settings.namespace.clone(), &settings.announce);
         let mut status_requests = process.admin.status.on_request();
         process.admin.readiness.expect("caches synced");
-        process.serve(args.admin.addresses(SpeakerArgs::PROBE_HOST)).await?;
+        process.serve(settings.listen.iter().copied()).await?;
         let admin = process.admin.clone();
         let (peer_queue, mut peer_events) = mpsc::channel(256);
-        let node = args.announce.node_name.clone();
+        let node = announce.node.clone();
         let identity = Identity {
             node: node.as_str().into(),
-            class: args.cluster.lb_class().map(str::to_owned),
-            exclude_label: args.announce.exclude_label(),
-            probe: args.announce.probe_before_announce,
+            class: announce.class.clone(),
+            exclude_label: announce.exclude_label,
+            probe: announce.probe,
         };
-        let filter = exclusion::load(&args.announce.exclude_interfaces)?;
+        let filter = exclusion::load(&announce.exclude_interfaces)?;
         let mut announcer = Announcer::start(identity, filter, admin.metrics.clone(), peer_queue, crate::sys::seed())?;
-        if let Some(address) = args.announce.bgp_listen() {
+        if let Some(address) = announce.bgp_listen {
             announcer.listen(address).map_err(ProcessError::io(format!("{address} can't be listened on")))?;
         }
-        let settings = args.membership.settings(&node)?.filter(|_| !args.ml_labels.is_empty());
-        let members = match &settings {
+        let members = match &announce.membership {
             Some(settings) => Some((announcer.gossip(settings)?, settings.bind.port())),
             None => None,
         };
         let (events, _writer) = events::spawn(client.clone(), "metallb-speaker");
-        let statuses =
-            StatusWriter::spawn(client.clone(), namespace.clone(), node.clone(), args.cluster.pod_name.clone());
+        let statuses = StatusWriter::spawn(client.clone(), namespace.clone(), node.clone(), settings.pod.clone());
         let component = Component::Speaker { node: node.clone() };
-        let reporter = ConfigurationReporter::spawn(client.clone(), &namespace, &args.cluster.pod_name, component);
+        let reporter = ConfigurationReporter::spawn(client.clone(), &namespace, &settings.pod, component);
         let (feed, mut updates) = Feed::start(&client, &namespace, Role::Speaker);
         let mut speaker = Speaker {
             node,
@@ -100,7 +112,7 @@ pub fn run(args: &SpeakerArgs) -> Result<(), ProcessError> {
         let mut tick = tokio::time::interval(REFRESH);
         let mut batch = Vec::new();
         let mut joining = members.as_ref().map(|(members, port)| {
-            contacts::Contacts::new(client.clone(), &namespace, &args.ml_labels, members.clone(), *port)
+            contacts::Contacts::new(client.clone(), &namespace, &settings.members, members.clone(), *port)
         });
         let members = members.map(|(members, _)| members);
         loop {
@@ -125,7 +137,7 @@ pub fn run(args: &SpeakerArgs) -> Result<(), ProcessError> {
         }
         tracing::info!(event = "shutdown", "shutting down: stopping ARP/NDP replies, closing BGP sessions");
         speaker.announcer.hand_over(&speaker.config, &speaker.feed.world.cluster);
-        speaker.announcer.drain(args.announce.drain_time(), process.stop_requested()).await;
+        speaker.announcer.drain(announce.drain_time, process.stop_requested()).await;
         speaker.announcer.shutdown(true).await;
         process.finish();
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use metallb_core::assignment::{Assigner, AssignmentState, EventKind};
@@ -15,10 +15,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::announcer::{Announcer, Changes, Conflict, Identity, Obstacle};
-use crate::cli::standalone::StandaloneArgs;
 use crate::exclusion;
 use crate::process::admin::Admin;
-use crate::process::{Process, ProcessError, Threads, log_problem};
+use crate::process::{AnnounceSettings, Process, ProcessError, Threads, log_problem};
 use crate::source::manifests::Manifests;
 use crate::world::World;
 
@@ -56,8 +55,23 @@ pub struct ServiceState {
     pub bgp: Vec<String>,
 }
 
+/// How standalone runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Directory of manifests.
+    pub manifests: PathBuf,
+    /// File that remembers the addresses.
+    pub state: PathBuf,
+    /// Where to serve probes, metrics and status.
+    pub listen: Option<SocketAddr>,
+    /// What to announce, and how.
+    pub announce: AnnounceSettings,
+    /// Addresses of the other nodes, with a port unless it is that of membership; empty for those of the Nodes.
+    pub join: Vec<(IpAddr, Option<u16>)>,
+}
+
 struct Standalone {
-    args: StandaloneArgs,
+    settings: Settings,
     assigner: Assigner,
     store: ConfigStore,
     config: Config,
@@ -73,11 +87,11 @@ struct Standalone {
 ///
 /// # Errors
 /// What cannot work from the start. Later trouble, as a broken manifest, is reported and lived with.
-pub fn run(args: StandaloneArgs) -> Result<(), ProcessError> {
+pub fn run(settings: Settings) -> Result<(), ProcessError> {
     Process::run(Threads::Two, async |mut process| {
         let mut status_requests = process.admin.status.on_request();
         process.admin.readiness.expect("manifests read");
-        process.serve(args.admin.probe_address(args.probe_host)).await?;
+        process.serve(settings.listen).await?;
 
         let (changed, mut changes) = mpsc::channel::<()>(1);
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -87,29 +101,30 @@ pub fn run(args: StandaloneArgs) -> Result<(), ProcessError> {
             // A full queue means that a look is due already.
             let _ = changed.try_send(());
         })?;
-        watcher.watch(&args.manifests, notify::RecursiveMode::NonRecursive)?;
+        watcher.watch(&settings.manifests, notify::RecursiveMode::NonRecursive)?;
 
         let (events, mut peer_events) = mpsc::channel(256);
+        let announce = &settings.announce;
         let identity = Identity {
-            node: args.announce.node_name.as_str().into(),
-            class: args.lb_class().map(str::to_owned),
-            exclude_label: args.announce.exclude_label(),
-            probe: args.announce.probe_before_announce,
+            node: announce.node.as_str().into(),
+            class: announce.class.clone(),
+            exclude_label: announce.exclude_label,
+            probe: announce.probe,
         };
-        let filter = exclusion::load(&args.announce.exclude_interfaces)?;
+        let filter = exclusion::load(&announce.exclude_interfaces)?;
         let mut announcer =
             Announcer::start(identity, filter, process.admin.metrics.clone(), events, crate::sys::seed())?;
-        if let Some(address) = args.announce.bgp_listen() {
+        if let Some(address) = announce.bgp_listen {
             announcer.listen(address).map_err(ProcessError::io(format!("{address} can't be listened on")))?;
         }
-        let membership = match args.membership.settings(&args.announce.node_name)? {
-            Some(settings) => Some((announcer.gossip(&settings)?, settings.bind)),
+        let membership = match &announce.membership {
+            Some(settings) => Some((announcer.gossip(settings)?, settings.bind)),
             None => None,
         };
-        let state = State { node: args.announce.node_name.clone(), ..load_state(&args.state)? };
-        let assigner = Assigner::new(args.lb_class());
+        let state = State { node: announce.node.clone(), ..load_state(&settings.state)? };
+        let assigner = Assigner::new(announce.class.as_deref());
         let mut standalone = Standalone {
-            args,
+            settings,
             assigner,
             store: ConfigStore::new(),
             config: Config::default(),
@@ -150,7 +165,7 @@ pub fn run(args: StandaloneArgs) -> Result<(), ProcessError> {
         }
         tracing::info!(event = "shutdown", "shutting down: stopping ARP/NDP replies, closing BGP sessions");
         standalone.hand_over();
-        standalone.announcer.drain(standalone.args.announce.drain_time(), process.stop_requested()).await;
+        standalone.announcer.drain(standalone.settings.announce.drain_time, process.stop_requested()).await;
         standalone.announcer.shutdown(true).await;
         process.finish();
         Ok(())
@@ -160,7 +175,7 @@ pub fn run(args: StandaloneArgs) -> Result<(), ProcessError> {
 impl Standalone {
     /// Reads everything again and brings assignments and announcements in step.
     fn reload(&mut self) -> Result<(), ProcessError> {
-        let mut manifests = Manifests::read(std::slice::from_ref(&self.args.manifests))?;
+        let mut manifests = Manifests::read(std::slice::from_ref(&self.settings.manifests))?;
         let (mut world, mut problems) = manifests.world();
         self.restore(&mut world);
         let Parsed { config, problems: found } = self.store.update(&world.resources, &world.cluster);
@@ -181,7 +196,7 @@ impl Standalone {
     fn join(&self, members: &membership::Handle, bind: SocketAddr, known: &mut Option<Vec<SocketAddr>>) {
         let nodes = self.last_world.iter().flat_map(|world| world.cluster.nodes.values());
         let addresses = nodes.flat_map(|node| node.addresses.iter().copied());
-        let contacts = self.args.contacts(bind, addresses);
+        let contacts = contacts(&self.settings.join, bind, addresses);
         if known.as_ref() != Some(&contacts) {
             members.join(contacts.clone());
             *known = Some(contacts);
@@ -198,7 +213,7 @@ impl Standalone {
     /// Tells what began, ended or failed, and stores what is announced now.
     fn announced(&mut self, changes: Changes) {
         for transition in changes.transitions {
-            transition.log(&self.args.announce.node_name);
+            transition.log(&self.settings.announce.node);
         }
         let announced = self.announcer.announced();
         for service in &mut self.state.services {
@@ -302,7 +317,7 @@ impl Standalone {
         if self.is_stored {
             return;
         }
-        match save_state(&self.args.state, &self.state) {
+        match save_state(&self.settings.state, &self.state) {
             Ok(()) => self.is_stored = true,
             Err(error) => {
                 tracing::error!(%error, "the state could not be stored: addresses may change at the next start");
@@ -319,6 +334,15 @@ impl Standalone {
             "refused": self.announcer.refused(), "silent": silent,
         })
     }
+}
+
+/// Where other members may be, when this one is at `bind`: as the command line says, or else where the nodes are.
+fn contacts(join: &[(IpAddr, Option<u16>)], bind: SocketAddr, nodes: impl Iterator<Item = IpAddr>) -> Vec<SocketAddr> {
+    let port = bind.port();
+    if !join.is_empty() {
+        return join.iter().map(|&(ip, own)| SocketAddr::new(ip, own.unwrap_or(port))).collect();
+    }
+    nodes.filter(|ip| ip.is_ipv4() == bind.is_ipv4()).map(|ip| SocketAddr::new(ip, port)).collect()
 }
 
 /// Whether a file may be another one now. That it was opened or read is no change: we do so ourselves, and would never end.
@@ -364,8 +388,6 @@ const SETTLE: Duration = Duration::from_millis(50);
 mod tests {
     use std::sync::mpsc;
 
-    use clap::{Args as _, FromArgMatches as _};
-
     use super::*;
 
     #[test]
@@ -395,17 +417,17 @@ mod tests {
         let node = format!("apiVersion: v1\nkind: Node\nmetadata: {{name: n1}}\nstatus: {{addresses: {addresses}}}\n");
         std::fs::write(directory.path().join("node.yaml"), node).unwrap();
         let (world, _) = Manifests::read(&[directory.path().to_owned()]).unwrap().world();
-        let contacts = |bind: &str, join: &[&str]| {
-            let command = StandaloneArgs::augment_args(clap::Command::new("standalone"));
-            let required = ["standalone", "--manifests", "/manifests", "--node-name", "n1"];
-            let matches = command.try_get_matches_from([&required, join].concat()).unwrap();
-            let args = StandaloneArgs::from_arg_matches(&matches).unwrap();
+        let contacts = |bind: &str, join: &[(&str, Option<u16>)]| {
+            let join: Vec<_> = join.iter().map(|(ip, port)| (ip.parse().unwrap(), *port)).collect();
             let addresses = world.cluster.nodes.values().flat_map(|node| node.addresses.iter().copied());
-            let contacts = args.contacts(bind.parse().unwrap(), addresses);
+            let contacts = contacts(&join, bind.parse().unwrap(), addresses);
             contacts.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         assert_eq!(contacts("10.0.0.9:7946", &[]), ["10.0.0.1:7946"]);
         assert_eq!(contacts("[fd00::9]:7000", &[]), ["[fd00::1]:7000"]);
-        assert_eq!(contacts("10.0.0.9:7946", &["--join", "10.0.0.2,10.0.0.3:80"]), ["10.0.0.2:7946", "10.0.0.3:80"]);
+        assert_eq!(
+            contacts("10.0.0.9:7946", &[("10.0.0.2", None), ("10.0.0.3", Some(80))]),
+            ["10.0.0.2:7946", "10.0.0.3:80"]
+        );
     }
 }

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use crate::cli::lease::LeaseArgs;
 use crate::cli::options::{AdminArgs, ClusterArgs, LogArgs, UpstreamArgs, UpstreamWebhookArgs};
+use crate::controller::Settings;
 
 /// Arguments of `metallb controller`.
 #[derive(Clone, Debug, clap::Args)]
@@ -12,18 +13,18 @@ pub struct ControllerArgs {
     #[command(flatten)]
     log: LogArgs,
     #[command(flatten)]
-    pub(crate) cluster: ClusterArgs,
+    cluster: ClusterArgs,
     #[command(flatten)]
-    pub(crate) admin: AdminArgs,
+    admin: AdminArgs,
     #[command(flatten)]
-    pub(crate) lease: LeaseArgs,
+    lease: LeaseArgs,
     /// Secret to make for the speakers' gossip, unless it exists; empty makes none
     #[arg(long, env = "METALLB_ML_SECRET_NAME", default_value = "", value_name = "NAME", hide_default_value = true)]
-    pub(crate) ml_secret_name: String,
+    ml_secret_name: String,
     /// Take an address that a host outside of the cluster uses away from its Service, if there is another, and hand it out to nobody
     /// for ten minutes after the host was last seen
     #[arg(long)]
-    pub(crate) quarantine_conflicts: bool,
+    quarantine_conflicts: bool,
     /// Accepted for compatibility, without effect
     #[arg(long, env = "METALLB_DEPLOYMENT", hide = true)]
     deployment: Option<String>,
@@ -41,6 +42,19 @@ impl ControllerArgs {
         self.webhooks.warn();
     }
 
-    /// Probes come from the kubelet over the pod network.
-    pub(crate) const PROBE_HOST: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+    /// What the arguments say.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        Settings {
+            namespace: self.cluster.namespace(),
+            class: self.cluster.lb_class().map(str::to_owned),
+            pod: self.cluster.pod_name.clone(),
+            pod_uid: self.lease.pod_uid().map(str::to_owned),
+            lease: self.lease.timing(),
+            // Probes come from the kubelet over the pod network.
+            listen: self.admin.addresses(Ipv4Addr::UNSPECIFIED).collect(),
+            membership_secret: Some(self.ml_secret_name.clone()).filter(|name| !name.is_empty()),
+            quarantine_conflicts: self.quarantine_conflicts,
+        }
+    }
 }

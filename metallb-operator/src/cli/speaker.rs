@@ -4,10 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use metallb_core::model::ExcludeLabel;
 use metallb_membership::driver as membership;
 
 use crate::cli::options::{AdminArgs, ClusterArgs, LogArgs, UpstreamArgs, UpstreamFrrArgs, exclude_label};
+use crate::process::{AnnounceSettings, ProcessError};
+use crate::speaker::Settings;
 
 /// Arguments of `metallb speaker`.
 #[derive(Clone, Debug, clap::Args)]
@@ -16,13 +17,13 @@ pub struct SpeakerArgs {
     #[command(flatten)]
     log: LogArgs,
     #[command(flatten)]
-    pub(crate) cluster: ClusterArgs,
+    cluster: ClusterArgs,
     #[command(flatten)]
-    pub(crate) admin: AdminArgs,
+    admin: AdminArgs,
     #[command(flatten)]
-    pub(crate) announce: AnnounceArgs,
+    announce: AnnounceArgs,
     #[command(flatten)]
-    pub(crate) membership: MembershipArgs,
+    membership: MembershipArgs,
     /// Labels of the speaker pods, as a label selector; membership is off without it
     #[arg(
         long,
@@ -32,7 +33,7 @@ pub struct SpeakerArgs {
         hide_default_value = true,
         help_heading = "Membership"
     )]
-    pub(crate) ml_labels: String,
+    ml_labels: String,
     #[command(flatten)]
     upstream: UpstreamArgs,
     #[command(flatten)]
@@ -62,7 +63,7 @@ impl MembershipArgs {
     ///
     /// # Errors
     /// The address is none.
-    pub(crate) fn settings(&self, node: &str) -> Result<Option<membership::Settings>, std::net::AddrParseError> {
+    fn settings(&self, node: &str) -> Result<Option<membership::Settings>, std::net::AddrParseError> {
         if self.ml_bindaddr.is_empty() {
             return Ok(None);
         }
@@ -90,13 +91,13 @@ const DEFAULT_PORT: u16 = 7946;
 pub struct AnnounceArgs {
     /// Name of the node this process runs on, as in its Node object
     #[arg(long, env = "METALLB_NODE_NAME", value_name = "NODE")]
-    pub node_name: String,
+    node_name: String,
     /// Announce from nodes labelled node.kubernetes.io/exclude-from-external-load-balancers too
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", hide_default_value = true, action = clap::ArgAction::Set)]
-    pub ignore_exclude_lb: bool,
+    ignore_exclude_lb: bool,
     /// Before an address that is new to the cluster is announced on L2, find out whether another host has it; takes up to 0.7 s
     #[arg(long)]
-    pub probe_before_announce: bool,
+    probe_before_announce: bool,
     /// Let BGP peers connect to this address, too; ports below 1024 need CAP_NET_BIND_SERVICE [default: only this side connects]
     #[arg(long, env = "METALLB_ML_BGP_LISTEN", value_name = "ADDR:PORT", value_parser = listen)]
     ml_bgp_listen: Option<Listen>,
@@ -111,26 +112,32 @@ pub struct AnnounceArgs {
     ml_bgp_drain_time: u64,
     /// File with the key announcedInterfacesToExclude, a list of regular expressions
     #[arg(long, default_value = "/etc/metallb/excludel2.yaml", value_name = "FILE")]
-    pub exclude_interfaces: PathBuf,
+    exclude_interfaces: PathBuf,
 }
 
 /// Where peers may connect; `None` where the variable is empty.
 type Listen = Option<SocketAddr>;
 
 impl AnnounceArgs {
-    /// How long peers may take to move traffic away.
-    pub(crate) const fn drain_time(&self) -> Duration {
-        Duration::from_millis(self.ml_bgp_drain_time)
-    }
-
-    /// Whether nodes with the exclude label take part.
-    pub(crate) const fn exclude_label(&self) -> ExcludeLabel {
-        exclude_label(self.ignore_exclude_lb)
-    }
-
-    /// Where peers may connect.
-    pub(crate) fn bgp_listen(&self) -> Option<SocketAddr> {
-        self.ml_bgp_listen.flatten()
+    /// What the arguments say, for Services of a class.
+    ///
+    /// # Errors
+    /// [`ProcessError::BindAddress`]
+    pub(crate) fn settings(
+        &self,
+        class: Option<&str>,
+        membership: &MembershipArgs,
+    ) -> Result<AnnounceSettings, ProcessError> {
+        Ok(AnnounceSettings {
+            node: self.node_name.clone(),
+            class: class.map(str::to_owned),
+            exclude_label: exclude_label(self.ignore_exclude_lb),
+            probe: self.probe_before_announce,
+            exclude_interfaces: self.exclude_interfaces.clone(),
+            bgp_listen: self.ml_bgp_listen.flatten(),
+            drain_time: Duration::from_millis(self.ml_bgp_drain_time),
+            membership: membership.settings(&self.node_name)?,
+        })
     }
 }
 
@@ -146,6 +153,21 @@ impl SpeakerArgs {
         self.frr.warn();
     }
 
-    /// Probes of a host-network pod are for this host only, as upstream.
-    pub(crate) const PROBE_HOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
+    /// What the arguments say.
+    ///
+    /// # Errors
+    /// [`ProcessError::BindAddress`]
+    pub fn settings(&self) -> Result<Settings, ProcessError> {
+        let mut announce = self.announce.settings(self.cluster.lb_class(), &self.membership)?;
+        // Without a selector there is nobody to join.
+        announce.membership = announce.membership.filter(|_| !self.ml_labels.is_empty());
+        Ok(Settings {
+            namespace: self.cluster.namespace(),
+            pod: self.cluster.pod_name.clone(),
+            // Probes of a host-network pod are for this host only, as upstream.
+            listen: self.admin.addresses(Ipv4Addr::LOCALHOST).collect(),
+            announce,
+            members: self.ml_labels.clone(),
+        })
+    }
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use crate::cli::options::{AdminArgs, LogArgs};
 use crate::cli::speaker::{AnnounceArgs, MembershipArgs};
+use crate::process::ProcessError;
+use crate::standalone::Settings;
 
 /// Arguments of `metallb standalone`.
 #[derive(Clone, Debug, clap::Args)]
@@ -13,26 +15,26 @@ pub struct StandaloneArgs {
     #[command(flatten)]
     log: LogArgs,
     #[command(flatten)]
-    pub(crate) admin: AdminArgs,
+    admin: AdminArgs,
     #[command(flatten)]
-    pub(crate) announce: AnnounceArgs,
+    announce: AnnounceArgs,
     #[command(flatten)]
-    pub(crate) membership: MembershipArgs,
+    membership: MembershipArgs,
     /// Addresses of the other nodes, each with a port unless it is --ml-bindport [default: each InternalIP of a Node]
     #[arg(long, value_name = "ADDR", value_delimiter = ',', value_parser = contact, help_heading = "Membership")]
-    pub(crate) join: Vec<(IpAddr, Option<u16>)>,
+    join: Vec<(IpAddr, Option<u16>)>,
     /// Directory of manifests, watched for changes
     #[arg(long, value_name = "DIR")]
-    pub(crate) manifests: PathBuf,
+    manifests: PathBuf,
     /// File that remembers the addresses
     #[arg(long, default_value = "/var/lib/metallb/state.json", value_name = "FILE")]
-    pub(crate) state: PathBuf,
+    state: PathBuf,
     /// Handle only Services of this loadBalancerClass [default: Services without a class]
     #[arg(long, default_value = "", value_name = "CLASS", hide_default_value = true)]
     lb_class: String,
     /// Address of /healthz, /readyz, /metrics and /status
     #[arg(long, default_value_t = Ipv4Addr::LOCALHOST, value_name = "IP")]
-    pub(crate) probe_host: Ipv4Addr,
+    probe_host: Ipv4Addr,
 }
 
 impl StandaloneArgs {
@@ -41,17 +43,19 @@ impl StandaloneArgs {
         self.log.init();
     }
 
-    /// Where other members may be, when we are at `bind`: as the command line says, or else where the nodes are.
-    pub(crate) fn contacts(&self, bind: SocketAddr, nodes: impl Iterator<Item = IpAddr>) -> Vec<SocketAddr> {
-        let port = bind.port();
-        if !self.join.is_empty() {
-            return self.join.iter().map(|&(ip, own)| SocketAddr::new(ip, own.unwrap_or(port))).collect();
-        }
-        nodes.filter(|ip| ip.is_ipv4() == bind.is_ipv4()).map(|ip| SocketAddr::new(ip, port)).collect()
-    }
-
-    pub(crate) fn lb_class(&self) -> Option<&str> {
-        Some(self.lb_class.as_str()).filter(|class| !class.is_empty())
+    /// What the arguments say.
+    ///
+    /// # Errors
+    /// [`ProcessError::BindAddress`]
+    pub fn settings(self) -> Result<Settings, ProcessError> {
+        let class = Some(self.lb_class.as_str()).filter(|class| !class.is_empty());
+        Ok(Settings {
+            announce: self.announce.settings(class, &self.membership)?,
+            listen: self.admin.probe_address(self.probe_host),
+            manifests: self.manifests,
+            state: self.state,
+            join: self.join,
+        })
     }
 }
 
@@ -60,5 +64,17 @@ fn contact(text: &str) -> Result<(IpAddr, Option<u16>), std::net::AddrParseError
     match text.parse::<IpAddr>() {
         Ok(ip) => Ok((ip, None)),
         Err(_) => text.parse::<SocketAddr>().map(|address| (address.ip(), Some(address.port()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::contact;
+
+    #[test]
+    fn contact_is_an_address_with_or_without_a_port() {
+        assert_eq!(contact("10.0.0.2"), Ok(("10.0.0.2".parse().unwrap(), None)));
+        assert_eq!(contact("[fd00::2]:80"), Ok(("fd00::2".parse().unwrap(), Some(80))));
+        assert!(contact("node-2").is_err());
     }
 }
