@@ -1,5 +1,5 @@
 #!/bin/sh
-# What BFD costs and how fast it detects: two processes in two network namespaces joined by a veth pair.
+# Measures the processor time and the detection time of BFD: two processes in two network namespaces with a veth pair.
 # Usage: bfd-bench.sh PATH-OF-bfd_load [SECONDS [TRIALS]]
 set -eu
 program=${1:?the path of bfd_load}
@@ -18,7 +18,7 @@ trap 'exit 1' INT TERM
 ip netns add "$a"
 ip netns add "$b"
 ip -n "$a" link add veth0 type veth peer name veth0 netns "$b"
-# All addresses are behind one next hop, so the neighbour table stays small; nothing forwards, so the TTL stays 255.
+# All addresses have one next hop, so that the neighbour table stays small. No router is involved, so the TTL stays 255.
 for side in "$a:0:1:2:8" "$b:8:2:1:0"; do
   IFS=: read -r name third own other there <<END
 $side
@@ -50,7 +50,7 @@ floor() { # INTERVAL
   peers=
 }
 
-# FRR's daemon with one session, whose other end is ours.
+# FRR's daemon with one session to bfd_load.
 frr() { # INTERVAL
   [ -x /usr/lib/frr/bfdd ] || { echo "## FRR is not installed"; return; }
   home=/tmp/$a.frr
@@ -67,7 +67,8 @@ frr() { # INTERVAL
     set -- "$interval"
     until [ -S "$home/$daemon.vty" ]; do sleep 0.1; done
   done
-  vtysh -d bfdd --vty_socket "$home" -c "configure terminal" -c bfd -c "peer 10.21.0.2 local-address 10.21.0.1 interface veth0" \
+  vtysh -d bfdd --vty_socket "$home" -c "configure terminal" -c bfd \
+    -c "peer 10.21.0.2 local-address 10.21.0.1 interface veth0" \
     -c "transmit-interval $1" -c "receive-interval $1" -c "detect-multiplier 3"
   ip netns exec "$b" "$program" 10.21.0.2 10.21.0.1 1 "$1" $((seconds + 10)) >/dev/null &
   peers="$peers $!"
@@ -84,16 +85,16 @@ frr() { # INTERVAL
   rm -rf "$home"
 }
 
-# What counts is how much later than the last packet plus the detection time it is noticed: the time from the stop itself depends on how
-# old that packet was by then. Only tcpdump sees it from outside.
+# The result is the delay after the last packet plus the detection time. The time from the stop depends on the age of
+# the last packet. tcpdump records when the last packet arrived.
 detect() { # INTERVAL TRIALS
   ip netns exec "$b" "$program" 10.20.8.1 10.20.0.1 1 "$1" 3600 >/dev/null &
   peer=$!
   ip netns exec "$a" "$program" watch 10.20.0.1 10.20.8.1 "$1" 3600 >"/tmp/$a.out" &
   watcher=$!
   ip netns exec "$a" tcpdump -i veth0 -Q in -tt -n -l udp port 3784 >"/tmp/$a.seen" 2>/dev/null &
-  ear=$!
-  peers="$peer $watcher $ear"
+  capture=$!
+  peers="$peer $watcher $capture"
   sleep 6
   : >"/tmp/$b.out"
   for trial in $(seq "$2"); do
@@ -108,12 +109,12 @@ detect() { # INTERVAL TRIALS
     kill -CONT "$peer"
     echo $((down - stopped)) $((last + $1 * 3000 - stopped)) $((down - last - $1 * 3000)) >>"/tmp/$b.out"
   done
-  kill "$peer" "$watcher" "$ear"
+  kill "$peer" "$watcher" "$capture"
   peers=
   echo "## detection, $1 ms x 3, $2 trials, microseconds: all of them"
   echo "from the stop | the protocol's floor in this trial | above it"
   cat "/tmp/$b.out"
-  # A packet that comes too late on a busy machine is noticed before the stop.
+  # On a busy machine a late packet may end the session before the stop.
   awk '$3 >= 0' "/tmp/$b.out" >"/tmp/$b.good"
   echo "$(awk '$3 < 0' "/tmp/$b.out" | wc -l) trials in which the session had failed before are left out below"
   for column in 1:"from the stop" 2:"the floor" 3:"above the floor"; do

@@ -1,17 +1,17 @@
 #!/bin/sh
-# What 100,000 routes cost whoever announces them: a dump to one receiver, one route more, withdrawing all, memory. Our speaker, BIRD, FRR and
-# GoBGP in one run; the tables it prints stand in docs/performance/bgp.md.
-# Usage: bgp-bench.sh [metallb-bgp|bird|frr|gobgp …]        (needs root, iproute2, the routers and two cores, best with nothing else to do)
-# PROFILE=release builds as for a release, which takes minutes.
+# Measures the cost of announcing 100,000 routes: a dump to one receiver, a single route, a withdrawal of all, memory.
+# One run compares metallb-bgp, BIRD, FRR and GoBGP. Results are published in docs/performance/bgp.md.
+# Usage: bgp-bench.sh [metallb-bgp|bird|frr|gobgp ...]
+#   Needs root, iproute2, the routers and two otherwise idle cores. PROFILE=release builds as for a release.
 set -eu
 cd "$(dirname "$0")/.."
 profile=${PROFILE:-lab}
-cargo build --quiet --profile "$profile" -p metallb-bgp --example bgp_rate
+cargo build --quiet --profile "$profile" -p metallb-benches --example bgp_rate
 echo "load before: $(cut -d' ' -f1-3 /proc/loadavg), $(nproc) cores, kernel $(uname -r), profile $profile"
 echo
 "target/$profile/examples/bgp_rate" "$@" &
 program=$!
-# The program cleans up after itself, unless it is killed.
+# The program removes its namespaces itself, unless it is killed.
 cleanup() {
   kill "$program" 2>/dev/null || true
   for namespace in "bgp-rate-$program-r" "bgp-rate-$program-a"; do

@@ -53,7 +53,7 @@ impl Host {
         let mut now = Instant::now();
         let mut engine = Engine::new(1);
         let often = Interval::from(Duration::from_millis(50));
-        let profile = Profile { transmit_interval: often, receive_interval: often, ..Profile::default() };
+        let profile = Profile::default().with_interval(often);
         let neighbors = (0..count)
             .map(|number| {
                 // As sessions of a running host, they do not all begin at once.

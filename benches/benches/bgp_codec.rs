@@ -28,9 +28,9 @@ use zettabgp::{BgpSessionParams, BgpTransportMode};
 
 fn codec(criterion: &mut Criterion) {
     let encoding = Encoding { asn: Asn(65001), internal: false, four_octet_asn: true };
-    let attributes = Attributes { communities: [1, 2, 3].into(), ..Attributes::default() };
+    let attributes = Attributes::default().with_communities([1, 2, 3]);
     let template = Template::announce(&encoding, &attributes, Ipv4Addr::new(10, 0, 0, 1).into(), Family::Ipv4);
-    let context = DecodeContext { local_asn: Asn(64512), remote_asn: Asn(65001), ..DecodeContext::default() };
+    let context = DecodeContext::new(Asn(64512), Asn(65001));
     let params = BgpSessionParams::new(65001, 90, BgpTransportMode::IPv4, Ipv4Addr::LOCALHOST, Vec::new());
     for count in [1_u32, 805] {
         let hosts: Vec<Ipv4Net> = (0..count).map(|n| Ipv4Net::from(Ipv4Addr::from(0x0a00_0000 + n))).collect();

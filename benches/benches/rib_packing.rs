@@ -17,7 +17,7 @@ const ENCODING: Encoding = Encoding { asn: Asn(65001), internal: false, four_oct
 const ROUTES: u32 = 100_000;
 
 fn packing(criterion: &mut Criterion) {
-    let attributes = Arc::new(Attributes { communities: [1, 2, 3].into(), ..Attributes::default() });
+    let attributes = Arc::new(Attributes::default().with_communities([1, 2, 3]));
     let prefix = |n: u32| IpNet::V4(Ipv4Net::from(Ipv4Addr::from(0x0a00_0000 + n)));
     let routes: Vec<(IpNet, Arc<Attributes>)> = (0..ROUTES).map(|n| (prefix(n), Arc::clone(&attributes))).collect();
     let mut known = AdjRibOut::default();

@@ -1,6 +1,7 @@
-//! Naive, upstream-shaped algorithms that the benchmarks compare ours with.
+//! Shared parts of the benchmarks: simple algorithms to compare with, and measurements of processes.
 
 pub mod cpu_time;
 pub mod election;
 pub mod linear_allocator;
 pub mod report;
+pub mod usage;

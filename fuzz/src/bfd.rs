@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use metallb_bgp::bfd::{Engine, Hops, Meta, Profile, RoutingDomain, SessionKey, TTL};
 
-/// Input: repeatedly one octet of waiting time, one of length, and the datagram. The session survives all of it, nothing due stays
-/// undone, and one input never provokes more than a few packets.
+/// Input: repeatedly one octet of waiting time, one of length, and the datagram. The session survives all of it,
+/// nothing due stays undone, and one input never provokes more than a few packets.
 pub fn control(data: &[u8]) {
     let mut now = Instant::now();
     let remote = IpAddr::from([10, 9, 0, 2]);

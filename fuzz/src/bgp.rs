@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use metallb_bgp::peer::Peer;
 use metallb_bgp::rib::NextHops;
-use metallb_bgp::session::{Action, BfdState, Mode, RemoteAsn, SessionConfig, Slot, State, Stop};
+use metallb_bgp::session::{Action, BfdState, ConnectionError, Mode, RemoteAsn, SessionConfig, Slot, State, Stop};
 use metallb_bgp::types::{Asn, Attributes, Family, RouterId};
 use metallb_bgp::wire::refresh::RouteRefresh;
 use metallb_bgp::wire::template::{Encoding, Template};
@@ -47,16 +47,13 @@ fn body(kind: u8, data: &[u8]) {
 
 fn negotiated(flags: u8) -> DecodeContext {
     let bit = |n: u8| flags & 1 << n != 0;
-    DecodeContext {
-        local_asn: Asn(64512),
-        remote_asn: Asn(if bit(0) { 64512 } else { 65001 }),
-        four_octet_asn: !bit(1),
-        extended_messages: bit(2),
-        enhanced_refresh: bit(3),
-        extended_next_hop: bit(4),
-        ipv4: !bit(5),
-        ipv6: !bit(6),
-    }
+    let mut context = DecodeContext::new(Asn(64512), Asn(if bit(0) { 64512 } else { 65001 }));
+    context.four_octet_asn = !bit(1);
+    context.extended_messages = bit(2);
+    context.enhanced_refresh = bit(3);
+    context.extended_next_hop = bit(4);
+    (context.ipv4, context.ipv6) = (!bit(5), !bit(6));
+    context
 }
 
 fn read(context: DecodeContext, mut rest: &[u8]) {
@@ -66,7 +63,7 @@ fn read(context: DecodeContext, mut rest: &[u8]) {
                 again(&message, &context);
                 rest = &rest[size..];
             }
-            Ok(None) | Err(DecodeError::BrokenNotification) => return,
+            Ok(None) | Err(DecodeError::TruncatedNotification) => return,
             Err(DecodeError::Notify(error)) => {
                 let version = (error.code, error.subcode) == (2, 1);
                 let received = error.data.is_empty() || rest.windows(error.data.len()).any(|part| part == error.data);
@@ -90,15 +87,16 @@ fn again(message: &Message<'_>, context: &DecodeContext) {
         }
         Message::Update(update) => {
             let withdrawn = update.withdrawn_v4().count() + update.withdrawn_v6().count();
-            assert!(withdrawn <= 65_535 && update.offered() <= 65_535, "a prefix takes an octet at least");
+            assert!(withdrawn <= 65_535 && update.announced() <= 65_535, "a prefix takes an octet at least");
             let v4: Vec<_> = update.announced_v4().collect();
-            assert_eq!(v4.len() + update.announced_v6().count(), update.offered());
+            assert_eq!(v4.len() + update.announced_v6().count(), update.announced());
             if v4.is_empty() {
                 return;
             }
             let encoding =
                 Encoding { asn: context.remote_asn, internal: false, four_octet_asn: context.four_octet_asn };
-            let external = DecodeContext { local_asn: Asn(1), ..*context };
+            let mut external = *context;
+            external.local_asn = Asn(1);
             let next_hop = "10.0.0.1".parse().expect("an address");
             let template = Template::announce(&encoding, &Attributes::default(), next_hop, Family::Ipv4);
             template.write(&mut out, &v4);
@@ -126,20 +124,18 @@ fn again(message: &Message<'_>, context: &DecodeContext) {
     }
 }
 
-/// Operations on a peer: one octet says which, the next one for what. Whatever the order, it never panics, speaks only in whole messages,
-/// says nothing after a NOTIFICATION, and what is to be sent stays bounded.
+/// Operations on a peer: one octet says which, the next one for what. Whatever the order, it never panics, speaks only
+/// in whole messages, says nothing after a NOTIFICATION, and what is to be sent stays bounded.
 pub fn bgp_session(data: &[u8]) {
     let Some(([setting, seed], mut rest)) = data.split_first_chunk::<2>() else { return };
     let start = Instant::now();
     let mut now = start;
-    let config = SessionConfig {
-        mode: [Mode::Active, Mode::Passive, Mode::Both][usize::from(setting % 3)],
-        graceful_restart: setting & 4 != 0,
-        extended_messages: setting & 8 != 0,
-        delay_open: Duration::from_secs(u64::from(setting >> 4 & 1) * 3),
-        families: vec![Family::Ipv4, Family::Ipv6],
-        ..SessionConfig::new(Asn(64512), RemoteAsn::Number(Asn(65001)))
-    };
+    let mut config = SessionConfig::new(Asn(64512), RemoteAsn::Number(Asn(65001)));
+    config.mode = [Mode::Active, Mode::Passive, Mode::Both][usize::from(setting % 3)];
+    config.graceful_restart = setting & 4 != 0;
+    config.extended_messages = setting & 8 != 0;
+    config.delay_open = Duration::from_secs(u64::from(setting >> 4 & 1) * 3);
+    config.families = vec![Family::Ipv4, Family::Ipv6];
     let mut peer = Peer::new(config, u64::from(*seed), now);
     let id = RouterId([10, 0, 0, seed | 1].into());
     let hops = NextHops {
@@ -153,7 +149,7 @@ pub fn bgp_session(data: &[u8]) {
         match operation & 15 {
             0 => peer.handle_connected(now, id, hops),
             1 => drop(peer.handle_accepted(now, id, hops).map(|slot| streams[slot as usize].clear())),
-            2 => peer.handle_failed(now, slot, "fuzz"),
+            2 => peer.handle_failed(now, slot, ConnectionError::ClosedByPeer),
             3 => peer.handle_bytes(now, slot, &open(*what)),
             4 => peer.handle_bytes(now, slot, &framed(4, &[])),
             5 => peer.handle_bytes(now, slot, &framed(5, &[0, 1 + (what & 1), what >> 1 & 3, 1])),
@@ -177,7 +173,7 @@ pub fn bgp_session(data: &[u8]) {
             12 => peer.handle_send(now, slot, what & 1 == 0),
             13 => peer.handle_bfd(now, [BfdState::Up, BfdState::Down, BfdState::AdminDown][usize::from(what % 3)]),
             14 => peer.set_draining(now, what & 1 == 0),
-            _ if *what < 8 => peer.stop(now, Stop::Restart("fuzz".to_owned())),
+            _ if *what < 8 => peer.stop(now, Stop::Restart("fuzz".into())),
             _ => {}
         }
         peer.handle_timeout(now);
@@ -191,7 +187,7 @@ pub fn bgp_session(data: &[u8]) {
             whole(&std::mem::take(&mut streams[slot as usize]));
         }
         while peer.poll_event().is_some() {}
-        assert!(peer.rib().told() == 0 || peer.state() == State::Established);
+        assert!(peer.rib().advertised() == 0 || peer.state() == State::Established);
     }
 }
 
@@ -224,7 +220,8 @@ fn open(what: u8) -> Vec<u8> {
 
 /// All that was said on one connection is whole messages, and nothing follows a NOTIFICATION.
 fn whole(mut stream: &[u8]) {
-    let context = DecodeContext { extended_messages: true, ..DecodeContext::default() };
+    let mut context = DecodeContext::default();
+    context.extended_messages = true;
     let mut last = false;
     while !stream.is_empty() {
         assert!(!last, "something follows a NOTIFICATION");

@@ -16,21 +16,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let mut next = || arguments.next().ok_or("usage: announce ROUTER:PORT OUR-ASN PREFIX");
     let (address, asn, prefix) = (next()?.parse()?, next()?.parse()?, next()?.parse()?);
-    let session = SessionConfig {
-        families: vec![Family::Ipv4, Family::Ipv6],
-        ..SessionConfig::new(Asn(asn), RemoteAsn::External)
-    };
-    let endpoint = Endpoint::new(address, Distance::Routed);
-    let config =
-        PeerConfig { session, endpoint, router_id: None, fallback_router_id: [192, 0, 2, 1].into(), bfd: None };
+    let mut session = SessionConfig::new(Asn(asn), RemoteAsn::External);
+    session.families = vec![Family::Ipv4, Family::Ipv6];
+    let config = PeerConfig::new(session, Endpoint::new(address, Distance::Routed), [192, 0, 2, 1].into());
 
-    let (events, mut happened) = tokio::sync::mpsc::channel(16);
-    let mut speaker = Speaker::new(events, std::process::id().into());
+    let (sender, mut events) = tokio::sync::mpsc::channel(16);
+    let mut speaker = Speaker::new(sender, std::process::id().into());
     speaker.set_peers(BTreeMap::from([(Arc::from("router"), config)]));
     speaker.set_routes("router", BTreeMap::from([(prefix, Arc::new(Attributes::default()))]));
     loop {
         tokio::select! {
-            Some(event) = happened.recv() => eprintln!("{}: {:?}", event.peer, event.event),
+            Some(event) = events.recv() => eprintln!("{}: {:?}", event.peer, event.event),
             _ = tokio::signal::ctrl_c() => break,
         }
     }

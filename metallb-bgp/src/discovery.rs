@@ -1,60 +1,69 @@
-//! Who is the router on the other end of a link that has no addresses but link-local ones, sans-IO.
+//! Router discovery for unnumbered BGP peers, sans-IO.
 //!
-//! Both ends of an unnumbered BGP session find each other by router advertisements (RFC 4861 §4.2): a router learns our address from ours,
-//! we learn its address from its. Ours offer nothing: no prefix, and a lifetime of zero, so that no host takes us for a gateway.
+//! The two ends of an unnumbered session find each other's link-local addresses by router advertisements (RFC 4861
+//! §4.2). Those of this speaker have no prefix and a router lifetime of zero, so that no host uses it as a default
+//! gateway.
 
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-/// Watches one link. After every input the driver sends what [`poll_transmit`](Self::poll_transmit) gives.
+/// Router discovery on one link. After every input the driver drains [`poll_transmit`](Self::poll_transmit).
 #[derive(Clone, Debug)]
 pub struct Discovery {
     advertise_at: Instant,
     advertised_at: Option<Instant>,
-    /// Advertisements that are still sent at the quick pace.
-    quick: u8,
-    solicit: bool,
-    due: bool,
+    /// Number of initial advertisements that are left, which are sent at the minimum interval.
+    initial: u8,
+    solicitation_due: bool,
+    advertisement_due: bool,
     router: Option<Ipv6Addr>,
 }
 
-/// An ICMPv6 message and where it goes. The kernel fills in the checksum; the hop limit must be 255.
+/// An ICMPv6 message to send. The kernel fills in the checksum; the hop limit must be 255.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Transmit {
-    /// A group of all nodes or routers on the link.
+    /// The destination: all nodes or all routers on the link.
     pub to: Ipv6Addr,
-    /// Type, code, a place for the checksum, and the body.
+    /// Type, code, room for the checksum, and the body.
     pub payload: &'static [u8],
 }
 
-/// Why a message was not taken.
+/// Why a received message was discarded.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum Discard {
     /// It may come from another link (RFC 4861 §6.1).
     #[error("hop limit {0} is not 255")]
     HopLimit(u8),
-    /// Routers advertise themselves by their link-local address.
+    /// A router must advertise from its link-local address.
     #[error("{0} is not link-local")]
     Source(Ipv6Addr),
-    /// Another type, or too short.
-    #[error("neither an advertisement nor a solicitation")]
+    /// It is too short, or neither a router advertisement nor a router solicitation.
+    #[error("neither a router advertisement nor a router solicitation")]
     Malformed,
 }
 
 impl Discovery {
-    /// Begins with a question and an advertisement.
+    /// Starts with a solicitation and an advertisement.
     #[must_use]
     pub const fn new(now: Instant) -> Self {
-        Self { advertise_at: now, advertised_at: None, quick: QUICK, solicit: true, due: true, router: None }
+        Self {
+            advertise_at: now,
+            advertised_at: None,
+            initial: INITIAL,
+            solicitation_due: true,
+            advertisement_due: true,
+            router: None,
+        }
     }
 
-    /// An ICMPv6 message that arrived on the link; its checksum is right.
+    /// An ICMPv6 message that was received on the link, with a valid checksum.
     ///
     /// # Errors
-    /// Why it is none of ours.
+    /// Why it was discarded.
     pub fn handle_message(
         &mut self,
         now: Instant,
@@ -71,7 +80,7 @@ impl Discovery {
                     return Err(Discard::Source(from));
                 }
                 if self.router.replace(from) != Some(from) {
-                    // Whoever is new may not know us yet.
+                    // A new router may not know this speaker yet.
                     self.advertise_soon(now);
                 }
             }
@@ -81,45 +90,46 @@ impl Discovery {
         Ok(())
     }
 
-    /// Advertises when it is time. Early calls are harmless.
+    /// Sends an advertisement if it is due. Early and repeated calls are harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.advertise_at <= now {
-            self.due = true;
+            self.advertisement_due = true;
             self.advertised_at = Some(now);
-            // Until the router is known it may be that it has just not come up: ask again.
-            self.solicit = self.router.is_none();
-            self.quick = self.quick.saturating_sub(1);
-            self.advertise_at = now + if self.quick > 0 { MINIMUM_PAUSE } else { PERIOD };
+            // The router may not have been up when the last solicitation was sent.
+            self.solicitation_due = self.router.is_none();
+            self.initial = self.initial.saturating_sub(1);
+            self.advertise_at = now + if self.initial > 0 { MIN_DELAY } else { PERIOD };
         }
     }
 
     /// The next message to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        if std::mem::take(&mut self.solicit) {
+        if std::mem::take(&mut self.solicitation_due) {
             return Some(Transmit { to: ALL_ROUTERS, payload: &SOLICIT });
         }
-        std::mem::take(&mut self.due).then_some(Transmit { to: ALL_NODES, payload: &ADVERTISE })
+        std::mem::take(&mut self.advertisement_due).then_some(Transmit { to: ALL_NODES, payload: &ADVERTISE })
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout).
+    /// When to call [`handle_timeout`](Self::handle_timeout) next.
     #[must_use]
     pub const fn poll_timeout(&self) -> Instant {
         self.advertise_at
     }
 
-    /// The router that was heard last.
+    /// The router whose advertisement was received last.
     #[must_use]
     pub const fn router(&self) -> Option<Ipv6Addr> {
         self.router
     }
 
-    /// RFC 4861 §6.2.6: answers to many questions are one, and not too often.
+    /// Many solicitations cause one advertisement, at most once per minimum interval (RFC 4861 §6.2.6).
     fn advertise_soon(&mut self, now: Instant) {
-        let earliest = self.advertised_at.map_or(now, |at| at + MINIMUM_PAUSE);
+        let earliest = self.advertised_at.map_or(now, |at| at + MIN_DELAY);
         self.advertise_at = self.advertise_at.min(earliest.max(now));
     }
 }
 
+/// ICMPv6 types: <https://www.iana.org/assignments/icmpv6-parameters/icmpv6-parameters.xhtml#icmpv6-parameters-2>
 const SOLICITATION: u8 = 133;
 const ADVERTISEMENT: u8 = 134;
 const SOLICITATION_LENGTH: usize = 8;
@@ -127,23 +137,24 @@ const ADVERTISEMENT_LENGTH: usize = 16;
 
 const SOLICIT: [u8; SOLICITATION_LENGTH] = [SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
 
-/// Hop limit, flags, router lifetime, reachable time and retransmission timer are all zero: unspecified, and no gateway.
+/// Hop limit, flags, router lifetime, reachable time and retransmission timer are all zero: unspecified, and not a
+/// default router.
 const ADVERTISE: [u8; ADVERTISEMENT_LENGTH] = [ADVERTISEMENT, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 
-/// Between advertisements in the long run.
+/// Interval of unsolicited advertisements.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// The least pause between two (RFC 4861 §10, `MIN_DELAY_BETWEEN_RAS`).
-const MINIMUM_PAUSE: Duration = Duration::from_secs(3);
+/// Minimum interval of advertisements (RFC 4861 §10, `MIN_DELAY_BETWEEN_RAS`).
+const MIN_DELAY: Duration = Duration::from_secs(3);
 
-/// How many go out at the least pause first, so that a lost one costs little.
-const QUICK: u8 = 4;
+/// Number of initial advertisements at the minimum interval, so that a lost one costs little.
+const INITIAL: u8 = 4;
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "a test's time begins somewhere")]
+#[expect(clippy::disallowed_methods, reason = "virtual time has to begin somewhere")]
 mod tests {
     use super::*;
 
@@ -158,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn both_a_question_and_an_advertisement_go_out_at_once_and_until_the_router_answers() {
+    fn solicitations_and_advertisements_are_sent_until_the_router_answers() {
         let now = Instant::now();
         let mut discovery = Discovery::new(now);
         assert_eq!(sent(&mut discovery), [SOLICITATION, ADVERTISEMENT]);
@@ -177,11 +188,11 @@ mod tests {
         discovery.handle_message(time, ROUTER, 255, &advertisement()).unwrap();
         assert_eq!(discovery.router(), Some(ROUTER));
         discovery.handle_timeout(discovery.poll_timeout());
-        assert_eq!(sent(&mut discovery), [ADVERTISEMENT], "the router is known: nothing is asked");
+        assert_eq!(sent(&mut discovery), [ADVERTISEMENT], "the router is known: no solicitation");
     }
 
     #[test]
-    fn solicitations_are_answered_once_per_pause() {
+    fn solicitations_are_answered_once_per_minimum_interval() {
         let now = Instant::now();
         let mut discovery = Discovery::new(now);
         discovery.handle_timeout(now);
@@ -189,17 +200,21 @@ mod tests {
         for _ in 0..100 {
             discovery.handle_message(now, ROUTER, 255, &SOLICIT).unwrap();
         }
-        assert_eq!(discovery.poll_timeout(), now + MINIMUM_PAUSE);
-        for _ in 0..QUICK {
+        assert_eq!(discovery.poll_timeout(), now + MIN_DELAY);
+        for _ in 0..INITIAL {
             discovery.handle_timeout(discovery.poll_timeout());
         }
         let later = discovery.poll_timeout() - PERIOD;
         discovery.handle_message(later + PERIOD / 2, ROUTER, 255, &SOLICIT).unwrap();
-        assert_eq!(discovery.poll_timeout(), later + PERIOD / 2, "long after the last one it is answered at once");
+        assert_eq!(
+            discovery.poll_timeout(),
+            later + PERIOD / 2,
+            "long after the last advertisement it is answered immediately"
+        );
     }
 
     #[test]
-    fn only_messages_of_this_link_count() {
+    fn messages_from_other_links_are_discarded() {
         let now = Instant::now();
         let mut discovery = Discovery::new(now);
         let global = "2001:db8::1".parse().unwrap();
@@ -218,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_router_that_replaces_another_is_the_one_that_counts() {
+    fn router_that_replaces_another_is_used() {
         let now = Instant::now();
         let mut discovery = Discovery::new(now);
         let other = "fe80::99".parse().unwrap();

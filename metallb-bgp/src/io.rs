@@ -1,23 +1,33 @@
-//! Sockets and the tasks that drive sessions: one task per peer, so that one peer's trouble never delays another.
-//! A single route is told by whoever decides it, without waking the task.
+//! Sockets, and the tasks that drive the engines.
+//!
+//! ```text
+//!   Speaker ── owns one Driver per peer      bfd_udp::Driver ── owns the thread of all BFD sessions
+//!                 │ Handle: commands            │ Handle: commands
+//!                 ▼                             ▼
+//!              Worker: a tokio task          Worker: a thread
+//! ```
+//!
+//! There is one task per peer, so that a slow peer delays no other. Small route changes are written by the calling
+//! thread, which saves the wake-up of the task.
 #![expect(clippy::disallowed_methods, reason = "this is where the engines get their time from")]
 
 mod addresses;
+mod bfd_client;
 pub mod bfd_udp;
-mod command;
 mod config;
 mod connector;
-mod discovery;
 mod driver;
-mod exchange;
-mod incoming;
-mod path_watch;
+mod incoming_report;
+mod listener;
+mod mailbox;
+mod resolver;
+mod shared_peer;
 mod snapshot;
 mod sockopt;
 mod speaker;
-mod ticket;
+mod worker;
 
 pub use config::{BfdConfig, Distance, Endpoint, PeerConfig, Router};
-pub use snapshot::{PeerEvent, PeerSnapshot};
+pub use incoming_report::{IncomingReport, Refusal};
+pub use snapshot::{EndedSession, PeerEvent, PeerSnapshot};
 pub use speaker::{Observer, Speaker};
-pub use ticket::{IncomingReport, Refusal};

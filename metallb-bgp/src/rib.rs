@@ -1,7 +1,7 @@
-//! What a peer should know, and what it has been told (RFC 4271 §3.2: the Adj-RIB-Out), sans-IO.
+//! The Adj-RIB-Out (RFC 4271 §3.2): the routes that a peer should have, and those that were advertised to it, sans-IO.
 //!
-//! Nothing is queued: messages come out of the difference between the two, whenever the connection has room. A slow peer thus costs no
-//! memory, and a route that came and went meanwhile costs no message.
+//! There is no queue: messages are computed from the difference between the two whenever the connection has room. A
+//! slow peer therefore costs no memory, and a route that was added and removed in the meantime costs no message.
 
 #![forbid(unsafe_code)]
 
@@ -24,7 +24,7 @@ use crate::wire::MESSAGE_MAX;
 use crate::wire::nlri::{wide_v4, wide_v6};
 use crate::wire::template::Encoding;
 
-/// The routes for one peer. Withdrawals and offers come out of the difference to what was said last, whatever happened between.
+/// The routes for one peer.
 #[derive(Clone, Debug, Default)]
 pub struct AdjRibOut {
     sets: AttributeSets,
@@ -32,21 +32,21 @@ pub struct AdjRibOut {
     v6: Layers<17>,
 }
 
-/// Where traffic should be sent, by family.
+/// The next hops of a session, by family.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct NextHops {
-    /// For IPv4 prefixes; `None` keeps them back. An IPv6 address needs RFC 8950.
+    /// For IPv4 prefixes. `None`: they are not advertised. An IPv6 address needs RFC 8950.
     pub v4: Option<IpAddr>,
-    /// For IPv6 prefixes; `None` keeps them back.
+    /// For IPv6 prefixes. `None`: they are not advertised.
     pub v6: Option<IpAddr>,
 }
 
-/// What was written to a buffer.
+/// What [`AdjRibOut::poll_transmit`] wrote to a buffer.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Transmitted {
-    /// Bytes, all of whole messages.
+    /// Number of bytes; messages are never split.
     pub bytes: usize,
-    /// UPDATE messages.
+    /// Number of UPDATE messages.
     pub messages: u64,
 }
 
@@ -62,20 +62,21 @@ impl NextHops {
 }
 
 impl AdjRibOut {
-    /// Keeps the prefixes together with those of other peers that have the same ones: 5 of the 13 bytes of a route of IPv4, and 17 of the
-    /// 25 of one of IPv6. What the peer is told, and when, is none of the others' business.
+    /// Shares the memory of the prefixes with peers that have the same ones: 5 of the 13 bytes of an IPv4 route and 17
+    /// of the 25 of an IPv6 route. What is advertised, and when, stays independent.
     pub fn share_prefixes(&mut self, with: &SharedPrefixes) {
         self.v4.share(&with.v4);
         self.v6.share(&with.v6);
     }
 
-    /// Replaces what the peer should know. True when it changed. Of a prefix that is there twice the last one counts. Fastest when the
-    /// routes come in order, IPv4 first.
+    /// Replaces all routes and returns whether they changed. If a prefix occurs twice, the last one counts. Fastest if
+    /// the routes are sorted, IPv4 first.
     pub fn set(&mut self, routes: impl IntoIterator<Item = (IpNet, Arc<Attributes>)>) -> bool {
         self.replace(routes)
     }
 
-    /// The same with attributes that may be borrowed: whoever reads what others read does not contend with them for the counts.
+    /// As [`set`](Self::set), with attributes that may be borrowed: peers that read the same map do not contend for its
+    /// reference counts.
     pub(crate) fn replace(&mut self, routes: impl IntoIterator<Item = (IpNet, impl Borrow<Arc<Attributes>>)>) -> bool {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for (prefix, attributes) in routes {
@@ -90,7 +91,7 @@ impl AdjRibOut {
         changed
     }
 
-    /// Changes what the peer should know of one prefix; `None` takes it back. True when it changed.
+    /// Changes the route of one prefix, or removes it with `None`, and returns whether it changed.
     pub fn change(&mut self, prefix: IpNet, attributes: Option<&Arc<Attributes>>) -> bool {
         let set = attributes.map(|attributes| self.sets.intern(attributes));
         let changed = match prefix {
@@ -101,14 +102,14 @@ impl AdjRibOut {
         changed
     }
 
-    /// The session is new: the peer knows nothing.
+    /// Starts a new session: nothing has been advertised to the peer.
     pub fn reset(&mut self) {
-        self.v4.forget();
-        self.v6.forget();
+        self.v4.reset();
+        self.v6.reset();
         self.sets.forget_templates();
     }
 
-    /// The peer asked for everything again (RFC 2918), of one family or both. Withdrawals that are still due stay due.
+    /// Advertises all routes again, of one family or both (RFC 2918). Pending withdrawals stay pending.
     pub fn replay(&mut self, family: Option<Family>) {
         if family != Some(Family::Ipv6) {
             self.v4.replay();
@@ -118,29 +119,30 @@ impl AdjRibOut {
         }
     }
 
-    /// From now on, or no longer, every route is told with [`Attributes::draining`], also those that the peer knows.
+    /// Switches [`Attributes::draining`] on or off for all routes. Those that were advertised are advertised again.
     pub fn set_draining(&mut self, draining: bool) {
         if self.sets.set_draining(draining) {
             self.replay(None);
         }
     }
 
-    /// How many routes the peer has been told.
+    /// The number of routes that were advertised to the peer.
     #[must_use]
-    pub const fn told(&self) -> usize {
-        self.v4.told() + self.v6.told()
+    pub const fn advertised(&self) -> usize {
+        self.v4.advertised() + self.v6.advertised()
     }
 
-    /// How many routes the peer should know.
+    /// The number of routes that the peer should have.
     #[must_use]
     pub const fn wanted(&self) -> usize {
         self.v4.wanted() + self.v6.wanted()
     }
 
-    /// Writes whole messages to `out` until it has no room for another one of `message_max` bytes or nothing is left to say, withdrawals
-    /// first. `out` must have room for one. No bytes mean that the peer knows what it should.
+    /// Writes whole messages to `out`, withdrawals first, until there is no room for another one of `message_max` bytes
+    /// or nothing is pending. `out` must have room for one message. If nothing is written, the peer is up to date.
     ///
-    /// All calls of one session must have the same `encoding` and `next_hops`; [`reset`](Self::reset) comes between two sessions.
+    /// All calls of one session must pass the same `encoding` and `next_hops`; call [`reset`](Self::reset) between two
+    /// sessions.
     pub fn poll_transmit(
         &mut self,
         out: &mut [u8],
@@ -167,7 +169,7 @@ impl AdjRibOut {
         sent
     }
 
-    /// Appends all updates that bring the peer from what it was told to what it should know. Returns how many messages.
+    /// Appends all pending updates and returns the number of messages.
     pub fn update(&mut self, out: &mut Vec<u8>, encoding: &Encoding, next_hops: &NextHops) -> u64 {
         let mut messages = 0;
         loop {
@@ -183,13 +185,13 @@ impl AdjRibOut {
     }
 
     fn sweep(&mut self) {
-        if self.sets.crowded() {
+        if self.sets.needs_sweep() {
             self.sets.sweep(self.v4.sets().chain(self.v6.sets()));
         }
     }
 }
 
-/// Bytes that are made at a time: several messages, so that one write carries them.
+/// Number of bytes produced at a time: several messages, so that one write carries them.
 const CHUNK: usize = 4 * MESSAGE_MAX;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! One connection with a peer, from the moment it is open: OpenSent, OpenConfirm and Established of RFC 4271 §8, sans-IO.
+//! One open connection with a peer: OpenSent, OpenConfirm and Established of RFC 4271 §8, sans-IO.
 //!
-//! What outlives a connection (routes, back-off, which of two connections stays) is [`Peer`](crate::peer::Peer)'s.
+//! [`Peer`](crate::peer::Peer) holds what outlives a connection: routes, back-off, and collision resolution.
 
 mod backoff;
 mod config;
@@ -14,15 +14,16 @@ use std::time::{Duration, Instant};
 
 pub(crate) use self::backoff::Backoff;
 pub use self::config::{ConfigChange, Mode, RemoteAsn, SessionConfig};
-pub use self::event::{Action, BfdState, Counters, DownReason, Event, Role, Slot, Stop};
+pub use self::event::{Action, BfdState, ConnectionError, Counters, DownReason, Event, Role, Slot, Stop};
 pub use self::negotiate::Negotiated;
 use self::negotiate::negotiate;
-use self::outbox::Owed;
+use self::outbox::Pending;
 pub use self::state::State;
 pub(crate) use self::timer::{Timer, Timers};
 use crate::rib::{AdjRibOut, NextHops};
 use crate::types::{Family, RouterId};
-use crate::wire::notification::Notification;
+use crate::wire::iana::{FsmSubcode, MessageType};
+use crate::wire::notification::{Notification, NotificationCode};
 use crate::wire::open::{Capabilities, GracefulRestart, Open};
 use crate::wire::refresh::{RefreshKind, RouteRefresh};
 use crate::wire::{DecodeContext, DecodeError, Message, decode, keepalive};
@@ -36,46 +37,46 @@ pub(crate) struct Session {
     next_hops: NextHops,
     negotiated: Option<Negotiated>,
     input: Vec<u8>,
-    /// How much of `input` was read.
+    /// Number of bytes of `input` that were decoded.
     read: usize,
     output: Vec<u8>,
     timers: Timers,
     established_at: Option<Instant>,
-    owed: Owed,
-    /// The connection takes no more bytes for now.
+    pending: Pending,
+    /// The connection accepts no bytes at the moment.
     blocked: bool,
 }
 
-/// What the connections of a peer share, and what outlives them.
+/// The state of a peer that outlives its connections.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: SessionConfig,
     pub(crate) rib: AdjRibOut,
     pub(crate) counters: Counters,
     pub(crate) backoff: Backoff,
-    /// The process is new: peers may still hold routes of the one before.
+    /// The process has just started, and peers may still hold the routes of the previous one.
     pub(crate) restarting: bool,
-    /// The routes were given at least once.
+    /// The routes were set at least once.
     pub(crate) routes_known: bool,
 }
 
-/// What became of an input.
+/// The result of processing one message or timer.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// There is no whole message left.
-    Done,
-    /// A message was read.
-    Read,
-    /// The peer's OPEN was accepted: if there is another connection, one of the two must go.
-    Opened,
-    /// The session is up.
+    /// There is no complete message and no expired timer left.
+    Idle,
+    /// A message or a timer was processed.
+    Processed,
+    /// The peer's OPEN was accepted. If there is another connection, one of the two must be closed.
+    OpenAccepted,
+    /// The session is established.
     Established,
-    /// The session is over. What is left to send is in the output.
-    Over(DownReason),
+    /// The session has ended. The remaining bytes to send are in the output.
+    Ended(DownReason),
 }
 
 impl Session {
-    /// A connection that has just been opened. `next_hops` are this end's addresses.
+    /// A connection that has just been opened. `next_hops` are the addresses of this end.
     pub(crate) fn new(now: Instant, role: Role, router_id: RouterId, next_hops: NextHops, shared: &mut Shared) -> Self {
         let mut session = Self {
             role,
@@ -91,7 +92,7 @@ impl Session {
             output: Vec::new(),
             timers: Timers::default(),
             established_at: None,
-            owed: Owed::default(),
+            pending: Pending::default(),
             blocked: false,
         };
         if shared.config.delay_open.is_zero() {
@@ -137,13 +138,13 @@ impl Session {
         std::mem::take(&mut self.output)
     }
 
-    /// Keeps bytes from the peer for [`step`](Self::step).
+    /// Buffers bytes from the peer for [`step`](Self::step).
     pub(crate) fn receive(&mut self, bytes: &[u8]) {
         self.input.drain(..std::mem::take(&mut self.read));
         self.input.extend_from_slice(bytes);
     }
 
-    /// Reads one message.
+    /// Processes one buffered message.
     pub(crate) fn step(&mut self, now: Instant, shared: &mut Shared) -> Step {
         let input = std::mem::take(&mut self.input);
         let step = match decode(&input[self.read..], &self.decode_context(&shared.config)) {
@@ -151,59 +152,68 @@ impl Session {
                 self.read += size;
                 self.handle_message(now, message, shared)
             }
-            Ok(None) => Ok(Step::Done),
-            Err(DecodeError::Notify(notification)) => Err(self.out_of_place(&notification).unwrap_or(notification)),
-            Err(error @ DecodeError::BrokenNotification) => {
-                Ok(Step::Over(DownReason::ConnectionLost(error.to_string())))
+            Ok(None) => Ok(Step::Idle),
+            Err(DecodeError::Notify(notification)) => {
+                Err(self.unexpected_instead_of(&notification).unwrap_or(notification))
+            }
+            Err(DecodeError::TruncatedNotification) => {
+                Ok(Step::Ended(DownReason::ConnectionLost(ConnectionError::TruncatedNotification)))
             }
         };
         self.input = input;
-        step.unwrap_or_else(|notification| Step::Over(self.refuse(notification, shared)))
+        step.unwrap_or_else(|notification| Step::Ended(self.close(notification, shared)))
     }
 
-    /// One timer that is due.
+    /// Processes one timer that is due.
     pub(crate) fn handle_timeout(&mut self, now: Instant, shared: &mut Shared) -> Step {
         match self.timers.pop_due(now) {
             Some(Timer::DelayOpen) => self.send_open(now, shared),
-            Some(Timer::Hold) => return Step::Over(self.refuse(Notification::hold_timer_expired(), shared)),
-            Some(Timer::SendHold) => return Step::Over(self.refuse(Notification::new(8, 0, &[]), shared)),
+            Some(Timer::Hold) => {
+                return Step::Ended(self.close(Notification::new(NotificationCode::HoldTimerExpired, &[]), shared));
+            }
+            Some(Timer::SendHold) => {
+                let expired = Notification::new(NotificationCode::SendHoldTimerExpired, &[]);
+                return Step::Ended(self.close(expired, shared));
+            }
             Some(Timer::Keepalive) => self.send_keepalive(now, shared),
             Some(Timer::Refresh) => self.flush(now, shared),
-            Some(Timer::IdleHold | Timer::Connect) | None => return Step::Done,
+            Some(Timer::IdleHold | Timer::Connect) | None => return Step::Idle,
         }
-        Step::Read
+        Step::Processed
     }
 
-    /// Tells that the bytes taken last could, or could not yet, be handed to the connection. While they could not, nothing but
-    /// keepalives is added to them; when that lasts too long the session ends (RFC 9687).
+    /// Reports whether the connection accepted all bytes that were taken last. While it is `blocked`, only keepalives
+    /// are added to the output; if it stays blocked for too long, the session ends (RFC 9687).
     pub(crate) fn handle_send(&mut self, now: Instant, blocked: bool, shared: &mut Shared) {
         self.blocked = blocked;
         self.arm_send_hold(now, &shared.config);
         self.flush(now, shared);
     }
 
-    /// Sends a NOTIFICATION, if the peer has been spoken to at all (RFC 4271 §8.2.1.5), and tells why the session is over.
-    pub(crate) fn refuse(&mut self, notification: Notification, shared: &mut Shared) -> DownReason {
+    /// Ends the session with a NOTIFICATION, which is sent only after an OPEN was sent (RFC 4271 §8.2.1.5), and returns
+    /// the reason.
+    pub(crate) fn close(&mut self, notification: Notification, shared: &mut Shared) -> DownReason {
         if matches!(self.state, State::Connect | State::Active) {
-            return DownReason::Unsaid(notification);
+            return DownReason::NotSent(notification);
         }
         notification.encode(&mut self.output);
         shared.counters.notifications_sent += 1;
         DownReason::Sent(notification)
     }
 
-    /// Ends the session so that the peer drops what it was told, also where it would keep that over a NOTIFICATION (RFC 8538 §4).
-    pub(crate) fn refuse_hard(&mut self, notification: Notification, shared: &mut Shared) -> DownReason {
+    /// As [`close`](Self::close), by a Hard Reset if the peer would keep the routes after another NOTIFICATION (RFC
+    /// 8538 §4).
+    pub(crate) fn close_hard(&mut self, notification: Notification, shared: &mut Shared) -> DownReason {
         let hard = self.negotiated.as_ref().is_some_and(|negotiated| negotiated.hard_reset);
-        self.refuse(if hard { notification.hard_reset() } else { notification }, shared)
+        self.close(if hard { notification.hard_reset() } else { notification }, shared)
     }
 
-    /// The session of a restarted speaker may go on where this one stopped: it is told nothing (RFC 4724 §5).
-    pub(crate) fn keeps_routes(&self) -> bool {
+    /// Whether the peer keeps the routes while this speaker restarts (RFC 4724 §5).
+    pub(crate) fn peer_keeps_routes(&self) -> bool {
         self.negotiated.as_ref().is_some_and(|negotiated| negotiated.graceful_restart)
     }
 
-    /// The peer may come back on a new connection before it is missed here (RFC 4724 §5).
+    /// Whether the peer may restart and open a new connection before the loss of this one is detected (RFC 4724 §5).
     pub(crate) fn peer_may_restart(&self) -> bool {
         self.negotiated.as_ref().is_some_and(|negotiated| negotiated.peer_restarts)
     }
@@ -213,7 +223,7 @@ impl Session {
         shared.counters.opens_sent += 1;
         self.state = State::OpenSent;
         self.timers.clear();
-        // RFC 4271 §8.2.2: a large value until the peer's OPEN tells.
+        // RFC 4271 §8.2.2: a large value until the peer's OPEN proposes one.
         self.timers.set(Timer::Hold, Some(now + OPEN_HOLD));
     }
 
@@ -221,7 +231,7 @@ impl Session {
         let config = &shared.config;
         Open {
             asn: config.asn,
-            // Whole seconds below 65536 by the configuration's own bounds.
+            // The configuration allows whole seconds below 65,536 only.
             hold_time: u16::try_from(config.hold_time.as_secs()).unwrap_or(u16::MAX),
             router_id: self.router_id,
             capabilities: Capabilities {
@@ -251,7 +261,7 @@ impl Session {
         match (self.state, message) {
             (_, Message::Notification(notification)) => {
                 counters.notifications_received += 1;
-                return Ok(Step::Over(DownReason::Received(notification)));
+                return Ok(Step::Ended(DownReason::Received(notification)));
             }
             (State::Connect | State::Active | State::OpenSent, Message::Open(open)) => {
                 counters.opens_received += 1;
@@ -260,7 +270,7 @@ impl Session {
                     self.send_open(now, shared);
                 }
                 self.accept(now, &open, shared)?;
-                return Ok(Step::Opened);
+                return Ok(Step::OpenAccepted);
             }
             (State::OpenConfirm, Message::Keepalive) => {
                 counters.keepalives_received += 1;
@@ -275,50 +285,53 @@ impl Session {
             (State::Established, Message::Update(update)) => {
                 counters.updates_received += 1;
                 counters.updates_malformed += u64::from(update.outcome().fault().is_some());
-                counters.prefixes_dropped += update.offered() as u64;
+                counters.prefixes_dropped += update.announced() as u64;
                 self.rearm_hold(now, &shared.config);
             }
             (State::Established, Message::RouteRefresh(refresh)) => {
                 counters.route_refreshes_received += 1;
                 self.rearm_hold(now, &shared.config);
-                // Marks of a peer's own refresh and families that are not carried mean nothing here (RFC 7313 §5).
+                // BoRR and EoRR of the peer, and unsupported families, are ignored (RFC 7313 §5).
                 if let RouteRefresh { kind: RefreshKind::Request, family: Some(family) } = refresh {
-                    self.owed.request(family);
+                    self.pending.request(family);
                 }
             }
-            (_, message) => return Err(self.unexpected(code(&message))),
+            (_, message) => return Err(self.unexpected(message.message_type())),
         }
-        Ok(Step::Read)
+        Ok(Step::Processed)
     }
 
-    /// What a malformed message is answered with that would have been out of place anyway (RFC 4271 §8.2.2).
-    fn out_of_place(&self, error: &Notification) -> Option<Notification> {
-        match (error.code, self.state) {
-            (2, State::Established) => Some(self.unexpected(1)),
-            (3, state) if state != State::Established => Some(self.unexpected(2)),
-            (7, state) if state != State::Established => Some(self.unexpected(5)),
+    /// A malformed message that is unexpected in this state is reported as unexpected (RFC 4271 §8.2.2).
+    fn unexpected_instead_of(&self, error: &Notification) -> Option<Notification> {
+        let established = self.state == State::Established;
+        match error.known()? {
+            NotificationCode::OpenMessage(_) if established => Some(self.unexpected(MessageType::Open)),
+            NotificationCode::UpdateMessage(_) if !established => Some(self.unexpected(MessageType::Update)),
+            NotificationCode::RouteRefreshMessage(_) if !established => {
+                Some(self.unexpected(MessageType::RouteRefresh))
+            }
             _ => None,
         }
     }
 
-    /// RFC 6608: the subcode says in which state the message was unexpected, the data which one it was.
-    fn unexpected(&self, code: u8) -> Notification {
+    /// Finite State Machine Error with the state in the subcode and the type of the message in the data (RFC 6608).
+    fn unexpected(&self, message: MessageType) -> Notification {
         let subcode = match self.state {
-            State::OpenSent => 1,
-            State::OpenConfirm => 2,
-            State::Established => 3,
-            State::Idle | State::Connect | State::Active => 0,
+            State::OpenSent => FsmSubcode::OpenSent,
+            State::OpenConfirm => FsmSubcode::OpenConfirm,
+            State::Established => FsmSubcode::Established,
+            State::Idle | State::Connect | State::Active => FsmSubcode::Unspecified,
         };
-        Notification::new(5, subcode, &[code])
+        Notification::new(subcode, &[message.code()])
     }
 
-    /// Whether IPv4 prefixes need an IPv6 next hop (RFC 8950): this end has no IPv4 address to give.
+    /// Whether IPv4 prefixes need an IPv6 next hop (RFC 8950), because this end has no IPv4 address.
     fn lacks_v4(&self, config: &SessionConfig) -> bool {
         config.families.contains(&Family::Ipv4) && self.next_hops.v4.is_none() && self.next_hops.v6.is_some()
     }
 
     fn decode_context(&self, config: &SessionConfig) -> DecodeContext {
-        // RFC 8654 §4: what we offered counts, whatever the peer can do.
+        // RFC 8654 §4: our capability counts, whatever the peer supports.
         let extended_messages = config.extended_messages;
         let Some(negotiated) = &self.negotiated else {
             return DecodeContext { extended_messages, ..DecodeContext::default() };
@@ -359,7 +372,7 @@ impl Session {
         shared.backoff.note_established(now);
         shared.restarting = false;
         shared.rib.reset();
-        self.owed = Owed::everything();
+        self.pending = Pending::everything();
     }
 
     fn send_keepalive(&mut self, now: Instant, shared: &mut Shared) {
@@ -372,7 +385,7 @@ impl Session {
         let third = self.hold_time(&shared.config) / 3;
         let chosen = shared.config.keepalive_time.filter(|time| !time.is_zero());
         let period = chosen.map_or(third, |time| time.min(third));
-        // RFC 4271 §10: 75 to 100 %.
+        // RFC 4271 §10: jitter.
         let at = (!period.is_zero()).then(|| now + shared.backoff.jitter(period));
         self.timers.set(Timer::Keepalive, at);
     }
@@ -382,7 +395,7 @@ impl Session {
         self.timers.set(Timer::Hold, (!hold.is_zero()).then(|| now + hold));
     }
 
-    /// Runs from the moment when the connection took nothing more, once the peer has agreed to a hold time.
+    /// The timer runs from the moment when the connection stopped accepting bytes, after the hold time was negotiated.
     fn arm_send_hold(&mut self, now: Instant, config: &SessionConfig) {
         let hold = self.hold_time(config);
         let at = match self.timers.at(Timer::SendHold) {
@@ -398,22 +411,11 @@ impl Session {
     }
 }
 
-/// The type as it stands in the header.
-const fn code(message: &Message<'_>) -> u8 {
-    match message {
-        Message::Open(_) => 1,
-        Message::Update(_) => 2,
-        Message::Notification(_) => 3,
-        Message::Keepalive => 4,
-        Message::RouteRefresh(_) => 5,
-    }
-}
-
-/// How long to wait for the peer's OPEN.
+/// Limit for the peer's OPEN.
 const OPEN_HOLD: Duration = Duration::from_secs(240);
 
-/// The least send hold time (RFC 9687 §3.2).
+/// Minimum of the send hold time (RFC 9687 §3.2).
 pub(crate) const SEND_HOLD: Duration = Duration::from_secs(480);
 
-/// How long the peer should keep the routes of a speaker that restarts, in seconds.
+/// How long the peer should keep the routes while this speaker restarts, in seconds.
 const RESTART_TIME: u16 = 120;

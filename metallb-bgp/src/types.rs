@@ -1,20 +1,20 @@
-//! Words that the whole crate shares.
+//! Types that all modules of the crate share.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::wire::iana;
+use crate::wire::iana::{self, Afi, Safi};
 
 /// An autonomous system number (RFC 6793).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Asn(pub u32);
 
 impl Asn {
-    /// Stands in two octets for a number that needs four.
-    pub const TRANS: u16 = 23_456;
+    /// AS_TRANS, which stands in a two-octet field for a number that needs four octets.
+    pub const TRANS: u16 = iana::AS_TRANS;
 
-    /// The number in two octets, [`TRANS`](Self::TRANS) where it does not fit.
+    /// The number in two octets, or [`TRANS`](Self::TRANS) if it does not fit.
     #[must_use]
     pub fn two_octets(self) -> u16 {
         u16::try_from(self.0).unwrap_or(Self::TRANS)
@@ -27,16 +27,16 @@ impl fmt::Display for Asn {
     }
 }
 
-/// A BGP identifier (RFC 6286): any non-zero IPv4 address.
+/// A BGP identifier (RFC 6286): four octets that are not all zero, written like an IPv4 address.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct RouterId(pub Ipv4Addr);
 
-/// Address families that are carried: unicast of either stack.
+/// The address families that this crate supports: IPv4 and IPv6 unicast.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Family {
-    /// AFI 1, SAFI 1.
+    /// IPv4 unicast.
     Ipv4,
-    /// AFI 2, SAFI 1.
+    /// IPv6 unicast.
     Ipv6,
 }
 
@@ -50,42 +50,67 @@ impl Family {
         }
     }
 
-    /// The address family identifier.
+    /// The address family identifier. The subsequent one is [`Safi::Unicast`] for both families.
     #[must_use]
-    pub const fn afi(self) -> u16 {
+    pub const fn afi(self) -> Afi {
         match self {
-            Self::Ipv4 => 1,
-            Self::Ipv6 => 2,
+            Self::Ipv4 => Afi::Ipv4,
+            Self::Ipv6 => Afi::Ipv6,
         }
     }
 
-    /// From AFI and SAFI; `None` for families that are not carried.
+    /// From the codes of AFI and SAFI on the wire; `None` for families that this crate does not support.
     #[must_use]
     pub const fn from_codes(afi: u16, safi: u8) -> Option<Self> {
-        match (afi, safi) {
-            (1, 1) => Some(Self::Ipv4),
-            (2, 1) => Some(Self::Ipv6),
+        match (Afi::from_code(afi), Safi::from_code(safi)) {
+            (Some(Afi::Ipv4), Some(Safi::Unicast)) => Some(Self::Ipv4),
+            (Some(Afi::Ipv6), Some(Safi::Unicast)) => Some(Self::Ipv6),
             _ => None,
         }
     }
 }
 
-/// What is said about a prefix, next hop aside.
+/// The path attributes of a route that a user chooses; the next hop belongs to the session.
 #[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
 pub struct Attributes {
     /// MULTI_EXIT_DISC.
     pub med: Option<u32>,
-    /// LOCAL_PREF for internal peers; they are told 100 where it is not set.
+    /// LOCAL_PREF for internal peers; 100 if not set.
     pub local_pref: Option<u32>,
-    /// RFC 1997, sorted.
+    /// Communities (RFC 1997).
     pub communities: BTreeSet<u32>,
-    /// RFC 8092, sorted.
+    /// Large communities (RFC 8092).
     pub large_communities: BTreeSet<(u32, u32, u32)>,
 }
 
 impl Attributes {
-    /// The same for a speaker that is about to leave (RFC 8326): the community GRACEFUL_SHUTDOWN, and the least preference within the
-    /// autonomous system, so that traffic moves away before the route does.
+    /// With MULTI_EXIT_DISC.
+    #[must_use]
+    pub fn with_med(self, med: u32) -> Self {
+        Self { med: Some(med), ..self }
+    }
+
+    /// With LOCAL_PREF, which only internal peers receive.
+    #[must_use]
+    pub fn with_local_pref(self, local_pref: u32) -> Self {
+        Self { local_pref: Some(local_pref), ..self }
+    }
+
+    /// With these communities in place of the present ones.
+    #[must_use]
+    pub fn with_communities(self, communities: impl IntoIterator<Item = u32>) -> Self {
+        Self { communities: communities.into_iter().collect(), ..self }
+    }
+
+    /// With these large communities in place of the present ones.
+    #[must_use]
+    pub fn with_large_communities(self, communities: impl IntoIterator<Item = (u32, u32, u32)>) -> Self {
+        Self { large_communities: communities.into_iter().collect(), ..self }
+    }
+
+    /// The attributes for a speaker that is about to leave (RFC 8326): with the community GRACEFUL_SHUTDOWN and the
+    /// lowest LOCAL_PREF, so that traffic moves away before the route is withdrawn.
     #[must_use]
     pub fn draining(&self) -> Self {
         let mut draining = Self { local_pref: Some(0), ..self.clone() };

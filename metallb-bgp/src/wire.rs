@@ -1,7 +1,7 @@
-//! BGP messages as bytes (RFC 4271 §4): decoded to views that borrow, encoded into the caller's buffer.
+//! BGP messages on the wire (RFC 4271 §4): decoded to views that borrow, encoded into the caller's buffer.
 //!
-//! [`decode`] is the whole way in: it finds the first message of a stream and reads it by what the session has negotiated. An error is the
-//! NOTIFICATION to send, whose data is always a part of what was received.
+//! [`decode`] is the only entry point for received bytes: it finds the first message of a stream and decodes it as the
+//! session has negotiated. Its error is the NOTIFICATION to send, whose data is always a part of the received bytes.
 
 #![forbid(unsafe_code)]
 
@@ -13,60 +13,57 @@ pub mod refresh;
 pub mod template;
 pub mod update;
 
-use self::notification::{Notification, header_error};
+pub use self::iana::MessageType;
+use self::iana::{HeaderSubcode, RefreshSubcode};
+use self::notification::Notification;
 use self::open::Open;
 use self::refresh::RouteRefresh;
 use self::update::Update;
 use crate::types::{Asn, Family};
 
-/// Bytes of the header.
+/// Length of the message header, in octets.
 pub const HEADER: usize = 19;
-/// The longest message without RFC 8654.
+/// Maximum length of a message without RFC 8654, in octets.
 pub const MESSAGE_MAX: usize = 4096;
-/// The longest message with RFC 8654.
+/// Maximum length of a message with RFC 8654, in octets.
 pub const EXTENDED_MESSAGE_MAX: usize = 65_535;
 
-/// The type of a message.
+/// What a session has negotiated, as far as it changes how messages are decoded. The default is a session before its
+/// OPEN.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum MessageType {
-    /// 1
-    Open,
-    /// 2
-    Update,
-    /// 3
-    Notification,
-    /// 4
-    Keepalive,
-    /// 5 (RFC 2918)
-    RouteRefresh,
-}
-
-/// What a session has negotiated, as far as it changes how messages are read. The default is a session before its OPEN.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct DecodeContext {
-    /// Our number.
+    /// Our AS number.
     pub local_asn: Asn,
-    /// The peer's number.
+    /// The peer's AS number.
     pub remote_asn: Asn,
-    /// Numbers of four octets are in force (RFC 6793).
+    /// Whether AS numbers have four octets (RFC 6793).
     pub four_octet_asn: bool,
-    /// *We* offered extended messages (RFC 8654 §4).
+    /// Whether *we* offered extended messages (RFC 8654 §4).
     pub extended_messages: bool,
-    /// Enhanced route refresh is in force (RFC 7313).
+    /// Whether enhanced route refresh is in use (RFC 7313).
     pub enhanced_refresh: bool,
-    /// IPv4 prefixes may have an IPv6 next hop (RFC 8950).
+    /// Whether IPv4 prefixes may have an IPv6 next hop (RFC 8950).
     pub extended_next_hop: bool,
-    /// IPv4 unicast is in force.
+    /// Whether IPv4 unicast is in use.
     pub ipv4: bool,
-    /// IPv6 unicast is in force.
+    /// Whether IPv6 unicast is in use.
     pub ipv6: bool,
 }
 
 impl Default for DecodeContext {
     fn default() -> Self {
+        Self::new(Asn(0), Asn(0))
+    }
+}
+
+impl DecodeContext {
+    /// A session between two AS numbers that uses four-octet AS numbers and both families, and no extension.
+    #[must_use]
+    pub const fn new(local_asn: Asn, remote_asn: Asn) -> Self {
         Self {
-            local_asn: Asn(0),
-            remote_asn: Asn(0),
+            local_asn,
+            remote_asn,
             four_octet_asn: true,
             extended_messages: false,
             enhanced_refresh: false,
@@ -75,16 +72,14 @@ impl Default for DecodeContext {
             ipv6: true,
         }
     }
-}
 
-impl DecodeContext {
-    /// Whether both ends are in one autonomous system.
+    /// Whether both ends are in the same autonomous system.
     #[must_use]
-    pub fn internal(&self) -> bool {
+    pub fn is_internal(&self) -> bool {
         self.local_asn == self.remote_asn
     }
 
-    /// Whether a family is in force.
+    /// Whether a family is in use.
     #[must_use]
     pub const fn carries(&self, family: Family) -> bool {
         match family {
@@ -94,7 +89,7 @@ impl DecodeContext {
     }
 }
 
-/// One message.
+/// A decoded message.
 #[derive(Clone, Debug)]
 pub enum Message<'a> {
     /// OPEN.
@@ -109,98 +104,108 @@ pub enum Message<'a> {
     RouteRefresh(RouteRefresh),
 }
 
-/// Why a session must end over what was received.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum DecodeError {
-    /// The peer is wrong, and is told.
-    #[error("{0}")]
-    Notify(#[from] Notification),
-    /// A NOTIFICATION that is itself too short: it ends the session, and is never answered with another (RFC 4271 §6.4).
-    #[error("NOTIFICATION without code and subcode")]
-    BrokenNotification,
+impl Message<'_> {
+    /// The type of the message.
+    #[must_use]
+    pub const fn message_type(&self) -> MessageType {
+        match self {
+            Self::Open(_) => MessageType::Open,
+            Self::Update(_) => MessageType::Update,
+            Self::Notification(_) => MessageType::Notification,
+            Self::Keepalive => MessageType::Keepalive,
+            Self::RouteRefresh(_) => MessageType::RouteRefresh,
+        }
+    }
 }
 
-/// Reads the first message in `bytes`: the message and how many bytes it took. `Ok(None)` means that more bytes are needed. Nothing is
-/// allocated for UPDATE, KEEPALIVE and ROUTE-REFRESH.
+/// Why a received message ends the session.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum DecodeError {
+    /// The message is malformed; the NOTIFICATION is to be sent.
+    #[error(transparent)]
+    Notify(#[from] Notification),
+    /// A NOTIFICATION that is itself too short. It ends the session, but it is not answered by another NOTIFICATION
+    /// (RFC 4271 §6.4).
+    #[error("NOTIFICATION without code and subcode")]
+    TruncatedNotification,
+}
+
+/// Decodes the first message in `bytes`, and returns it with its length in octets. `Ok(None)` means that more bytes are
+/// needed. UPDATE, KEEPALIVE and ROUTE-REFRESH are decoded without an allocation.
 ///
 /// # Errors
-/// The session must end. What RFC 7606 lets go on is in [`Update::outcome`] instead.
+/// The session must end. Errors that RFC 7606 tolerates are in [`Update::outcome`] instead.
 pub fn decode<'a>(bytes: &'a [u8], context: &DecodeContext) -> Result<Option<(Message<'a>, usize)>, DecodeError> {
-    let Some((kind, body, size)) = frame(bytes, context)? else { return Ok(None) };
+    let Some((kind, body, size)) = split(bytes, context)? else { return Ok(None) };
     let message = match kind {
         MessageType::Open => Message::Open(Open::decode(body)?),
         MessageType::Update => Message::Update(Update::decode(body, context)?),
         MessageType::Notification => {
-            Message::Notification(Notification::decode(body).ok_or(DecodeError::BrokenNotification)?)
+            Message::Notification(Notification::decode(body).ok_or(DecodeError::TruncatedNotification)?)
         }
         MessageType::Keepalive => Message::Keepalive,
         MessageType::RouteRefresh => match body.try_into() {
             Ok(body) => Message::RouteRefresh(RouteRefresh::decode(body)),
             // RFC 7313 §5: the data is the whole message.
-            Err(_) => return Err(Notification::new(7, 1, &bytes[..size]).into()),
+            Err(_) => return Err(Notification::new(RefreshSubcode::InvalidMessageLength, &bytes[..size]).into()),
         },
     };
     Ok(Some((message, size)))
 }
 
-/// Finds the first message of a session without extensions in `bytes`: its type, its body, and how long it is in all. `Ok(None)` means
-/// that more bytes are needed.
-///
-/// # Errors
-/// The header is wrong; the error is the NOTIFICATION to send (RFC 4271 §6.1).
-pub fn split(bytes: &[u8]) -> Result<Option<Frame<'_>>, Notification> {
-    frame(bytes, &DecodeContext::default()).map_err(|error| match error {
-        DecodeError::Notify(notification) => notification,
-        DecodeError::BrokenNotification => header_error(2, &bytes[16..18]),
-    })
-}
-
-/// The type, body and size of the first message.
-pub type Frame<'a> = (MessageType, &'a [u8], usize);
-
-fn frame<'a>(bytes: &'a [u8], context: &DecodeContext) -> Result<Option<Frame<'a>>, DecodeError> {
+/// Finds the first message in `bytes`: its type, its body and its length in octets. `Ok(None)` means that more bytes
+/// are needed.
+pub(crate) fn split<'a>(
+    bytes: &'a [u8],
+    context: &DecodeContext,
+) -> Result<Option<(MessageType, &'a [u8], usize)>, DecodeError> {
     let Some((header, _)) = bytes.split_first_chunk::<HEADER>() else { return Ok(None) };
-    if header[..16] != [0xff; 16] {
-        return Err(header_error(1, &[]).into());
+    if header[..16] != MARKER {
+        return Err(Notification::new(HeaderSubcode::ConnectionNotSynchronized, &[]).into());
     }
     let length = u16::from_be_bytes([header[16], header[17]]);
     let size = usize::from(length);
-    let most = if context.extended_messages { EXTENDED_MESSAGE_MAX } else { MESSAGE_MAX };
-    let (kind, legal) = match header[18] {
-        // RFC 8654 §4: OPEN and KEEPALIVE never grow.
-        1 => (MessageType::Open, 29..=MESSAGE_MAX),
-        2 => (MessageType::Update, 23..=most),
-        3 if (HEADER..21).contains(&size) => return Err(DecodeError::BrokenNotification),
-        3 => (MessageType::Notification, 21..=most),
-        4 => (MessageType::Keepalive, HEADER..=HEADER),
-        // RFC 7313 §5 has its own error for a length that is not 23.
-        5 if context.enhanced_refresh => (MessageType::RouteRefresh, HEADER..=most),
-        5 => (MessageType::RouteRefresh, 23..=23),
-        other => return Err(header_error(3, &[other]).into()),
+    let max = if context.extended_messages { EXTENDED_MESSAGE_MAX } else { MESSAGE_MAX };
+    let Some(kind) = MessageType::from_code(header[18]) else {
+        return Err(Notification::new(HeaderSubcode::BadMessageType, &[header[18]]).into());
+    };
+    let legal = match kind {
+        // RFC 8654 §4 does not extend OPEN and KEEPALIVE.
+        MessageType::Open => OPEN_MIN..=MESSAGE_MAX,
+        MessageType::Update => UPDATE_MIN..=max,
+        MessageType::Notification if (HEADER..NOTIFICATION_MIN).contains(&size) => {
+            return Err(DecodeError::TruncatedNotification);
+        }
+        MessageType::Notification => NOTIFICATION_MIN..=max,
+        MessageType::Keepalive => HEADER..=HEADER,
+        // RFC 7313 §5 defines an error of its own for a length other than 23.
+        MessageType::RouteRefresh if context.enhanced_refresh => HEADER..=max,
+        MessageType::RouteRefresh => ROUTE_REFRESH..=ROUTE_REFRESH,
     };
     if !legal.contains(&size) {
-        return Err(header_error(2, &length.to_be_bytes()).into());
+        return Err(Notification::new(HeaderSubcode::BadMessageLength, &length.to_be_bytes()).into());
     }
     Ok(bytes.get(HEADER..size).map(|body| (kind, body, size)))
 }
 
-/// Appends a message whose body `write` appends; the length is filled in afterwards.
+/// Appends a message whose body is appended by `write`, and fills in the length afterwards. `kind` is a
+/// [`MessageType`], or any other number in a test.
 pub fn message(out: &mut Vec<u8>, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
-    out.extend_from_slice(&[0xff; 16]);
+    out.extend_from_slice(&MARKER);
     out.extend_from_slice(&[0, 0, kind]);
     write(out);
-    // Every writer of this crate keeps within MESSAGE_MAX.
+    // Every writer of this crate stays within MESSAGE_MAX.
     let length = (out.len() - start) as u16;
     out[start + 16..start + 18].copy_from_slice(&length.to_be_bytes());
 }
 
 /// Appends a KEEPALIVE.
 pub fn keepalive(out: &mut Vec<u8>) {
-    message(out, 4, |_| {});
+    message(out, MessageType::Keepalive.code(), |_| {});
 }
 
-/// A reader that never goes beyond its bytes.
+/// A reader of big-endian fields that never reads past its end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
@@ -229,3 +234,13 @@ impl<'a> Reader<'a> {
         Some(taken)
     }
 }
+
+/// The marker at the start of each message (RFC 4271 §4.1).
+pub(crate) const MARKER: [u8; 16] = [0xff; 16];
+
+/// Minimum lengths, in octets (RFC 4271 §4.2, §4.3, §4.5).
+const OPEN_MIN: usize = 29;
+const UPDATE_MIN: usize = 23;
+const NOTIFICATION_MIN: usize = 21;
+/// The length of ROUTE-REFRESH (RFC 2918 §3).
+const ROUTE_REFRESH: usize = 23;

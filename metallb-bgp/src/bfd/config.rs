@@ -1,4 +1,4 @@
-//! What a session must be.
+//! The configuration of a session.
 
 use std::net::IpAddr;
 use std::num::{NonZeroU8, NonZeroU32};
@@ -8,21 +8,22 @@ use thiserror::Error;
 
 use super::{Discriminator, Interval};
 
-/// How to watch a path: a `BFDProfile` (contract speaker §6). The ranges of that object are its parser's business; here every
-/// value that the protocol allows works.
+/// The parameters of a session. Every value that the protocol allows is accepted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Profile {
     /// Required minimum receive interval.
     pub receive_interval: Interval,
-    /// Desired minimum transmit interval while Up; while not Up it is at least a second.
+    /// Desired minimum transmit interval while Up. While not Up it is at least one second.
     pub transmit_interval: Interval,
-    /// How many packets of ours in a row may be lost before the neighbour gives up.
+    /// Number of our consecutive packets that must be lost before the neighbour declares the session down.
     pub detect_multiplier: NonZeroU8,
-    /// Exchange echo packets this often, on single-hop sessions, if the neighbour returns them.
+    /// Interval of echo packets on single-hop sessions, if the neighbour returns them; `None` disables the echo
+    /// function.
     pub echo: Option<Interval>,
-    /// Who speaks first.
+    /// Whether to send packets before the first one of the neighbour.
     pub role: Role,
-    /// The least TTL that a packet of a multi-hop session may arrive with.
+    /// Minimum TTL of received packets of a multi-hop session.
     pub minimum_ttl: u8,
 }
 
@@ -40,46 +41,51 @@ impl Default for Profile {
 }
 
 impl Profile {
-    /// The echo interval of a profile that asks for echo and says no more.
+    /// The echo interval if the echo function is enabled without an interval.
     pub const DEFAULT_ECHO: Duration = Duration::from_millis(50);
+
+    /// With the same interval for both directions.
+    #[must_use]
+    pub const fn with_interval(self, interval: Interval) -> Self {
+        Self { receive_interval: interval, transmit_interval: interval, ..self }
+    }
 }
 
-/// Who speaks first (RFC 5880 §6.1).
+/// The role in session establishment (RFC 5880 §6.1).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Role {
-    /// Sends from the beginning.
+    /// Sends packets from the start.
     #[default]
     Active,
-    /// Says nothing until the neighbour is heard.
+    /// Sends no packet until one of the neighbour was received.
     Passive,
 }
 
-/// How far the neighbour is.
+/// The distance of the neighbour.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Hops {
-    /// On the same link: RFC 5881, port 3784, TTL 255.
+    /// On the same link (RFC 5881: port 3784, TTL 255).
     Single,
-    /// Behind routers: RFC 5883, port 4784.
+    /// Behind routers (RFC 5883: port 4784).
     Multiple,
 }
 
-/// A VRF, by a number that the driver chooses; zero is the default one. Addresses of two domains have nothing to do with each
-/// other.
+/// A VRF, by a number that the driver chooses; zero is the default VRF. Equal addresses in two domains are unrelated.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct RoutingDomain(pub u32);
 
-/// Which path a session watches. Two sessions never share a key.
+/// The path of a session. Two sessions never have the same key.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct SessionKey {
     /// The neighbour's address.
     pub remote: IpAddr,
-    /// How far it is.
+    /// The distance of the neighbour.
     pub hops: Hops,
     /// The VRF.
     pub domain: RoutingDomain,
-    /// The only local address that packets may be sent to; any when not given.
+    /// The local address to which packets must be sent; `None` accepts any.
     pub local: Option<IpAddr>,
-    /// The only interface that packets may arrive on; any when not given. A link-local neighbour needs one.
+    /// The index of the interface on which packets must arrive; `None` accepts any. A link-local neighbour needs one.
     pub interface: Option<NonZeroU32>,
 }
 
@@ -105,20 +111,20 @@ impl SessionKey {
     }
 }
 
-/// Why a session cannot be. The caller's fault.
+/// Why a session cannot be added.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum AddSessionError {
-    /// There is one for this key.
-    #[error("session {0} watches this path already")]
+    /// There is a session with this key.
+    #[error("session {0} monitors this path already")]
     Exists(Discriminator),
-    /// Unspecified, multicast, or our own.
+    /// The address is unspecified, multicast, or our own.
     #[error("{0} cannot be a neighbour")]
     NoNeighbor(IpAddr),
-    /// A local and a remote address of two families.
+    /// The local and the remote address are of different families.
     #[error("local and remote address are of different families")]
     FamiliesDiffer,
-    /// A link-local address means something on one interface only.
+    /// A link-local address is valid on one interface only.
     #[error("a link-local neighbour needs an interface, and a single hop")]
     LinkLocalWithoutInterface,
 }

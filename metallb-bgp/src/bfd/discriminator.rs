@@ -1,16 +1,17 @@
-//! Names of sessions on the wire.
+//! Discriminators, which identify sessions on the wire.
 
 use std::fmt;
 use std::num::NonZeroU32;
 
-use super::rate::Random;
+use rand::Rng as _;
+use rand::rngs::SmallRng;
 
-/// One side's name of a session, unique on that system (RFC 5880 §6.3). Never zero.
+/// The identifier of a session on one system, unique there and never zero (RFC 5880 §6.3).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Discriminator(NonZeroU32);
 
 impl Discriminator {
-    /// `None` for zero, which stands for "not known".
+    /// `None` for zero, which means "unknown" on the wire.
     #[must_use]
     pub const fn new(value: u32) -> Option<Self> {
         match NonZeroU32::new(value) {
@@ -25,11 +26,11 @@ impl Discriminator {
         self.0.get()
     }
 
-    /// A random one for which `in_use` does not hold: an outsider cannot guess it, a restarted speaker does not repeat it.
-    pub(super) fn draw(random: &mut Random, in_use: impl Fn(Self) -> bool) -> Self {
-        // Ends: a host has far fewer sessions than there are values.
+    /// A random discriminator that is not `in_use`, so that it is hard to guess and not repeated after a restart.
+    pub(super) fn draw(random: &mut SmallRng, in_use: impl Fn(Self) -> bool) -> Self {
+        // Terminates, because a host has far fewer than 2³² sessions.
         loop {
-            if let Some(drawn) = Self::new(random.next() as u32).filter(|drawn| !in_use(*drawn)) {
+            if let Some(drawn) = Self::new(random.next_u32()).filter(|drawn| !in_use(*drawn)) {
                 return drawn;
             }
         }

@@ -1,13 +1,14 @@
-//! All sessions of a host: whose packet is it, and what is due next.
+//! All BFD sessions of a host: demultiplexing of packets, and timers.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::num::NonZeroU8;
 use std::time::{Duration, Instant};
 
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
 use thiserror::Error;
 
-use super::rate::Random;
 use super::session::echo::EchoPacket;
 use super::session::{Outgoing, Session};
 use super::timer::{TimerId, Wheel};
@@ -16,15 +17,17 @@ use super::{
     RoutingDomain, SessionKey, State, StateChange, TTL,
 };
 
-/// Thousands of sessions, one clock. See the [module](super) for how to drive it.
+/// Any number of sessions with one timer wheel. See the [module](super) for how to drive it.
 #[derive(Debug)]
 pub struct Engine {
     sessions: HashMap<Discriminator, Entry>,
-    /// For packets of neighbours that do not know our discriminator yet.
+    /// Finds the session for packets of neighbours that do not know our discriminator yet.
     by_neighbor: BTreeMap<(RoutingDomain, Hops, IpAddr), Vec<Discriminator>>,
     deadlines: Wheel,
-    random: Random,
+    random: SmallRng,
+    /// Bounded by the driver, which drains it after every batch of inputs: each input adds at most a few packets.
     transmits: VecDeque<Transmit>,
+    /// Bounded as `transmits`.
     events: VecDeque<Event>,
     discards: BTreeMap<Discard, u64>,
 }
@@ -34,37 +37,38 @@ struct Entry {
     key: SessionKey,
     session: Session,
     timer: TimerId,
-    /// Deconfigured: says AdminDown until then (RFC 5882 §3.2), unless it is wanted again.
+    /// Set for a removed session, which sends AdminDown until then (RFC 5882 §3.2) unless it is added again.
     remove_at: Option<Instant>,
 }
 
-/// Where a datagram came from and went to.
+/// The source and destination of a received datagram.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Meta {
-    /// The sender.
+    /// The source address.
     pub remote: IpAddr,
-    /// The address it was sent to.
+    /// The destination address.
     pub local: IpAddr,
-    /// The index of the interface it came in by.
+    /// The index of the receiving interface.
     pub interface: u32,
     /// The VRF of the socket.
     pub domain: RoutingDomain,
-    /// Time to live, or hop limit, as received.
+    /// The TTL or hop limit, as received.
     pub ttl: u8,
-    /// By the port it came to.
+    /// Single-hop or multi-hop, by the destination port.
     pub hops: Hops,
 }
 
 /// A datagram to send.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Transmit {
-    /// Whose it is; all control packets of a session must leave from one source port (RFC 5881 §4).
+    /// The session. All its control packets must have the same source port (RFC 5881 §4).
     pub session: Discriminator,
     /// The path.
     pub key: SessionKey,
-    /// Which port, and whose packet.
+    /// The kind of packet, which determines the port.
     pub kind: TransmitKind,
-    /// TTL to send with.
+    /// The TTL to send with.
     pub ttl: u8,
     bytes: [u8; MAX_DATAGRAM],
     length: u8,
@@ -84,23 +88,24 @@ impl Transmit {
     }
 }
 
-/// What a datagram is.
+/// The kind of a datagram.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum TransmitKind {
-    /// A control packet, to the port of the session's kind.
+    /// A control packet, to the single-hop or multi-hop port.
     Control,
-    /// An echo packet of ours, to port 3785.
+    /// One of our echo packets, to port 3785.
     Echo,
-    /// An echo packet of the neighbour, on its way back to port 3785.
+    /// An echo packet of the neighbour, returned to port 3785.
     EchoReturn,
 }
 
-/// News of a session.
+/// An event of a session.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Event {
     /// The session.
     pub session: Discriminator,
-    /// Its path.
+    /// The path of the session.
     pub key: SessionKey,
     /// What happened.
     pub kind: EventKind,
@@ -112,39 +117,39 @@ pub struct Event {
 pub enum EventKind {
     /// Its state changed.
     StateChanged(StateChange),
-    /// It was deconfigured and has said so for long enough; it no longer exists.
+    /// The session was removed: it has sent AdminDown for the detection time of the neighbour.
     Removed,
 }
 
-/// Why a datagram was dropped. A dropped one changes no session.
+/// Why a received datagram was dropped. A dropped datagram changes no session.
 #[derive(Clone, Copy, Debug, Eq, Error, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum Discard {
-    /// Too few or too many hops away.
+    /// The TTL is too low.
     #[error("ttl")]
     Ttl,
-    /// Our own address as the source.
+    /// The source is our own address.
     #[error("own_address")]
     OwnAddress,
-    /// No valid control packet.
+    /// The payload is not a valid packet.
     #[error("malformed")]
     Malformed,
-    /// Not a discriminator of ours.
+    /// Your discriminator is not one of ours.
     #[error("unknown_discriminator")]
     UnknownDiscriminator,
-    /// Nobody configured this neighbour, or not on this address or interface.
+    /// There is no session with this neighbour on this address and interface.
     #[error("unknown_neighbor")]
     UnknownNeighbor,
-    /// A discriminator of ours from another address, port, interface or VRF than its session's.
+    /// The address, port, interface or VRF differs from that of the session with this discriminator.
     #[error("wrong_path")]
     WrongPath,
-    /// An authenticated packet; authentication is not configured.
+    /// The packet has an authentication section, which is not supported.
     #[error("authentication")]
     Authentication,
     /// The session is administratively down.
     #[error("admin_down")]
     AdminDown,
-    /// An echo packet that nobody here sent, or wants to return.
+    /// The echo packet is neither one of ours nor one to return.
     #[error("echo")]
     Echo,
 }
@@ -155,69 +160,69 @@ impl From<DecodeError> for Discard {
     }
 }
 
-/// Where a session stands.
+/// The status of a session.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct SessionSnapshot {
     /// The path.
     pub key: SessionKey,
-    /// Our name for it.
+    /// Our discriminator.
     pub discriminator: Discriminator,
-    /// The neighbour's name for it.
+    /// The discriminator of the neighbour.
     pub remote_discriminator: Option<Discriminator>,
     /// The state.
     pub state: State,
-    /// The neighbour's state as it told.
+    /// The state that the neighbour reported.
     pub remote_state: State,
-    /// Why the state changed last.
+    /// The diagnostic of the last state change.
     pub diagnostic: Diagnostic,
-    /// The same, as the neighbour tells.
+    /// The diagnostic that the neighbour reported.
     pub remote_diagnostic: Diagnostic,
-    /// Between our packets, before jitter; `None` while we send none.
+    /// The interval of our packets before jitter; `None` while none are sent.
     pub transmit_interval: Option<Duration>,
-    /// Between the neighbour's packets, before jitter; `None` before it spoke.
+    /// The interval of the neighbour's packets before jitter; `None` before its first packet.
     pub receive_interval: Option<Duration>,
-    /// How long the neighbour may be silent; zero before it spoke.
+    /// The detection time of this side; zero before the first packet of the neighbour.
     pub detection_time: Duration,
-    /// How long we may be, as far as we know; zero before it spoke.
+    /// The detection time of the neighbour, computed; zero before its first packet.
     pub remote_detection_time: Duration,
-    /// What the neighbour asks for; `None` before it spoke.
+    /// The timers that the neighbour advertised; `None` before its first packet.
     pub remote_timers: Option<RemoteTimers>,
-    /// What passed so far.
+    /// The counters.
     pub counters: Counters,
 }
 
-/// The timers that a neighbour asks for; the slower of both ends decides.
+/// The timers that a neighbour advertised. The slower side determines each interval.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct RemoteTimers {
     /// Desired minimum transmit interval.
     pub transmit_interval: Interval,
-    /// Required minimum receive interval; zero where it wants no packets.
+    /// Required minimum receive interval; zero if it wants no packets.
     pub receive_interval: Interval,
-    /// How many of its packets in a row may be lost before we give up.
+    /// Number of its consecutive packets that must be lost before the session fails.
     pub detect_multiplier: NonZeroU8,
 }
 
 impl Engine {
-    /// An engine without sessions. `seed` decides discriminators and jitter and must not be guessable.
+    /// An engine without sessions. `seed` determines discriminators and jitter and must be hard to guess.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self {
             sessions: HashMap::new(),
             by_neighbor: BTreeMap::new(),
             deadlines: Wheel::default(),
-            random: Random::new(seed),
+            random: SmallRng::seed_from_u64(seed),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             discards: BTreeMap::new(),
         }
     }
 
-    /// Begins to watch a path. A session that is being removed is taken back.
+    /// Adds a session. A session that is being removed is enabled again.
     ///
     /// # Errors
-    /// The path cannot be watched, or is watched already.
+    /// The path is invalid, or has a session already.
     pub fn add_session(
         &mut self,
         now: Instant,
@@ -238,7 +243,7 @@ impl Engine {
             return Ok(discriminator);
         }
         let discriminator = Discriminator::draw(&mut self.random, |drawn| self.sessions.contains_key(&drawn));
-        let session = Session::new(profile, key.hops, discriminator, self.random.next(), now);
+        let session = Session::new(profile, key.hops, discriminator, self.random.next_u64(), now);
         let timer = self.deadlines.register(discriminator);
         self.sessions.insert(discriminator, Entry { key, session, timer, remove_at: None });
         self.by_neighbor.entry((key.domain, key.hops, key.remote)).or_default().push(discriminator);
@@ -246,57 +251,57 @@ impl Engine {
         Ok(discriminator)
     }
 
-    /// Changes how a path is watched. A session that is Up stays Up and negotiates the new timers by a poll sequence; the same
-    /// profile again changes nothing. False without such a session.
+    /// Changes the profile of a session. A session that is Up stays Up and negotiates the new timers by a poll
+    /// sequence. An equal profile changes nothing. Returns `false` if there is no such session.
     pub fn update_session(&mut self, now: Instant, key: &SessionKey, profile: Profile) -> bool {
-        self.with(key, |entry| entry.session.update(now, profile))
+        self.with_session(key, |entry| entry.session.update(now, profile))
     }
 
-    /// Stops watching a path: the neighbour is told AdminDown for its whole detection time, so that it takes nothing for a
-    /// failure. False without such a session.
+    /// Removes a session: AdminDown is sent for the detection time of the neighbour, so that it does not assume a
+    /// failure. Returns `false` if there is no such session.
     pub fn remove_session(&mut self, now: Instant, key: &SessionKey) -> bool {
-        self.with(key, |entry| {
+        self.with_session(key, |entry| {
             let known = entry.session.remote().discriminator.is_some();
             entry.session.set_admin(now, false);
-            let linger = if known { entry.session.remote_detection_time() } else { Duration::ZERO };
-            entry.remove_at.get_or_insert(now + linger);
+            let delay = if known { entry.session.remote_detection_time() } else { Duration::ZERO };
+            entry.remove_at.get_or_insert(now + delay);
         })
     }
 
-    /// Holds a session administratively down, or lets it come up again. False without such a session.
+    /// Takes a session administratively down, or enables it again. Returns `false` if there is no such session.
     pub fn set_admin(&mut self, now: Instant, key: &SessionKey, up: bool) -> bool {
-        self.with(key, |entry| {
+        self.with_session(key, |entry| {
             if entry.remove_at.is_none() {
                 entry.session.set_admin(now, up);
             }
         })
     }
 
-    /// A datagram that came to a control port. The checks follow RFC 5880 §6.8.6, RFC 5881 §5 and RFC 5883 §5.
+    /// A datagram that was received on a control port. The checks follow RFC 5880 §6.8.6, RFC 5881 §5 and RFC 5883 §5.
     ///
     /// # Errors
-    /// Why it was dropped; it is counted, and no session noticed it.
+    /// Why it was dropped. Dropped datagrams are counted.
     pub fn handle_packet(&mut self, now: Instant, meta: &Meta, payload: &[u8]) -> Result<(), Discard> {
         let outcome = self.accept(now, meta, payload);
         self.count(outcome)
     }
 
-    /// A datagram that came to the echo port: a packet of ours, or one to return.
+    /// A datagram that was received on the echo port: one of ours, or one to return.
     ///
     /// # Errors
-    /// Why it was dropped; it is counted.
+    /// Why it was dropped. Dropped datagrams are counted.
     pub fn handle_echo(&mut self, now: Instant, meta: &Meta, payload: &[u8]) -> Result<(), Discard> {
         let outcome = self.accept_echo(now, meta, payload);
         self.count(outcome)
     }
 
-    /// Does what is due. Packets that wait in sockets must be handled first: they prove that a neighbour was alive while we were
-    /// late. Early and repeated calls are harmless.
+    /// Processes expired timers. Packets that wait in sockets must be handled first, because they prove that a
+    /// neighbour was alive while this process was delayed. Early and repeated calls are harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(discriminator) = self.deadlines.pop(now) {
             let Some(entry) = self.sessions.get_mut(&discriminator) else { continue };
             if entry.remove_at.is_some_and(|at| at <= now) {
-                self.forget(discriminator);
+                self.delete(discriminator);
                 continue;
             }
             entry.session.handle_timeout(now);
@@ -309,24 +314,24 @@ impl Engine {
         self.transmits.pop_front()
     }
 
-    /// The next piece of news.
+    /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout).
+    /// When to call [`handle_timeout`](Self::handle_timeout) next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.deadlines.next()
     }
 
-    /// Where the session of a path stands.
+    /// The status of the session of a path.
     #[must_use]
     pub fn session(&self, key: &SessionKey) -> Option<SessionSnapshot> {
         self.find(key).and_then(|discriminator| self.sessions.get(&discriminator)).map(snapshot)
     }
 
-    /// Where all sessions stand, by path.
+    /// The status of all sessions, sorted by path.
     #[must_use]
     pub fn sessions(&self) -> Vec<SessionSnapshot> {
         let mut sessions: Vec<_> = self.sessions.values().map(snapshot).collect();
@@ -334,7 +339,7 @@ impl Engine {
         sessions
     }
 
-    /// How many datagrams were dropped, by reason.
+    /// The number of dropped datagrams, by reason.
     #[must_use]
     pub fn discards(&self) -> &BTreeMap<Discard, u64> {
         &self.discards
@@ -362,9 +367,9 @@ impl Engine {
         if packet.authentication {
             return Err(Discard::Authentication);
         }
-        let taken = entry.session.handle_packet(now, &packet);
+        let accepted = entry.session.handle_packet(now, &packet);
         self.drain(discriminator);
-        if taken { Ok(()) } else { Err(Discard::AdminDown) }
+        if accepted { Ok(()) } else { Err(Discard::AdminDown) }
     }
 
     fn accept_echo(&mut self, now: Instant, meta: &Meta, payload: &[u8]) -> Result<(), Discard> {
@@ -375,8 +380,8 @@ impl Engine {
             let discriminator = self.neighbor(meta).ok_or(Discard::Echo)?;
             let entry = self.sessions.get(&discriminator).filter(|entry| entry.session.returns_echo());
             let key = entry.ok_or(Discard::Echo)?.key;
-            let back = Transmit::new(discriminator, key, TransmitKind::EchoReturn, TTL - 1, payload);
-            self.transmits.push_back(back.ok_or(Discard::Malformed)?);
+            let returned = Transmit::new(discriminator, key, TransmitKind::EchoReturn, TTL - 1, payload);
+            self.transmits.push_back(returned.ok_or(Discard::Malformed)?);
             return Ok(());
         }
         if meta.ttl != TTL - 1 {
@@ -396,7 +401,7 @@ impl Engine {
         outcome.inspect_err(|reason| *self.discards.entry(*reason).or_default() += 1)
     }
 
-    /// Of the sessions that may take the packet, the one that says most about its path.
+    /// Of the sessions that admit the packet, the one with the most specific path.
     fn neighbor(&self, meta: &Meta) -> Option<Discriminator> {
         let candidates = self.by_neighbor.get(&(meta.domain, meta.hops, meta.remote))?;
         let keys = candidates.iter().filter_map(|session| Some((self.sessions.get(session)?.key, *session)));
@@ -410,7 +415,7 @@ impl Engine {
         candidates.iter().find(|session| self.sessions.get(session).is_some_and(|entry| entry.key == *key)).copied()
     }
 
-    fn with(&mut self, key: &SessionKey, act: impl FnOnce(&mut Entry)) -> bool {
+    fn with_session(&mut self, key: &SessionKey, act: impl FnOnce(&mut Entry)) -> bool {
         let Some(discriminator) = self.find(key) else { return false };
         let Some(entry) = self.sessions.get_mut(&discriminator) else { return false };
         act(entry);
@@ -418,7 +423,7 @@ impl Engine {
         true
     }
 
-    /// Collects what a session has to say, and its next deadline.
+    /// Collects packets and events of a session, and arms its timer.
     fn drain(&mut self, discriminator: Discriminator) {
         let Some(Entry { key, session, timer, remove_at }) = self.sessions.get_mut(&discriminator) else { return };
         while let Some(outgoing) = session.poll_transmit() {
@@ -438,9 +443,9 @@ impl Engine {
         self.deadlines.arm(*timer, next);
     }
 
-    fn forget(&mut self, discriminator: Discriminator) {
+    fn delete(&mut self, discriminator: Discriminator) {
         let Some(Entry { key, timer, .. }) = self.sessions.remove(&discriminator) else { return };
-        self.deadlines.forget(timer);
+        self.deadlines.remove(timer);
         let neighbor = (key.domain, key.hops, key.remote);
         if let Some(sessions) = self.by_neighbor.get_mut(&neighbor) {
             sessions.retain(|session| *session != discriminator);
@@ -453,7 +458,8 @@ impl Engine {
 }
 
 impl SessionKey {
-    /// Whether a packet took the path. The neighbour's address is part of it: an unexpected source is never followed.
+    /// Whether a packet was received over this path. The source address is part of the path, and a change of it is not
+    /// followed.
     fn admits(&self, meta: &Meta) -> bool {
         (self.remote, self.hops, self.domain) == (meta.remote, meta.hops, meta.domain)
             && self.local.is_none_or(|local| local == meta.local)
@@ -486,5 +492,6 @@ fn snapshot(entry: &Entry) -> SessionSnapshot {
     }
 }
 
-/// Enough for every control packet and for the echo packets of known implementations; larger ones are not returned.
+/// Maximum payload: every control packet and the echo packets of known implementations fit. Larger echo packets are not
+/// returned.
 const MAX_DATAGRAM: usize = 64;

@@ -1,52 +1,53 @@
-//! The control packet (RFC 5880 §4.1).
+//! The BFD control packet (RFC 5880 §4.1).
 
-use std::fmt;
 use std::num::NonZeroU8;
 use std::time::Duration;
 
 use thiserror::Error;
 
 use super::Discriminator;
+use super::iana::flags::{AUTHENTICATION, CONTROL_PLANE_INDEPENDENT, DEMAND, FINAL, MULTIPOINT, POLL};
+use super::iana::{Diagnostic, State, VERSION};
 
-/// A control packet that passed the checks which need no session.
+/// A control packet that passed all checks that do not depend on a session.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ControlPacket {
     /// Why the sender's state changed last.
     pub diagnostic: Diagnostic,
     /// The sender's state.
     pub state: State,
-    /// P: the sender asks for an answer.
+    /// P: the sender requests a packet with the F bit.
     pub poll: bool,
-    /// F: this is that answer.
+    /// F: the response to a packet with the P bit.
     pub is_final: bool,
-    /// C: the sender's BFD survives a restart of its control plane.
+    /// C: the BFD implementation of the sender survives a restart of its control plane.
     pub control_plane_independent: bool,
     /// A: an authentication section follows. It is not decoded, and [`encode`](Self::encode) never writes one.
     pub authentication: bool,
-    /// D: the sender wants no periodic packets.
+    /// D: the sender asks for no periodic packets (demand mode).
     pub demand: bool,
-    /// How many packets in a row may be lost.
+    /// Number of consecutive lost packets after which the session fails.
     pub detect_multiplier: NonZeroU8,
     /// The sender's discriminator.
     pub my_discriminator: Discriminator,
     /// The receiver's discriminator, once the sender knows it.
     pub your_discriminator: Option<Discriminator>,
-    /// The sender would like to send no more often.
+    /// The minimum interval at which the sender wants to transmit.
     pub desired_min_tx: Interval,
-    /// The sender can receive no more often; zero: wants none.
+    /// The minimum interval at which the sender can receive; zero: it wants no packets.
     pub required_min_rx: Interval,
-    /// The same for echo packets; zero: does not return them.
+    /// The minimum interval at which the sender returns echo packets; zero: it does not return them.
     pub required_min_echo_rx: Interval,
 }
 
 impl ControlPacket {
-    /// Octets of a packet without authentication.
+    /// Length of a packet without authentication, in octets.
     pub const LENGTH: usize = 24;
 
-    /// Reads a UDP payload; what follows the packet is ignored. The checks run in the order of RFC 5880 §6.8.6.
+    /// Decodes a UDP payload and ignores bytes after the packet. The checks are in the order of RFC 5880 §6.8.6.
     ///
     /// # Errors
-    /// The first rule that the payload breaks. Always the sender's fault.
+    /// The first check that failed.
     pub fn decode(payload: &[u8]) -> Result<Self, DecodeError> {
         let Some((octets, _)) = payload.split_first_chunk::<{ Self::LENGTH }>() else {
             return Err(DecodeError::Truncated { octets: payload.len() });
@@ -68,7 +69,7 @@ impl ControlPacket {
             return Err(DecodeError::Multipoint);
         }
         let [my, your, tx, rx, echo] = words_of(words);
-        let state = State::from_bits(flags >> 6);
+        let state = State::from_code(flags >> 6);
         let packet = Self {
             diagnostic: Diagnostic(version_and_diagnostic & 0x1f),
             state,
@@ -90,10 +91,10 @@ impl ControlPacket {
         Ok(packet)
     }
 
-    /// The packet in octets.
+    /// The packet on the wire.
     #[must_use]
     pub fn encode(&self) -> [u8; Self::LENGTH] {
-        let mut flags = (self.state as u8) << 6;
+        let mut flags = self.state.code() << 6;
         for (set, bit) in [
             (self.poll, POLL),
             (self.is_final, FINAL),
@@ -119,79 +120,7 @@ impl ControlPacket {
     }
 }
 
-/// The state of one side of a session (RFC 5880 §6.2).
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum State {
-    /// Held down by the administrator: says nothing about the path.
-    AdminDown = 0,
-    /// Nothing is heard.
-    Down = 1,
-    /// The neighbour is heard.
-    Init = 2,
-    /// Both hear each other.
-    Up = 3,
-}
-
-impl State {
-    /// All of them, by their number.
-    pub const ALL: [Self; 4] = [Self::AdminDown, Self::Down, Self::Init, Self::Up];
-
-    fn from_bits(bits: u8) -> Self {
-        match bits & 3 {
-            0 => Self::AdminDown,
-            1 => Self::Down,
-            2 => Self::Init,
-            _ => Self::Up,
-        }
-    }
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::AdminDown => "AdminDown",
-            Self::Down => "Down",
-            Self::Init => "Init",
-            Self::Up => "Up",
-        })
-    }
-}
-
-/// Why a state changed last (RFC 5880 §4.1). Five bits; unassigned values are legal on the wire.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Diagnostic(pub u8);
-
-impl Diagnostic {
-    /// Nothing to tell.
-    pub const NONE: Self = Self(0);
-    /// No packet came for the detection time.
-    pub const DETECTION_TIME_EXPIRED: Self = Self(1);
-    /// Echo packets no longer come back.
-    pub const ECHO_FAILED: Self = Self(2);
-    /// The neighbour said that the session is down.
-    pub const NEIGHBOR_DOWN: Self = Self(3);
-    /// The administrator took it down.
-    pub const ADMIN_DOWN: Self = Self(7);
-}
-
-impl fmt::Display for Diagnostic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            0 => "no diagnostic",
-            1 => "control detection time expired",
-            2 => "echo function failed",
-            3 => "neighbor signaled session down",
-            4 => "forwarding plane reset",
-            5 => "path down",
-            6 => "concatenated path down",
-            7 => "administratively down",
-            8 => "reverse concatenated path down",
-            _ => return write!(f, "diagnostic {}", self.0),
-        })
-    }
-}
-
-/// An interval as the wire has it: microseconds in 32 bits.
+/// An interval on the wire: microseconds in 32 bits.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Interval(pub u32);
 
@@ -199,59 +128,52 @@ impl Interval {
     /// No packets at all.
     pub const ZERO: Self = Self(0);
 
-    /// The interval as a length of time.
+    /// The interval as a duration.
     #[must_use]
     pub fn duration(self) -> Duration {
         Duration::from_micros(self.0.into())
     }
 }
 
-/// The nearest value that the wire can carry, about 71 minutes at most.
+/// Truncated to microseconds and limited to the maximum on the wire, about 71 minutes.
 impl From<Duration> for Interval {
     fn from(duration: Duration) -> Self {
         Self(u32::try_from(duration.as_micros()).unwrap_or(u32::MAX))
     }
 }
 
-/// Why a payload is no control packet that anybody may act on.
+/// Why a payload is not a valid control packet.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[non_exhaustive]
 pub enum DecodeError {
-    /// Fewer octets than the mandatory section has.
-    #[error("{octets} octets are no control packet")]
+    /// The payload is shorter than the mandatory section.
+    #[error("payload of {octets} octets is too short")]
     Truncated {
-        /// Octets received.
+        /// Length of the payload.
         octets: usize,
     },
-    /// Not version 1.
-    #[error("version {0}")]
+    /// The version is not 1.
+    #[error("unsupported version {0}")]
     Version(u8),
     /// The length field does not cover the mandatory section.
     #[error("length field {0} is too short")]
     LengthTooShort(u8),
-    /// The length field promises more than was received.
+    /// The length field exceeds the payload.
     #[error("length field {0} exceeds the payload")]
     LengthBeyondPayload(u8),
-    /// A multiplier of zero.
+    /// The detect multiplier is zero.
     #[error("detect multiplier is zero")]
     DetectMultiplierZero,
-    /// M is reserved.
+    /// The M bit is reserved.
     #[error("multipoint bit is set")]
     Multipoint,
-    /// No sender.
+    /// My discriminator is zero.
     #[error("my discriminator is zero")]
     MyDiscriminatorZero,
-    /// A state that implies knowing the receiver.
+    /// Your discriminator is zero, in a state in which the sender must know it.
     #[error("your discriminator is zero in state {0}")]
     YourDiscriminatorZero(State),
 }
-
-const VERSION: u8 = 1;
-const POLL: u8 = 1 << 5;
-const FINAL: u8 = 1 << 4;
-const CONTROL_PLANE_INDEPENDENT: u8 = 1 << 3;
-const AUTHENTICATION: u8 = 1 << 2;
-const DEMAND: u8 = 1 << 1;
-const MULTIPOINT: u8 = 1;
 
 fn words_of(octets: [u8; 20]) -> [u32; 5] {
     let mut words = [0; 5];

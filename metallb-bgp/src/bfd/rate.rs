@@ -1,35 +1,20 @@
-//! Randomness and its use: jitter, and the limit of what a neighbour can make us send.
+//! Jitter, and the limit on packets that a neighbour can provoke.
 
 use std::time::{Duration, Instant};
 
-/// Splitmix64: deterministic by its seed, good enough to spread timers and to draw names.
-#[derive(Clone, Debug)]
-pub(super) struct Random(u64);
+use rand::RngExt as _;
+use rand::rngs::SmallRng;
 
-impl Random {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// `interval` shortened by a random part: to 75–100 %, with a multiplier of one to 75–90 % (RFC 5880 §6.8.7).
-    pub(super) fn jittered(&mut self, interval: Duration, detect_multiplier: u8) -> Duration {
-        let nanoseconds = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
-        let least = nanoseconds - nanoseconds / 4;
-        let spread = if detect_multiplier == 1 { nanoseconds / 20 * 3 } else { nanoseconds / 4 };
-        Duration::from_nanos(least + self.next() % (spread + 1))
-    }
+/// `interval` reduced by a random part: to 75–100 %, or to 75–90 % with a detect multiplier of one (RFC 5880 §6.8.7).
+pub(super) fn jittered(random: &mut SmallRng, interval: Duration, detect_multiplier: u8) -> Duration {
+    let nanoseconds = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
+    let least = nanoseconds - nanoseconds / 4;
+    let spread = if detect_multiplier == 1 { nanoseconds / 20 * 3 } else { nanoseconds / 4 };
+    Duration::from_nanos(least + random.random_range(0..=spread))
 }
 
-/// Packets outside the schedule (answers to polls, news of a state change) cost one each; a neighbour that provokes more than
-/// the budget gets the rest with the next periodic packet.
+/// Limits packets outside the schedule: responses to polls and announcements of a state change. Each takes one unit of
+/// the budget. If the budget is used up, the information is sent with the next periodic packet.
 #[derive(Clone, Debug)]
 pub(super) struct Budget {
     left: u32,
@@ -41,8 +26,8 @@ impl Budget {
         Self { left: BURST, refilled: now }
     }
 
-    /// Takes one packet; false when there is none left. `advertised` is the transmit interval that the neighbour was told: a
-    /// system may limit its rate no lower than that (RFC 5880 §6.8.7).
+    /// Takes one packet from the budget. Returns `false` if the budget is used up. `advertised` is the transmit
+    /// interval in our packets: the rate must not be limited below it (RFC 5880 §6.8.7).
     pub(super) fn take(&mut self, now: Instant, advertised: Duration) -> bool {
         let every = advertised.clamp(Duration::from_micros(1), REFILL);
         let earned = now.saturating_duration_since(self.refilled).as_micros() / every.as_micros();
@@ -57,5 +42,7 @@ impl Budget {
     }
 }
 
+/// Size of the budget in packets.
 const BURST: u32 = 8;
+/// Maximum time to earn one packet.
 const REFILL: Duration = Duration::from_millis(10);

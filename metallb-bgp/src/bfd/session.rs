@@ -1,4 +1,4 @@
-//! One session: its state, what the neighbour said, and its timers.
+//! One BFD session: its state, the state of the neighbour, and its timers.
 
 pub(super) mod echo;
 mod transition;
@@ -7,25 +7,28 @@ use std::collections::VecDeque;
 use std::num::NonZeroU8;
 use std::time::{Duration, Instant};
 
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
+
 use self::echo::{Echo, EchoPacket};
-use super::rate::{Budget, Random};
+use super::rate::{Budget, jittered};
 use super::{ControlPacket, Diagnostic, Discriminator, Hops, Interval, Profile, Role, State};
 
-/// The protocol between us and one neighbour; whose packet it is and where packets go is the engine's business.
+/// The protocol with one neighbour. The engine demultiplexes received packets and addresses sent ones.
 #[derive(Debug)]
 pub(super) struct Session {
     profile: Profile,
     hops: Hops,
     discriminator: Discriminator,
-    random: Random,
+    random: SmallRng,
     state: State,
     diagnostic: Diagnostic,
     remote: Remote,
-    /// What our packets say.
+    /// The values in our packets.
     advertised: Timing,
-    /// What our timers use: differs from `advertised` where the neighbour has not confirmed yet.
+    /// The values that our timers use. They differ from `advertised` until the neighbour has confirmed a change.
     used: Timing,
-    /// A poll sequence is under way.
+    /// A poll sequence is in progress.
     polling: bool,
     transmit_interval: Option<Duration>,
     transmit_at: Option<Instant>,
@@ -34,7 +37,7 @@ pub(super) struct Session {
     detect_at: Option<Instant>,
     echo: Echo,
     budget: Budget,
-    send: Outstanding,
+    send: PendingPackets,
     changes: VecDeque<StateChange>,
     counters: Counters,
 }
@@ -47,45 +50,46 @@ pub struct StateChange {
     pub from: State,
     /// The state now.
     pub to: State,
-    /// What made it change.
+    /// The cause of the change.
     pub cause: Cause,
-    /// What our packets give as the reason.
+    /// The diagnostic in our packets.
     pub diagnostic: Diagnostic,
-    /// What the neighbour's last packet gave as its reason.
+    /// The diagnostic in the last packet of the neighbour.
     pub remote_diagnostic: Diagnostic,
-    /// The neighbour's BFD survives a restart of its control plane (C). Only then does a failure abort its graceful restart
-    /// (RFC 5882 §4.3).
+    /// C: the BFD implementation of the neighbour survives a restart of its control plane. Only then does a failure
+    /// abort its graceful restart (RFC 5882 §4.3).
     pub control_plane_independent: bool,
 }
 
-/// What made a state change.
+/// The cause of a state change.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum Cause {
-    /// The neighbour is there.
+    /// The three-way handshake with the neighbour progressed.
     Handshake,
-    /// No packet for the detection time.
+    /// No packet was received for the detection time.
     DetectionTimeExpired,
-    /// Echo packets no longer return.
+    /// Echo packets are no longer returned.
     EchoFailed,
-    /// The neighbour no longer hears us.
+    /// The neighbour reports that the session is down.
     NeighborDown,
     /// The neighbour's administrator took the session down.
     NeighborAdminDown,
-    /// Our administrator took it down.
+    /// Our administrator took the session down.
     AdminDown,
-    /// Our administrator allowed it again.
+    /// Our administrator enabled the session again.
     AdminUp,
 }
 
 impl Cause {
-    /// Whether the path may be broken, so that clients must act; an administrator's wish is no such sign (RFC 5882 §3.2).
+    /// Whether the path may have failed, so that clients must react. An administrative change is no failure (RFC 5882
+    /// §3.2).
     #[must_use]
     pub fn is_failure(self) -> bool {
         matches!(self, Self::DetectionTimeExpired | Self::EchoFailed | Self::NeighborDown)
     }
 
-    /// A stable word for logs and status.
+    /// A stable name for logs and status.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -100,7 +104,7 @@ impl Cause {
     }
 }
 
-/// What passed so far (contract speaker §9).
+/// Counters of a session since its creation.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Counters {
@@ -108,21 +112,21 @@ pub struct Counters {
     pub control_packets_in: u64,
     /// Control packets sent.
     pub control_packets_out: u64,
-    /// Echo packets of ours that came back.
+    /// Our echo packets that were returned.
     pub echo_packets_in: u64,
     /// Echo packets sent.
     pub echo_packets_out: u64,
-    /// Changes to Up.
+    /// Transitions to Up.
     pub up_events: u64,
-    /// Changes from Up.
+    /// Transitions from Up.
     pub down_events: u64,
-    /// Changes reported to clients, what FRR's daemon counts as notifications of zebra.
+    /// Transitions reported to clients, which FRR counts as notifications of zebra.
     pub notifications: u64,
-    /// Packets outside the schedule that the budget held back.
+    /// Packets outside the schedule that the rate limit suppressed.
     pub replies_limited: u64,
-    /// Periodic packets that left more than a quarter of their interval late.
+    /// Periodic packets that were sent late by more than a quarter of their interval.
     pub transmissions_late: u64,
-    /// Periodic packets that left more than five milliseconds late, whatever their interval.
+    /// Periodic packets that were sent late by more than five milliseconds.
     pub transmissions_late_by_5_ms: u64,
 }
 
@@ -133,7 +137,7 @@ pub(super) enum Outgoing {
     Echo(EchoPacket),
 }
 
-/// What the neighbour said last.
+/// The values in the last packet of the neighbour.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Remote {
     pub(super) discriminator: Option<Discriminator>,
@@ -148,7 +152,7 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    /// RFC 5880 §6.8.1.
+    /// The initial values (RFC 5880 §6.8.1).
     const UNKNOWN: Self = Self {
         discriminator: None,
         state: State::Down,
@@ -168,22 +172,22 @@ struct Timing {
     required_min_rx: Interval,
 }
 
-/// Packets that wait to be drained.
+/// Packets to send. Each kind is pending at most once, so this is not a queue.
 #[derive(Debug, Default)]
-struct Outstanding {
+struct PendingPackets {
     control: bool,
-    answer: bool,
+    response: bool,
     echo: bool,
 }
 
 impl Session {
-    /// A session in state Down. `discriminator` must be unique on this host; `seed` decides jitter and echo tags.
+    /// A session in state Down. `discriminator` must be unique on this host; `seed` determines jitter and echo tags.
     pub(super) fn new(profile: Profile, hops: Hops, discriminator: Discriminator, seed: u64, now: Instant) -> Self {
         let mut session = Self {
             profile,
             hops,
             discriminator,
-            random: Random::new(seed),
+            random: SmallRng::seed_from_u64(seed),
             state: State::Down,
             diagnostic: Diagnostic::NONE,
             remote: Remote::UNKNOWN,
@@ -197,7 +201,7 @@ impl Session {
             detect_at: None,
             echo: Echo::default(),
             budget: Budget::new(now),
-            send: Outstanding::default(),
+            send: PendingPackets::default(),
             changes: VecDeque::new(),
             counters: Counters::default(),
         };
@@ -210,28 +214,28 @@ impl Session {
         self.state
     }
 
-    /// Why it changed last.
+    /// The diagnostic of the last change.
     pub(super) fn diagnostic(&self) -> Diagnostic {
         self.diagnostic
     }
 
-    /// What passed so far.
+    /// The counters.
     pub(super) fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// The interval between periodic packets before jitter; `None` while none are sent.
+    /// The interval of our periodic packets before jitter; `None` while none are sent.
     pub(super) fn transmit_interval(&self) -> Option<Duration> {
-        let silent = self.profile.role == Role::Passive && self.remote.discriminator.is_none();
-        let asked_not_to =
+        let passive = self.profile.role == Role::Passive && self.remote.discriminator.is_none();
+        let on_demand =
             self.remote.demand && !self.polling && (self.state, self.remote.state) == (State::Up, State::Up);
-        if silent || asked_not_to || self.remote.required_min_rx == Interval::ZERO {
+        if passive || on_demand || self.remote.required_min_rx == Interval::ZERO {
             return None;
         }
         Some(self.used.desired_min_tx.max(self.remote.required_min_rx).duration())
     }
 
-    /// How long the neighbour may be silent (RFC 5880 §6.8.4); zero before it spoke.
+    /// The detection time of this side (RFC 5880 §6.8.4); zero before the first packet of the neighbour.
     pub(super) fn detection_time(&self) -> Duration {
         if self.remote.discriminator.is_none() {
             return Duration::ZERO;
@@ -239,12 +243,12 @@ impl Session {
         self.receive_interval() * u32::from(self.remote.detect_multiplier.get())
     }
 
-    /// The interval between the neighbour's periodic packets before jitter.
+    /// The interval of the neighbour's periodic packets before jitter.
     pub(super) fn receive_interval(&self) -> Duration {
         self.used.required_min_rx.max(self.remote.desired_min_tx).duration()
     }
 
-    /// How long the neighbour waits for our packets, as far as we know.
+    /// The detection time of the neighbour, computed from the values exchanged.
     pub(super) fn remote_detection_time(&self) -> Duration {
         let interval = self.advertised.desired_min_tx.max(self.remote.required_min_rx).duration();
         interval * u32::from(self.profile.detect_multiplier.get())
@@ -266,8 +270,8 @@ impl Session {
         self.hops == Hops::Single && self.state == State::Up && self.profile.echo.is_some()
     }
 
-    /// Acts on a packet of the neighbour; false where the session is administratively down and takes none (RFC 5880 §6.8.6, from
-    /// the storing of the neighbour's values on).
+    /// Processes a packet of the neighbour (RFC 5880 §6.8.6, from the update of the session variables on). Returns
+    /// `false` if the session is administratively down and drops packets.
     pub(super) fn handle_packet(&mut self, now: Instant, packet: &ControlPacket) -> bool {
         self.remote = Remote {
             discriminator: Some(packet.my_discriminator),
@@ -294,24 +298,24 @@ impl Session {
         }
         self.negotiate(now);
         if packet.poll {
-            self.send.answer |= self.spend(now);
+            self.send.response |= self.take_budget(now);
         }
         self.received_at = Some(now);
         self.detect_at = Some(now + self.detection_time());
-        self.ride(now);
+        self.transmit_early(now);
         true
     }
 
-    /// A packet that may leave by now does so while the driver is awake for another, which saves a wake-up. It still follows the one
-    /// before after 75 % of the interval at least, and what its moment is drawn from is random at either end (RFC 5880 §6.8.7).
-    fn ride(&mut self, now: Instant) {
+    /// Sends the next periodic packet now, while the driver is awake, if at least 75 % of the interval have passed
+    /// since the previous one. This saves a wake-up and stays within the jitter of RFC 5880 §6.8.7.
+    fn transmit_early(&mut self, now: Instant) {
         let (Some(sent), Some(interval)) = (self.sent_at, self.transmit_interval) else { return };
         if self.state == State::Up && now.saturating_duration_since(sent) >= interval * 3 / 4 {
             self.transmit_at = self.transmit_at.map(|at| at.min(now));
         }
     }
 
-    /// Takes note that an echo packet came back; false for one that is not under way.
+    /// Processes a returned echo packet. Returns `false` if no packet with this tag is in flight.
     pub(super) fn handle_echo(&mut self, now: Instant, tag: u64) -> bool {
         let genuine = self.echo.returned(tag);
         if let Some(interval) = self.echo.interval.filter(|_| genuine) {
@@ -321,11 +325,11 @@ impl Session {
         genuine
     }
 
-    /// Does what is due.
+    /// Processes expired timers.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if due(self.detect_at) {
-            // The neighbour is gone, and with it all it asked for (RFC 5880 §6.8.1).
+            // The values of the neighbour are reset (RFC 5880 §6.8.1).
             self.detect_at = None;
             self.received_at = None;
             self.remote = Remote { diagnostic: self.remote.diagnostic, ..Remote::UNKNOWN };
@@ -353,16 +357,16 @@ impl Session {
 
     /// The next packet to send.
     pub(super) fn poll_transmit(&mut self) -> Option<Outgoing> {
-        if std::mem::take(&mut self.send.answer) {
-            // It says all that a periodic packet would, except for a poll.
+        if std::mem::take(&mut self.send.response) {
+            // The response replaces a periodic packet, except for the P bit.
             self.send.control &= self.polling;
-            return Some(Outgoing::Control(self.control_packet(Answer::Yes)));
+            return Some(Outgoing::Control(self.control_packet(Final::Yes)));
         }
         if std::mem::take(&mut self.send.control) {
-            return Some(Outgoing::Control(self.control_packet(Answer::No)));
+            return Some(Outgoing::Control(self.control_packet(Final::No)));
         }
         if std::mem::take(&mut self.send.echo) {
-            let tag = self.random.next();
+            let tag = self.random.next_u64();
             self.echo.sent(tag);
             self.counters.echo_packets_out += 1;
             return Some(Outgoing::Echo(EchoPacket { discriminator: self.discriminator, tag }));
@@ -375,12 +379,12 @@ impl Session {
         self.changes.pop_front()
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    /// When to call [`handle_timeout`](Self::handle_timeout) next.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         [self.transmit_at, self.detect_at, self.echo.transmit_at, self.echo.detect_at].into_iter().flatten().min()
     }
 
-    /// Changes how the path is watched; an established session stays up and negotiates.
+    /// Changes the profile. A session that is Up stays Up and negotiates the new timers.
     pub(super) fn update(&mut self, now: Instant, profile: Profile) {
         if profile != self.profile {
             let announce = profile.detect_multiplier != self.profile.detect_multiplier
@@ -388,19 +392,19 @@ impl Session {
             self.profile = profile;
             self.negotiate(now);
             if announce && self.transmit_interval.is_some() {
-                self.send.control |= self.spend(now);
+                self.send.control |= self.take_budget(now);
             }
         }
     }
 
-    /// Takes the session down, or allows it again.
+    /// Takes the session administratively down, or enables it again.
     pub(super) fn set_admin(&mut self, now: Instant, up: bool) {
         match (up, self.state) {
             (false, State::AdminDown) | (true, State::Down | State::Init | State::Up) => return,
             (false, _) => {
                 self.enter(now, State::AdminDown, Cause::AdminDown);
                 self.detect_at = None;
-                // Whatever was provoked before: the neighbour has to hear this one.
+                // Not rate-limited: the neighbour must be informed.
                 self.send.control |= self.transmit_interval.is_some();
             }
             (true, State::AdminDown) => {
@@ -432,14 +436,14 @@ impl Session {
             remote_diagnostic: self.remote.diagnostic,
             control_plane_independent: self.remote.control_plane_independent,
         });
-        // The neighbour should know at once (RFC 5880 §6.8.7).
+        // The neighbour should be informed immediately (RFC 5880 §6.8.7).
         if self.transmit_interval().is_some() {
-            self.send.control |= self.spend(now);
+            self.send.control |= self.take_budget(now);
         }
     }
 
-    /// Makes packets and timers follow profile and state (RFC 5880 §6.8.3). While Up every change of the advertised values is
-    /// confirmed by a poll sequence, one after the other; before, the neighbour learns them with the handshake.
+    /// Updates packets and timers for the current profile and state (RFC 5880 §6.8.3). While Up, each change of the
+    /// advertised values is confirmed by a poll sequence; before, the neighbour learns them with the handshake.
     fn negotiate(&mut self, now: Instant) {
         let up = self.state == State::Up;
         let slow = if up { Interval::ZERO } else { SLOW_START };
@@ -452,10 +456,11 @@ impl Session {
         } else if wanted != self.advertised && !self.polling {
             self.polling = true;
             self.advertised = wanted;
-            // Faster sending and slower receiving are safe at once, the opposite only when the neighbour agreed.
+            // Sending faster and receiving slower are safe immediately, the opposite only after the neighbour has
+            // confirmed.
             self.used.desired_min_tx = self.used.desired_min_tx.min(wanted.desired_min_tx);
             self.used.required_min_rx = self.used.required_min_rx.max(wanted.required_min_rx);
-            self.send.control |= self.remote.required_min_rx != Interval::ZERO && self.spend(now);
+            self.send.control |= self.remote.required_min_rx != Interval::ZERO && self.take_budget(now);
         }
         self.schedule(now);
         self.schedule_echo(now);
@@ -464,7 +469,8 @@ impl Session {
         }
     }
 
-    /// A shorter interval counts from the last packet, so an overdue one leaves now; a longer one begins with the next packet.
+    /// A shorter interval counts from the last packet, so that an overdue packet is sent now. A longer one starts with
+    /// the next packet.
     fn schedule(&mut self, now: Instant) {
         let interval = self.transmit_interval();
         if interval == self.transmit_interval {
@@ -478,12 +484,12 @@ impl Session {
     }
 
     fn schedule_echo(&mut self, now: Instant) {
-        let willing = self.remote.required_min_echo_rx;
+        let accepted = self.remote.required_min_echo_rx;
         let interval = self
             .profile
             .echo
-            .filter(|_| self.returns_echo() && willing != Interval::ZERO)
-            .map(|own| own.max(willing).duration());
+            .filter(|_| self.returns_echo() && accepted != Interval::ZERO)
+            .map(|own| own.max(accepted).duration());
         if interval == self.echo.interval {
             return;
         }
@@ -492,25 +498,25 @@ impl Session {
         self.echo.transmit_at = interval.map(|_| now);
     }
 
-    fn spend(&mut self, now: Instant) -> bool {
+    fn take_budget(&mut self, now: Instant) -> bool {
         let granted = self.budget.take(now, self.advertised.desired_min_tx.duration());
         self.counters.replies_limited += u64::from(!granted);
         granted
     }
 
     fn jittered(&mut self, interval: Duration) -> Duration {
-        self.random.jittered(interval, self.profile.detect_multiplier.get())
+        jittered(&mut self.random, interval, self.profile.detect_multiplier.get())
     }
 
-    fn control_packet(&mut self, answer: Answer) -> ControlPacket {
+    fn control_packet(&mut self, is_final: Final) -> ControlPacket {
         self.counters.control_packets_out += 1;
         let echo = self.profile.echo.filter(|_| self.hops == Hops::Single).unwrap_or(Interval::ZERO);
         ControlPacket {
             diagnostic: self.diagnostic,
             state: self.state,
-            poll: self.polling && matches!(answer, Answer::No),
-            is_final: matches!(answer, Answer::Yes),
-            // This engine lives in the speaker's process: who restarts one restarts both.
+            poll: self.polling && matches!(is_final, Final::No),
+            is_final: matches!(is_final, Final::Yes),
+            // BFD runs in the process of the speaker and restarts with it.
             control_plane_independent: false,
             authentication: false,
             demand: false,
@@ -524,11 +530,12 @@ impl Session {
     }
 }
 
+/// Whether a packet has the F bit.
 #[derive(Clone, Copy)]
-enum Answer {
+enum Final {
     Yes,
     No,
 }
 
-/// While not Up nobody sends faster than this (RFC 5880 §6.8.3).
+/// Minimum transmit interval while not Up (RFC 5880 §6.8.3).
 const SLOW_START: Interval = Interval(1_000_000);

@@ -1,4 +1,4 @@
-#![expect(clippy::disallowed_methods, reason = "one reading of the clock is the epoch of a test")]
+#![expect(clippy::disallowed_methods, reason = "virtual time has to begin somewhere")]
 
 pub(crate) mod cases;
 mod invariants;
@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use super::*;
 use cases::{Envelope, Expect, LOCAL, PEER, Prelude, STRANGER, packet};
 
-/// A session with [`PEER`] on interface 7 that has gone through `prelude`, and its engine.
+/// An engine with a session with [`PEER`] on interface 7, in the state of `prelude`.
 fn prepared(now: Instant, hops: Hops, prelude: Prelude, profile: Profile) -> (Engine, SessionKey) {
     let key = SessionKey { interface: std::num::NonZeroU32::new(7), ..SessionKey::new(PEER, hops) };
     let mut engine = Engine::new(11);
@@ -38,8 +38,8 @@ fn prepared(now: Instant, hops: Hops, prelude: Prelude, profile: Profile) -> (En
     (engine, key)
 }
 
-/// The budget of answers to polls.
-const ANSWERS_AT_ONCE: usize = 8;
+/// The limit of responses to polls at one time.
+const RESPONSES_MAX: usize = 8;
 
 fn meta(hops: Hops) -> Meta {
     Meta { remote: PEER, local: LOCAL, interface: 7, domain: RoutingDomain::default(), ttl: TTL, hops }
@@ -54,7 +54,7 @@ fn drain(engine: &mut Engine) -> Vec<ControlPacket> {
 }
 
 #[test]
-fn cases_through_the_engine_end_as_the_table_says() {
+fn engine_handles_every_case_as_in_the_table() {
     let start = Instant::now();
     let mut seen = BTreeSet::new();
     for case in cases::table() {
@@ -82,15 +82,15 @@ fn cases_through_the_engine_end_as_the_table_says() {
                 engine.handle_packet(now, &meta, &payload)
             };
         }
-        let answers: Vec<_> = drain(&mut engine).into_iter().filter(|packet| packet.is_final).collect();
+        let responses: Vec<_> = drain(&mut engine).into_iter().filter(|packet| packet.is_final).collect();
         let id = case.id;
         match case.expect {
             Expect::Accept { answered } => {
                 assert_eq!(outcome, Ok(()), "{id} {}", case.what);
-                let most = if case.times == 1 { 1 } else { ANSWERS_AT_ONCE };
-                let allowed = if answered { 1..=most } else { 0..=0 };
-                assert!(allowed.contains(&answers.len()), "{id} {}: {}", case.what, answers.len());
-                assert!(answers.iter().all(|answer| !answer.poll), "{id}: P is clear in an answer");
+                let max = if case.times == 1 { 1 } else { RESPONSES_MAX };
+                let allowed = if answered { 1..=max } else { 0..=0 };
+                assert!(allowed.contains(&responses.len()), "{id} {}: {}", case.what, responses.len());
+                assert!(responses.iter().all(|response| !response.poll), "{id}: P is clear in a response");
                 let after = engine.session(&key).unwrap();
                 assert_eq!(
                     after.counters.control_packets_in,
@@ -101,10 +101,10 @@ fn cases_through_the_engine_end_as_the_table_says() {
             Expect::Drop(reason) => {
                 assert_eq!(outcome, Err(reason), "{id} {}", case.what);
                 assert_eq!(engine.discards().get(&reason), Some(&1), "{id}");
-                assert_eq!((answers, engine.poll_timeout()), (vec![], deadline), "{id}: no timer is refreshed");
-                assert_eq!(engine.sessions().len(), 1, "{id}: no session is made");
+                assert_eq!((responses, engine.poll_timeout()), (vec![], deadline), "{id}: no timer is restarted");
+                assert_eq!(engine.sessions().len(), 1, "{id}: no session is created");
                 if reason != Discard::AdminDown {
-                    assert_eq!(engine.session(&key), Some(before), "{id}: the session did not notice");
+                    assert_eq!(engine.session(&key), Some(before), "{id}: the session is unchanged");
                 }
             }
         }
@@ -119,24 +119,26 @@ fn cases_through_the_engine_end_as_the_table_says() {
 
 proptest! {
     #[test]
-    fn any_octets_are_decoded_without_a_panic(octets in proptest::collection::vec(any::<u8>(), 0..64)) {
+    fn arbitrary_octets_are_decoded_without_a_panic(octets in proptest::collection::vec(any::<u8>(), 0..64)) {
         if let Ok(packet) = ControlPacket::decode(&octets) {
-            // What was understood is understood again from our own encoding.
+            // The encoding of a decoded packet is decoded to the same packet.
             let again = ControlPacket::decode(&packet.encode()).unwrap();
             prop_assert_eq!(again, ControlPacket { authentication: false, ..packet });
         }
     }
 
     #[test]
-    fn any_datagrams_leave_the_engine_with_its_sessions(
-        datagrams in proptest::collection::vec((proptest::collection::vec(any::<u8>(), 20..32), any::<u8>(), 0..5_000u64), 0..64)
+    fn arbitrary_datagrams_do_not_remove_sessions(
+        datagrams in proptest::collection::vec(
+            (proptest::collection::vec(any::<u8>(), 20..32), any::<u8>(), 0..5_000u64), 0..64,
+        )
     ) {
         let start = Instant::now();
         let (mut engine, key) = prepared(start, Hops::Single, Prelude::Up, Profile::default());
         let mine = engine.session(&key).unwrap().discriminator.get().to_be_bytes();
         let mut now = start;
         for (mut octets, flags, wait) in datagrams {
-            // Valid enough to reach the session more often than not.
+            // Valid enough to reach the session in most cases.
             octets[0] = 0x20 | octets[0] & 0x1f;
             octets[1] = flags & !0x05;
             octets[3] = 24;
@@ -145,15 +147,15 @@ proptest! {
             let _ = engine.handle_packet(now, &meta(Hops::Single), &octets);
             engine.handle_timeout(now);
             let packets = drain(&mut engine);
-            prop_assert!(packets.len() <= 4, "one input provokes a few packets at most");
-            prop_assert!(engine.poll_timeout().is_none_or(|at| at > now), "nothing due stays undone");
+            prop_assert!(packets.len() <= 4, "one input causes only a few packets");
+            prop_assert!(engine.poll_timeout().is_none_or(|at| at > now), "all expired timers are processed");
         }
         prop_assert!(engine.session(&key).is_some());
     }
 }
 
 #[test]
-fn the_same_seed_and_inputs_give_the_same_bytes() {
+fn equal_seed_and_inputs_give_equal_bytes() {
     let start = Instant::now();
     let run = |seed| {
         let mut engine = Engine::new(seed);
@@ -175,7 +177,7 @@ fn the_same_seed_and_inputs_give_the_same_bytes() {
 }
 
 #[test]
-fn a_path_without_a_possible_neighbor_is_refused() {
+fn path_with_an_invalid_neighbor_is_refused() {
     let now = Instant::now();
     let mut engine = Engine::new(1);
     let mut add = |key| engine.add_session(now, key, Profile::default());

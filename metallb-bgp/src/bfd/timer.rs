@@ -1,11 +1,12 @@
-//! One wheel of deadlines for all sessions.
+//! A hierarchical timer wheel for the deadlines of all sessions.
 //!
-//! A hierarchy of eight wheels of 64 slots each, by the digits of the tick: setting, moving and taking a deadline cost the same
-//! whether one session is there or thousands, and allocate nothing. A tick only says where a deadline is kept. What is told and what
-//! rings is the deadline itself, to the nanosecond, and never early.
+//! There are eight levels of 64 slots each, one level per base-64 digit of the tick. Setting, moving and popping a
+//! deadline take constant time and no allocation, whatever the number of sessions. The tick only selects the slot:
+//! deadlines are exact to the nanosecond, and a timer never expires early.
 //!
-//! Moves are lazy: a session may ring too early (it then names its next deadline) but never too late. Every packet received moves a
-//! detection deadline away, which costs nothing here. [Note 0027](../../../docs/design/0027-deadlines-of-bfd.md) has the figures.
+//! Moves to a later time are lazy: a session may be popped too early, and then sets its next deadline, but never too
+//! late. Each received packet moves a detection deadline later, which therefore costs nothing here.
+//! `docs/design/0027-deadlines-of-bfd.md` has figures.
 
 use std::time::{Duration, Instant};
 
@@ -16,25 +17,26 @@ use super::Discriminator;
 pub(super) struct Wheel {
     timers: Vec<Timer>,
     free: Vec<TimerId>,
-    /// The first timer of each slot of each level; after them those that are due.
+    /// The first timer of each slot of each level, and last the first of those that are due.
     heads: [Option<TimerId>; SLOTS + 1],
-    /// The slots of each level that are not empty.
+    /// One bit for each slot that is not empty, by level.
     occupied: [u64; LEVELS],
-    /// What ticks are counted from: the first deadline ever.
+    /// The time of tick 0: the first deadline ever set.
     origin: Option<Instant>,
-    /// The tick reached. Every waiting timer is in the level of the highest digit in which its tick differs from this one.
+    /// The current tick. Each waiting timer is on the level of the highest digit in which its tick differs from this
+    /// one.
     clock: u64,
     earliest: Option<Instant>,
 }
 
-/// A session's place in the wheel.
+/// The timer of a session.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct TimerId(u32);
 
 #[derive(Debug)]
 struct Timer {
     session: Discriminator,
-    /// The deadline and where it is kept.
+    /// The deadline and its slot.
     armed: Option<(Instant, u16)>,
     previous: Option<TimerId>,
     next: Option<TimerId>,
@@ -55,20 +57,20 @@ impl Default for Wheel {
 }
 
 impl Wheel {
-    /// A place for a session, which has no deadline yet.
+    /// Adds a timer without a deadline for a session.
     pub(super) fn register(&mut self, session: Discriminator) -> TimerId {
         let timer = Timer { session, armed: None, previous: None, next: None };
         if let Some(id) = self.free.pop() {
             self.timers[id.index()] = timer;
             return id;
         }
-        // Sessions have names of 32 bits, so there are never more of them.
+        // Discriminators have 32 bits, so there are never more sessions.
         let id = TimerId(self.timers.len() as u32);
         self.timers.push(timer);
         id
     }
 
-    /// Makes the session ring at `at` or earlier.
+    /// Makes the timer expire at `at` or earlier.
     pub(super) fn arm(&mut self, id: TimerId, at: Option<Instant>) {
         let Some(at) = at else { return };
         if self.timers[id.index()].armed.is_some_and(|(armed, _)| armed <= at) {
@@ -80,14 +82,15 @@ impl Wheel {
         self.earliest = Some(self.earliest.map_or(at, |earliest| earliest.min(at)));
     }
 
-    /// Gives a place back; it must not be used afterwards.
-    pub(super) fn forget(&mut self, id: TimerId) {
+    /// Removes a timer. Its id must not be used afterwards.
+    pub(super) fn remove(&mut self, id: TimerId) {
         self.unlink(id);
         self.free.push(id);
         self.earliest = self.find_earliest();
     }
 
-    /// Takes a session whose time has come. Ticks come in their order; deadlines within one may not.
+    /// Pops the session of an expired timer. Timers expire in the order of their ticks; the order within a tick is
+    /// undefined.
     pub(super) fn pop(&mut self, now: Instant) -> Option<Discriminator> {
         if self.earliest.is_none_or(|at| at > now) {
             return None;
@@ -104,22 +107,22 @@ impl Wheel {
                 return Some(self.timers[id.index()].session);
             }
             self.clock = start;
-            if !self.sort(slot, now) {
+            if !self.cascade(slot, now) {
                 break;
             }
         }
-        // Whatever still waits does so for a later tick, or in the slot of this one.
+        // All waiting timers are for a later tick, or in the slot of this one.
         self.clock = self.clock.max(reached);
         self.earliest = self.find_earliest();
         None
     }
 
-    /// The earliest deadline. Correct once [`pop`](Self::pop) has said that nothing is due.
+    /// The earliest deadline. Valid after [`pop`](Self::pop) has returned `None`.
     pub(super) fn next(&self) -> Option<Instant> {
         self.earliest
     }
 
-    /// The timer of a slot that has no other, if it is due: it need not be moved first.
+    /// The timer of a slot with a single timer, if it is due: it need not be moved first.
     fn only_due(&self, slot: usize, now: Instant) -> Option<TimerId> {
         self.heads[slot].filter(|id| {
             let timer = &self.timers[id.index()];
@@ -127,8 +130,9 @@ impl Wheel {
         })
     }
 
-    /// Moves the timers of the first slot to where they belong now that the clock has come to it; false where none moved.
-    fn sort(&mut self, slot: usize, now: Instant) -> bool {
+    /// Moves the timers of a slot that the clock has reached to their slots on lower levels. Returns whether any was
+    /// moved.
+    fn cascade(&mut self, slot: usize, now: Instant) -> bool {
         let (mut moved, mut next) = (false, self.heads[slot]);
         while let Some(id) = next {
             let timer = &self.timers[id.index()];
@@ -146,7 +150,8 @@ impl Wheel {
         moved
     }
 
-    /// The earliest slot that is not empty, and its first tick. Whatever is on a lower level comes before all of a higher one.
+    /// The earliest slot that is not empty, and its first tick. All timers of a lower level precede those of a higher
+    /// one.
     fn first(&self) -> Option<(usize, u64)> {
         let level = self.occupied.iter().position(|slots| *slots != 0)?;
         let digit = self.occupied[level].trailing_zeros() as usize;
@@ -173,7 +178,7 @@ impl Wheel {
 
     fn slot(&self, at: Instant) -> usize {
         let tick = self.tick(at).max(self.clock);
-        // The digits of a tick are those of LEVELS, as 64 bits less TICK have no more.
+        // A tick has 64 bits less TICK, which are at most LEVELS digits.
         let level = (tick ^ self.clock).checked_ilog2().unwrap_or(0) / BITS;
         let digit = (tick >> (level * BITS)) as usize % WIDTH;
         level as usize * WIDTH + digit
@@ -211,23 +216,23 @@ impl Wheel {
 }
 
 impl TimerId {
-    /// Ids are made by [`Wheel::register`] only, so `timers` has a place for each.
+    /// Ids are created by [`Wheel::register`] only, so `timers` has an entry for each.
     fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// A tick is 2^16 ns: 66 µs.
+/// A tick is 2^16 ns, about 66 µs.
 const TICK: u32 = 16;
 const BITS: u32 = 6;
 const WIDTH: usize = 1 << BITS;
-/// Enough for the 2^48 ticks that 2^64 ns have.
+/// Enough for the 2^48 ticks in 2^64 ns.
 const LEVELS: usize = 8;
 const SLOTS: usize = LEVELS * WIDTH;
 const DUE: usize = SLOTS;
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods)] // any instant will do
+#[expect(clippy::disallowed_methods, reason = "virtual time has to begin somewhere")]
 mod tests {
     use proptest::prelude::*;
 
@@ -238,11 +243,11 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Step {
         Arm { timer: usize, nanoseconds: i64 },
-        Forget { timer: usize },
+        Remove { timer: usize },
         Wait { nanoseconds: u64, late: bool },
     }
 
-    /// From within a tick to longer than any detection time.
+    /// From less than a tick to more than any detection time.
     fn distance() -> impl Strategy<Value = u64> {
         prop_oneof![0..70_000_u64, 0..5_000_000_u64, 0..1_000_000_000_u64, 0..1_100_000_000_000_000_u64]
     }
@@ -250,11 +255,11 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             6 => (0..NAMES, distance(), 0..20_u8).prop_map(|(timer, far, sign)| {
-                // Now and then into the past.
+                // Sometimes in the past.
                 let nanoseconds = far as i64 * if sign == 0 { -1 } else { 1 };
                 Step::Arm { timer, nanoseconds }
             }),
-            1 => (0..NAMES).prop_map(|timer| Step::Forget { timer }),
+            1 => (0..NAMES).prop_map(|timer| Step::Remove { timer }),
             5 => (distance(), any::<bool>()).prop_map(|(nanoseconds, late)| Step::Wait { nanoseconds, late }),
         ]
     }
@@ -262,7 +267,7 @@ mod tests {
     proptest! {
         /// The model is a list that is searched each time.
         #[test]
-        fn wheel_rings_what_a_plain_list_would_and_when(steps in prop::collection::vec(step(), 1..200)) {
+        fn wheel_expires_the_same_timers_as_a_plain_list(steps in prop::collection::vec(step(), 1..200)) {
             let origin = Instant::now() + Duration::from_secs(10_000_000);
             let mut now = origin;
             let mut wheel = Wheel::default();
@@ -277,15 +282,15 @@ mod tests {
                         wheel.arm(ids[timer], Some(at));
                         model[timer] = Some(model[timer].map_or(at, |armed| armed.min(at)));
                     }
-                    Step::Forget { timer } => {
-                        wheel.forget(ids[timer]);
+                    Step::Remove { timer } => {
+                        wheel.remove(ids[timer]);
                         ids[timer] = wheel.register(name(timer));
                         model[timer] = None;
                     }
                     Step::Wait { nanoseconds, late } => {
                         let next = model.iter().flatten().min().copied();
                         now = match next {
-                            // As a driver that is on time.
+                            // Like a driver that is on time.
                             Some(next) if !late => now.max(next),
                             _ => now + Duration::from_nanos(nanoseconds),
                         };
@@ -295,19 +300,19 @@ mod tests {
                 let mut last = None;
                 while let Some(session) = wheel.pop(now) {
                     let at = model[session.get() as usize - 1].take();
-                    prop_assert!(at.is_some_and(|at| at <= now), "nothing early, nothing twice");
+                    prop_assert!(at.is_some_and(|at| at <= now), "no timer expires early or twice");
                     let tick = at.map(|at| wheel.tick(at));
                     prop_assert!(tick >= last || at.is_some_and(|at| at <= origin), "in the order of their ticks");
                     last = tick;
                 }
-                prop_assert!(model.iter().flatten().all(|at| *at > now), "nothing lost");
+                prop_assert!(model.iter().flatten().all(|at| *at > now), "no timer is lost");
                 prop_assert_eq!(wheel.next(), model.iter().flatten().min().copied());
             }
         }
     }
 
     #[test]
-    fn a_deadline_moved_earlier_a_million_times_takes_no_more_room() {
+    fn deadline_moved_a_million_times_uses_no_more_memory() {
         let start = Instant::now();
         let session = Discriminator::new(7).unwrap();
         let mut wheel = Wheel::default();
@@ -323,25 +328,25 @@ mod tests {
     }
 
     #[test]
-    fn a_later_deadline_leaves_the_early_bell() {
+    fn later_deadline_keeps_the_earlier_expiry() {
         let start = Instant::now();
         let mut wheel = Wheel::default();
         let id = wheel.register(Discriminator::new(7).unwrap());
         wheel.arm(id, Some(start + Duration::from_secs(1)));
         wheel.arm(id, Some(start + Duration::from_secs(2)));
         assert_eq!(wheel.next(), Some(start + Duration::from_secs(1)));
-        wheel.forget(id);
+        wheel.remove(id);
         assert_eq!(wheel.next(), None);
     }
 
     #[test]
-    fn places_that_were_given_back_are_used_again() {
+    fn removed_timers_are_reused() {
         let mut wheel = Wheel::default();
         let session = Discriminator::new(7).unwrap();
         for _ in 0..1_000 {
             let id = wheel.register(session);
             wheel.arm(id, Some(Instant::now()));
-            wheel.forget(id);
+            wheel.remove(id);
         }
         assert_eq!(wheel.timers.len(), 1);
     }

@@ -1,4 +1,4 @@
-//! The addresses of this host, as the kernel lists them.
+//! The addresses of this host.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -6,14 +6,14 @@ use ipnet::IpNet;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
 
-/// A look at the addresses of this host.
+/// The addresses of this host at a point in time.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Addresses {
     entries: Vec<(String, IpNet)>,
 }
 
 impl Addresses {
-    /// What they are now; none when the kernel does not tell.
+    /// Reads them from the kernel; empty if that fails.
     pub(super) fn read() -> Self {
         let Ok(listed) = getifaddrs() else { return Self::default() };
         let entry = |interface: nix::ifaddrs::InterfaceAddress| {
@@ -34,13 +34,13 @@ impl Addresses {
         self.entries.iter().any(|(_, net)| net.addr() == ip)
     }
 
-    /// Whether the address belongs to a link of this host, or is its own.
+    /// Whether the address is on a link of this host, or an address of this host.
     pub(super) fn on_link(&self, ip: IpAddr) -> bool {
         let link_local = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
         link_local || self.entries.iter().any(|(_, net)| net.contains(&ip))
     }
 
-    /// An address of the other family on the interface that has `local`; global ones only.
+    /// A global address of the other family on the interface with `local`.
     pub(super) fn other_family(&self, local: IpAddr) -> Option<IpAddr> {
         let interface = &self.entries.iter().find(|(_, net)| net.addr() == local)?.0;
         let fits = |ip: &IpAddr| match ip {
@@ -50,7 +50,7 @@ impl Addresses {
         self.entries.iter().filter(|(name, _)| name == interface).map(|(_, net)| net.addr()).find(fits)
     }
 
-    /// An IPv4 address of the interface that has `local`.
+    /// An IPv4 address of the interface with `local`.
     pub(super) fn own_v4(&self, local: IpAddr) -> Option<Ipv4Addr> {
         match (local, self.other_family(local)) {
             (IpAddr::V4(ip), _) | (IpAddr::V6(_), Some(IpAddr::V4(ip))) => Some(ip),
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn direct_are_addresses_of_a_link_and_our_own() {
+    fn addresses_of_a_link_and_of_this_host_are_on_link() {
         let addresses = addresses();
         for near in ["172.16.1.254", "fd00:2::1", "fe80::2", "127.0.0.2", "10.9.9.9"] {
             assert!(addresses.on_link(ip(near)), "{near}");
@@ -99,8 +99,8 @@ mod tests {
         let addresses = addresses();
         assert_eq!(addresses.other_family(ip("172.16.1.11")), Some(ip("fd00:1::11")));
         assert_eq!(addresses.other_family(ip("fd00:1::11")), Some(ip("172.16.1.11")));
-        assert_eq!(addresses.other_family(ip("fd00:2::11")), None, "no IPv4 there");
-        assert_eq!(addresses.other_family(ip("192.0.2.1")), None, "not ours");
+        assert_eq!(addresses.other_family(ip("fd00:2::11")), None, "the interface has no IPv4 address");
+        assert_eq!(addresses.other_family(ip("192.0.2.1")), None, "not an address of this host");
         assert_eq!(addresses.own_v4(ip("fd00:1::11")), Some(Ipv4Addr::new(172, 16, 1, 11)));
         assert_eq!(addresses.own_v4(ip("fd00:2::11")), None);
     }

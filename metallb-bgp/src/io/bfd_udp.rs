@@ -1,14 +1,13 @@
-//! BFD over UDP, on a thread of its own: a speaker busy with anything else still sends and hears in time.
+//! BFD over UDP on a thread of its own, so that other work of the process does not delay packets.
 //!
-//! The thread sleeps until a datagram, a command or the next deadline. It needs no privilege: TTL, packet info and the binding to a
-//! device are open to every process.
+//! The thread sleeps until a datagram, a command or the next deadline. It needs no privileges: TTL, packet info and
+//! binding to a device are available to every process.
 
 #![expect(clippy::disallowed_methods, reason = "a driver is where time enters")]
 
 mod socket;
-mod thread;
+mod worker;
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, mpsc};
@@ -19,19 +18,21 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use thiserror::Error;
 use tokio::sync::watch;
 
-use self::thread::{Command, Driver};
+use self::worker::{Command, Worker};
 use crate::bfd::{AddSessionError, Cause, Diagnostic, Discard, Hops, Profile, SessionSnapshot, State};
+use crate::error::IoError;
 
-/// A path to watch, by names that survive interfaces coming and going.
+/// The path of a session, by interface names instead of indices, which change when an interface is recreated.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
 pub struct BfdPath {
     /// The neighbour.
     pub remote: IpAddr,
-    /// How far it is.
+    /// The distance of the neighbour.
     pub hops: Hops,
-    /// The address to send from and to be reached at; left to the kernel where it is not given.
+    /// The local address; `None` lets the kernel select one.
     pub local: Option<IpAddr>,
-    /// The only interface to use; a link-local neighbour needs one.
+    /// The interface to use; a link-local neighbour needs one.
     pub interface: Option<String>,
     /// The VRF device.
     pub vrf: Option<String>,
@@ -45,22 +46,23 @@ impl BfdPath {
     }
 }
 
-/// Where a session stands, for the client that reacts to it.
+/// The status of a session, for its clients.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct BfdStatus {
     /// The state.
     pub state: State,
-    /// What changed it last; `None` before the first change.
+    /// The cause of the last state change; `None` before the first one.
     pub cause: Option<Cause>,
-    /// What we give as the reason.
+    /// The diagnostic in our packets.
     pub diagnostic: Diagnostic,
-    /// How often the path failed while Up. A client that missed a short failure sees it here.
+    /// The number of failures while Up. It shows a client a failure that was over before the client looked.
     pub failures: u64,
-    /// The neighbour's BFD survives a restart of its control plane (RFC 5882 §4.3).
+    /// Whether the BFD implementation of the neighbour survives a restart of its control plane (RFC 5882 §4.3).
     pub control_plane_independent: bool,
-    /// Why the session cannot run at the moment: a missing interface, a taken port, a bad path. It is tried again every second.
-    pub problem: Option<Arc<str>>,
+    /// Why the session cannot run at the moment, for example because its interface does not exist. It is tried again
+    /// every second.
+    pub problem: Option<BfdProblem>,
 }
 
 impl Default for BfdStatus {
@@ -76,43 +78,43 @@ impl Default for BfdStatus {
     }
 }
 
-/// A session as metrics and status show it.
+/// A session, for metrics and status.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct BfdSnapshot {
     /// The path.
     pub path: BfdPath,
-    /// What its client was told.
+    /// The status, as its clients see it.
     pub status: BfdStatus,
-    /// State and counters; `None` while there is a problem that keeps the session from running.
+    /// State and counters; `None` while a problem keeps the session from running.
     pub session: Option<SessionSnapshot>,
-    /// Packets that the kernel refused to send.
+    /// The number of packets that the kernel refused to send.
     pub send_errors: u64,
 }
 
-/// All that the thread knows.
+/// The status of all sessions.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct BfdReport {
-    /// The sessions, by path.
+    /// The sessions, sorted by path.
     pub sessions: Vec<BfdSnapshot>,
-    /// Datagrams dropped, by reason.
+    /// The number of dropped datagrams, by reason.
     pub discards: Vec<(Discard, u64)>,
 }
 
 impl BfdReport {
-    /// The session of a path, while it runs.
+    /// The session of a path, if it is running.
     #[must_use]
     pub fn session(&self, path: &BfdPath) -> Option<&SessionSnapshot> {
         self.sessions.iter().find(|snapshot| snapshot.path == *path)?.session.as_ref()
     }
 }
 
-/// Why a command had no effect.
+/// Why a command failed.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum BfdError {
-    /// The path makes no sense. The caller's fault.
+    /// The path is invalid.
     #[error(transparent)]
     Path(#[from] AddSessionError),
     /// The thread has ended.
@@ -120,75 +122,91 @@ pub enum BfdError {
     Stopped,
 }
 
-/// The thread. Dropping it ends all sessions with one AdminDown; see [`shutdown`](Self::shutdown) for the careful way.
+/// Why a session cannot run at the moment.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[non_exhaustive]
+pub enum BfdProblem {
+    /// The path is invalid.
+    #[error(transparent)]
+    Path(#[from] AddSessionError),
+    /// The operating system reported an error: the interface does not exist, or the port is in use.
+    #[error(transparent)]
+    Io(#[from] IoError),
+}
+
+/// Owns the thread of all sessions. If it is dropped, each session ends with a single AdminDown;
+/// [`shutdown`](Self::shutdown) is more careful.
 #[derive(Debug)]
-pub struct BfdThread {
-    handle: BfdHandle,
+pub struct Driver {
+    handle: Handle,
     thread: Option<JoinHandle<()>>,
 }
 
-impl BfdThread {
-    /// Starts the thread. It opens sockets when the first session needs them.
+impl Driver {
+    /// Starts the thread, which opens sockets when the first session needs them. `seed` determines discriminators and
+    /// jitter and must be hard to guess.
     ///
     /// # Errors
-    /// The system is out of threads or descriptors.
-    pub fn spawn() -> io::Result<Self> {
+    /// The operating system has no resources for a thread or a file descriptor.
+    pub fn start(seed: u64) -> io::Result<Self> {
         let wake = Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
-        let (commands, inbox) = mpsc::channel();
-        // The standard library's hasher keys are the operating system's randomness.
-        let seed = RandomState::new().build_hasher().finish();
-        let driver = Driver::new(inbox, Arc::clone(&wake), seed);
-        let thread = std::thread::Builder::new().name("bfd".into()).spawn(move || driver.run())?;
-        Ok(Self { handle: BfdHandle { commands, wake }, thread: Some(thread) })
+        // If the queue is full, the caller waits until the thread, which never waits for a caller, has taken the
+        // commands.
+        let (commands, queue) = mpsc::sync_channel(COMMANDS_MAX);
+        let worker = Worker::new(queue, Arc::clone(&wake), seed);
+        let thread = std::thread::Builder::new().name("bfd".into()).spawn(move || worker.run())?;
+        Ok(Self { handle: Handle { commands, wake }, thread: Some(thread) })
     }
 
-    /// A way to talk to the thread, for any number of clients.
+    /// A handle to the thread.
     #[must_use]
-    pub fn handle(&self) -> BfdHandle {
+    pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// Tells all neighbours AdminDown for their detection times, `at_most` for so long, then ends the thread. Blocks.
-    pub fn shutdown(mut self, at_most: Duration) {
-        self.stop(at_most);
+    /// Sends AdminDown to all neighbours for their detection times, at most for `timeout`, then ends the thread.
+    /// Blocks.
+    pub fn shutdown(mut self, timeout: Duration) {
+        self.stop(timeout);
     }
 
-    fn stop(&mut self, at_most: Duration) {
+    fn stop(&mut self, timeout: Duration) {
         if let Some(thread) = self.thread.take() {
-            let told = self.handle.send(Command::Shutdown { until: Instant::now() + at_most });
-            if told.is_ok() && thread.join().is_err() {
-                tracing::error!(reason = "bfd_thread_panicked", "the BFD thread ended by a panic");
+            let sent = self.handle.send(Command::Shutdown { until: Instant::now() + timeout });
+            if sent.is_ok() && thread.join().is_err() {
+                tracing::error!(event = "bfdThreadPanicked", "the BFD thread ended by a panic");
             }
         }
     }
 }
 
-impl Drop for BfdThread {
+impl Drop for Driver {
     fn drop(&mut self) {
         self.stop(Duration::ZERO);
     }
 }
 
-/// A cloneable way to talk to the BFD thread.
+/// Commands the BFD thread. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct BfdHandle {
-    commands: mpsc::Sender<Command>,
+pub struct Handle {
+    commands: mpsc::SyncSender<Command>,
     wake: Arc<EventFd>,
 }
 
-impl BfdHandle {
-    /// Watches a path, or changes how it is watched; the same again changes nothing, and no change takes down a session that is
-    /// Up. The receiver follows the session, whoever else asks for it.
+impl Handle {
+    /// Adds a session, or changes the profile of an existing one. No change takes down a session that is Up. The
+    /// receiver gets the status of the session, also if there are other clients.
     ///
     /// # Errors
-    /// The path makes no sense, or the thread has ended.
+    /// The path is invalid, or the thread has ended.
     pub fn add_session(&self, path: BfdPath, profile: Profile) -> Result<watch::Receiver<BfdStatus>, BfdError> {
-        let (reply, answer) = mpsc::channel();
+        let (reply, answer) = mpsc::sync_channel(1);
         self.send(Command::Add { path, profile, reply })?;
         answer.recv().map_err(|_| BfdError::Stopped)?
     }
 
-    /// Stops watching a path; the neighbour is told AdminDown for its detection time and does not take it for a failure.
+    /// Removes a session. AdminDown is sent for the detection time of the neighbour, so that it does not assume a
+    /// failure.
     ///
     /// # Errors
     /// The thread has ended.
@@ -196,7 +214,7 @@ impl BfdHandle {
         self.send(Command::Remove { path: path.clone() })
     }
 
-    /// Holds a session administratively down, or lets it come up again.
+    /// Takes a session administratively down, or enables it again.
     ///
     /// # Errors
     /// The thread has ended.
@@ -204,23 +222,29 @@ impl BfdHandle {
         self.send(Command::SetAdmin { path: path.clone(), up })
     }
 
-    /// Where everything stands; waits for the thread, usually some microseconds.
+    /// The status of all sessions. Waits for the thread, usually for some microseconds.
     ///
     /// # Errors
     /// The thread has ended.
     pub fn report(&self) -> Result<BfdReport, BfdError> {
-        let (reply, answer) = mpsc::channel();
+        let (reply, answer) = mpsc::sync_channel(1);
         self.send(Command::Report { reply })?;
         answer.recv().map_err(|_| BfdError::Stopped)
     }
 
     fn send(&self, command: Command) -> Result<(), BfdError> {
         self.commands.send(command).map_err(|_| BfdError::Stopped)?;
-        // Fails only when the counter is full, and then the thread is awake.
+        // It fails only if the counter is full, and then the thread is awake.
         let _ = self.wake.write(1);
         Ok(())
     }
 }
+
+/// Limit of queued commands.
+const COMMANDS_MAX: usize = 64;
+
+const _: () = crate::assert_send_sync::<Driver>();
+const _: () = crate::assert_send_sync::<Handle>();
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! How a connection comes about, and which addresses are ours on it.
+//! Opens connections, and selects the addresses of this end.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -8,19 +8,25 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::addresses::Addresses;
-use super::discovery::Neighbor;
+use super::resolver::Neighbor;
 use super::{Distance, Endpoint, Router, sockopt};
+use crate::error::IoError;
 use crate::rib::NextHops;
+use crate::session::ConnectionError;
 
-/// Finds the router and connects as the configuration says. `neighbor` tells of a router that is known by its interface only.
-pub(super) async fn connect(endpoint: Endpoint, neighbor: Option<Neighbor>) -> io::Result<TcpStream> {
+/// Resolves the router and connects to it. `neighbor` is the router of an unnumbered peer.
+pub(super) async fn connect(endpoint: Endpoint, neighbor: Option<Neighbor>) -> Result<TcpStream, ConnectionError> {
     let peer = match (&endpoint.router, neighbor) {
-        (Router::At(address), _) => *address,
-        (Router::Behind { port, .. }, Some(mut neighbor)) => neighbor.find(*port).await?,
-        (Router::Behind { interface, .. }, None) => {
-            return Err(io::Error::other(format!("nothing listens for a router on {interface}")));
+        (Router::Address(address), _) => *address,
+        (Router::Unnumbered { port, .. }, Some(mut neighbor)) => neighbor.resolve(*port).await?,
+        (Router::Unnumbered { interface, .. }, None) => {
+            return Err(ConnectionError::NoRouter { interface: interface.clone() });
         }
     };
+    Ok(connect_to(peer, &endpoint).await.map_err(IoError::from)?)
+}
+
+async fn connect_to(peer: SocketAddr, endpoint: &Endpoint) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(peer), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
     if let Some(device) = &endpoint.device {
         socket.bind_device(Some(device.as_bytes()))?;
@@ -39,20 +45,20 @@ pub(super) async fn connect(endpoint: Endpoint, neighbor: Option<Neighbor>) -> i
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
                 tracing::warn!(
-                    %source, %peer, reason = "source_address_missing",
-                    "source address is not on this host, the kernel chooses one"
+                    %source, %peer, event = "sourceAddressMissing",
+                    "this host does not have the source address of the BGP peer, so the kernel selects one"
                 );
             }
             Err(error) => return Err(error),
         }
     }
-    // A route must not wait for the acknowledgement of the one before.
+    // Without Nagle's algorithm an update does not wait for the acknowledgement of the previous one.
     socket.set_tcp_nodelay(true)?;
     TcpSocket::from_std_stream(socket.into()).connect(peer).await
 }
 
-/// This end's addresses on a connection: the local one, and for the other family an address of the same interface. A link-local one
-/// serves both families (RFC 8950): unnumbered links have no other.
+/// The next hops on a connection: the local address, and for the other family an address of the same interface. A
+/// link-local address is used for both families (RFC 8950), because an unnumbered link has no other.
 pub(super) fn next_hops(local: IpAddr, addresses: &Addresses) -> NextHops {
     match local {
         IpAddr::V4(_) => NextHops { v4: Some(local), v6: addresses.other_family(local) },
@@ -61,8 +67,8 @@ pub(super) fn next_hops(local: IpAddr, addresses: &Addresses) -> NextHops {
     }
 }
 
-/// Packets of a session with a direct neighbour must not get further. On a link they cannot, and 255 also satisfies a neighbour that asks
-/// for it as proof of being direct (GTSM, RFC 5082); elsewhere the first router on the way drops them.
+/// The TTL of a connection. Packets to a direct neighbour must not pass a router: on a link they cannot, and 255
+/// satisfies GTSM (RFC 5082); otherwise the first router drops them.
 pub(super) const fn ttl(distance: Distance, on_link: bool) -> u8 {
     match (distance, on_link) {
         (Distance::Direct, false) => 1,
@@ -76,7 +82,7 @@ mod tests {
 
     #[test]
     fn packets_to_a_direct_neighbour_do_not_pass_a_router() {
-        assert_eq!(ttl(Distance::Direct, true), 255, "nothing to pass, and the proof that some ask for");
+        assert_eq!(ttl(Distance::Direct, true), 255, "GTSM");
         assert_eq!(ttl(Distance::Direct, false), 1);
         assert_eq!([true, false].map(|on_link| ttl(Distance::Routed, on_link)), [255; 2]);
     }

@@ -1,4 +1,4 @@
-//! What is told of a peer: where it stands, and what happened.
+//! Snapshots and events of peers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,59 +7,70 @@ use std::time::Instant;
 use super::bfd_udp::{BfdPath, BfdStatus};
 use super::{PeerConfig, Router};
 use crate::peer::Peer;
-use crate::session::{Counters, Event, Negotiated, RemoteAsn, State};
+use crate::session::{Counters, DownReason, Event, Negotiated, RemoteAsn, State};
 
 /// An event of a named peer.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PeerEvent {
-    /// The peer's name.
+    /// The name of the peer.
     pub peer: Arc<str>,
-    /// What happened.
+    /// The event.
     pub event: Event,
 }
 
-/// Where a peer stands.
+/// The status of a peer.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PeerSnapshot {
-    /// The router that is configured, whether or not it is there.
+    /// The configured router, whether or not it is reachable.
     pub router: Router,
-    /// The number that is accepted of it.
+    /// The AS number that the router must have.
     pub remote: RemoteAsn,
     /// The state of the session.
     pub state: State,
-    /// Since when it is established.
+    /// The time at which the session was established, while it is.
     pub established_at: Option<Instant>,
-    /// Both ends of the connection, ours first.
+    /// The local and the remote address of the connection.
     pub addresses: Option<(SocketAddr, SocketAddr)>,
-    /// Why it ended last, in words; also an attempt that failed is an end.
-    pub last_down: Option<String>,
-    /// Why the last session that was established ended, in words, and when. Attempts that fail since do not hide it.
-    pub last_session: Option<(String, Instant)>,
-    /// What is in force, from the peer's OPEN on.
+    /// Why the last session, or attempt, ended.
+    pub last_down: Option<DownReason>,
+    /// The end of the last established session. Failed attempts since then do not replace it.
+    pub last_session: Option<EndedSession>,
+    /// The negotiated capabilities, from the peer's OPEN on.
     pub negotiated: Option<Negotiated>,
-    /// Routes that the peer was told.
-    pub routes_told: usize,
-    /// Routes that the peer should know.
+    /// The number of routes that were advertised to the peer.
+    pub routes_advertised: usize,
+    /// The number of routes that the peer should have.
     pub routes_wanted: usize,
-    /// What passed so far.
+    /// Counters since the peer was configured.
     pub counters: Counters,
-    /// What BFD says of the path, where it was asked to watch it.
+    /// The status of BFD, if it is configured.
     pub bfd: Option<BfdStatus>,
-    /// The path that BFD watches, by which its session is found in a [`BfdReport`](super::bfd_udp::BfdReport).
+    /// The path of the BFD session, by which it is found in a [`BfdReport`](super::bfd_udp::BfdReport).
     pub bfd_path: Option<BfdPath>,
 }
 
+/// The end of an established session.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct EndedSession {
+    /// Why it ended.
+    pub reason: DownReason,
+    /// When it ended.
+    pub at: Instant,
+}
+
 impl PeerSnapshot {
-    /// Takes over what changed. Why a session ended is put in words only where an event says that it did.
-    pub(super) fn follow(&mut self, peer: &Peer, event: bool) {
+    /// Takes over changes of the engine. `last_down` changes only with an event.
+    pub(super) fn update(&mut self, peer: &Peer, event: bool) {
         self.state = peer.state();
         self.established_at = peer.established_at();
-        self.routes_told = peer.rib().told();
+        self.routes_advertised = peer.rib().advertised();
         self.routes_wanted = peer.rib().wanted();
         self.counters = *peer.counters();
         if event {
-            self.last_down = peer.last_down().map(ToString::to_string);
+            self.last_down = peer.last_down().cloned();
         }
         if self.negotiated.as_ref() != peer.negotiated() {
             self.negotiated = peer.negotiated().cloned();
@@ -76,13 +87,13 @@ impl PeerSnapshot {
             last_down: None,
             last_session: None,
             negotiated: None,
-            routes_told: 0,
+            routes_advertised: 0,
             routes_wanted: 0,
             counters: *peer.counters(),
             bfd: None,
             bfd_path: None,
         };
-        snapshot.follow(peer, true);
+        snapshot.update(peer, true);
         snapshot
     }
 }

@@ -1,4 +1,4 @@
-//! What sockets can do and has no safe wrapper.
+//! Socket operations without a safe wrapper.
 #![allow(unsafe_code)]
 
 use std::io::{Error, Result};
@@ -21,9 +21,9 @@ struct TcpMd5Sig {
     key: [u8; 80],
 }
 
-/// Signs every segment to and from `peer` (TCP MD5, RFC 2385). Must precede the connection.
+/// Sets the key for segments to and from `peer` (TCP MD5, RFC 2385). Must be called before the connection is opened.
 pub(super) fn set_md5(socket: BorrowedFd<'_>, peer: IpAddr, password: &[u8]) -> Result<()> {
-    // SAFETY: it is plain data for which all zeros is a value.
+    // SAFETY: it is plain data, and all zeros are a valid value.
     let mut signature: TcpMd5Sig = unsafe { std::mem::zeroed() };
     let address = socket2::SockAddr::from(std::net::SocketAddr::new(peer, 0));
     let length = usize::try_from(address.len()).unwrap_or(0).min(size_of::<libc::sockaddr_storage>());
@@ -51,8 +51,9 @@ pub(super) fn set_md5(socket: BorrowedFd<'_>, peer: IpAddr, password: &[u8]) -> 
     if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }
 }
 
-/// A socket whose datagrams can be waited for. Must be called inside a tokio runtime.
+/// Registers a socket for readiness to read. Must be called inside a tokio runtime.
 pub(super) fn readable(socket: Socket) -> Result<AsyncFd<Socket>> {
-    // SAFETY: `Socket` owns its descriptor and neither closes nor replaces it before it is dropped, and `AsyncFd` deregisters first.
+    // SAFETY: `Socket` owns its descriptor and neither closes nor replaces it before it is dropped, and `AsyncFd`
+    // deregisters first.
     Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
 }

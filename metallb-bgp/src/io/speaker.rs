@@ -1,93 +1,93 @@
-//! The set of peers.
+//! The set of all peers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::PeerConfig;
+use super::bfd_client::BfdSessions;
 use super::bfd_udp::BfdReport;
-use super::command::Command;
-use super::driver::{Driver, Shares};
-use super::exchange::{AtOnce, Exchange};
-use super::incoming::{Door, Expected, Incoming, may_connect};
-use super::path_watch::PathWatches;
+use super::driver::Driver;
+use super::incoming_report::IncomingReport;
+use super::listener::{AllowedPeer, Incoming, Listener, may_connect};
 use super::snapshot::{PeerEvent, PeerSnapshot};
-use super::ticket::IncomingReport;
 use crate::peer::Peer;
 use crate::rib::SharedPrefixes;
-use crate::session::{BfdState, ConfigChange, Stop};
+use crate::session::{ConfigChange, Stop};
 use crate::types::Attributes;
 
-/// All sessions of this host. Must be used inside a tokio runtime; dropping it ends them without a word.
+/// All BGP peers of this host. Must be used inside a tokio runtime. Dropping it ends all sessions without a
+/// NOTIFICATION.
 #[derive(Debug)]
 pub struct Speaker {
     peers: BTreeMap<Arc<str>, Running>,
-    /// Sessions of peers that are gone, until they have said so.
+    /// Tasks of removed peers that are still ending their sessions.
     ending: Vec<JoinHandle<()>>,
     events: mpsc::Sender<PeerEvent>,
-    seed: u64,
+    random: SmallRng,
     prefixes: SharedPrefixes,
     observer: Observer,
-    door: Option<Door>,
+    listener: Option<Listener>,
 }
 
-/// A look at the sessions from anywhere, for as long as anybody wants one.
+/// Read access to the peers of a [`Speaker`], which stays valid after the speaker is gone.
 #[derive(Clone, Debug, Default)]
 pub struct Observer {
     snapshots: Arc<Mutex<BTreeMap<Arc<str>, Arc<Mutex<PeerSnapshot>>>>>,
-    watches: Arc<PathWatches>,
+    bfd: Arc<BfdSessions>,
     incoming: Arc<Incoming>,
 }
 
 #[derive(Debug)]
 struct Running {
     config: PeerConfig,
-    commands: mpsc::UnboundedSender<Command>,
-    shares: Shares,
-    task: JoinHandle<()>,
-    /// Connections of the peer that its task has not seen yet.
-    waiting: Arc<AtomicUsize>,
+    driver: Driver,
 }
 
 impl Speaker {
-    /// No peers. Events go to `events`; when nobody takes them they are dropped. `seed` jitters all timers.
+    /// A speaker without peers. Events are sent to `events`; if that channel is full, an event is dropped. `seed`
+    /// determines the jitter of all timers and the discriminators of BFD, so it must be hard to guess.
     #[must_use]
     pub fn new(events: mpsc::Sender<PeerEvent>, seed: u64) -> Self {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let bfd = Arc::new(BfdSessions::new(random.next_u64()));
         Self {
             peers: BTreeMap::new(),
             ending: Vec::new(),
             events,
-            seed,
+            random,
             prefixes: SharedPrefixes::default(),
-            observer: Observer::default(),
-            door: None,
+            observer: Observer { bfd, ..Observer::default() },
+            listener: None,
         }
     }
 
-    /// Waits for peers to connect, too: those whose [`Mode`](crate::session::Mode) allows it, without a VRF, from the address that is
-    /// configured or, unnumbered, by the link. Passwords are checked by the kernel, direct neighbours must be on a link of this host, and
-    /// whoever else connects is counted and closed. Returns the address, with the port that was given.
+    /// Accepts connections of peers whose [`Mode`](crate::session::Mode) allows it, except for peers in a VRF. The
+    /// source of a connection must be the configured address or, for an unnumbered peer, the link. The kernel verifies
+    /// passwords, a direct neighbour must be on a link of this host, and all other connections are counted and closed.
+    /// Returns the address with the actual port.
     ///
     /// # Errors
-    /// The address is taken or not this host's; ports below 1024 need `CAP_NET_BIND_SERVICE`.
+    /// The address is in use or not an address of this host. Ports below 1024 need `CAP_NET_BIND_SERVICE`.
     pub fn listen(&mut self, address: SocketAddr) -> io::Result<SocketAddr> {
-        let (door, bound) = Door::open(address, Arc::clone(&self.observer.incoming))?;
-        self.door = Some(door);
-        self.let_in();
+        let (listener, bound) = Listener::open(address, Arc::clone(&self.observer.incoming))?;
+        self.listener = Some(listener);
+        self.update_listener();
         Ok(bound)
     }
 
-    /// Replaces the peers. Sessions go on untouched unless their own change needs a new session ([`PeerConfig::change_to`]); a new one
-    /// begins when the old one has ended, so that the router never sees two, and starts without routes. Returns those that start: they
-    /// wait for [`set_routes`](Self::set_routes).
+    /// Replaces the peers. A session is restarted only if the change of its own configuration needs it
+    /// ([`PeerConfig::change_to`]). The new session then starts when the old one has ended, so that the router never
+    /// sees two. Returns the peers that are started; they have no routes until [`set_routes`](Self::set_routes).
     pub fn set_peers(&mut self, configs: BTreeMap<Arc<str>, PeerConfig>) -> BTreeSet<Arc<str>> {
         self.ending.retain(|task| !task.is_finished());
         let mut started = BTreeSet::new();
@@ -101,66 +101,59 @@ impl Speaker {
                 Some(running) => match running.config.change_to(&config) {
                     ConfigChange::None => running,
                     ConfigChange::Soft => {
-                        running.tell(Command::Configure(Box::new(config.clone())));
+                        running.driver.handle().configure(config.clone());
                         Running { config, ..running }
                     }
                     ConfigChange::Restart => {
-                        running.tell(Command::Stop(Stop::Reconfigured));
                         started.insert(Arc::clone(&name));
-                        self.start(&name, config, Some(running.task))
+                        self.start(&name, config, running.driver.stop(Stop::Reconfigured))
                     }
                 },
             };
             self.peers.insert(name, running);
         }
-        for running in before.into_values() {
-            running.tell(Command::Stop(Stop::Deconfigured));
-            self.ending.push(running.task);
-        }
-        let snapshots =
-            self.peers.iter().map(|(name, running)| (Arc::clone(name), Arc::clone(&running.shares.snapshot)));
+        self.ending.extend(before.into_values().filter_map(|running| running.driver.stop(Stop::Deconfigured)));
+        let snapshots = self
+            .peers
+            .iter()
+            .map(|(name, running)| (Arc::clone(name), Arc::clone(&running.driver.handle().shared().snapshot)));
         *self.observer.snapshots.lock().unwrap_or_else(PoisonError::into_inner) = snapshots.collect();
-        self.let_in();
+        self.update_listener();
         started
     }
 
-    /// Brings the socket for incoming connections in step with the peers.
-    fn let_in(&mut self) {
-        let Some(door) = &mut self.door else { return };
+    /// Updates the peers that may connect, and their passwords.
+    fn update_listener(&mut self) {
+        let Some(listener) = &mut self.listener else { return };
         let allowed: Vec<&Running> = self.peers.values().filter(|running| may_connect(&running.config)).collect();
-        door.keep_keys(allowed.iter().map(|running| &running.config));
-        let expected = allowed.into_iter().map(|running| Expected {
+        listener.retain_keys(allowed.iter().map(|running| &running.config));
+        let allowed = allowed.into_iter().map(|running| AllowedPeer {
             router: running.config.endpoint.router.clone(),
             distance: running.config.endpoint.distance,
-            proven: door.prove(&running.config),
-            commands: running.commands.clone(),
-            waiting: Arc::clone(&running.waiting),
+            has_key: listener.ensure_key(&running.config),
+            handle: running.driver.handle().clone(),
         });
-        self.observer.incoming.expect(expected.collect());
+        self.observer.incoming.set_allowed(allowed.collect());
     }
 
-    /// Asks peers to move traffic away, as before [`shutdown`](Self::shutdown) with the same `keep_routes`: those that keep the routes are
-    /// told nothing. True when somebody was asked, and needs a moment.
+    /// Starts a graceful shutdown (RFC 8326) on all peers, except for those that keep the routes with the same
+    /// `keep_routes` in [`shutdown`](Self::shutdown). Returns whether it was started on any peer, which then needs time
+    /// to move traffic.
     pub async fn drain(&self, keep_routes: bool) -> bool {
-        let ask = |running: &Running| {
-            let (reply, answer) = oneshot::channel();
-            running.tell(Command::Leave { keep_routes, reply });
-            answer
-        };
-        let answers: Vec<_> = self.peers.values().map(ask).collect();
-        let mut asked = false;
-        for answer in answers {
-            asked |= answer.await.unwrap_or(false);
+        let replies: Vec<_> = self.peers.values().map(|running| running.driver.handle().drain(keep_routes)).collect();
+        let mut started = false;
+        for reply in replies {
+            started |= reply.await.unwrap_or(false);
         }
-        asked
+        started
     }
 
-    /// Replaces the routes of a peer; one that is not there is ignored.
+    /// Replaces the routes of a peer. An unknown peer is ignored.
     pub fn set_routes(&self, peer: &str, routes: BTreeMap<IpNet, Arc<Attributes>>) {
         self.set_routes_of([peer], routes);
     }
 
-    /// The same for several peers that are offered the same. It takes the room of one map, however many they are.
+    /// Replaces the routes of several peers by the same map, which is shared and not copied.
     pub fn set_routes_of<'a>(
         &self,
         peers: impl IntoIterator<Item = &'a str>,
@@ -168,62 +161,47 @@ impl Speaker {
     ) {
         let routes = Arc::new(routes);
         for running in peers.into_iter().filter_map(|peer| self.peers.get(peer)) {
-            running.tell_routes(Command::Routes(Arc::clone(&routes)));
+            running.driver.handle().set_routes(Arc::clone(&routes));
         }
     }
 
-    /// Changes single routes of a peer, `None` takes one back; at no cost for the others. A peer that is not there is ignored. The first
-    /// routes of a peer come by [`set_routes`](Self::set_routes), which alone says that these are all. A few changes after a pause are told
-    /// before this returns, which takes some microseconds and never waits; what else there is goes to the peer's task.
+    /// Changes single routes of a peer, or removes them with `None`, at a cost independent of the number of other
+    /// routes. An unknown peer is ignored. Call [`set_routes`](Self::set_routes) first: only it says that the routes
+    /// are complete. A few changes after a pause are written before this method returns, which takes some microseconds
+    /// and never waits; other changes are left to the task of the peer.
     pub fn change_routes(&self, peer: &str, changes: Vec<(IpNet, Option<Arc<Attributes>>)>) {
-        let Some(running) = self.peers.get(peer) else { return };
-        let Shares { exchange, queued, snapshot } = &running.shares;
-        match Exchange::change_at_once(exchange, queued, snapshot, &changes) {
-            AtOnce::Done => {}
-            AtOnce::Continue => running.tell(Command::Continue),
-            AtOnce::NotNow => running.tell_routes(Command::Changes(changes)),
-        }
-    }
-
-    /// Tells what a BFD of the caller's own says of the path to a peer; one that is not there is ignored. A peer with
-    /// [`PeerConfig::bfd`] needs none.
-    pub fn set_bfd(&self, peer: &str, state: BfdState) {
         if let Some(running) = self.peers.get(peer) {
-            running.tell(Command::Bfd(state));
+            running.driver.handle().change_routes(changes);
         }
     }
 
-    /// Hands a connection that a peer has opened to a peer; false, and it is closed, when there is no such peer. It is also closed when the
-    /// peer's [`Mode`](crate::session::Mode) does not wait for connections.
+    /// Hands a connection that a peer has opened to that peer. Returns `false` and closes it if there is no such peer,
+    /// or if too many connections wait. It is also closed if the [`Mode`](crate::session::Mode) of the peer does not
+    /// allow it.
     pub fn accept(&self, peer: &str, stream: TcpStream) -> bool {
-        let running = self.peers.get(peer);
-        running.is_some_and(|running| {
-            running.tell(Command::Accepted(stream, None));
-            true
-        })
+        self.peers.get(peer).is_some_and(|running| running.driver.handle().accept(stream, None))
     }
 
-    /// Where every peer stands.
+    /// The status of all peers, by name.
     #[must_use]
     pub fn snapshot(&self) -> BTreeMap<Arc<str>, PeerSnapshot> {
         self.observer.snapshot()
     }
 
-    /// A look at the sessions that outlives borrows of this speaker.
+    /// Read access that does not borrow the speaker.
     #[must_use]
     pub fn observer(&self) -> Observer {
         self.observer.clone()
     }
 
-    /// Ends all sessions and waits until the peers were told, at most `patience`. Peers that agreed to graceful restart keep the routes
-    /// when `keep_routes` is set.
-    pub async fn shutdown(mut self, keep_routes: bool, patience: Duration) {
-        self.door = None;
+    /// Ends all sessions and waits until the peers were informed, at most for `timeout`. Peers with graceful restart
+    /// keep the routes if `keep_routes` is set.
+    pub async fn shutdown(mut self, keep_routes: bool, timeout: Duration) {
+        self.listener = None;
         let mut tasks = std::mem::take(&mut self.ending);
+        let stop = if keep_routes { Stop::Restart } else { Stop::Shutdown };
         for running in std::mem::take(&mut self.peers).into_values() {
-            let text = "shutting down".to_owned();
-            running.tell(Command::Stop(if keep_routes { Stop::Restart(text) } else { Stop::Shutdown(text) }));
-            tasks.push(running.task);
+            tasks.extend(running.driver.stop(stop("shutting down".into())));
         }
         let all = async {
             for task in tasks {
@@ -232,39 +210,23 @@ impl Speaker {
             }
         };
         let begun = Instant::now();
-        let _ = tokio::time::timeout(patience, all).await;
-        // Neighbours of BFD need a moment too, and its thread is waited for without holding up this one.
-        let (watches, left) = (Arc::clone(&self.observer.watches), patience.saturating_sub(begun.elapsed()));
-        let _ = tokio::task::spawn_blocking(move || watches.shutdown(left)).await;
+        let _ = tokio::time::timeout(timeout, all).await;
+        // BFD also informs its neighbours. Waiting for its thread blocks, so it must not happen on this one.
+        let (bfd, left) = (Arc::clone(&self.observer.bfd), timeout.saturating_sub(begun.elapsed()));
+        let _ = tokio::task::spawn_blocking(move || bfd.shutdown(left)).await;
     }
 
     fn start(&mut self, name: &Arc<str>, config: PeerConfig, predecessor: Option<JoinHandle<()>>) -> Running {
-        let (commands, queue) = mpsc::unbounded_channel();
-        // The step of a well-known linear congruential generator: each peer's timers have their own jitter.
-        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let mut engine = Peer::new(config.session.clone(), self.seed, Instant::now());
+        let mut engine = Peer::new(config.session.clone(), self.random.next_u64(), Instant::now());
         engine.share_prefixes(&self.prefixes);
-        let shares = Shares::new(engine, &config);
-        let driver = Driver::new(
-            Arc::clone(name),
-            config.clone(),
-            shares.clone(),
-            self.events.clone(),
-            Arc::clone(&self.observer.watches),
-        );
-        let task = tokio::spawn(async move {
-            if let Some(predecessor) = predecessor {
-                // However it ended, its connection is closed.
-                let _ = predecessor.await;
-            }
-            driver.run(queue).await;
-        });
-        Running { config, commands, shares, task, waiting: Arc::default() }
+        let (events, bfd) = (self.events.clone(), Arc::clone(&self.observer.bfd));
+        let driver = Driver::start(name, config.clone(), engine, events, bfd, predecessor);
+        Running { config, driver }
     }
 }
 
 impl Observer {
-    /// Where every peer stands.
+    /// The status of all peers, by name.
     #[must_use]
     pub fn snapshot(&self) -> BTreeMap<Arc<str>, PeerSnapshot> {
         let snapshots = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
@@ -272,28 +234,18 @@ impl Observer {
         snapshots.iter().map(|(name, snapshot)| (Arc::clone(name), read(snapshot))).collect()
     }
 
-    /// What connections came in.
+    /// The number of incoming connections, by result.
     #[must_use]
     pub fn incoming(&self) -> IncomingReport {
         self.incoming.report()
     }
 
-    /// Where the BFD sessions stand; waits for their thread, usually some microseconds.
+    /// The status of all BFD sessions. Waits for the thread of BFD, usually for some microseconds.
     #[must_use]
     pub fn bfd(&self) -> BfdReport {
-        self.watches.report()
+        self.bfd.report()
     }
 }
 
-impl Running {
-    /// Changes of routes are made in the order in which they were told.
-    fn tell_routes(&self, command: Command) {
-        self.shares.queued.fetch_add(1, Ordering::Release);
-        self.tell(command);
-    }
-
-    fn tell(&self, command: Command) {
-        // The task is gone only when it was told to stop.
-        let _ = self.commands.send(command);
-    }
-}
+const _: () = crate::assert_send_sync::<Speaker>();
+const _: () = crate::assert_send_sync::<Observer>();

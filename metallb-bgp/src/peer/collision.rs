@@ -1,50 +1,53 @@
-//! Which of two connections with one peer stays (RFC 4271 §6.8, RFC 6286 §2.3, RFC 4724 §5).
+//! Connection collision: which of two connections with a peer is kept (RFC 4271 §6.8, RFC 6286 §2.3, RFC 4724 §5).
 
 use std::time::Instant;
 
 use super::Peer;
-use crate::session::{DownReason, Role, Slot, State};
+use crate::session::{ConnectionError, DownReason, Role, Slot, State};
 use crate::types::{Asn, RouterId};
+use crate::wire::iana::CeaseSubcode;
 use crate::wire::notification::Notification;
 
-/// What decides between two connections: the identifier, and between equal ones the number.
+/// What decides between two connections: the BGP identifier, then the AS number.
 type Rank = (RouterId, Asn);
 
 impl Peer {
-    /// The peer's OPEN has come on the connection in `slot`. Where there is another one, one of the two ends.
-    pub(super) fn resolve(&mut self, now: Instant, slot: Slot) {
+    /// The peer's OPEN was accepted on the connection in `slot`. If there is another connection, one of the two is
+    /// closed.
+    pub(super) fn resolve_collision(&mut self, now: Instant, slot: Slot) {
         let other = slot.other();
         let (Some(new), Some(old)) = (self.session(slot), self.session(other)) else { return };
         match old.state() {
-            // The peer would not come back on another connection if it still knew this one: it has restarted.
+            // A peer that still had the old connection would not open a new one, so it has restarted.
             State::Established if old.peer_may_restart() => {
-                self.end(now, other, DownReason::ConnectionLost("the peer has restarted".to_owned()));
+                self.end(now, other, DownReason::ConnectionLost(ConnectionError::PeerRestarted));
             }
-            State::Established => self.collide(now, slot),
+            State::Established => self.close_collision(now, slot),
             State::OpenConfirm => {
                 let Some(theirs) = new.negotiated() else { return };
                 let ours = (new.router_id(), self.shared.config.asn);
-                let stays = survivor(ours, (theirs.remote_router_id, theirs.remote_asn));
-                // Two connections that the same end opened: the later one is the one that its opener still knows.
-                let loser = if new.role() == stays { other } else { slot };
-                self.collide(now, loser);
+                let keep = opened_by(ours, (theirs.remote_router_id, theirs.remote_asn));
+                // If the same end opened both, its later one is the one that it still uses.
+                let loser = if new.role() == keep { other } else { slot };
+                self.close_collision(now, loser);
             }
-            // Of a connection without an OPEN nobody knows whose it is (RFC 4271 §6.8); it is judged when the OPEN comes.
+            // The other connection is compared when its OPEN arrives (RFC 4271 §6.8).
             _ => {}
         }
     }
 
-    /// Ends a connection because another one stays.
-    pub(super) fn collide(&mut self, now: Instant, slot: Slot) {
+    /// Closes a connection because the other one is kept.
+    pub(super) fn close_collision(&mut self, now: Instant, slot: Slot) {
         self.shared.counters.collisions += 1;
         if let Some(session) = &mut self.sessions[slot as usize] {
-            let reason = session.refuse(Notification::new(6, 7, &[]), &mut self.shared);
+            let reason = session.close(Notification::new(CeaseSubcode::ConnectionCollision, &[]), &mut self.shared);
             self.end(now, slot, reason);
         }
     }
 }
 
-/// Who must have opened the connection that stays: the end with the higher identifier, or of equal ones with the higher number.
-fn survivor(ours: Rank, theirs: Rank) -> Role {
+/// Which end opened the connection to keep: the one with the higher BGP identifier, or of equal ones the higher AS
+/// number.
+fn opened_by(ours: Rank, theirs: Rank) -> Role {
     if ours > theirs { Role::Active } else { Role::Passive }
 }

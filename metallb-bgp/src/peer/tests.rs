@@ -7,11 +7,14 @@ mod table;
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::error::IoError;
 use crate::session::{RemoteAsn, SEND_HOLD};
 use crate::types::{Asn, Family};
+use crate::wire::iana::OpenSubcode;
+use crate::wire::notification::{NotificationCode, ShutdownCommunication};
 use crate::wire::open::{Capabilities, GracefulRestart, Open};
 use crate::wire::update::withdraw;
-use crate::wire::{MessageType, split};
+use crate::wire::{DecodeContext, MessageType, split};
 
 const PEER: Asn = Asn(7675);
 
@@ -21,6 +24,14 @@ fn config() -> SessionConfig {
 
 fn graceful() -> SessionConfig {
     SessionConfig { graceful_restart: true, ..config() }
+}
+
+fn reset() -> ConnectionError {
+    IoError::from(std::io::ErrorKind::ConnectionReset).into()
+}
+
+fn refused() -> ConnectionError {
+    IoError::from(std::io::ErrorKind::ConnectionRefused).into()
 }
 
 fn id(last: u8) -> RouterId {
@@ -46,7 +57,7 @@ fn peer_open(asn: Asn, hold: u16) -> Vec<u8> {
     open_bytes(&Open { asn, hold_time: hold, router_id: id(1), capabilities })
 }
 
-/// The OPEN of a peer that keeps routes over our restart.
+/// The OPEN of a peer that keeps the routes while this speaker restarts.
 fn helper_open() -> Vec<u8> {
     let restart = GracefulRestart { restart_time: 120, ..GracefulRestart::default() };
     let capabilities = Capabilities {
@@ -74,7 +85,7 @@ fn refresh_bytes() -> Vec<u8> {
 
 fn kinds(bytes: &[u8]) -> Vec<MessageType> {
     let (mut rest, mut kinds) = (bytes, Vec::new());
-    while let Some((kind, _, size)) = split(rest).unwrap() {
+    while let Some((kind, _, size)) = split(rest, &DecodeContext::default()).unwrap() {
         kinds.push(kind);
         rest = &rest[size..];
     }
@@ -97,14 +108,14 @@ fn established(now: Instant) -> Peer {
 }
 
 #[test]
-fn session_comes_up_offers_its_routes_and_marks_the_end() {
+fn established_session_sends_its_routes_and_end_of_rib() {
     let now = Instant::now();
     let mut session = established(now);
     let expected = [MessageType::Open, MessageType::Keepalive, MessageType::Update, MessageType::Update];
     assert_eq!(kinds(&session.poll_transmit(Slot::One)), expected);
     assert!(matches!(session.poll_event(), Some(Event::Established { asn: PEER, .. })));
     session.set_routes(now, routes(&["10.254.254.1/32"]));
-    assert!(session.poll_transmit(Slot::One).is_empty(), "the same routes again say nothing");
+    assert!(session.poll_transmit(Slot::One).is_empty(), "unchanged routes send nothing");
     session.set_routes(now, routes(&[]));
     let mut expected = Vec::new();
     withdraw(&mut expected, Family::Ipv4, &mut routes(&["10.254.254.1/32"]).into_keys());
@@ -119,14 +130,14 @@ fn end_of_rib_waits_until_the_routes_are_known() {
     assert_eq!(
         kinds(&session.poll_transmit(Slot::One)),
         [MessageType::Open, MessageType::Keepalive],
-        "else the peer would drop what it kept"
+        "otherwise the peer would drop the routes that it kept"
     );
     session.set_routes(now, routes(&["10.254.254.1/32"]));
     assert_eq!(kinds(&session.poll_transmit(Slot::One)), [MessageType::Update, MessageType::Update]);
 }
 
 #[test]
-fn silence_ends_the_session_with_hold_timer_expired() {
+fn silent_peer_is_closed_with_hold_timer_expired() {
     let start = Instant::now();
     let mut session = established(start);
     session.poll_transmit(Slot::One);
@@ -136,14 +147,17 @@ fn silence_ends_the_session_with_hold_timer_expired() {
         session.handle_timeout(now);
     }
     assert_eq!(now, start + Duration::from_secs(90));
-    assert_eq!(session.last_down(), Some(&DownReason::Sent(Notification::hold_timer_expired())));
+    assert_eq!(
+        session.last_down(),
+        Some(&DownReason::Sent(Notification::new(NotificationCode::HoldTimerExpired, &[])))
+    );
     let sent = kinds(&session.poll_transmit(Slot::One));
     assert_eq!(sent.last(), Some(&MessageType::Notification));
     assert!(sent.iter().filter(|kind| **kind == MessageType::Keepalive).count() >= 2);
 }
 
 #[test]
-fn keepalives_leave_at_the_interval_that_is_configured_but_three_in_a_hold_time_at_least() {
+fn keepalives_are_sent_at_the_configured_interval_but_at_least_three_per_hold_time() {
     for (configured, hold, interval) in [(None, 90, 30), (Some(7), 90, 7), (Some(60), 90, 30), (Some(7), 9, 3)] {
         let start = Instant::now();
         let mut session =
@@ -165,7 +179,7 @@ fn keepalives_leave_at_the_interval_that_is_configured_but_three_in_a_hold_time_
 }
 
 #[test]
-fn attempts_follow_each_other_by_the_connect_time_that_is_configured() {
+fn connection_attempts_are_separated_by_the_configured_connect_time() {
     let start = Instant::now();
     let connect_time = Some(Duration::from_secs(8));
     let mut session = Peer::new(SessionConfig { connect_time, ..config() }, 1, start);
@@ -174,7 +188,7 @@ fn attempts_follow_each_other_by_the_connect_time_that_is_configured() {
         while let Some(action) = session.poll_action() {
             if action == Action::Connect(Slot::One) {
                 attempts.push(now);
-                session.handle_failed(now, Slot::One, "refused");
+                session.handle_failed(now, Slot::One, refused());
             }
         }
         now = session.poll_timeout().unwrap();
@@ -187,15 +201,15 @@ fn attempts_follow_each_other_by_the_connect_time_that_is_configured() {
 }
 
 #[test]
-fn hold_time_of_zero_switches_both_timers_off() {
+fn hold_time_of_zero_disables_hold_and_keepalive_timers() {
     let now = Instant::now();
     let mut session = Peer::new(config(), 1, now);
     bring_up(&mut session, now, &peer_open(PEER, 0));
-    assert_eq!(session.poll_timeout(), None, "O10");
+    assert_eq!(session.poll_timeout(), None);
 }
 
 #[test]
-fn peer_that_takes_nothing_makes_the_output_wait_and_then_ends_the_session() {
+fn blocked_connection_defers_updates_and_ends_when_the_send_hold_timer_expires() {
     let start = Instant::now();
     let mut session = established(start);
     session.poll_transmit(Slot::One);
@@ -204,7 +218,7 @@ fn peer_that_takes_nothing_makes_the_output_wait_and_then_ends_the_session() {
         session.set_routes(start, routes(&[&format!("10.254.254.{last}/32")]));
         session.handle_bytes(start, Slot::One, &refresh_bytes());
     }
-    assert!(session.poll_transmit(Slot::One).is_empty(), "nothing is added to what cannot be sent");
+    assert!(session.poll_transmit(Slot::One).is_empty(), "no update is added while the connection is blocked");
     let mut now = start;
     while session.state() == State::Established {
         session.handle_bytes(now, Slot::One, &keepalive_bytes());
@@ -212,7 +226,10 @@ fn peer_that_takes_nothing_makes_the_output_wait_and_then_ends_the_session() {
         session.handle_timeout(now);
     }
     assert_eq!(now, start + SEND_HOLD);
-    assert_eq!(session.last_down(), Some(&DownReason::Sent(Notification::new(8, 0, &[]))));
+    assert_eq!(
+        session.last_down(),
+        Some(&DownReason::Sent(Notification::new(NotificationCode::SendHoldTimerExpired, &[])))
+    );
 
     let mut session = established(start);
     session.poll_transmit(Slot::One);
@@ -223,12 +240,12 @@ fn peer_that_takes_nothing_makes_the_output_wait_and_then_ends_the_session() {
     assert_eq!(
         kinds(&session.poll_transmit(Slot::One)),
         [MessageType::Update; 2],
-        "one withdrawal, one offer: what came between is not told"
+        "one withdrawal, one announcement; the state in between is not sent"
     );
 }
 
 #[test]
-fn many_refresh_requests_at_once_are_answered_once() {
+fn many_refresh_requests_at_once_cause_one_response() {
     let now = Instant::now();
     let mut session = established(now);
     session.poll_transmit(Slot::One);
@@ -238,7 +255,7 @@ fn many_refresh_requests_at_once_are_answered_once() {
 }
 
 #[test]
-fn wrong_number_is_refused_with_bad_peer_as() {
+fn wrong_as_number_is_refused_with_bad_peer_as() {
     let now = Instant::now();
     for (remote, theirs, accepted) in [
         (RemoteAsn::Number(PEER), PEER, true),
@@ -251,13 +268,13 @@ fn wrong_number_is_refused_with_bad_peer_as() {
         let mut session = Peer::new(SessionConfig { remote, ..config() }, 1, now);
         session.handle_connected(now, id(11), next_hops());
         session.handle_bytes(now, Slot::One, &peer_open(theirs, 90));
-        let refused = DownReason::Sent(Notification::new(2, 2, &[]));
+        let refused = DownReason::Sent(Notification::new(OpenSubcode::BadPeerAs, &[]));
         assert_eq!(session.last_down(), (!accepted).then_some(&refused), "{remote:?} {theirs}");
     }
 }
 
 #[test]
-fn family_that_the_peer_does_not_carry_is_neither_offered_nor_marked() {
+fn family_that_the_peer_does_not_support_is_not_advertised() {
     let now = Instant::now();
     let both = SessionConfig { families: vec![Family::Ipv4, Family::Ipv6], ..config() };
     let mut session = Peer::new(both, 1, now);
@@ -265,11 +282,11 @@ fn family_that_the_peer_does_not_carry_is_neither_offered_nor_marked() {
     bring_up(&mut session, now, &peer_open(PEER, 90));
     let expected = [MessageType::Open, MessageType::Keepalive, MessageType::Update, MessageType::Update];
     assert_eq!(kinds(&session.poll_transmit(Slot::One)), expected);
-    assert_eq!((session.rib().told(), session.rib().wanted()), (1, 2));
+    assert_eq!((session.rib().advertised(), session.rib().wanted()), (1, 2));
 }
 
 #[test]
-fn a_peer_that_drops_at_once_is_not_hammered() {
+fn peer_that_closes_at_once_is_retried_with_back_off() {
     let start = Instant::now();
     let mut session = Peer::new(config(), 1, start);
     let (mut now, mut attempts) = (start, 0);
@@ -278,7 +295,7 @@ fn a_peer_that_drops_at_once_is_not_hammered() {
             if action == Action::Connect(Slot::One) {
                 attempts += 1;
                 bring_up(&mut session, now, &peer_open(PEER, 90));
-                session.handle_failed(now, Slot::One, "reset");
+                session.handle_failed(now, Slot::One, reset());
             }
         }
         now = session.poll_timeout().unwrap();
@@ -299,72 +316,77 @@ fn bytes_may_arrive_one_by_one() {
 }
 
 #[test]
-fn planned_stop_tells_the_peer_unless_it_is_to_keep_the_routes() {
+fn stop_sends_a_notification_unless_the_peer_keeps_the_routes() {
     let now = Instant::now();
-    let restart = || Stop::Restart("bye".to_owned());
-    let shutdown = Some(Notification::shutdown("bye"));
-    for (config, open, stop, told) in [
+    let restart = || Stop::Restart("bye".into());
+    let shutdown = Some(Notification::shutdown(&"bye".into()));
+    for (config, open, stop, sent) in [
         (graceful(), helper_open(), restart(), None),
         (graceful(), helper_open(), Stop::Reconfigured, None),
-        (graceful(), helper_open(), Stop::Shutdown("bye".to_owned()), shutdown.clone()),
-        (graceful(), helper_open(), Stop::Deconfigured, Some(Notification::new(6, 3, &[]))),
+        (graceful(), helper_open(), Stop::Shutdown("bye".into()), shutdown.clone()),
+        (graceful(), helper_open(), Stop::Deconfigured, Some(Notification::new(CeaseSubcode::PeerDeconfigured, &[]))),
         (graceful(), peer_open(PEER, 90), restart(), shutdown.clone()),
         (config(), helper_open(), restart(), shutdown),
-        (config(), helper_open(), Stop::Reconfigured, Some(Notification::new(6, 6, &[]))),
+        (
+            config(),
+            helper_open(),
+            Stop::Reconfigured,
+            Some(Notification::new(CeaseSubcode::OtherConfigurationChange, &[])),
+        ),
     ] {
         let mut session = Peer::new(config, 1, now);
         bring_up(&mut session, now, &open);
         session.poll_transmit(Slot::One);
         session.stop(now, stop.clone());
         let mut expected = Vec::new();
-        told.inspect(|notification| notification.encode(&mut expected));
+        sent.inspect(|notification| notification.encode(&mut expected));
         assert_eq!(session.poll_transmit(Slot::One), expected, "{stop:?}");
-        assert_eq!(session.poll_timeout(), None, "a stopped session stays down");
+        assert_eq!(session.poll_timeout(), None, "a stopped peer never reconnects");
     }
 }
 
 #[test]
-fn bfd_takes_the_session_down_and_brings_it_back() {
+fn bfd_failure_ends_the_session_and_its_recovery_starts_the_next_attempt() {
     let now = Instant::now();
     let mut session = established(now);
     session.handle_bfd(now, BfdState::Down);
-    assert_eq!(session.state(), State::Established, "BFD that was never up says nothing");
+    assert_eq!(session.state(), State::Established, "BFD that was never up is ignored");
     session.handle_bfd(now, BfdState::Up);
     session.handle_bfd(now, BfdState::Down);
-    assert_eq!(session.last_down(), Some(&DownReason::Sent(Notification::new(6, 10, &[]))));
-    assert!(session.poll_timeout().unwrap() >= now + BFD_PATIENCE);
+    assert_eq!(session.last_down(), Some(&DownReason::Sent(Notification::new(CeaseSubcode::BfdDown, &[]))));
+    assert!(session.poll_timeout().unwrap() >= now + BFD_WAIT);
     session.handle_bfd(now, BfdState::Up);
     assert!(session.poll_timeout().unwrap() <= now + BFD_SETTLE);
 
     let mut session = established(now);
     session.handle_bfd(now, BfdState::Up);
     session.handle_bfd(now, BfdState::AdminDown);
-    assert_eq!(session.state(), State::Established, "switched off on purpose");
+    assert_eq!(session.state(), State::Established, "administratively down");
 }
 
 #[test]
-fn soft_change_leaves_the_session_up_and_a_hard_one_is_not_made() {
+fn soft_change_keeps_the_session_and_a_restart_change_is_rejected() {
     let now = Instant::now();
     let mut session = established(now);
     assert!(session.reconfigure(SessionConfig { connect_time: Some(Duration::from_secs(7)), ..config() }));
     assert!(!session.reconfigure(SessionConfig { hold_time: Duration::from_secs(9), ..config() }));
     assert_eq!(session.state(), State::Established);
-    session.handle_failed(now, Slot::One, "reset");
+    session.handle_failed(now, Slot::One, reset());
     let pause = session.poll_timeout().unwrap() - now;
     assert!((Duration::from_millis(5250)..=Duration::from_secs(7)).contains(&pause), "{pause:?}");
 }
 
 #[test]
-fn host_without_ipv4_offers_ipv4_prefixes_with_an_ipv6_next_hop_where_the_peer_can_read_it() {
+fn ipv4_prefixes_of_a_host_without_ipv4_get_an_ipv6_next_hop_if_the_peer_supports_it() {
     let now = Instant::now();
     let v6: std::net::IpAddr = "fd00::11".parse().unwrap();
-    for able in [false, true] {
+    for supported in [false, true] {
         let mut session = Peer::new(SessionConfig { families: vec![Family::Ipv4, Family::Ipv6], ..config() }, 1, now);
         session.set_routes(now, routes(&["10.0.0.1/32", "fd00:1::1/128"]));
         session.handle_connected(now, id(11), NextHops { v4: None, v6: Some(v6) });
         let capabilities = Capabilities {
             families: vec![Family::Ipv4, Family::Ipv6],
-            extended_next_hop: able,
+            extended_next_hop: supported,
             ..Capabilities::default()
         };
         session.handle_bytes(
@@ -374,8 +396,8 @@ fn host_without_ipv4_offers_ipv4_prefixes_with_an_ipv6_next_hop_where_the_peer_c
         );
         session.handle_bytes(now, Slot::One, &keepalive_bytes());
         assert_eq!(
-            (session.negotiated().unwrap().extended_next_hop, session.rib().told()),
-            (able, 1 + usize::from(able))
+            (session.negotiated().unwrap().extended_next_hop, session.rib().advertised()),
+            (supported, 1 + usize::from(supported))
         );
     }
 }

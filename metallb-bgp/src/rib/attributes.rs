@@ -1,4 +1,4 @@
-//! Attribute sets, each kept and encoded once.
+//! Attribute sets, each stored and encoded once.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -7,22 +7,22 @@ use std::sync::Arc;
 use crate::types::{Attributes, Family};
 use crate::wire::template::{Encoding, Template};
 
-/// Stands for a set of attributes.
+/// Identifies a set of attributes.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct SetId(pub(super) u32);
 
-/// All sets in use.
+/// The sets in use.
 #[derive(Clone, Debug, Default)]
 pub(super) struct AttributeSets {
     slots: Vec<Option<Slot>>,
     free: Vec<SetId>,
     by_value: BTreeMap<Arc<Attributes>, SetId>,
-    /// The set that was asked for last: routes that share attributes come one after another.
+    /// The set that was interned last: routes with equal attributes usually follow each other.
     last: Option<SetId>,
     withdraw: [Option<Template>; 2],
-    /// Sets in use after the last sweep.
+    /// Number of sets after the last sweep.
     kept: usize,
-    /// Every set is told as one of a speaker that is about to leave.
+    /// Every set is encoded as that of a speaker that is about to leave.
     draining: bool,
 }
 
@@ -54,7 +54,7 @@ impl AttributeSets {
         id
     }
 
-    /// Forgets how sets are encoded: the next session may be another one.
+    /// Discards the encoded templates, because the next session may encode differently.
     pub(super) fn forget_templates(&mut self) {
         self.withdraw = [None, None];
         for slot in self.slots.iter_mut().flatten() {
@@ -62,7 +62,7 @@ impl AttributeSets {
         }
     }
 
-    /// True when it changed, so that what the peer knows is no longer what it should.
+    /// Returns whether it changed, so that all routes must be advertised again.
     pub(super) fn set_draining(&mut self, draining: bool) -> bool {
         let changed = self.draining != draining;
         self.draining = draining;
@@ -81,20 +81,20 @@ impl AttributeSets {
         Templates { sets: self, encoding, family, next_hop }
     }
 
-    /// Whether a sweep may be worth its cost.
-    pub(super) fn crowded(&self) -> bool {
+    /// Whether there are enough sets that a sweep is worth its cost.
+    pub(super) fn needs_sweep(&self) -> bool {
         self.by_value.len() > 2 * self.kept + 16
     }
 
-    /// Drops the sets that are not among `used`.
+    /// Drops the sets that are not in `used`.
     pub(super) fn sweep(&mut self, used: impl Iterator<Item = SetId>) {
         let mut alive = vec![false; self.slots.len()];
         for id in used {
             alive[id.0 as usize] = true;
         }
         for (index, alive) in (0..).zip(alive) {
-            let gone = if alive { None } else { self.slots[index as usize].take() };
-            if let Some(slot) = gone {
+            let removed = if alive { None } else { self.slots[index as usize].take() };
+            if let Some(slot) = removed {
                 self.by_value.remove(&slot.attributes);
                 self.free.push(SetId(index));
             }
@@ -111,7 +111,7 @@ impl AttributeSets {
             }
             None => {
                 self.slots.push(slot);
-                // There are fewer sets than addresses, and those of a cluster do not come near 2³².
+                // A cluster has far fewer than 2³² sets.
                 SetId((self.slots.len() - 1) as u32)
             }
         };
@@ -127,15 +127,15 @@ impl Templates<'_> {
         self.sets.withdraw[slot(family)].get_or_insert_with(|| Template::withdraw(family, multiprotocol))
     }
 
-    /// `None` for a set that does not exist.
+    /// `None` if the set does not exist.
     pub(super) fn announce(&mut self, id: SetId) -> Option<&Template> {
         let draining = self.sets.draining;
         let Slot { attributes, announce } = self.sets.slots.get_mut(id.0 as usize)?.as_mut()?;
-        let make = || match draining {
+        let build = || match draining {
             true => Template::announce(self.encoding, &attributes.draining(), self.next_hop, self.family),
             false => Template::announce(self.encoding, attributes, self.next_hop, self.family),
         };
-        Some(announce[slot(self.family)].get_or_insert_with(make))
+        Some(announce[slot(self.family)].get_or_insert_with(build))
     }
 }
 

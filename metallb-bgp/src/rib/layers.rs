@@ -1,86 +1,86 @@
-//! A table, and a small one beside it for prefixes that are new: a route that comes moves few rows, however many others there are.
+//! A large table, and a small one for new prefixes: inserting a route moves few rows, however many routes there are.
 
 use super::attributes::{SetId, Templates};
-use super::shared::Known;
+use super::shared::ColumnPool;
 use super::table::Table;
 use crate::wire::nlri::Wide;
 
-/// The routes of one family. A prefix has a row in one of both tables.
+/// The routes of one family. A prefix has a row in one of the two tables.
 #[derive(Clone, Debug)]
 pub(super) struct Layers<const N: usize> {
     base: Table<N>,
     recent: Table<N>,
-    /// Where the large table's prefixes are shared.
-    known: Known<N>,
+    /// Shares the prefixes of the large table with other peers.
+    pool: ColumnPool<N>,
 }
 
 impl<const N: usize> Default for Layers<N> {
     fn default() -> Self {
-        Self { base: Table::default(), recent: Table::default(), known: Known::default() }
+        Self { base: Table::default(), recent: Table::default(), pool: ColumnPool::default() }
     }
 }
 
 impl<const N: usize> Layers<N> {
-    pub(super) const fn told(&self) -> usize {
-        self.base.told() + self.recent.told()
+    pub(super) const fn advertised(&self) -> usize {
+        self.base.advertised() + self.recent.advertised()
     }
 
     pub(super) const fn wanted(&self) -> usize {
         self.base.wanted() + self.recent.wanted()
     }
 
-    /// From now on prefixes are kept together with those of others.
-    pub(super) fn share(&mut self, known: &Known<N>) {
-        self.known = known.clone();
-        self.base.share(known);
+    /// Shares the prefixes with other peers from now on.
+    pub(super) fn share(&mut self, pool: &ColumnPool<N>) {
+        self.pool = pool.clone();
+        self.base.share(pool);
     }
 
-    /// Who has the prefixes of the large table, this one included.
+    /// The number of peers that share the prefixes of the large table, this one included.
     #[cfg(test)]
-    pub(super) fn holders(&self) -> usize {
-        self.base.holders()
+    pub(super) fn sharers(&self) -> usize {
+        self.base.sharers()
     }
 
-    /// Every set in use, more than once.
+    /// Every attribute set in use, possibly repeated.
     pub(super) fn sets(&self) -> impl Iterator<Item = SetId> {
         self.base.sets().chain(self.recent.sets())
     }
 
-    /// Replaces what is wanted. True when it changed.
+    /// Replaces the wanted routes and returns whether they changed.
     pub(super) fn replace(&mut self, routes: Vec<(Wide<N>, SetId)>) -> bool {
         self.base.absorb(&mut self.recent);
         let changed = self.base.replace(routes);
-        self.base.share(&self.known);
+        self.base.share(&self.pool);
         changed
     }
 
-    /// Changes what is wanted of one prefix. True when it changed.
+    /// Changes the wanted route of one prefix and returns whether it changed.
     pub(super) fn change(&mut self, prefix: Wide<N>, set: Option<SetId>) -> bool {
-        if self.base.has(&prefix) {
+        if self.base.contains(&prefix) {
             return self.base.change(prefix, set);
         }
         if self.recent.rows() >= RECENT {
             self.base.absorb(&mut self.recent);
-            self.base.share(&self.known);
+            self.base.share(&self.pool);
         }
         self.recent.change(prefix, set)
     }
 
-    /// The peer knows nothing.
-    pub(super) fn forget(&mut self) {
+    /// Marks all routes as not advertised.
+    pub(super) fn reset(&mut self) {
         self.base.absorb(&mut self.recent);
-        self.base.forget();
-        self.base.share(&self.known);
+        self.base.reset();
+        self.base.share(&self.pool);
     }
 
-    /// The peer is to be told everything again.
+    /// Marks all advertised routes as to be advertised again.
     pub(super) fn replay(&mut self) {
         self.base.absorb(&mut self.recent);
         self.base.replay();
-        self.base.share(&self.known);
+        self.base.share(&self.pool);
     }
 
-    /// Writes the next message to the beginning of `out`; 0 when there is nothing to say.
+    /// Writes the next message to the start of `out` and returns its length, 0 if nothing is pending.
     pub(super) fn next_message(&mut self, out: &mut [u8], templates: &mut Templates<'_>) -> usize {
         match self.base.next_message(out, templates) {
             0 => self.recent.next_message(out, templates),
@@ -89,5 +89,5 @@ impl<const N: usize> Layers<N> {
     }
 }
 
-/// So many prefixes before they join the others, which costs a copy of all.
+/// Number of new prefixes before they are merged into the large table, which copies all rows.
 const RECENT: usize = 1024;

@@ -1,45 +1,48 @@
-//! The routes of one family: sorted columns, 13 bytes for a route of IPv4 and 25 for one of IPv6.
+//! The routes of one family in sorted columns: 13 bytes per IPv4 route, 25 per IPv6 route.
 //!
-//! Prefixes are kept as they stand in a message, so that a run of host routes with the same attributes is one copy.
+//! Prefixes are stored in wide form, so that a run of host routes with equal attributes is written to a message by one
+//! copy.
 
 use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::attributes::{SetId, Templates};
-use super::shared::{Column, Known};
+use super::shared::{Column, ColumnPool};
 use crate::wire::nlri::Wide;
-use crate::wire::template::Filling;
+use crate::wire::template::PartialUpdate;
 
-/// The routes of one family, in order.
+/// The routes of one family, sorted by prefix.
 #[derive(Clone, Debug)]
 pub(super) struct Table<const N: usize> {
     prefixes: Column<N>,
-    /// What the peer should know of each prefix.
+    /// The route that the peer should have, for each prefix.
     wanted: Vec<Mark>,
-    /// What it knows.
-    told: Vec<Mark>,
-    /// Rows that are no host routes.
+    /// The route that was advertised to the peer, for each prefix.
+    advertised: Vec<Mark>,
+    /// Number of rows that are not host routes.
     nets: usize,
-    /// All rows where both may differ.
+    /// Contains all rows whose two marks may differ.
     dirty: Range<usize>,
     plan: Plan,
-    told_count: usize,
+    advertised_count: usize,
     wanted_count: usize,
-    /// Rows that are neither wanted nor told. They stay until they are many: closing a gap moves all rows behind it.
+    /// Number of rows that are neither wanted nor advertised. They are removed in bulk, because removing a row moves
+    /// all rows after it.
     dead: usize,
 }
 
-/// What is known of a prefix: nothing, or with which attributes. Wherever the two marks of a row differ there is something to say.
+/// The state of a route: absent, or present with an attribute set. If the two marks of a row differ, an update is
+/// pending.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Mark(u32);
 
 impl Mark {
-    const NOTHING: Self = Self(0);
-    /// The peer knows the route, and is to be told again.
+    const ABSENT: Self = Self(0);
+    /// Advertised, and to be advertised again.
     const STALE: Self = Self(u32::MAX);
 
-    /// The set's index is far below [`STALE`](Self::STALE).
+    /// The index of a set is far below [`STALE`](Self::STALE).
     fn with(set: SetId) -> Self {
         Self(set.0 + 1)
     }
@@ -49,20 +52,21 @@ impl Mark {
     }
 }
 
-/// What to say. Any change of the rows makes it void; its memory serves the next one.
+/// The pending updates, grouped into runs. Any change of the rows invalidates it; its memory is reused.
 #[derive(Clone, Debug, Default)]
 struct Plan {
-    made: bool,
-    /// Withdrawals first, then offers, those with the same attributes together.
+    valid: bool,
+    /// Withdrawals first, then announcements, grouped by attribute set.
     runs: Vec<Run>,
+    /// Number of runs that were written completely.
     done: usize,
 }
 
-/// Rows in a row that get the same mark.
+/// Consecutive rows that get the same mark.
 #[derive(Clone, Debug)]
 struct Run {
     mark: Mark,
-    // A table has fewer than 2³² rows: they would not fit in memory.
+    // A table has fewer than 2³² rows; more would not fit into memory.
     start: u32,
     end: u32,
 }
@@ -72,11 +76,11 @@ impl<const N: usize> Default for Table<N> {
         Self {
             prefixes: Column::default(),
             wanted: Vec::new(),
-            told: Vec::new(),
+            advertised: Vec::new(),
             nets: 0,
             dirty: 0..0,
             plan: Plan::default(),
-            told_count: 0,
+            advertised_count: 0,
             wanted_count: 0,
             dead: 0,
         }
@@ -84,36 +88,36 @@ impl<const N: usize> Default for Table<N> {
 }
 
 impl<const N: usize> Table<N> {
-    pub(super) const fn told(&self) -> usize {
-        self.told_count
+    pub(super) const fn advertised(&self) -> usize {
+        self.advertised_count
     }
 
     pub(super) const fn wanted(&self) -> usize {
         self.wanted_count
     }
 
-    /// Rows, also those that only wait to be dropped.
+    /// Number of rows, including those that wait to be removed.
     pub(super) fn rows(&self) -> usize {
         self.prefixes.len()
     }
 
     /// Whether there is a row for the prefix.
-    pub(super) fn has(&self, prefix: &Wide<N>) -> bool {
+    pub(super) fn contains(&self, prefix: &Wide<N>) -> bool {
         self.prefixes.binary_search_by(|row| compare(row, prefix)).is_ok()
     }
 
-    /// Keeps the prefixes together with those who have the same.
-    pub(super) fn share(&mut self, known: &Known<N>) {
-        known.share(&mut self.prefixes);
+    /// Shares the prefixes with peers that have the same ones.
+    pub(super) fn share(&mut self, pool: &ColumnPool<N>) {
+        pool.share(&mut self.prefixes);
     }
 
-    /// Who has the prefixes, this one included.
+    /// The number of peers that share the prefixes, this one included.
     #[cfg(test)]
-    pub(super) fn holders(&self) -> usize {
+    pub(super) fn sharers(&self) -> usize {
         Arc::strong_count(&self.prefixes)
     }
 
-    /// Takes over all rows of another table, which has none in common with this one.
+    /// Moves all rows of another table into this one. The tables have no prefix in common.
     pub(super) fn absorb(&mut self, other: &mut Self) {
         if other.prefixes.is_empty() {
             return;
@@ -121,30 +125,30 @@ impl<const N: usize> Table<N> {
         let (ours, theirs) = (std::mem::take(self), std::mem::take(other));
         let clean = ours.dirty.is_empty() && theirs.dirty.is_empty();
         self.wanted_count = ours.wanted_count + theirs.wanted_count;
-        self.told_count = ours.told_count + theirs.told_count;
+        self.advertised_count = ours.advertised_count + theirs.advertised_count;
         let mut rows = Rows::with_capacity(ours.prefixes.len() + theirs.prefixes.len());
         let mut theirs = theirs.into_rows().peekable();
-        for (prefix, wanted, told) in ours.into_rows() {
-            while let Some((earlier, wanted, told)) = theirs.next_if(|row| compare(&row.0, &prefix).is_lt()) {
-                rows.push(earlier, wanted, told);
+        for (prefix, wanted, advertised) in ours.into_rows() {
+            while let Some((earlier, wanted, advertised)) = theirs.next_if(|row| compare(&row.0, &prefix).is_lt()) {
+                rows.push(earlier, wanted, advertised);
             }
-            rows.push(prefix, wanted, told);
+            rows.push(prefix, wanted, advertised);
         }
-        theirs.for_each(|(prefix, wanted, told)| rows.push(prefix, wanted, told));
+        theirs.for_each(|(prefix, wanted, advertised)| rows.push(prefix, wanted, advertised));
         self.fill_with(rows);
         self.dirty = if clean { 0..0 } else { 0..self.prefixes.len() };
     }
 
-    /// Every set in use, more than once.
+    /// Every attribute set in use, possibly repeated.
     pub(super) fn sets(&self) -> impl Iterator<Item = SetId> {
-        self.wanted.iter().chain(&self.told).filter_map(|mark| mark.set())
+        self.wanted.iter().chain(&self.advertised).filter_map(|mark| mark.set())
     }
 
-    /// Replaces what is wanted. True when it changed.
+    /// Replaces the wanted routes and returns whether they changed.
     pub(super) fn replace(&mut self, mut routes: Vec<(Wide<N>, SetId)>) -> bool {
         let order = |left: &(Wide<N>, SetId), right: &(Wide<N>, SetId)| compare(&left.0, &right.0);
         if !routes.is_sorted_by(|left, right| order(left, right).is_lt()) {
-            // Stable, so that of equal prefixes the last one stays.
+            // The sort is stable, so that the last of equal prefixes is kept.
             routes.sort_by(order);
             routes.dedup_by(|later, earlier| {
                 let same = later.0 == earlier.0;
@@ -163,197 +167,196 @@ impl<const N: usize> Table<N> {
         }
         let before = std::mem::take(self);
         self.wanted_count = routes.len();
-        self.told_count = before.told_count;
+        self.advertised_count = before.advertised_count;
         let mut rows = Rows::with_capacity(routes.len());
         let mut before = before.into_rows().peekable();
         for (prefix, set) in routes {
-            while let Some((earlier, _, told)) = before.next_if(|row| compare(&row.0, &prefix).is_lt()) {
-                rows.push_unwanted(earlier, told);
+            while let Some((earlier, _, advertised)) = before.next_if(|row| compare(&row.0, &prefix).is_lt()) {
+                rows.push_unwanted(earlier, advertised);
             }
-            let told = before.next_if(|row| row.0 == prefix).map_or(Mark::NOTHING, |row| row.2);
-            rows.push(prefix, Mark::with(set), told);
+            let advertised = before.next_if(|row| row.0 == prefix).map_or(Mark::ABSENT, |row| row.2);
+            rows.push(prefix, Mark::with(set), advertised);
         }
-        before.for_each(|(prefix, _, told)| rows.push_unwanted(prefix, told));
+        before.for_each(|(prefix, _, advertised)| rows.push_unwanted(prefix, advertised));
         self.fill_with(rows);
         self.dirty = 0..self.prefixes.len();
         true
     }
 
-    /// What the peer knows is where it was: no row has to move.
+    /// Removes all wanted routes without moving a row.
     fn want_nothing(&mut self) {
-        if self.told_count == 0 {
+        if self.advertised_count == 0 {
             *self = Self::default();
             return;
         }
-        self.wanted.fill(Mark::NOTHING);
+        self.wanted.fill(Mark::ABSENT);
         self.wanted_count = 0;
-        self.dead = self.prefixes.len() - self.told_count;
+        self.dead = self.prefixes.len() - self.advertised_count;
         self.touch(0..self.prefixes.len());
     }
 
-    /// Changes what is wanted of one prefix. True when it changed.
+    /// Changes the wanted route of one prefix and returns whether it changed.
     pub(super) fn change(&mut self, prefix: Wide<N>, set: Option<SetId>) -> bool {
-        let mark = set.map_or(Mark::NOTHING, Mark::with);
+        let mark = set.map_or(Mark::ABSENT, Mark::with);
         let (at, before) = match self.prefixes.binary_search_by(|row| compare(row, &prefix)) {
             Ok(at) => (at, std::mem::replace(&mut self.wanted[at], mark)),
             Err(_) if set.is_none() => return false,
             Err(at) => {
-                // It is born dead.
+                // Not yet counted as wanted.
                 self.insert(at, prefix, mark);
                 self.dead += 1;
-                (at, Mark::NOTHING)
+                (at, Mark::ABSENT)
             }
         };
-        self.wanted_count =
-            self.wanted_count + usize::from(mark != Mark::NOTHING) - usize::from(before != Mark::NOTHING);
+        self.wanted_count = self.wanted_count + usize::from(mark != Mark::ABSENT) - usize::from(before != Mark::ABSENT);
         if before != mark {
             self.touch(at..at + 1);
-            if self.told[at] == Mark::NOTHING {
-                // A row that comes to life, or that came and went before the peer heard of it.
-                self.dead = self.dead + usize::from(mark == Mark::NOTHING) - usize::from(before == Mark::NOTHING);
+            if self.advertised[at] == Mark::ABSENT {
+                // The row becomes wanted, or is removed before it was advertised.
+                self.dead = self.dead + usize::from(mark == Mark::ABSENT) - usize::from(before == Mark::ABSENT);
             }
         }
         before != mark
     }
 
-    /// The peer knows nothing.
-    pub(super) fn forget(&mut self) {
-        self.told.fill(Mark::NOTHING);
+    /// Marks all routes as not advertised.
+    pub(super) fn reset(&mut self) {
+        self.advertised.fill(Mark::ABSENT);
         self.compact();
-        self.told_count = 0;
+        self.advertised_count = 0;
         self.dirty = 0..self.prefixes.len();
-        self.plan.made = false;
+        self.plan.valid = false;
     }
 
-    /// The peer is to be told everything again.
+    /// Marks all advertised routes as to be advertised again.
     pub(super) fn replay(&mut self) {
-        for mark in self.told.iter_mut().filter(|mark| **mark != Mark::NOTHING) {
+        for mark in self.advertised.iter_mut().filter(|mark| **mark != Mark::ABSENT) {
             *mark = Mark::STALE;
         }
         self.touch(0..self.prefixes.len());
     }
 
-    /// Writes the next message to the beginning of `out`; 0 when there is nothing to say.
+    /// Writes the next message to the start of `out` and returns its length, 0 if nothing is pending.
     pub(super) fn next_message(&mut self, out: &mut [u8], templates: &mut Templates<'_>) -> usize {
         if self.dirty.is_empty() {
             return 0;
         }
-        // What one row needs is no plan.
+        // A single row needs no plan.
         if self.dirty.len() == 1 {
             return self.single_message(out, templates);
         }
         let mut plan = std::mem::take(&mut self.plan);
-        if !plan.made {
-            self.make(&mut plan);
+        if !plan.valid {
+            self.build_plan(&mut plan);
         }
         let bytes = self.fill(&mut plan, out, templates);
-        plan.made = plan.done < plan.runs.len();
-        if !plan.made {
+        plan.valid = plan.done < plan.runs.len();
+        if !plan.valid {
             plan.runs.clear();
             plan.runs.shrink_to(RUNS_KEPT);
         }
         self.plan = plan;
-        if !self.plan.made {
-            self.rest();
+        if !self.plan.valid {
+            self.finish();
         }
         bytes
     }
 
-    /// The message about the only row that may have changed.
+    /// Writes the message for the only row that may have changed.
     fn single_message(&mut self, out: &mut [u8], templates: &mut Templates<'_>) -> usize {
         let at = self.dirty.start;
         let mark = self.wanted[at];
         let mut bytes = 0;
-        if self.told[at] != mark {
-            let Some(mut filling) = begin(mark, out, templates) else { return 0 };
-            filling.push(&self.prefixes[at]);
-            bytes = filling.finish();
-            self.tell(at..at + 1, mark);
+        if self.advertised[at] != mark {
+            let Some(mut update) = begin(mark, out, templates) else { return 0 };
+            update.push(&self.prefixes[at]);
+            bytes = update.finish();
+            self.record(at..at + 1, mark);
         }
-        self.rest();
+        self.finish();
         bytes
     }
 
-    /// All is said; only now is it safe to drop rows, as runs count them.
-    fn rest(&mut self) {
+    /// Called when nothing is pending. Rows are removed only now, because runs refer to them by position.
+    fn finish(&mut self) {
         self.dirty = 0..0;
         if self.dead > DEAD_MIN && self.dead > self.prefixes.len() / DEAD_SHARE {
             self.compact();
         }
     }
 
-    /// The peer is told that these rows are as `mark` says.
-    fn tell(&mut self, rows: Range<usize>, mark: Mark) {
-        let told = &mut self.told[rows];
+    /// Records that these rows were advertised, or withdrawn, as `mark` says.
+    fn record(&mut self, rows: Range<usize>, mark: Mark) {
+        let advertised = &mut self.advertised[rows];
         // A message has fewer than 2¹⁶ prefixes.
-        let known: u32 = told.iter().map(|mark| u32::from(*mark != Mark::NOTHING)).sum();
-        let gone = mark == Mark::NOTHING;
-        self.told_count = self.told_count - known as usize + if gone { 0 } else { told.len() };
-        self.dead += if gone { told.len() } else { 0 };
-        told.fill(mark);
+        let known: u32 = advertised.iter().map(|mark| u32::from(*mark != Mark::ABSENT)).sum();
+        let withdrawn = mark == Mark::ABSENT;
+        self.advertised_count = self.advertised_count - known as usize + if withdrawn { 0 } else { advertised.len() };
+        self.dead += if withdrawn { advertised.len() } else { 0 };
+        advertised.fill(mark);
     }
 
-    /// One message: the rest of one run, and of those behind it that get the same mark, as long as there is room.
+    /// Writes one message: the rest of a run and the following runs with the same mark, as far as there is room.
     fn fill(&mut self, plan: &mut Plan, out: &mut [u8], templates: &mut Templates<'_>) -> usize {
         let Some(&Run { mark, .. }) = plan.runs.get(plan.done) else { return 0 };
-        let Some(mut filling) = begin(mark, out, templates) else { return 0 };
+        let Some(mut update) = begin(mark, out, templates) else { return 0 };
         while let Some(run) = plan.runs.get_mut(plan.done).filter(|run| run.mark == mark) {
             let rows = run.start as usize..run.end as usize;
             let prefixes = &self.prefixes[rows.clone()];
             let taken = match self.nets {
-                0 => filling.push_hosts(prefixes),
-                _ => prefixes.iter().take_while(|prefix| filling.push(prefix)).count(),
+                0 => update.push_hosts(prefixes),
+                _ => prefixes.iter().take_while(|prefix| update.push(prefix)).count(),
             };
-            self.tell(rows.start..rows.start + taken, mark);
+            self.record(rows.start..rows.start + taken, mark);
             run.start += taken as u32;
             if run.start < run.end {
                 break;
             }
             plan.done += 1;
         }
-        filling.finish()
+        update.finish()
     }
 
-    fn make(&self, plan: &mut Plan) {
+    fn build_plan(&self, plan: &mut Plan) {
         let runs = &mut plan.runs;
         runs.clear();
         let Range { mut start, end } = self.dirty.clone();
         while start < end {
-            let (wanted, told) = (&self.wanted[start..end], &self.told[start..end]);
+            let (wanted, advertised) = (&self.wanted[start..end], &self.advertised[start..end]);
             let mark = wanted[0];
-            let length = match mark == told[0] {
-                true => leading(wanted, told, |wanted, told| wanted == told),
-                false => leading(wanted, told, |wanted, told| wanted == mark && told != mark),
+            let length = match mark == advertised[0] {
+                true => leading(wanted, advertised, |wanted, advertised| wanted == advertised),
+                false => leading(wanted, advertised, |wanted, advertised| wanted == mark && advertised != mark),
             };
-            if mark != told[0] {
+            if mark != advertised[0] {
                 runs.push(Run { mark, start: start as u32, end: (start + length) as u32 });
             }
             start += length;
         }
-        // Within a set the prefixes stay in order.
+        // Within an attribute set the prefixes stay sorted.
         runs.sort_unstable_by_key(|run| (run.mark, run.start));
-        (plan.done, plan.made) = (0, true);
+        (plan.done, plan.valid) = (0, true);
     }
 
     fn wants_exactly(&self, routes: &[(Wide<N>, SetId)]) -> bool {
-        let wanted = self.prefixes.iter().zip(&self.wanted).filter(|(_, mark)| **mark != Mark::NOTHING);
+        let wanted = self.prefixes.iter().zip(&self.wanted).filter(|(_, mark)| **mark != Mark::ABSENT);
         let same = |((prefix, mark), route): ((&Wide<N>, &Mark), &(Wide<N>, SetId))| {
             *prefix == route.0 && *mark == Mark::with(route.1)
         };
         self.wanted_count == routes.len() && wanted.zip(routes).all(same)
     }
 
-    /// Prefixes, what the peer should know of them, and what it knows; without rows that wait to be dropped.
+    /// Prefix, wanted mark and advertised mark of each row, without the rows that wait to be removed.
     fn into_rows(self) -> impl Iterator<Item = (Wide<N>, Mark, Mark)> {
-        let marks = self.wanted.into_iter().zip(self.told).enumerate();
+        let marks = self.wanted.into_iter().zip(self.advertised).enumerate();
         // There are as many prefixes as marks.
         marks
-            .map(move |(row, (wanted, told))| (self.prefixes[row], wanted, told))
-            .filter(|(_, wanted, told)| (*wanted, *told) != (Mark::NOTHING, Mark::NOTHING))
+            .map(move |(row, (wanted, advertised))| (self.prefixes[row], wanted, advertised))
+            .filter(|(_, wanted, advertised)| (*wanted, *advertised) != (Mark::ABSENT, Mark::ABSENT))
     }
 
     fn fill_with(&mut self, rows: Rows<N>) {
-        (self.prefixes, self.wanted, self.told) = (Arc::new(rows.prefixes), rows.wanted, rows.told);
+        (self.prefixes, self.wanted, self.advertised) = (Arc::new(rows.prefixes), rows.wanted, rows.advertised);
         self.nets = rows.nets;
     }
 
@@ -361,7 +364,7 @@ impl<const N: usize> Table<N> {
         self.nets += usize::from(is_net(&prefix));
         Arc::make_mut(&mut self.prefixes).insert(at, prefix);
         self.wanted.insert(at, wanted);
-        self.told.insert(at, Mark::NOTHING);
+        self.advertised.insert(at, Mark::ABSENT);
         if at < self.dirty.end {
             self.dirty.end += 1;
         }
@@ -373,13 +376,13 @@ impl<const N: usize> Table<N> {
             true => range,
             false => self.dirty.start.min(range.start)..self.dirty.end.max(range.end),
         };
-        self.plan.made = false;
+        self.plan.valid = false;
     }
 
-    /// Drops the rows that are neither wanted nor told.
+    /// Removes the rows that are neither wanted nor advertised.
     fn compact(&mut self) {
-        let alive = |(wanted, told): &(&Mark, &Mark)| (**wanted, **told) != (Mark::NOTHING, Mark::NOTHING);
-        let left = self.wanted.iter().zip(&self.told).filter(alive).count();
+        let alive = |(wanted, advertised): &(&Mark, &Mark)| (**wanted, **advertised) != (Mark::ABSENT, Mark::ABSENT);
+        let left = self.wanted.iter().zip(&self.advertised).filter(alive).count();
         if left == self.prefixes.len() {
             return;
         }
@@ -390,53 +393,53 @@ impl<const N: usize> Table<N> {
         let prefixes = Arc::make_mut(&mut self.prefixes);
         let mut kept = 0;
         for index in 0..prefixes.len() {
-            if self.wanted[index] == Mark::NOTHING && self.told[index] == Mark::NOTHING {
+            if self.wanted[index] == Mark::ABSENT && self.advertised[index] == Mark::ABSENT {
                 self.nets -= usize::from(is_net(&prefixes[index]));
                 continue;
             }
             prefixes[kept] = prefixes[index];
             self.wanted[kept] = self.wanted[index];
-            self.told[kept] = self.told[index];
+            self.advertised[kept] = self.advertised[index];
             kept += 1;
         }
         prefixes.truncate(kept);
         self.wanted.truncate(kept);
-        self.told.truncate(kept);
+        self.advertised.truncate(kept);
         self.dead = 0;
     }
 }
 
-/// Rows of a table that is being made.
+/// The rows of a table under construction.
 struct Rows<const N: usize> {
     prefixes: Vec<Wide<N>>,
     wanted: Vec<Mark>,
-    told: Vec<Mark>,
+    advertised: Vec<Mark>,
     nets: usize,
 }
 
 impl<const N: usize> Rows<N> {
     fn with_capacity(rows: usize) -> Self {
         let marks = || Vec::with_capacity(rows);
-        Self { prefixes: Vec::with_capacity(rows), wanted: marks(), told: marks(), nets: 0 }
+        Self { prefixes: Vec::with_capacity(rows), wanted: marks(), advertised: marks(), nets: 0 }
     }
 
-    fn push(&mut self, prefix: Wide<N>, wanted: Mark, told: Mark) {
+    fn push(&mut self, prefix: Wide<N>, wanted: Mark, advertised: Mark) {
         self.nets += usize::from(is_net(&prefix));
         self.prefixes.push(prefix);
         self.wanted.push(wanted);
-        self.told.push(told);
+        self.advertised.push(advertised);
     }
 
-    /// A row that nobody wants any more stays until the peer knows.
-    fn push_unwanted(&mut self, prefix: Wide<N>, told: Mark) {
-        if told != Mark::NOTHING {
-            self.push(prefix, Mark::NOTHING, told);
+    /// A row that is no longer wanted stays until it was withdrawn.
+    fn push_unwanted(&mut self, prefix: Wide<N>, advertised: Mark) {
+        if advertised != Mark::ABSENT {
+            self.push(prefix, Mark::ABSENT, advertised);
         }
     }
 }
 
-/// The beginning of a message that tells what `mark` says; `None` when there is no room for it.
-fn begin<'a>(mark: Mark, out: &'a mut [u8], templates: &'a mut Templates<'_>) -> Option<Filling<'a>> {
+/// Begins a message that announces or withdraws as `mark` says. `None` if there is no room for it.
+fn begin<'a>(mark: Mark, out: &'a mut [u8], templates: &'a mut Templates<'_>) -> Option<PartialUpdate<'a>> {
     let template = match mark.set() {
         None => templates.withdraw(),
         Some(set) => templates.announce(set)?,
@@ -444,18 +447,19 @@ fn begin<'a>(mark: Mark, out: &'a mut [u8], templates: &'a mut Templates<'_>) ->
     template.begin(out)
 }
 
-/// How many pairs of marks from the first on are alike; they are looked at by the dozen, without a branch for each.
-fn leading(wanted: &[Mark], told: &[Mark], alike: impl Fn(Mark, Mark) -> bool) -> usize {
-    let pairs = || wanted.iter().zip(told);
-    let (wide_wanted, wide_told) = (wanted.as_chunks::<16>().0, told.as_chunks::<16>().0);
-    let all = |(wanted, told): &(&[Mark; 16], &[Mark; 16])| {
-        wanted.iter().zip(*told).fold(true, |all, (wanted, told)| all & alike(*wanted, *told))
+/// The number of leading pairs of marks that satisfy `alike`. Sixteen pairs are compared at once, without a branch for
+/// each.
+fn leading(wanted: &[Mark], advertised: &[Mark], alike: impl Fn(Mark, Mark) -> bool) -> usize {
+    let pairs = || wanted.iter().zip(advertised);
+    let (wide_wanted, wide_told) = (wanted.as_chunks::<16>().0, advertised.as_chunks::<16>().0);
+    let all = |(wanted, advertised): &(&[Mark; 16], &[Mark; 16])| {
+        wanted.iter().zip(*advertised).fold(true, |all, (wanted, advertised)| all & alike(*wanted, *advertised))
     };
     let skipped = 16 * wide_wanted.iter().zip(wide_told).take_while(all).count();
-    skipped + pairs().skip(skipped).take_while(|(wanted, told)| alike(**wanted, **told)).count()
+    skipped + pairs().skip(skipped).take_while(|(wanted, advertised)| alike(**wanted, **advertised)).count()
 }
 
-/// By address, then by length.
+/// Orders by address, then by length.
 fn compare<const N: usize>(left: &Wide<N>, right: &Wide<N>) -> Ordering {
     left[1..].cmp(&right[1..]).then(left[0].cmp(&right[0]))
 }
@@ -465,9 +469,9 @@ fn is_net<const N: usize>(prefix: &Wide<N>) -> bool {
     usize::from(prefix[0]) < (N - 1) * 8
 }
 
-/// Rows that may wait to be dropped: so many, or one of so many.
+/// Limits for rows that wait to be removed: an absolute number, and the reciprocal of their share.
 const DEAD_MIN: usize = 64;
 const DEAD_SHARE: usize = 8;
 
-/// Runs that a plan keeps room for: one of changed routes has few.
+/// Number of runs that a plan keeps memory for: a few changed routes make few runs.
 const RUNS_KEPT: usize = 64;

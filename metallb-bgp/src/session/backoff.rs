@@ -1,21 +1,23 @@
-//! How long to wait before the next attempt, and jitter.
+//! The pause before the next connection attempt, and the jitter of all timers of a peer.
 
 use std::time::{Duration, Instant};
 
-/// Doubles from one second to two minutes; a session that lasted starts over. The pause is never nothing, so that a peer which
-/// accepts and drops at once does not make a busy loop.
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+/// Exponential back-off from one second to two minutes. A session that stayed up for a while resets it. The pause is
+/// never zero, so that a peer which accepts and closes connections at once does not cause a busy loop.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     attempts: u32,
     fixed: Option<Duration>,
     established: Option<Instant>,
-    random: u64,
+    random: SmallRng,
 }
 
 impl Backoff {
     pub(crate) fn new(seed: u64, fixed: Option<Duration>) -> Self {
-        // The generator's only fixed point is zero.
-        Self { attempts: 0, fixed, established: None, random: seed | 1 }
+        Self { attempts: 0, fixed, established: None, random: SmallRng::seed_from_u64(seed) }
     }
 
     pub(crate) fn set_fixed(&mut self, fixed: Option<Duration>) {
@@ -31,21 +33,18 @@ impl Backoff {
         if self.established.take().is_some_and(|since| now.saturating_duration_since(since) >= STABLE) {
             self.attempts = 0;
         }
-        let pause = self.fixed.unwrap_or_else(|| FIRST.saturating_mul(1 << self.attempts.min(7)).min(LAST));
+        let pause = self.fixed.unwrap_or_else(|| MIN.saturating_mul(1 << self.attempts.min(7)).min(MAX));
         self.attempts = self.attempts.saturating_add(1);
-        self.jitter(pause.max(FIRST))
+        self.jitter(pause.max(MIN))
     }
 
-    /// 75 to 100 % of a duration (RFC 4271 §10; xorshift64).
+    /// A random value between 75 % and 100 % of a duration (RFC 4271 §10).
     pub(crate) fn jitter(&mut self, duration: Duration) -> Duration {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        duration - duration / 4 * (self.random % 1000) as u32 / 1000
+        duration - duration / 4 * self.random.random_range(0..1000) / 1000
     }
 }
 
-const FIRST: Duration = Duration::from_secs(1);
-const LAST: Duration = Duration::from_secs(120);
-/// How long a session must have lasted to count as one that works.
+const MIN: Duration = Duration::from_secs(1);
+const MAX: Duration = Duration::from_secs(120);
+/// Minimum uptime of a session that resets the back-off.
 const STABLE: Duration = Duration::from_secs(10);

@@ -1,29 +1,31 @@
-//! What a session must be, and what a change of that costs.
+//! The configuration of a session, and which changes of it need a new session.
 
 use std::time::Duration;
 
 use crate::types::{Asn, Family};
 
-/// What a session must be.
+/// The configuration of a session.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct SessionConfig {
-    /// The number we show.
+    /// Our AS number.
     pub asn: Asn,
-    /// The number that we accept.
+    /// The AS number that the peer must have.
     pub remote: RemoteAsn,
-    /// Proposed hold time, whole seconds, 0 or at least 3.
+    /// The proposed hold time: whole seconds, 0 (none) or at least 3 s.
     pub hold_time: Duration,
-    /// Keepalive interval; a third of the hold time where it is not given.
+    /// The keepalive interval, at most a third of the negotiated hold time; `None` means that third.
     pub keepalive_time: Option<Duration>,
-    /// The pause between attempts; jittered back-off from one second where it is not given.
+    /// The pause between connection attempts, jittered; `None` means exponential back-off from one second to two
+    /// minutes.
     pub connect_time: Option<Duration>,
-    /// Families to carry.
+    /// The address families to advertise.
     pub families: Vec<Family>,
-    /// Ask the peer to keep the routes while this speaker restarts.
+    /// Ask the peer to keep the routes while this speaker restarts (RFC 4724).
     pub graceful_restart: bool,
     /// Which end opens the connection.
     pub mode: Mode,
-    /// How long to wait for the peer's OPEN before ours is sent (DelayOpenTime); zero sends it at once.
+    /// How long to wait for the peer's OPEN before sending ours (DelayOpenTime); zero sends it immediately.
     pub delay_open: Duration,
     /// Offer messages of up to 65,535 octets (RFC 8654).
     pub extended_messages: bool,
@@ -32,39 +34,39 @@ pub struct SessionConfig {
 /// Which end opens the connection.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Mode {
-    /// This one, and nothing of ours listens.
+    /// This end. Connections of the peer are refused.
     #[default]
     Active,
     /// The peer (PassiveTcpEstablishment).
     Passive,
-    /// Either: of two connections one is closed (RFC 4271 §6.8).
+    /// Either end. Of two connections one is closed (RFC 4271 §6.8).
     Both,
 }
 
-/// The autonomous system number that is accepted.
+/// Which AS number a peer must have.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RemoteAsn {
-    /// Exactly this.
+    /// This number.
     Number(Asn),
-    /// The same as ours.
+    /// Our own number.
     Internal,
-    /// Any other than ours.
+    /// Any number except our own.
     External,
 }
 
-/// What a change of configuration costs a session that is up.
+/// The effect of a configuration change on an established session.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum ConfigChange {
     /// Nothing changed.
     None,
-    /// It takes effect while the session goes on.
+    /// The change takes effect while the session stays established.
     Soft,
-    /// The peer was told, or the connection was made with, the old value: the session must end and begin anew.
+    /// The old value was sent to the peer or used for the connection, so the session must be restarted.
     Restart,
 }
 
 impl SessionConfig {
-    /// What a speaker of `asn` needs to know of a peer at least: IPv4, a hold time of 90 seconds, and everything else left alone.
+    /// A session of AS `asn` with IPv4 unicast, a hold time of 90 seconds, and everything else at its default.
     #[must_use]
     pub fn new(asn: Asn, remote: RemoteAsn) -> Self {
         Self {
@@ -81,10 +83,10 @@ impl SessionConfig {
         }
     }
 
-    /// What it costs to go from this configuration to `other`.
+    /// The effect of a change from this configuration to `other`.
     #[must_use]
     pub fn change_to(&self, other: &Self) -> ConfigChange {
-        // These are ours alone: the peer never learns their values.
+        // The peer never learns these values.
         let soft = Self {
             keepalive_time: other.keepalive_time,
             connect_time: other.connect_time,
@@ -102,7 +104,7 @@ impl SessionConfig {
 }
 
 impl RemoteAsn {
-    /// Whether a peer with number `theirs` is welcome where ours is `ours`.
+    /// Whether a peer with AS number `theirs` is accepted if ours is `ours`.
     #[must_use]
     pub fn accepts(self, theirs: Asn, ours: Asn) -> bool {
         match self {

@@ -1,31 +1,34 @@
-//! What a session asks for and tells.
+//! What a session asks of its driver, and what it reports.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::State;
-use crate::types::Asn;
-use crate::wire::notification::Notification;
+use thiserror::Error;
 
-/// What the driver must do.
+use super::State;
+use crate::error::IoError;
+use crate::types::Asn;
+use crate::wire::notification::{Notification, ShutdownCommunication};
+
+/// What the driver must do. It is exhaustive, because a driver must not ignore an action.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Action {
-    /// Open a connection, then call `handle_connected` or `handle_failed`. A `Close` that comes first gives the attempt up.
+    /// Open a connection, then call `handle_connected` or `handle_failed`. A later `Close` abandons the attempt.
     Connect(Slot),
-    /// Send what is left, then close the connection.
+    /// Send the remaining bytes, then close the connection.
     Close(Slot),
 }
 
-/// Tells connections of one peer apart: there are never more than two, and in the end only one.
+/// Identifies one of the two connections that a peer can have while a collision is resolved.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Slot {
-    /// The first.
+    /// The first connection.
     One,
-    /// The other.
+    /// The second connection.
     Two,
 }
 
-/// Who opened a connection.
+/// Which end opened a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Role {
     /// This end.
@@ -35,10 +38,10 @@ pub enum Role {
 }
 
 impl Slot {
-    /// Both.
+    /// Both slots.
     pub const ALL: [Self; 2] = [Self::One, Self::Two];
 
-    /// The one that this is not.
+    /// The other slot.
     #[must_use]
     pub const fn other(self) -> Self {
         match self {
@@ -48,29 +51,29 @@ impl Slot {
     }
 }
 
-/// Something worth telling.
+/// A change of a session, for the layer above.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
-    /// The session is up.
+    /// The session is established.
     Established {
-        /// The peer's number.
+        /// The peer's AS number.
         asn: Asn,
-        /// The hold time in force; zero means none.
+        /// The negotiated hold time; zero means none.
         hold_time: Duration,
     },
-    /// One of two connections ended; the other goes on.
+    /// One of two connections ended; the other one continues.
     Dropped {
-        /// Who had opened it.
+        /// Which end had opened the connection.
         role: Role,
-        /// Why.
+        /// Why it ended.
         reason: DownReason,
     },
-    /// The session, or the attempt at one, ended.
+    /// The session, or the attempt to establish it, ended.
     Down {
-        /// The state it was in.
+        /// The state before.
         from: State,
-        /// Why.
+        /// Why it ended.
         reason: DownReason,
     },
 }
@@ -79,78 +82,118 @@ pub enum Event {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum DownReason {
-    /// No connection came about.
-    ConnectFailed(String),
-    /// The connection broke.
-    ConnectionLost(String),
-    /// The peer said so.
+    /// The connection could not be opened.
+    ConnectFailed(ConnectionError),
+    /// The connection ended without a NOTIFICATION.
+    ConnectionLost(ConnectionError),
+    /// The peer sent a NOTIFICATION.
     Received(Notification),
-    /// We said so.
+    /// We sent a NOTIFICATION.
     Sent(Notification),
-    /// We closed a connection on which we had not yet said anything (DelayOpen), so that the reason stayed unsaid.
-    Unsaid(Notification),
-    /// It was stopped without a word to the peer.
+    /// We closed a connection before we had sent an OPEN (DelayOpen), so the NOTIFICATION was not sent.
+    NotSent(Notification),
+    /// The session was stopped without a NOTIFICATION.
     Stopped,
+}
+
+/// Why a connection could not be opened, or ended without a NOTIFICATION.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[non_exhaustive]
+pub enum ConnectionError {
+    /// The operating system reported an error.
+    #[error(transparent)]
+    Io(#[from] IoError),
+    /// The peer closed the connection.
+    #[error("closed by the peer")]
+    ClosedByPeer,
+    /// The connection was not established in time.
+    #[error("timed out")]
+    TimedOut,
+    /// BFD reported the path as down while the connection was being opened.
+    #[error("BFD is down")]
+    BfdDown,
+    /// The peer opened a new connection after a graceful restart (RFC 4724 §5).
+    #[error("the peer has restarted")]
+    PeerRestarted,
+    /// The peer sent a NOTIFICATION without code and subcode.
+    #[error("NOTIFICATION without code and subcode")]
+    TruncatedNotification,
+    /// The peer is unnumbered, and no router advertisement was received on its interface.
+    #[error("no router advertisement was received on {interface}")]
+    NoRouter {
+        /// The interface.
+        interface: String,
+    },
+    /// The peer is unnumbered, and router advertisements cannot be received on its interface.
+    #[error("cannot receive router advertisements on {interface}: {source}")]
+    RouterDiscovery {
+        /// The interface.
+        interface: String,
+        /// Why not.
+        source: IoError,
+    },
 }
 
 /// How a session is ended for good.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Stop {
-    /// This speaker restarts. A peer that agreed to graceful restart keeps the routes, so it is told nothing; another one gets
-    /// the text with Administrative Shutdown.
-    Restart(String),
+    /// This speaker restarts. A peer with graceful restart keeps the routes and gets no NOTIFICATION; other peers get
+    /// Administrative Shutdown with the text.
+    Restart(ShutdownCommunication),
     /// Administrative Shutdown with a text for the peer's operator (RFC 9003).
-    Shutdown(String),
-    /// The peer is no longer configured.
+    Shutdown(ShutdownCommunication),
+    /// The peer was removed from the configuration.
     Deconfigured,
-    /// The peer is configured otherwise, so that a new session follows.
+    /// The configuration of the peer changed, and a new session follows.
     Reconfigured,
 }
 
-/// What BFD says of the path to the peer (RFC 5882 §3.2).
+/// The state of the path to the peer as reported by BFD (RFC 5882 §3.2).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum BfdState {
-    /// It works.
+    /// The path works.
     Up,
-    /// It does not.
+    /// The path has failed.
     Down,
-    /// BFD was switched off on purpose, which says nothing about the path.
+    /// BFD is administratively down, which says nothing about the path.
     AdminDown,
 }
 
-/// What passed so far.
+/// Counters of a session since its creation.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Counters {
-    /// OPEN sent.
+    /// OPEN messages sent.
     pub opens_sent: u64,
-    /// OPEN received.
+    /// OPEN messages received.
     pub opens_received: u64,
-    /// UPDATE sent.
+    /// UPDATE messages sent.
     pub updates_sent: u64,
-    /// UPDATE received.
+    /// UPDATE messages received.
     pub updates_received: u64,
-    /// UPDATE received with a fault that RFC 7606 lets pass.
+    /// UPDATE messages received with an error that RFC 7606 tolerates.
     pub updates_malformed: u64,
-    /// KEEPALIVE sent.
+    /// KEEPALIVE messages sent.
     pub keepalives_sent: u64,
-    /// KEEPALIVE received.
+    /// KEEPALIVE messages received.
     pub keepalives_received: u64,
-    /// NOTIFICATION sent.
+    /// NOTIFICATION messages sent.
     pub notifications_sent: u64,
-    /// NOTIFICATION received.
+    /// NOTIFICATION messages received.
     pub notifications_received: u64,
-    /// ROUTE-REFRESH received.
+    /// ROUTE-REFRESH messages received.
     pub route_refreshes_received: u64,
-    /// Connections that were closed because another one stays.
+    /// Connections closed by collision resolution.
     pub collisions: u64,
-    /// Prefixes that the peer offered and that were dropped.
+    /// Prefixes that the peer announced and that were dropped.
     pub prefixes_dropped: u64,
-    /// Times the session came up.
+    /// Transitions to Established.
     pub established: u64,
 }
 
 impl DownReason {
-    /// A short name that never changes, for logs and metrics.
+    /// A stable name for logs and metrics.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -158,7 +201,7 @@ impl DownReason {
             Self::ConnectionLost(_) => "connection-lost",
             Self::Received(_) => "notification-received",
             Self::Sent(_) => "notification-sent",
-            Self::Unsaid(_) => "closed-unsaid",
+            Self::NotSent(_) => "closed-unsaid",
             Self::Stopped => "stopped",
         }
     }
@@ -171,62 +214,55 @@ impl fmt::Display for DownReason {
             Self::ConnectionLost(error) => write!(f, "connection lost: {error}"),
             Self::Received(notification) => {
                 write!(f, "received {notification}")?;
-                // RFC 8538 §3.1: a Hard Reset carries the reason. One level only: what is in there is shown as it is.
+                // RFC 8538 §3.1: a Hard Reset contains the reason. Only one level is unwrapped.
                 let inner = notification.inner();
                 inner.as_ref().map_or(Ok(()), |inner| write!(f, ": {inner}"))?;
-                let text = communication(inner.as_ref().unwrap_or(notification));
+                let text = inner.as_ref().unwrap_or(notification).shutdown_communication();
                 text.map_or(Ok(()), |text| write!(f, ": \"{}\"", text.escape_debug()))
             }
             Self::Sent(notification) => {
                 write!(f, "sent {notification}")?;
                 notification.inner().map_or(Ok(()), |inner| write!(f, ": {inner}"))
             }
-            Self::Unsaid(notification) => write!(f, "closed without saying {notification}"),
+            Self::NotSent(notification) => write!(f, "closed before OPEN: {notification}"),
             Self::Stopped => f.write_str("stopped"),
         }
     }
 }
 
-/// The text that comes with an administrative shutdown or reset (RFC 9003 §2); `None` where there is none, or it is not what it
-/// should be. It is the peer's: escape it wherever it is shown.
-fn communication(notification: &Notification) -> Option<&str> {
-    let (6, 2 | 4, [length, text @ ..]) = (notification.code, notification.subcode, notification.data.as_slice())
-    else {
-        return None;
-    };
-    let text = text.get(..usize::from(*length))?;
-    std::str::from_utf8(text).ok().filter(|text| !text.is_empty())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::iana::CeaseSubcode;
 
     #[test]
-    fn hard_reset_of_cases_n07_and_n08_tells_the_reason_inside_one_level_deep() {
+    fn hard_reset_shows_the_reason_inside_it_one_level_deep() {
         let text = |notification: Notification| DownReason::Received(notification).to_string();
-        assert_eq!(text(Notification::new(6, 9, &[])), "received Cease: Hard Reset (6/9)");
-        let shutdown = Notification::shutdown("bye");
+        assert_eq!(text(Notification::new(CeaseSubcode::HardReset, &[])), "received Cease: Hard Reset (6/9)");
+        let shutdown = Notification::shutdown(&"bye".into());
         let once = shutdown.clone().hard_reset();
         let expected = "received Cease: Hard Reset (6/9): Cease: Administrative Shutdown (6/2): \"bye\"";
         assert_eq!(text(once.clone()), expected);
-        let sent = DownReason::Sent(Notification::new(6, 10, &[]).hard_reset()).to_string();
+        let sent = DownReason::Sent(Notification::new(CeaseSubcode::BfdDown, &[]).hard_reset()).to_string();
         assert_eq!(sent, "sent Cease: Hard Reset (6/9): Cease: BFD Down (6/10)");
         assert_eq!(text(once.hard_reset()), "received Cease: Hard Reset (6/9): Cease: Hard Reset (6/9)");
     }
 
     #[test]
-    fn shutdown_communication_of_cases_n03_to_n06_is_read_escaped_or_left_alone() {
-        let text = |data: &[u8]| DownReason::Received(Notification::new(6, 2, data)).to_string();
+    fn shutdown_communication_is_escaped_and_a_malformed_one_is_ignored() {
+        let text = |data: &[u8]| {
+            let shutdown = Notification::new(CeaseSubcode::AdministrativeShutdown, data);
+            DownReason::Received(shutdown).to_string()
+        };
         let plain = "received Cease: Administrative Shutdown (6/2)";
         let long = [&[255][..], &[b'a'; 255]].concat();
-        assert_eq!(text(&long), format!("{plain}: \"{}\"", "a".repeat(255)), "N03");
-        assert_eq!(text(&[200, b'a', b'b']), plain, "N04: shorter than it says");
-        assert_eq!(text(&[2, 0xc3, 0x28]), plain, "N05: not UTF-8");
-        assert_eq!(text(b"\x06\n\x1b[2J\0"), format!("{plain}: \"\\n\\u{{1b}}[2J\\0\""), "N06");
+        assert_eq!(text(&long), format!("{plain}: \"{}\"", "a".repeat(255)), "the longest text");
+        assert_eq!(text(&[200, b'a', b'b']), plain, "shorter than its length octet");
+        assert_eq!(text(&[2, 0xc3, 0x28]), plain, "not UTF-8");
+        assert_eq!(text(b"\x06\n\x1b[2J\0"), format!("{plain}: \"\\n\\u{{1b}}[2J\\0\""), "control characters");
         assert_eq!(text(&[]), plain);
         assert_eq!(
-            DownReason::Received(Notification::new(6, 3, b"\x02hi")).to_string(),
+            DownReason::Received(Notification::new(CeaseSubcode::PeerDeconfigured, b"\x02hi")).to_string(),
             "received Cease: Peer De-configured (6/3)"
         );
     }

@@ -1,61 +1,62 @@
-//! What two OPEN messages agree on.
+//! Negotiation: the common capabilities of two OPEN messages.
 
 use std::time::Duration;
 
 use super::SessionConfig;
 use crate::types::{Asn, Family, RouterId};
+use crate::wire::iana::OpenSubcode;
 use crate::wire::notification::Notification;
 use crate::wire::open::Open;
 
-/// What is in force on a session, once the peer's OPEN was accepted.
+/// What a session has negotiated, once the peer's OPEN was accepted.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Negotiated {
-    /// The peer's number.
+    /// The peer's AS number.
     pub remote_asn: Asn,
-    /// The peer's identifier.
+    /// The peer's BGP identifier.
     pub remote_router_id: RouterId,
-    /// Whether both are in one autonomous system.
+    /// Whether both ends are in the same autonomous system.
     pub internal: bool,
-    /// The smaller of both proposals; zero turns keepalives and the hold timer off.
+    /// The smaller of both proposed hold times; zero disables keepalives and the hold timer.
     pub hold_time: Duration,
-    /// Families that both carry.
+    /// Families that both ends support.
     pub families: Vec<Family>,
-    /// Whether the peer reads numbers of four octets (RFC 6793).
+    /// Whether the peer supports four-octet AS numbers (RFC 6793).
     pub four_octet_asn: bool,
-    /// Whether the peer may ask for all routes again (RFC 2918).
+    /// Whether the peer supports route refresh (RFC 2918).
     pub route_refresh: bool,
     /// Whether IPv4 prefixes have an IPv6 next hop (RFC 8950).
     pub extended_next_hop: bool,
-    /// Whether both mark the beginning and end of a refresh (RFC 7313).
+    /// Whether both ends support enhanced route refresh (RFC 7313).
     pub enhanced_refresh: bool,
-    /// Whether the peer takes messages of up to 65,535 octets (RFC 8654).
+    /// Whether both ends support messages of up to 65,535 octets (RFC 8654).
     pub extended_messages: bool,
     /// Whether the peer keeps the routes while this speaker restarts (RFC 4724).
     pub graceful_restart: bool,
-    /// Whether it keeps them over a NOTIFICATION too, unless that is a Hard Reset (RFC 8538).
+    /// Whether the peer also keeps the routes after a NOTIFICATION, except for a Hard Reset (RFC 8538).
     pub hard_reset: bool,
     /// Whether the peer may itself restart gracefully.
     pub peer_restarts: bool,
 }
 
-/// Checks the peer's OPEN and finds the common ground.
+/// Checks the peer's OPEN and computes the common capabilities.
 ///
 /// # Errors
-/// The peer is not the one that was configured; the error is the NOTIFICATION to send.
+/// The peer is not the configured one; the error is the NOTIFICATION to send.
 pub(super) fn negotiate(config: &SessionConfig, router_id: RouterId, open: &Open) -> Result<Negotiated, Notification> {
     if !config.remote.accepts(open.asn, config.asn) {
-        return Err(Notification::new(2, 2, &[]));
+        return Err(Notification::new(OpenSubcode::BadPeerAs, &[]));
     }
     let internal = open.asn == config.asn;
-    // RFC 6286 §2.2: identifiers need to differ only within one autonomous system.
+    // RFC 6286 §2.2: identifiers must differ only within an autonomous system.
     if internal && open.router_id == router_id {
-        return Err(Notification::new(2, 3, &open.router_id.0.octets()));
+        return Err(Notification::new(OpenSubcode::BadBgpIdentifier, &open.router_id.0.octets()));
     }
     let theirs = &open.capabilities;
     let restart = theirs.graceful_restart.as_ref().filter(|_| config.graceful_restart);
     let carries = |family: Family| match theirs.families.is_empty() {
-        // A peer that names no family carries IPv4 (RFC 4760 §8).
+        // A peer without multiprotocol capabilities supports IPv4 unicast (RFC 4760 §8).
         true => family == Family::Ipv4,
         false => theirs.families.contains(&family),
     };

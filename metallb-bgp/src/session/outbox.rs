@@ -1,4 +1,4 @@
-//! What a session still has to tell its peer, and in which order.
+//! The pending output of a session, and its order.
 
 use std::time::{Duration, Instant};
 
@@ -8,26 +8,26 @@ use crate::wire::refresh::{RefreshKind, RouteRefresh};
 use crate::wire::update::{self, Encoding};
 use crate::wire::{EXTENDED_MESSAGE_MAX, MESSAGE_MAX};
 
-/// What the peer is to be told as soon as the connection takes bytes. However often something changes before, it is told once: neither a
-/// slow peer nor one that asks for everything all the time makes the output grow.
+/// What is to be sent as soon as the connection accepts bytes. It is level-triggered: many changes in the meantime are
+/// one update, so neither a slow peer nor a flood of ROUTE-REFRESH makes the output grow.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Owed {
+pub(super) struct Pending {
     updates: bool,
     end_of_rib: bool,
     refresh: [Refresh; 2],
 }
 
-/// Where the answer to a ROUTE-REFRESH stands, for one family.
+/// The progress of a response to ROUTE-REFRESH, for one family.
 #[derive(Clone, Copy, Debug, Default)]
 struct Refresh {
     requested: bool,
-    /// It has begun: the mark of its end must follow the routes (RFC 7313 §4.1).
+    /// BoRR was sent: EoRR must follow the routes (RFC 7313 §4.1).
     begun: bool,
     answered: Option<Instant>,
 }
 
-impl Owed {
-    /// All routes and the mark that ends them.
+impl Pending {
+    /// All routes, then End-of-RIB.
     pub(super) fn everything() -> Self {
         Self { updates: true, end_of_rib: true, ..Self::default() }
     }
@@ -37,7 +37,7 @@ impl Owed {
         self.updates = true;
     }
 
-    /// The peer asked for the routes of a family again.
+    /// The peer requested the routes of a family again.
     pub(super) const fn request(&mut self, family: Family) {
         self.refresh[index(family)].requested = true;
     }
@@ -46,11 +46,11 @@ impl Owed {
 impl Session {
     /// The routes have changed.
     pub(crate) fn handle_routes(&mut self, now: Instant, shared: &mut Shared) {
-        self.owed.changed();
+        self.pending.changed();
         self.flush(now, shared);
     }
 
-    /// Writes what is owed, as far as there is room.
+    /// Writes the pending output, as far as there is room.
     pub(crate) fn flush(&mut self, now: Instant, shared: &mut Shared) {
         if self.state != State::Established || self.blocked {
             return;
@@ -58,23 +58,23 @@ impl Session {
         let before = self.output.len();
         let updates = shared.counters.updates_sent;
         self.write_updates(shared);
-        if !self.owed.updates {
+        if !self.pending.updates {
             self.write_end_of_rib(shared);
         }
-        // What ends a refresh must come before what begins another.
-        if !self.owed.updates {
+        // The end of a refresh must precede the begin of the next one.
+        if !self.pending.updates {
             self.write_refresh_ends();
         }
-        if !self.owed.end_of_rib {
+        if !self.pending.end_of_rib {
             self.begin_refreshes(now, shared);
             self.write_updates(shared);
-            if !self.owed.updates {
+            if !self.pending.updates {
                 self.write_refresh_ends();
             }
         }
-        // An update tells the peer that we live.
-        let told = self.output.len() > before && shared.counters.updates_sent > updates;
-        if told && self.timers.at(Timer::Keepalive).is_some() {
+        // An UPDATE restarts the peer's hold timer as a KEEPALIVE does.
+        let updated = self.output.len() > before && shared.counters.updates_sent > updates;
+        if updated && self.timers.at(Timer::Keepalive).is_some() {
             self.arm_keepalive(now, shared);
         }
     }
@@ -87,39 +87,40 @@ impl Session {
             four_octet_asn: negotiated.four_octet_asn,
         };
         let message_max = if negotiated.extended_messages { EXTENDED_MESSAGE_MAX } else { MESSAGE_MAX };
-        while self.owed.updates && self.output.len() < OUTPUT_MAX {
+        while self.pending.updates && self.output.len() < OUTPUT_MAX {
             let start = self.output.len();
             self.output.resize(start + CHUNK.max(message_max), 0);
             let sent = shared.rib.poll_transmit(&mut self.output[start..], &encoding, &self.next_hops, message_max);
             self.output.truncate(start + sent.bytes);
             shared.counters.updates_sent += sent.messages;
-            self.owed.updates = sent.messages > 0;
+            self.pending.updates = sent.messages > 0;
         }
     }
 
-    /// The mark that ends the first exchange: the peer drops now what it kept over a restart and was not offered again. So it must wait
-    /// until the routes are known.
+    /// Writes End-of-RIB. On receipt the peer drops the routes that it kept over a restart and that were not announced
+    /// again, so it must not be sent before the routes are known.
     fn write_end_of_rib(&mut self, shared: &mut Shared) {
-        let Some(negotiated) = self.negotiated.as_ref().filter(|_| shared.routes_known && self.owed.end_of_rib) else {
+        let Some(negotiated) = self.negotiated.as_ref().filter(|_| shared.routes_known && self.pending.end_of_rib)
+        else {
             return;
         };
         for &family in &negotiated.families {
             update::end_of_rib(&mut self.output, family);
             shared.counters.updates_sent += 1;
         }
-        self.owed.end_of_rib = false;
+        self.pending.end_of_rib = false;
     }
 
-    /// RFC 7313 §4.1: never before End-of-RIB. A peer that asks all the time is answered once a second.
+    /// Starts the response to requests, not before End-of-RIB (RFC 7313 §4.1) and at most once a second.
     fn begin_refreshes(&mut self, now: Instant, shared: &mut Shared) {
         let Some(negotiated) = &self.negotiated else { return };
         let mut again: Option<Instant> = None;
         for &family in &negotiated.families {
-            let refresh = &mut self.owed.refresh[index(family)];
+            let refresh = &mut self.pending.refresh[index(family)];
             if !refresh.requested {
                 continue;
             }
-            let due = refresh.answered.map_or(now, |at| at + REFRESH_PAUSE);
+            let due = refresh.answered.map_or(now, |at| at + REFRESH_INTERVAL);
             if due > now {
                 again = Some(again.map_or(due, |at| at.min(due)));
                 continue;
@@ -131,14 +132,14 @@ impl Session {
             refresh.requested = false;
             refresh.answered = Some(now);
             shared.rib.replay(Some(family));
-            self.owed.updates = true;
+            self.pending.updates = true;
         }
         self.timers.set(Timer::Refresh, again);
     }
 
     fn write_refresh_ends(&mut self) {
         for family in [Family::Ipv4, Family::Ipv6] {
-            if std::mem::take(&mut self.owed.refresh[index(family)].begun) {
+            if std::mem::take(&mut self.pending.refresh[index(family)].begun) {
                 RouteRefresh::encode(&mut self.output, RefreshKind::End, family);
             }
         }
@@ -152,11 +153,12 @@ const fn index(family: Family) -> usize {
     }
 }
 
-/// Bytes that are made at a time: several messages, so that one write carries them.
+/// Number of bytes produced at a time: several messages, so that one write carries them.
 const CHUNK: usize = 4 * MESSAGE_MAX;
 
-/// Bytes that may wait to be taken. More are made when these were handed to the connection.
+/// Limit of the output buffer. When it is reached, updates stay pending in the Adj-RIB-Out until the connection has
+/// accepted bytes.
 const OUTPUT_MAX: usize = 256 * 1024;
 
-/// The least time between two answers to ROUTE-REFRESH.
-const REFRESH_PAUSE: Duration = Duration::from_secs(1);
+/// Minimum interval between two responses to ROUTE-REFRESH.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(1);

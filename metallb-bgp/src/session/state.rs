@@ -1,21 +1,21 @@
-//! Where a session stands.
+//! The state of a session.
 
 use std::fmt;
 
 /// The states of RFC 4271 §8.2.2.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum State {
-    /// Waiting before the next attempt, or stopped.
+    /// Pausing before the next attempt, or stopped.
     Idle,
-    /// Connecting.
+    /// Opening a connection.
     Connect,
-    /// Waiting for the peer to connect.
+    /// Waiting for the peer to open a connection.
     Active,
-    /// OPEN sent.
+    /// Our OPEN was sent.
     OpenSent,
-    /// OPEN accepted.
+    /// The peer's OPEN was accepted.
     OpenConfirm,
-    /// Exchanging routes.
+    /// The session is up, and routes are exchanged.
     Established,
 }
 

@@ -1,27 +1,28 @@
-//! The deadlines of a peer and of a session.
+//! The timers of a peer and of a session.
 
 use std::time::Instant;
 
-/// What may become due. Where several are, the earlier in this list goes first: a session whose hold timer expired sends no KEEPALIVE.
+/// The timers. If several are due, the first in this list expires first: a session whose hold timer expired sends no
+/// KEEPALIVE.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Timer {
-    /// The pause before the next attempt (IdleHoldTime).
+    /// The pause before the next attempt (IdleHoldTimer).
     IdleHold,
-    /// An attempt to connect has taken too long (ConnectRetryTime).
+    /// The limit for a connection attempt (ConnectRetryTimer).
     Connect,
-    /// The peer's OPEN was waited for long enough (DelayOpenTime).
+    /// The delay of our OPEN (DelayOpenTimer).
     DelayOpen,
-    /// The peer was silent for too long.
+    /// The limit for the peer's silence (HoldTimer).
     Hold,
-    /// The peer takes nothing any more (RFC 9687).
+    /// The limit for a connection that accepts no bytes (SendHoldTimer, RFC 9687).
     SendHold,
-    /// The peer must hear of us.
+    /// The interval of our KEEPALIVE messages (KeepaliveTimer).
     Keepalive,
-    /// The peer asked for all routes again, and may be answered again.
+    /// The minimum interval between two responses to ROUTE-REFRESH.
     Refresh,
 }
 
-/// A table of deadlines.
+/// The deadline of each timer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Timers([Option<Instant>; Timer::ALL.len()]);
 
@@ -42,7 +43,7 @@ impl Timers {
         self.0.iter().flatten().min().copied()
     }
 
-    /// Takes one that is due.
+    /// Stops a timer that is due and returns it.
     pub(crate) fn pop_due(&mut self, now: Instant) -> Option<Timer> {
         let timer = Timer::ALL.into_iter().find(|timer| self.at(*timer).is_some_and(|at| at <= now))?;
         self.set(timer, None);

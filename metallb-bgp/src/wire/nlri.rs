@@ -1,26 +1,26 @@
-//! Prefixes as they stand in a message (RFC 4271 §4.3): a length in bits, then as many octets as it needs.
+//! Prefixes on the wire (RFC 4271 §4.3): a length in bits, then as many octets as the length needs.
 
 use std::marker::PhantomData;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-/// A kind of prefix: of IPv4 or IPv6.
+/// A prefix type: IPv4 or IPv6.
 pub trait Nlri: Copy + Ord {
-    /// Bits of an address.
+    /// Length of an address in bits.
     const BITS: u8;
 
-    /// Length octet and address of a host route: the most bytes that one prefix takes.
+    /// Length of a host route in octets, the maximum for a prefix: the length octet and the address.
     const WIDTH: usize = 1 + Self::BITS as usize / 8;
 
-    /// A prefix from its first octets; bits beyond `length`, which is at most [`BITS`](Self::BITS), are cleared.
+    /// A prefix from its first octets. Bits after `length`, which is at most [`BITS`](Self::BITS), are cleared.
     fn read(length: u8, octets: &[u8]) -> Option<Self>;
 
-    /// Splits a host route off; `None` when `bytes` do not begin with one.
+    /// Splits off a host route. `None` if `bytes` does not start with one.
     fn split_host(bytes: &[u8]) -> Option<(Self, &[u8])>;
 
-    /// Writes the prefix to the beginning of `out` and tells how many bytes it took, or `None` when it does not fit. Bytes behind it may
-    /// be overwritten.
+    /// Writes the prefix to the start of `out` and returns its length in octets, or `None` if it does not fit. Bytes
+    /// after it may be overwritten.
     fn write(self, out: &mut [u8]) -> Option<usize>;
 }
 
@@ -68,11 +68,11 @@ impl Nlri for Ipv6Net {
     }
 }
 
-/// A prefix as in a message, but with all octets of its address: what a host route looks like. Of other prefixes the first octets that
-/// the length asks for are the wire form.
+/// A prefix in its wide form: the length octet, then all octets of the address. For a host route this is the wire form;
+/// for other prefixes the wire form is its start.
 pub type Wide<const N: usize> = [u8; N];
 
-/// The wide form of a prefix of IPv4.
+/// The wide form of an IPv4 prefix.
 #[must_use]
 #[inline]
 pub const fn wide_v4(net: Ipv4Net) -> Wide<5> {
@@ -80,7 +80,7 @@ pub const fn wide_v4(net: Ipv4Net) -> Wide<5> {
     [net.prefix_len(), a, b, c, d]
 }
 
-/// The wide form of a prefix of IPv6.
+/// The wide form of an IPv6 prefix.
 #[must_use]
 #[inline]
 pub fn wide_v6(net: Ipv6Net) -> Wide<17> {
@@ -90,7 +90,8 @@ pub fn wide_v6(net: Ipv6Net) -> Wide<17> {
     wide
 }
 
-/// Writes all of a prefix where there is room, which needs no look at its length; at the end of the buffer only the octets that count.
+/// Writes the whole wide form if there is room, which avoids a copy of variable length; at the end of the buffer only
+/// the wire form.
 #[inline]
 pub(super) fn write<const N: usize>(wide: &Wide<N>, out: &mut [u8]) -> Option<usize> {
     let size = 1 + usize::from(wide[0]).div_ceil(8);
@@ -101,10 +102,10 @@ pub(super) fn write<const N: usize>(wide: &Wide<N>, out: &mut [u8]) -> Option<us
     Some(size)
 }
 
-/// Counts the prefixes; `None` when one is too long or cut off.
+/// Counts the prefixes. `None` if one is too long or truncated.
 ///
-/// Host routes are what load balancers offer. Their stride is constant, so eight are checked at once without waiting for one length to
-/// find the next.
+/// Load balancers announce host routes. Their stride is constant, so eight are checked at once, without the dependency
+/// of each offset on the length before it.
 #[must_use]
 #[inline]
 pub fn count<P: Nlri>(mut bytes: &[u8]) -> Option<usize> {
@@ -133,7 +134,7 @@ pub fn count<P: Nlri>(mut bytes: &[u8]) -> Option<usize> {
     Some(count)
 }
 
-/// Splits eight host routes off, if there are so many.
+/// Splits off eight host routes, if `bytes` starts with eight.
 #[inline]
 fn eight_hosts<P: Nlri>(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (eight, rest) = bytes.split_at_checked(8 * P::WIDTH)?;
@@ -141,7 +142,8 @@ fn eight_hosts<P: Nlri>(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     (others == 0).then_some((eight, rest))
 }
 
-/// The prefixes of a part of a message. It ends at the first that is malformed; in a decoded message there is none.
+/// Iterates over the prefixes of a part of a message. It ends at the first malformed prefix; a decoded message has
+/// none.
 #[derive(Clone, Copy, Debug)]
 pub struct Prefixes<'a, P> {
     bytes: &'a [u8],
@@ -161,7 +163,7 @@ impl<P: Nlri> Iterator for Prefixes<'_, P> {
 
     #[inline]
     fn next(&mut self) -> Option<P> {
-        // The stride of a host route is spelled out: the next prefix is found without waiting for the length of this one.
+        // A host route has a constant stride: the offset of the next prefix does not depend on the length read here.
         if let Some((host, rest)) = P::split_host(self.bytes) {
             self.bytes = rest;
             return Some(host);
@@ -175,7 +177,8 @@ impl<P: Nlri> Iterator for Prefixes<'_, P> {
         P::read(length, octets)
     }
 
-    /// Several times quicker than [`next`](Self::next) in a row: runs of host routes are taken eight at a time.
+    /// Several times faster than repeated calls of [`next`](Self::next): runs of host routes are processed eight at a
+    /// time.
     #[inline]
     fn fold<B, F: FnMut(B, P) -> B>(mut self, init: B, mut each: F) -> B {
         let mut folded = init;
@@ -202,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn host_bits_are_cleared_as_case_u09_asks() {
+    fn host_bits_of_a_received_prefix_are_cleared() {
         let nets: Vec<Ipv4Net> = Prefixes::new(&[9, 0x0a, 0xff, 0]).collect();
         assert_eq!(nets, ["10.128.0.0/9".parse().unwrap(), "0.0.0.0/0".parse().unwrap()]);
     }
@@ -227,7 +230,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn count_agrees_with_a_plain_loop(
+        fn count_equals_that_of_a_plain_loop(
             runs in proptest::collection::vec((prop_oneof![Just(32_u8), Just(128), 0_u8..=130], 0_usize..20), 0..8),
             cut in 0_usize..4,
         ) {

@@ -1,4 +1,4 @@
-//! OPEN (RFC 4271 §4.2) with optional parameters of either length (RFC 9072).
+//! OPEN (RFC 4271 §4.2), with optional parameters of either length (RFC 9072).
 
 mod capabilities;
 
@@ -6,27 +6,35 @@ use std::net::Ipv4Addr;
 
 pub use self::capabilities::{Capabilities, GracefulRestart};
 
+use super::iana::{MessageType, OpenSubcode, ParameterType, VERSION};
 use super::notification::Notification;
 use super::{Reader, message};
 use crate::types::{Asn, RouterId};
 
-/// What one side says of itself.
+/// An OPEN message.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Open {
-    /// The real number, from the capability where there is one.
+    /// The sender's AS number: from the capability if there is one, else from the fixed field.
     pub asn: Asn,
-    /// Proposed hold time in seconds.
+    /// The proposed hold time in seconds.
     pub hold_time: u16,
-    /// The identifier.
+    /// The sender's BGP identifier.
     pub router_id: RouterId,
-    /// What it can do.
+    /// The sender's capabilities.
     pub capabilities: Capabilities,
 }
 
 impl Open {
+    /// An OPEN.
+    #[must_use]
+    pub const fn new(asn: Asn, hold_time: u16, router_id: RouterId, capabilities: Capabilities) -> Self {
+        Self { asn, hold_time, router_id, capabilities }
+    }
+
     /// Appends the message.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        message(out, 1, |out| {
+        message(out, MessageType::Open.code(), |out| {
             out.push(VERSION);
             out.extend_from_slice(&self.asn.two_octets().to_be_bytes());
             out.extend_from_slice(&self.hold_time.to_be_bytes());
@@ -35,9 +43,9 @@ impl Open {
             match u8::try_from(capabilities.len() + 2) {
                 Ok(length) => out.extend_from_slice(&[length, CAPABILITIES, length - 2]),
                 Err(_) => {
-                    // RFC 9072 §2. Each kind of capability is written once, so that the sum stays far below u16::MAX.
+                    // RFC 9072 §2. Each kind of capability is written once, so the sum stays far below u16::MAX.
                     let length = capabilities.len() as u16;
-                    out.extend_from_slice(&[EXTENDED, EXTENDED]);
+                    out.extend_from_slice(&[EXTENDED_LENGTH, EXTENDED_LENGTH]);
                     out.extend_from_slice(&(length + 3).to_be_bytes());
                     out.push(CAPABILITIES);
                     out.extend_from_slice(&length.to_be_bytes());
@@ -47,27 +55,28 @@ impl Open {
         });
     }
 
-    /// Reads the body of a message.
+    /// Decodes the body of a message.
     ///
     /// # Errors
     /// The NOTIFICATION to send (RFC 4271 §6.2).
     pub fn decode(body: &[u8]) -> Result<Self, Notification> {
-        let malformed = || Notification::new(2, 0, &[]);
+        let malformed = || Notification::new(OpenSubcode::Unspecific, &[]);
         let mut reader = Reader(body);
         let mut fixed = || Some((reader.u8()?, reader.u16()?, reader.u16()?, reader.u32()?, reader.u8()?));
         let (version, asn, hold_time, router_id, length) = fixed().ok_or_else(malformed)?;
         if version != VERSION {
-            return Err(Notification::new(2, 1, &u16::from(VERSION).to_be_bytes()));
+            let supported = u16::from(VERSION).to_be_bytes();
+            return Err(Notification::new(OpenSubcode::UnsupportedVersionNumber, &supported));
         }
         if matches!(hold_time, 1 | 2) {
-            return Err(Notification::new(2, 6, &hold_time.to_be_bytes()));
+            return Err(Notification::new(OpenSubcode::UnacceptableHoldTime, &hold_time.to_be_bytes()));
         }
         if router_id == 0 {
-            return Err(Notification::new(2, 3, &router_id.to_be_bytes()));
+            return Err(Notification::new(OpenSubcode::BadBgpIdentifier, &router_id.to_be_bytes()));
         }
-        // RFC 9072 §2: 255 as the first type means a length of two octets here and in each parameter; the length before it says no more
-        // than that there are parameters.
-        let extended = length != 0 && reader.0.first() == Some(&EXTENDED);
+        // RFC 9072 §2: type 255 in first place means that two octets of length follow, here and in each parameter. The
+        // octet before it then only says whether there are parameters.
+        let extended = length != 0 && reader.0.first() == Some(&EXTENDED_LENGTH);
         let parameters = if extended {
             reader.u8();
             let length = reader.u16().ok_or_else(malformed)?;
@@ -85,21 +94,20 @@ impl Open {
             let length = if extended { parameters.u16() } else { parameters.u8().map(u16::from) };
             let value = length.and_then(|length| parameters.take(length.into())).ok_or_else(malformed)?;
             if kind != CAPABILITIES {
-                return Err(Notification::new(2, 4, &[]));
+                return Err(Notification::new(OpenSubcode::UnsupportedOptionalParameter, &[]));
             }
             capabilities.decode(value, &mut four_octets).ok_or_else(malformed)?;
         }
         let asn = four_octets.unwrap_or(Asn(asn.into()));
         if asn.0 == 0 {
-            return Err(Notification::new(2, 2, &[]));
+            return Err(Notification::new(OpenSubcode::BadPeerAs, &[]));
         }
         Ok(Self { asn, hold_time, router_id: RouterId(Ipv4Addr::from(router_id)), capabilities })
     }
 }
 
-const VERSION: u8 = 4;
-const CAPABILITIES: u8 = 2;
-const EXTENDED: u8 = 255;
+const CAPABILITIES: u8 = ParameterType::Capabilities.code();
+const EXTENDED_LENGTH: u8 = ParameterType::ExtendedLength.code();
 
 #[cfg(test)]
 mod tests {
@@ -107,7 +115,8 @@ mod tests {
 
     use super::*;
     use crate::types::Family;
-    use crate::wire::{HEADER, MessageType, split};
+    use crate::wire::iana::MessageType;
+    use crate::wire::{DecodeContext, HEADER, split};
 
     fn bytes(hex: &str) -> Vec<u8> {
         let hex: Vec<u8> = hex.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
@@ -115,9 +124,10 @@ mod tests {
     }
 
     #[test]
-    fn open_samples_of_facts_91_92_and_106_are_read() {
-        let upstream = bytes("04 fdea 005a b9ecf027 14 0212 010400010001 010400020001 41040000fdea");
-        let open = Open::decode(&upstream).unwrap();
+    fn open_of_other_speakers_is_decoded() {
+        // The OPEN of the speaker that MetalLB had before FRR.
+        let native = bytes("04 fdea 005a b9ecf027 14 0212 010400010001 010400020001 41040000fdea");
+        let open = Open::decode(&native).unwrap();
         assert_eq!((open.asn, open.hold_time, open.capabilities.four_octet_asn), (Asn(65002), 90, true));
         let without = bytes("04 fde9 00b4 0a000001 0e 02 0c 0104 00010001 0200 4002 00b4");
         let open = Open::decode(&without).unwrap();
@@ -126,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_opens_of_fact_107_are_refused_with_their_code() {
+    fn malformed_open_is_refused_with_its_subcode() {
         for (hex, code, subcode) in [
             ("03 fde9 00b4 0a000001 00", 2, 1),
             ("04 fde9 0002 0a000001 00", 2, 6),
@@ -138,7 +148,7 @@ mod tests {
             let error = Open::decode(&bytes(hex)).unwrap_err();
             assert_eq!((error.code, error.subcode), (code, subcode), "{hex}");
         }
-        assert!(Open::decode(&bytes("04 fde9 0000 0a000001 00")).is_ok(), "hold time 0 is fine");
+        assert!(Open::decode(&bytes("04 fde9 0000 0a000001 00")).is_ok(), "hold time 0 is legal");
     }
 
     proptest! {
@@ -165,7 +175,7 @@ mod tests {
             };
             let mut out = Vec::new();
             open.encode(&mut out);
-            let (kind, body, size) = split(&out).unwrap().unwrap();
+            let (kind, body, size) = split(&out, &DecodeContext::default()).unwrap().unwrap();
             prop_assert_eq!((kind, size), (MessageType::Open, out.len()));
             prop_assert_eq!(Open::decode(body), Ok(open));
         }
@@ -175,7 +185,7 @@ mod tests {
             let _ = Open::decode(&body);
             let mut message = vec![0xff; 16];
             message.extend_from_slice(&body);
-            if let Ok(Some((_, found, size))) = split(&message) {
+            if let Ok(Some((_, found, size))) = split(&message, &DecodeContext::default()) {
                 prop_assert_eq!(found.len() + HEADER, size);
             }
         }

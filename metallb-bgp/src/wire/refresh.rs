@@ -1,55 +1,57 @@
-//! ROUTE-REFRESH (RFC 2918) and its marks of beginning and end (RFC 7313).
+//! ROUTE-REFRESH (RFC 2918) and its demarcation of begin and end (RFC 7313).
 
+use super::iana::{MessageType, RefreshSubtype, Safi};
 use super::message;
 use crate::types::Family;
 
-/// One ROUTE-REFRESH.
+/// A ROUTE-REFRESH message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct RouteRefresh {
-    /// What it says.
+    /// The subtype.
     pub kind: RefreshKind,
-    /// Of which family; `None` is one that is not carried.
+    /// The address family; `None` for one that this crate does not support.
     pub family: Option<Family>,
 }
 
-/// What a ROUTE-REFRESH says.
+/// The subtype of a ROUTE-REFRESH message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RefreshKind {
-    /// Send all routes of the family again.
+    /// A request to send all routes of the family again.
     Request,
-    /// All routes follow.
+    /// BoRR: all routes of the family follow.
     Begin,
-    /// All routes have been sent; the others are gone.
+    /// EoRR: all routes have been sent; the receiver may drop the others.
     End,
-    /// A subtype that nobody has defined: to be ignored (RFC 7313 §5).
+    /// An unassigned subtype, which a receiver ignores (RFC 7313 §5).
     Unknown(u8),
 }
 
 impl RouteRefresh {
-    /// Reads the body of a message.
+    /// Decodes the body of a message.
     #[must_use]
     pub fn decode(body: [u8; 4]) -> Self {
         let [high, low, subtype, safi] = body;
-        let kind = match subtype {
-            0 => RefreshKind::Request,
-            1 => RefreshKind::Begin,
-            2 => RefreshKind::End,
-            other => RefreshKind::Unknown(other),
+        let kind = match RefreshSubtype::from_code(subtype) {
+            Some(RefreshSubtype::Request) => RefreshKind::Request,
+            Some(RefreshSubtype::BeginOfRefresh) => RefreshKind::Begin,
+            Some(RefreshSubtype::EndOfRefresh) => RefreshKind::End,
+            None => RefreshKind::Unknown(subtype),
         };
         Self { kind, family: Family::from_codes(u16::from_be_bytes([high, low]), safi) }
     }
 
     /// Appends a message of `kind` for `family`.
     pub fn encode(out: &mut Vec<u8>, kind: RefreshKind, family: Family) {
-        message(out, 5, |out| {
-            out.extend_from_slice(&family.afi().to_be_bytes());
+        message(out, MessageType::RouteRefresh.code(), |out| {
+            out.extend_from_slice(&family.afi().code().to_be_bytes());
             let subtype = match kind {
-                RefreshKind::Request => 0,
-                RefreshKind::Begin => 1,
-                RefreshKind::End => 2,
+                RefreshKind::Request => RefreshSubtype::Request.code(),
+                RefreshKind::Begin => RefreshSubtype::BeginOfRefresh.code(),
+                RefreshKind::End => RefreshSubtype::EndOfRefresh.code(),
                 RefreshKind::Unknown(other) => other,
             };
-            out.extend_from_slice(&[subtype, 1]);
+            out.extend_from_slice(&[subtype, Safi::Unicast.code()]);
         });
     }
 }

@@ -1,33 +1,37 @@
-//! UPDATE as it is sent: everything but the prefixes is encoded once, and each message is a copy with prefixes filled in.
+//! UPDATE messages to send: a template holds everything except the prefixes, encoded once; each message is a copy of it
+//! with prefixes filled in.
 
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::iana::{self, AS_SEQUENCE, OPTIONAL, TRANSITIVE, attribute};
+use super::iana::attribute_flags::{EXTENDED_LENGTH, OPTIONAL, TRANSITIVE};
+use super::iana::{AttributeType, MessageType, Origin, Safi, SegmentType};
 use super::nlri::{self, Nlri, Wide};
-use super::{HEADER, MESSAGE_MAX};
+use super::{HEADER, MARKER, MESSAGE_MAX};
 use crate::types::{Asn, Attributes, Family};
 
-/// How a session writes its updates.
+/// How a session encodes its updates.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Encoding {
-    /// The number to put in AS_PATH: the only one, also where it stands in for another (`local-as … no-prepend replace-as`).
+    /// The only AS number in AS_PATH. It may replace the real one (FRR: `local-as … no-prepend replace-as`).
     pub asn: Asn,
     /// Whether the peer is in the same autonomous system.
     pub internal: bool,
-    /// Whether the peer reads numbers of four octets.
+    /// Whether the peer supports four-octet AS numbers.
     pub four_octet_asn: bool,
 }
 
 /// An UPDATE without its prefixes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Template {
-    /// What comes before the prefixes, from the header on; then what comes behind them.
+    /// The bytes before the prefixes, from the header on, then the bytes after them.
     bytes: Vec<u8>,
+    /// Length of the bytes before the prefixes.
     head: usize,
-    /// Where lengths stand that grow with the prefixes. The first is the header's.
+    /// The length fields that grow with the prefixes; the first is the one in the header.
     lengths: [Length; 3],
+    /// Number of entries of `lengths` in use.
     used: usize,
 }
 
@@ -35,14 +39,15 @@ pub struct Template {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 struct Length {
     at: usize,
-    /// Its value without prefixes.
+    /// Its value for a message without prefixes.
     base: usize,
 }
 
 impl Template {
-    /// An offer of prefixes of `family`. IPv4 with an IPv6 next hop takes MP_REACH_NLRI (RFC 8950), which the peer must have agreed to.
+    /// An announcement of prefixes of `family`. IPv4 prefixes with an IPv6 next hop go into MP_REACH_NLRI (RFC 8950),
+    /// which the peer must have agreed to.
     ///
-    /// Attributes keep the order of their codes, except that MP_REACH_NLRI comes first (RFC 7606 §5.1).
+    /// Attributes are in the order of their type codes, except that MP_REACH_NLRI comes first (RFC 7606 §5.1).
     #[must_use]
     pub fn announce(encoding: &Encoding, attributes: &Attributes, next_hop: IpAddr, family: Family) -> Self {
         let mut out = header();
@@ -65,11 +70,12 @@ impl Template {
                     IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
                     IpAddr::V6(ip) => ip.octets(),
                 };
-                out.extend_from_slice(&[OPTIONAL | iana::EXTENDED, attribute::MP_REACH, 0, 0]);
+                out.extend_from_slice(&[OPTIONAL | EXTENDED_LENGTH, AttributeType::MpReachNlri.code(), 0, 0]);
                 let value = out.len();
-                out.extend_from_slice(&family.afi().to_be_bytes());
-                out.extend_from_slice(&[1, 16]);
+                out.extend_from_slice(&family.afi().code().to_be_bytes());
+                out.extend_from_slice(&[Safi::Unicast.code(), octets.len() as u8]);
                 out.extend_from_slice(&octets);
+                // Reserved (RFC 4760 §3).
                 out.push(0);
                 let head = out.len();
                 write_attributes(&mut out, encoding, attributes, None);
@@ -78,7 +84,8 @@ impl Template {
         }
     }
 
-    /// A withdrawal of prefixes of `family`. IPv4 is withdrawn the way it was offered: by MP_UNREACH_NLRI where `multiprotocol`.
+    /// A withdrawal of prefixes of `family`. IPv4 prefixes are withdrawn the way they were announced: by
+    /// MP_UNREACH_NLRI if `multiprotocol` is set.
     #[must_use]
     pub fn withdraw(family: Family, multiprotocol: bool) -> Self {
         let mut out = header();
@@ -90,15 +97,15 @@ impl Template {
             let lengths = [Length { at: 16, base: out.len() }, Length { at: HEADER, base: 0 }, Length::default()];
             return Self { bytes: out, head, lengths, used: 2 };
         }
-        out.extend_from_slice(&[0, 0, 0, 0, OPTIONAL | iana::EXTENDED, attribute::MP_UNREACH, 0, 0]);
+        out.extend_from_slice(&[0, 0, 0, 0, OPTIONAL | EXTENDED_LENGTH, AttributeType::MpUnreachNlri.code(), 0, 0]);
         let value = out.len();
-        out.extend_from_slice(&family.afi().to_be_bytes());
-        out.push(1);
+        out.extend_from_slice(&family.afi().code().to_be_bytes());
+        out.push(Safi::Unicast.code());
         let head = out.len();
         Self::multiprotocol(out, value, head)
     }
 
-    /// Prefixes stand in the attribute whose value begins at `value`, and other attributes may follow.
+    /// A message whose prefixes are in the attribute with its value at `value`; other attributes may follow.
     fn multiprotocol(bytes: Vec<u8>, value: usize, head: usize) -> Self {
         let lengths = [
             Length { at: 16, base: bytes.len() },
@@ -108,29 +115,31 @@ impl Template {
         Self { bytes, head, lengths, used: 3 }
     }
 
-    /// Writes one message with as many of `prefixes` as fit to the beginning of `out`, which is as long as the message may be, at most
-    /// 65,535 bytes. Returns how many bytes and prefixes it took; none, when not even one prefix fits.
+    /// Writes one message with as many of `prefixes` as fit to the start of `out`. The length of `out` limits the
+    /// message and is at most 65,535 bytes. Returns the numbers of bytes and prefixes written, both 0 if not even one
+    /// prefix fits.
     pub fn fill<P: Nlri>(&self, out: &mut [u8], prefixes: impl Iterator<Item = P>) -> (usize, usize) {
-        let Some(mut filling) = self.begin(out) else { return (0, 0) };
+        let Some(mut update) = self.begin(out) else { return (0, 0) };
         let mut count = 0;
         for prefix in prefixes {
-            let Some(size) = filling.room().and_then(|room| prefix.write(room)) else { break };
-            filling.at += size;
+            let Some(size) = update.room().and_then(|room| prefix.write(room)) else { break };
+            update.at += size;
             count += 1;
         }
-        (filling.finish(), count)
+        (update.finish(), count)
     }
 
-    /// Begins a message in `out`, which is as long as the message may be, at most 65,535 bytes. `None` when it has no room.
+    /// Begins a message in `out`, whose length limits the message and is at most 65,535 bytes. `None` if there is no
+    /// room for it.
     #[inline]
-    pub fn begin<'a>(&'a self, out: &'a mut [u8]) -> Option<Filling<'a>> {
+    pub fn begin<'a>(&'a self, out: &'a mut [u8]) -> Option<PartialUpdate<'a>> {
         let end = out.len().checked_sub(self.bytes.len() - self.head)?;
         let head = out.get_mut(..self.head).filter(|_| self.head <= end)?;
         head.copy_from_slice(&self.bytes[..self.head]);
-        Some(Filling { template: self, out, at: self.head, end })
+        Some(PartialUpdate { template: self, out, at: self.head, end })
     }
 
-    /// Appends messages with all of `prefixes`, as many in each as fit in 4096 bytes.
+    /// Appends messages with all of `prefixes`, as many in each as fit into 4096 octets.
     pub fn write<P: Nlri>(&self, out: &mut Vec<u8>, prefixes: &[P]) {
         let mut rest = prefixes;
         while !rest.is_empty() {
@@ -146,19 +155,19 @@ impl Template {
     }
 }
 
-/// A message that takes prefixes.
+/// A message that is being filled with prefixes.
 #[derive(Debug)]
-pub struct Filling<'a> {
+pub struct PartialUpdate<'a> {
     template: &'a Template,
     out: &'a mut [u8],
-    /// Where the next prefix goes.
+    /// Offset of the next prefix.
     at: usize,
-    /// Where the last one must end, so that what follows them fits.
+    /// Limit for the end of the last prefix, so that the bytes after the prefixes fit.
     end: usize,
 }
 
-impl Filling<'_> {
-    /// Adds a prefix; false when it does not fit.
+impl PartialUpdate<'_> {
+    /// Adds a prefix. Returns `false` if it does not fit.
     #[inline]
     pub fn push<const N: usize>(&mut self, prefix: &Wide<N>) -> bool {
         let size = self.room().and_then(|room| nlri::write(prefix, room));
@@ -166,7 +175,8 @@ impl Filling<'_> {
         size.is_some()
     }
 
-    /// Adds as many of `hosts`, all of them host routes, as fit, and tells how many: they are in wire form already.
+    /// Adds as many of `hosts` as fit and returns their number. All of them are host routes, so their wide form is the
+    /// wire form.
     #[inline]
     pub fn push_hosts<const N: usize>(&mut self, hosts: &[Wide<N>]) -> usize {
         let fitting = hosts.len().min((self.end - self.at) / N);
@@ -176,7 +186,7 @@ impl Filling<'_> {
         fitting
     }
 
-    /// Ends the message and tells how long it is; 0 when it took no prefix.
+    /// Ends the message and returns its length in octets, 0 if it has no prefix.
     #[inline]
     #[must_use]
     pub fn finish(self) -> usize {
@@ -201,7 +211,7 @@ impl Filling<'_> {
     }
 }
 
-/// Appends updates that withdraw `prefixes`, those of `family`, as many in each message as fit.
+/// Appends updates that withdraw those of `prefixes` that are of `family`, with as many in each message as fit.
 pub fn withdraw(out: &mut Vec<u8>, family: Family, prefixes: &mut dyn Iterator<Item = IpNet>) {
     let template = Template::withdraw(family, false);
     let (mut v4, mut v6): (Vec<Ipv4Net>, Vec<Ipv6Net>) = Default::default();
@@ -219,53 +229,55 @@ pub fn withdraw(out: &mut Vec<u8>, family: Family, prefixes: &mut dyn Iterator<I
 
 fn header() -> Vec<u8> {
     let mut out = Vec::with_capacity(128);
-    out.extend_from_slice(&[0xff; 16]);
-    out.extend_from_slice(&[0, 0, 2]);
+    out.extend_from_slice(&MARKER);
+    out.extend_from_slice(&[0, 0, MessageType::Update.code()]);
     out
 }
 
-/// Appends the attributes in the order of their codes (RFC 4271 §5).
+/// Appends the attributes in the order of their type codes (RFC 4271 §5).
 fn write_attributes(out: &mut Vec<u8>, encoding: &Encoding, attributes: &Attributes, next_hop: Option<IpAddr>) {
-    out.extend_from_slice(&[TRANSITIVE, attribute::ORIGIN, 1, 0]);
+    out.extend_from_slice(&[TRANSITIVE, AttributeType::Origin.code(), 1, Origin::Igp.code()]);
+    const AS_PATH: u8 = AttributeType::AsPath.code();
+    const AS_SEQUENCE: u8 = SegmentType::AsSequence.code();
     match (encoding.internal, encoding.four_octet_asn) {
-        (true, _) => out.extend_from_slice(&[TRANSITIVE, attribute::AS_PATH, 0]),
+        (true, _) => out.extend_from_slice(&[TRANSITIVE, AS_PATH, 0]),
         (false, true) => {
-            out.extend_from_slice(&[TRANSITIVE, attribute::AS_PATH, 6, AS_SEQUENCE, 1]);
+            out.extend_from_slice(&[TRANSITIVE, AS_PATH, 6, AS_SEQUENCE, 1]);
             out.extend_from_slice(&encoding.asn.0.to_be_bytes());
         }
         (false, false) => {
-            out.extend_from_slice(&[TRANSITIVE, attribute::AS_PATH, 4, AS_SEQUENCE, 1]);
+            out.extend_from_slice(&[TRANSITIVE, AS_PATH, 4, AS_SEQUENCE, 1]);
             out.extend_from_slice(&encoding.asn.two_octets().to_be_bytes());
         }
     }
     if let Some(IpAddr::V4(ip)) = next_hop {
-        out.extend_from_slice(&[TRANSITIVE, attribute::NEXT_HOP, 4]);
+        out.extend_from_slice(&[TRANSITIVE, AttributeType::NextHop.code(), 4]);
         out.extend_from_slice(&ip.octets());
     }
     if let Some(med) = attributes.med {
-        out.extend_from_slice(&[OPTIONAL, attribute::MED, 4]);
+        out.extend_from_slice(&[OPTIONAL, AttributeType::MultiExitDisc.code(), 4]);
         out.extend_from_slice(&med.to_be_bytes());
     }
     if encoding.internal {
-        out.extend_from_slice(&[TRANSITIVE, attribute::LOCAL_PREF, 4]);
+        out.extend_from_slice(&[TRANSITIVE, AttributeType::LocalPref.code(), 4]);
         out.extend_from_slice(&attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF).to_be_bytes());
     }
     if !attributes.communities.is_empty() {
-        // More would not leave room for a prefix; configuration has no use for nearly as many.
+        // More would leave no room for a prefix; no configuration needs nearly as many.
         let communities = || attributes.communities.iter().take(COMMUNITIES_MAX);
-        variable(out, attribute::COMMUNITIES, communities().count() * 4);
+        write_head(out, AttributeType::Communities, communities().count() * 4);
         for community in communities() {
             out.extend_from_slice(&community.to_be_bytes());
         }
     }
     if !encoding.internal && !encoding.four_octet_asn && encoding.asn.0 > u32::from(u16::MAX) {
-        // RFC 6793 §4.2.2: the path as it really is, for whoever understands it behind the peer.
-        out.extend_from_slice(&[OPTIONAL | TRANSITIVE, attribute::AS4_PATH, 6, AS_SEQUENCE, 1]);
+        // RFC 6793 §4.2.2: the real path, for routers behind the peer that support four-octet AS numbers.
+        out.extend_from_slice(&[OPTIONAL | TRANSITIVE, AttributeType::As4Path.code(), 6, AS_SEQUENCE, 1]);
         out.extend_from_slice(&encoding.asn.0.to_be_bytes());
     }
     if !attributes.large_communities.is_empty() {
         let communities = || attributes.large_communities.iter().take(LARGE_COMMUNITIES_MAX);
-        variable(out, attribute::LARGE_COMMUNITIES, communities().count() * 12);
+        write_head(out, AttributeType::LargeCommunity, communities().count() * 12);
         for (x, y, z) in communities() {
             for part in [x, y, z] {
                 out.extend_from_slice(&part.to_be_bytes());
@@ -274,25 +286,26 @@ fn write_attributes(out: &mut Vec<u8>, encoding: &Encoding, attributes: &Attribu
     }
 }
 
-/// The head of an optional transitive attribute whose length may need two octets.
-fn variable(out: &mut Vec<u8>, code: u8, length: usize) {
+/// Appends the head of an optional transitive attribute whose length may need two octets.
+fn write_head(out: &mut Vec<u8>, kind: AttributeType, length: usize) {
+    let code = kind.code();
     match u8::try_from(length) {
         Ok(length) => out.extend_from_slice(&[OPTIONAL | TRANSITIVE, code, length]),
         Err(_) => {
-            out.extend_from_slice(&[OPTIONAL | TRANSITIVE | iana::EXTENDED, code]);
+            out.extend_from_slice(&[OPTIONAL | TRANSITIVE | EXTENDED_LENGTH, code]);
             // Bounded by COMMUNITIES_MAX and LARGE_COMMUNITIES_MAX.
             out.extend_from_slice(&(length as u16).to_be_bytes());
         }
     }
 }
 
-/// Writes a length, which the size of the buffer keeps within two octets.
+/// Writes a length, which fits into two octets because of the size of the buffer.
 #[inline]
 fn put(out: &mut [u8], at: usize, length: usize) {
     out[at..at + 2].copy_from_slice(&(length as u16).to_be_bytes());
 }
 
-/// Where the length of all attributes stands when nothing is withdrawn, and where they begin.
+/// Offsets of the length of all attributes and of the first attribute, in a message that withdraws nothing.
 const ATTRIBUTES_LENGTH: usize = HEADER + 2;
 const ATTRIBUTES: usize = HEADER + 4;
 const DEFAULT_LOCAL_PREF: u32 = 100;

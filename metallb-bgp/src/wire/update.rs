@@ -1,7 +1,7 @@
-//! UPDATE as it is received (RFC 4271 §4.3, 4760, 7606): a view that borrows, and what to do about its errors.
+//! A received UPDATE (RFC 4271 §4.3, RFC 4760, RFC 7606): a view that borrows, and how to react to its errors.
 //!
-//! This speaker accepts no route, so nothing is kept; but an error must have the reaction that RFC 7606 asks for, no more and no less: a
-//! session that resets over a damaged attribute takes all services behind it away.
+//! This speaker accepts no routes and keeps nothing of an UPDATE. It still reacts to each error exactly as RFC 7606
+//! requires, because a session that is reset over a malformed attribute takes down all services behind it.
 
 mod attributes;
 mod fault;
@@ -9,25 +9,26 @@ mod fault;
 use ipnet::{Ipv4Net, Ipv6Net};
 
 pub use self::fault::{Fault, FaultKind, Outcome};
+use super::iana::{AttributeType, MessageType, Safi, UpdateSubcode, attribute_flags};
 use super::nlri::{self, Nlri, Prefixes};
 use super::notification::Notification;
 pub use super::template::{Encoding, Template, withdraw};
-use super::{DecodeContext, Reader, iana, message};
+use super::{DecodeContext, Reader, message};
 use crate::types::Family;
 
-/// A received update.
+/// A received UPDATE.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Update<'a> {
     withdrawn: &'a [u8],
     announced: &'a [u8],
     reach: Option<Multiprotocol<'a>>,
     unreach: Option<Multiprotocol<'a>>,
-    counted: usize,
+    announced_count: usize,
     end_of_rib: Option<Family>,
     outcome: Outcome,
 }
 
-/// What MP_REACH_NLRI or MP_UNREACH_NLRI say (RFC 4760) of a family that is in force.
+/// The content of MP_REACH_NLRI or MP_UNREACH_NLRI (RFC 4760) for a negotiated family.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Multiprotocol<'a> {
     family: Family,
@@ -35,23 +36,23 @@ struct Multiprotocol<'a> {
 }
 
 impl<'a> Update<'a> {
-    /// Reads the body of a message. Time is linear in its length, and nothing is allocated unless there is an error.
+    /// Decodes the body of a message, in time linear in its length and without an allocation unless there is an error.
     ///
     /// # Errors
-    /// The NOTIFICATION that ends the session, where RFC 7606 leaves no milder way.
+    /// The NOTIFICATION that ends the session, where RFC 7606 allows no milder reaction.
     #[inline(always)]
     pub fn decode(body: &'a [u8], context: &DecodeContext) -> Result<Self, Notification> {
-        let malformed = || Notification::new(3, 1, &[]);
+        let malformed = || Notification::new(UpdateSubcode::MalformedAttributeList, &[]);
         let mut reader = Reader(body);
         let withdrawn = reader.u16().and_then(|length| reader.take(length.into())).ok_or_else(malformed)?;
         let attributes = reader.u16().and_then(|length| reader.take(length.into())).ok_or_else(malformed)?;
         let announced = reader.0;
-        let network = || Notification::new(3, 10, &[]);
+        let network = || Notification::new(UpdateSubcode::InvalidNetworkField, &[]);
         nlri::count::<Ipv4Net>(withdrawn).ok_or_else(network)?;
         let counted = nlri::count::<Ipv4Net>(announced).ok_or_else(network)?;
-        let mut walk = attributes::Walk::new(context, !announced.is_empty());
-        walk.run(attributes)?;
-        let found = &walk.found;
+        let mut check = attributes::Check::new(context, !announced.is_empty());
+        check.run(attributes)?;
+        let found = &check.found;
         let reached = found.reach.map_or(0, |(_, count)| count);
         let only_unreach = withdrawn.is_empty() && announced.is_empty() && found.attributes == 1;
         let end_of_rib = match found.unreach {
@@ -64,47 +65,47 @@ impl<'a> Update<'a> {
             announced,
             reach: found.reach.map(|(reach, _)| reach),
             unreach: found.unreach.map(|(unreach, _)| unreach),
-            counted: counted + reached,
+            announced_count: counted + reached,
             end_of_rib,
             outcome: found.outcome,
         })
     }
 
-    /// What to do with it.
+    /// How to react to the message.
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
         self.outcome
     }
 
-    /// How many prefixes of both families it offers, whatever [`outcome`](Self::outcome) says of them.
+    /// The number of announced prefixes of both families, whatever the [`outcome`](Self::outcome).
     #[must_use]
-    pub const fn offered(&self) -> usize {
-        self.counted
+    pub const fn announced(&self) -> usize {
+        self.announced_count
     }
 
-    /// The family whose End-of-RIB marker this is (RFC 4724 §2).
+    /// The family, if the message is an End-of-RIB marker (RFC 4724 §2).
     #[must_use]
     pub const fn end_of_rib(&self) -> Option<Family> {
         self.end_of_rib
     }
 
-    /// IPv4 prefixes that it offers.
+    /// The announced IPv4 prefixes.
     pub fn announced_v4(&self) -> impl Iterator<Item = Ipv4Net> + use<'a> {
         Prefixes::new(self.announced).chain(prefixes(self.reach, Family::Ipv4))
     }
 
-    /// IPv6 prefixes that it offers.
+    /// The announced IPv6 prefixes.
     #[must_use]
     pub fn announced_v6(&self) -> Prefixes<'a, Ipv6Net> {
         prefixes(self.reach, Family::Ipv6)
     }
 
-    /// IPv4 prefixes that it withdraws.
+    /// The withdrawn IPv4 prefixes.
     pub fn withdrawn_v4(&self) -> impl Iterator<Item = Ipv4Net> + use<'a> {
         Prefixes::new(self.withdrawn).chain(prefixes(self.unreach, Family::Ipv4))
     }
 
-    /// IPv6 prefixes that it withdraws.
+    /// The withdrawn IPv6 prefixes.
     #[must_use]
     pub fn withdrawn_v6(&self) -> Prefixes<'a, Ipv6Net> {
         prefixes(self.unreach, Family::Ipv6)
@@ -113,10 +114,13 @@ impl<'a> Update<'a> {
 
 /// Appends the End-of-RIB marker of a family (RFC 4724 §2).
 pub fn end_of_rib(out: &mut Vec<u8>, family: Family) {
-    message(out, 2, |out| match family {
+    message(out, MessageType::Update.code(), |out| match family {
         Family::Ipv4 => out.extend_from_slice(&[0, 0, 0, 0]),
         Family::Ipv6 => {
-            out.extend_from_slice(&[0, 0, 0, 6, iana::OPTIONAL, iana::attribute::MP_UNREACH, 3, 0, 2, 1]);
+            // Nothing withdrawn, and six octets of attributes: an MP_UNREACH_NLRI without prefixes.
+            out.extend_from_slice(&[0, 0, 0, 6, attribute_flags::OPTIONAL, AttributeType::MpUnreachNlri.code(), 3]);
+            out.extend_from_slice(&family.afi().code().to_be_bytes());
+            out.push(Safi::Unicast.code());
         }
     });
 }

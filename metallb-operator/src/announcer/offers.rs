@@ -178,7 +178,8 @@ fn route_for<'a>(groups: &'a [Group], peer: &PeerName, prefix: &IpNet) -> Option
 }
 
 fn attributes(route: &Route) -> Attributes {
-    let mut attributes = Attributes { local_pref: route.local_pref, ..Attributes::default() };
+    let mut attributes = Attributes::default();
+    attributes.local_pref = route.local_pref;
     for community in &route.communities {
         match *community {
             Community::Standard(value) => attributes.communities.insert(value),

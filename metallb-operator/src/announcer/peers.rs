@@ -114,8 +114,8 @@ impl PeerStatus {
         Self {
             name: name.to_owned(),
             router: match peer.router {
-                Router::At(address) => address.to_string(),
-                Router::Behind { interface, port } => format!("{interface}:{port}"),
+                Router::Address(address) => address.to_string(),
+                Router::Unnumbered { interface, port } => format!("{interface}:{port}"),
             },
             expected_asn: match peer.remote {
                 RemoteAsn::Number(asn) => asn.to_string(),
@@ -124,12 +124,13 @@ impl PeerStatus {
             },
             state: peer.state.to_string(),
             uptime_seconds: peer.established_at.map(|at| at.elapsed().as_secs()),
-            routes: peer.routes_told,
+            routes: peer.routes_advertised,
             routes_wanted: peer.routes_wanted,
-            last_down: peer.last_down,
-            last_session: peer
-                .last_session
-                .map(|(ended_because, at)| EndedSession { ended_because, seconds_ago: at.elapsed().as_secs() }),
+            last_down: peer.last_down.map(|reason| reason.to_string()),
+            last_session: peer.last_session.map(|ended| EndedSession {
+                ended_because: ended.reason.to_string(),
+                seconds_ago: ended.at.elapsed().as_secs(),
+            }),
             local_address: peer.addresses.map(|(local, _)| local),
             remote_address: peer.addresses.map(|(_, remote)| remote),
             negotiated: peer.negotiated.as_ref().map(NegotiatedStatus::new),
@@ -200,59 +201,47 @@ fn peer_config(peer: &Peer, config: &Config, node: &Node, mode: Mode) -> PeerCon
     };
     let internal = remote == RemoteAsn::Internal || remote == RemoteAsn::Number(asn);
     let families = [(IpFamily::V4, Family::Ipv4), (IpFamily::V6, Family::Ipv6)];
+    let mut session = SessionConfig::new(asn, remote);
+    session.hold_time = peer.hold_time.unwrap_or(DEFAULT_HOLD_TIME);
+    session.keepalive_time = peer.keepalive_time;
+    session.connect_time = peer.connect_time;
+    session.families =
+        families.into_iter().filter(|(family, _)| peer.carries(*family)).map(|(_, family)| family).collect();
+    session.graceful_restart = peer.graceful_restart;
+    session.mode = mode;
+    let distance = if internal || peer.ebgp_multihop { Distance::Routed } else { Distance::Direct };
+    let mut endpoint = match &peer.endpoint {
+        PeerEndpoint::Address(address) => {
+            let mut endpoint = Endpoint::new(SocketAddr::new(*address, peer.port), distance);
+            endpoint.source = peer.source_address.filter(|source| source.is_ipv4() == address.is_ipv4());
+            endpoint
+        }
+        // The only usable source address is the link-local one.
+        PeerEndpoint::Interface(interface) => Endpoint::unnumbered(interface.to_string(), peer.port, distance),
+    };
+    endpoint.password = peer.password.as_ref().map(|password| password.expose().as_bytes().to_vec());
+    endpoint.device = peer.vrf.as_ref().map(ToString::to_string);
+    let mut peer_config = PeerConfig::new(session, endpoint, router_id_of(node.name.as_str()));
+    peer_config.router_id = peer.router_id;
     let profile = peer.bfd_profile.as_ref().and_then(|name| config.bfd_profiles.get(name));
-    PeerConfig {
-        session: SessionConfig {
-            hold_time: peer.hold_time.unwrap_or(DEFAULT_HOLD_TIME),
-            keepalive_time: peer.keepalive_time,
-            connect_time: peer.connect_time,
-            families: families
-                .into_iter()
-                .filter(|(family, _)| peer.carries(*family))
-                .map(|(_, family)| family)
-                .collect(),
-            graceful_restart: peer.graceful_restart,
-            mode,
-            ..SessionConfig::new(asn, remote)
-        },
-        endpoint: Endpoint {
-            router: match &peer.endpoint {
-                PeerEndpoint::Address(address) => Router::At(SocketAddr::new(*address, peer.port)),
-                PeerEndpoint::Interface(interface) => {
-                    Router::Behind { interface: interface.to_string(), port: peer.port }
-                }
-            },
-            source: match peer.endpoint {
-                PeerEndpoint::Address(address) => {
-                    peer.source_address.filter(|source| source.is_ipv4() == address.is_ipv4())
-                }
-                // The only address that can be used there is the link-local one.
-                PeerEndpoint::Interface(_) => None,
-            },
-            distance: if internal || peer.ebgp_multihop { Distance::Routed } else { Distance::Direct },
-            password: peer.password.as_ref().map(|password| password.expose().as_bytes().to_vec()),
-            device: peer.vrf.as_ref().map(ToString::to_string),
-        },
-        router_id: peer.router_id,
-        fallback_router_id: router_id_of(node.name.as_str()),
-        // Inside an autonomous system nothing but the addresses tells how far a router is.
-        bfd: profile.map(|profile| BfdConfig {
-            profile: bfd_profile(profile),
-            hops: (!internal).then_some(if peer.ebgp_multihop { Hops::Multiple } else { Hops::Single }),
-        }),
-    }
+    peer_config.bfd = profile.map(|profile| {
+        let mut bfd = BfdConfig::new(bfd_profile(profile));
+        // Within an autonomous system only the addresses say how far a router is.
+        bfd.hops = (!internal).then_some(if peer.ebgp_multihop { Hops::Multiple } else { Hops::Single });
+        bfd
+    });
+    peer_config
 }
 
 fn bfd_profile(profile: &BfdProfile) -> Profile {
-    let interval = |time: Duration| Interval(u32::try_from(time.as_micros()).unwrap_or(u32::MAX));
-    Profile {
-        receive_interval: interval(profile.receive_interval),
-        transmit_interval: interval(profile.transmit_interval),
-        detect_multiplier: NonZeroU8::new(profile.detect_multiplier).unwrap_or(NonZeroU8::MIN),
-        echo: profile.echo_mode.then(|| interval(profile.echo_interval)),
-        role: if profile.passive_mode { Role::Passive } else { Role::Active },
-        minimum_ttl: profile.minimum_ttl,
-    }
+    let mut parameters = Profile::default();
+    parameters.receive_interval = Interval::from(profile.receive_interval);
+    parameters.transmit_interval = Interval::from(profile.transmit_interval);
+    parameters.detect_multiplier = NonZeroU8::new(profile.detect_multiplier).unwrap_or(NonZeroU8::MIN);
+    parameters.echo = profile.echo_mode.then(|| Interval::from(profile.echo_interval));
+    parameters.role = if profile.passive_mode { Role::Passive } else { Role::Active };
+    parameters.minimum_ttl = profile.minimum_ttl;
+    parameters
 }
 
 /// The identifier of a node without an IPv4 address: the CRC-32 of its name, lowest byte first

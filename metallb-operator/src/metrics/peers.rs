@@ -135,7 +135,7 @@ fn is_up(peer: &PeerSnapshot) -> bool {
 }
 
 fn pending(peer: &PeerSnapshot) -> usize {
-    peer.routes_wanted.saturating_sub(if is_up(peer) { peer.routes_told } else { 0 })
+    peer.routes_wanted.saturating_sub(if is_up(peer) { peer.routes_advertised } else { 0 })
 }
 
 fn sent(peer: &PeerSnapshot) -> u64 {
@@ -157,7 +157,7 @@ static BGP: [Series<PeerSnapshot>; 16] = [
     gauge(
         "metallb_bgp_announced_prefixes_total",
         "Number of prefixes currently being advertised on the BGP session",
-        |peer| peer.routes_told as u64,
+        |peer| peer.routes_advertised as u64,
     ),
     gauge(
         "metallb_bgp_pending_prefixes_total",

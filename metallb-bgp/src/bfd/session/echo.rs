@@ -1,19 +1,22 @@
-//! The echo function (RFC 5880 §6.4, RFC 5881): our packets, returned by the neighbour.
+//! The echo function (RFC 5880 §6.4, RFC 5881): our own packets, returned by the neighbour.
 //!
-//! As FRR's daemon does it for IPv6: the packet goes to the neighbour's port 3785 with TTL 255, the neighbour sends it back with TTL 254. A
-//! neighbour that never returned one is not declared dead for it; one that stops returning them is.
+//! It works like that of FRR for IPv6: a packet is sent to port 3785 of the neighbour with TTL 255, and the neighbour
+//! returns it with TTL 254. A session fails if the neighbour stops returning packets, but not if it has never returned
+//! one.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::super::Discriminator;
+use super::super::iana::VERSION;
 
 #[derive(Debug, Default)]
 pub(super) struct Echo {
     pub(super) interval: Option<Duration>,
     pub(super) transmit_at: Option<Instant>,
     pub(super) detect_at: Option<Instant>,
-    /// Tags of packets under way. A tag is accepted once, so neither a guess nor a replay keeps a dead path up.
+    /// Tags of packets in flight. Each tag is accepted once, so that neither a guess nor a replay keeps a failed path
+    /// up.
     outstanding: VecDeque<u64>,
 }
 
@@ -23,20 +26,20 @@ impl Echo {
     }
 
     pub(super) fn sent(&mut self, tag: u64) {
-        if self.outstanding.len() == UNDER_WAY {
+        if self.outstanding.len() == IN_FLIGHT_MAX {
             self.outstanding.pop_front();
         }
         self.outstanding.push_back(tag);
     }
 
-    /// Whether a packet with this tag is under way; it no longer is afterwards.
+    /// Removes a tag. Returns whether a packet with this tag was in flight.
     pub(super) fn returned(&mut self, tag: u64) -> bool {
         let position = self.outstanding.iter().position(|sent| *sent == tag);
         position.is_some_and(|position| self.outstanding.remove(position).is_some())
     }
 }
 
-/// An echo packet: its content is the sender's own business (RFC 5881 §4).
+/// An echo packet, whose content only the sender interprets (RFC 5881 §4).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::bfd) struct EchoPacket {
     pub(in crate::bfd) discriminator: Discriminator,
@@ -63,5 +66,5 @@ impl EchoPacket {
     }
 }
 
-const VERSION: u8 = 1;
-const UNDER_WAY: usize = 16;
+/// Limit of tags in flight; if it is reached, the oldest tag is dropped.
+const IN_FLIGHT_MAX: usize = 16;

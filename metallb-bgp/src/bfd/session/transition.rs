@@ -2,7 +2,7 @@
 
 use super::{Cause, State};
 
-/// The state after a packet with state `received`; `None` where nothing changes.
+/// The state after a packet with state `received`, and the cause. `None` if the state does not change.
 pub(super) fn next(local: State, received: State) -> Option<(State, Cause)> {
     use State::{AdminDown, Down, Init, Up};
     Some(match (local, received) {

@@ -1,4 +1,5 @@
-//! Single packets and what becomes of them, by the ids of the reliability cases. The engine and a real socket run the same table.
+//! Cases of received packets and the expected reaction, by id. The tests of the engine and of the sockets use the same
+//! table.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU8;
@@ -8,7 +9,7 @@ use crate::bfd::{ControlPacket, Diagnostic, Discard, Discriminator, Hops, Interv
 pub(crate) const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1));
 pub(crate) const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2));
 pub(crate) const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 3));
-/// What the neighbour calls the session.
+/// The discriminator of the neighbour.
 pub(crate) const THEIRS: u32 = 0x0102_0304;
 
 pub(crate) struct Case {
@@ -17,13 +18,13 @@ pub(crate) struct Case {
     pub(crate) hops: Hops,
     pub(crate) prelude: Prelude,
     pub(crate) envelope: Envelope,
-    /// To the echo port.
+    /// Whether it is sent to the echo port.
     pub(crate) echo: bool,
     pub(crate) payload: Box<dyn Fn(Discriminator) -> Vec<u8>>,
-    /// How often it is sent.
+    /// The number of times it is sent.
     pub(crate) times: u32,
     pub(crate) expect: Expect,
-    /// The state afterwards; the one before where it is not given.
+    /// The state afterwards; `None` means unchanged.
     pub(crate) then: Option<State>,
 }
 
@@ -51,37 +52,37 @@ pub(crate) enum Expect {
     Drop(Discard),
 }
 
-/// Why a case is no row.
+/// Why a case is not in the table.
 #[derive(Clone, Copy, Debug)]
-#[allow(dead_code, reason = "read by people, and by the test that looks at this file")]
+#[allow(dead_code, reason = "documents the table")]
 pub(crate) enum Why {
-    /// It is about more time or more packets than one can wait for: virtual time.
+    /// It takes more time or packets than a real-time test can use: virtual time.
     Time,
-    /// It begins with us, not with the neighbour.
+    /// It starts with this side and not with a packet of the neighbour.
     Ours,
-    /// It is about what two engines do with each other.
+    /// It needs two engines.
     TwoEnds,
-    /// It is about what the kernel does with a packet of ours.
+    /// It depends on how the kernel handles a sent packet.
     Kernel,
 }
 
-/// The cases that are no rows, why, and the test that shows each.
+/// The cases that are not in the table, with the reason and the test for each.
 pub(crate) const NO_ROWS: &[(&str, Why, &str)] = &[
-    ("BFD-23", Why::TwoEnds, "handshakes_in_every_order_end_with_both_up"),
-    ("BFD-25", Why::Time, "multiplier_one_without_loss_never_drops"),
-    ("BFD-26", Why::Time, "random_loss_drops_as_often_as_the_model_says"),
-    ("BFD-31", Why::Ours, "a_slower_transmit_interval_waits_for_the_answer_to_the_poll"),
-    ("BFD-32", Why::Ours, "a_faster_receive_interval_waits_for_the_answer_to_the_poll"),
-    ("BFD-37", Why::Time, "jitter_stays_in_its_bounds"),
-    ("BFD-38", Why::Ours, "the_same_profile_again_changes_nothing"),
-    ("BFD-39", Why::Ours, "a_changed_profile_is_negotiated_without_a_flap"),
-    ("BFD-40", Why::Ours, "a_removed_session_says_admin_down_for_the_detection_time"),
-    ("BFD-41", Why::TwoEnds, "a_killed_speaker_is_detected_and_returns_under_another_name"),
-    ("BFD-42", Why::Time, "packets_that_waited_during_a_stall_prevent_a_false_down"),
-    ("BFD-43", Why::Time, "a_long_suspension_expires_once_and_recovers"),
-    // On real sockets it is measured: scripts/bfd-bench.sh.
-    ("BFD-47", Why::Time, "a_thousand_sessions_share_one_clock"),
-    ("BFD-48", Why::Kernel, "a_packet_that_the_kernel_refuses_is_counted_and_the_session_goes_on"),
+    ("BFD-23", Why::TwoEnds, "handshake_completes_in_every_order"),
+    ("BFD-25", Why::Time, "multiplier_of_one_without_loss_keeps_the_session_up"),
+    ("BFD-26", Why::Time, "random_loss_takes_the_session_down_at_the_predicted_rate"),
+    ("BFD-31", Why::Ours, "slower_transmit_interval_waits_for_the_poll_to_complete"),
+    ("BFD-32", Why::Ours, "faster_receive_interval_waits_for_the_poll_to_complete"),
+    ("BFD-37", Why::Time, "jitter_stays_within_its_bounds"),
+    ("BFD-38", Why::Ours, "equal_profile_changes_nothing"),
+    ("BFD-39", Why::Ours, "changed_profile_is_negotiated_while_up"),
+    ("BFD-40", Why::Ours, "removed_session_sends_admin_down_for_the_detection_time"),
+    ("BFD-41", Why::TwoEnds, "killed_neighbor_is_detected_and_returns_with_another_discriminator"),
+    ("BFD-42", Why::Time, "packets_that_waited_during_a_stall_prevent_a_false_failure"),
+    ("BFD-43", Why::Time, "long_suspension_expires_once_and_recovers"),
+    // scripts/bfd-bench.sh measures it with real sockets.
+    ("BFD-47", Why::Time, "thousand_sessions_transmit_on_time"),
+    ("BFD-48", Why::Kernel, "packet_that_the_kernel_refuses_is_counted_and_the_session_continues"),
 ];
 
 /// A packet of a neighbour that is Up.
@@ -114,7 +115,7 @@ pub(crate) fn table() -> Vec<Case> {
     cases
 }
 
-/// Wrong in themselves (reliability BFD-01 to 11).
+/// Malformed packets (BFD-01 to 11).
 fn malformed(cases: &mut Vec<Case>) {
     for length in 0..24 {
         up(cases, "BFD-01", format!("{length} octets"), DROP, move |octets| octets.truncate(length));
@@ -146,7 +147,7 @@ fn malformed(cases: &mut Vec<Case>) {
     }
 }
 
-/// Right in themselves, but not from there, or not there (BFD-12 to 17, 44 to 46).
+/// Valid packets with a wrong source, destination or TTL (BFD-12 to 17, 44 to 46).
 fn misdirected(cases: &mut Vec<Case>) {
     let mut add = |id, hops, envelope, what: &str, reason: Option<Discard>, hello: bool| {
         let expect = reason.map_or(ACCEPT, Expect::Drop);
@@ -212,9 +213,8 @@ fn misdirected(cases: &mut Vec<Case>) {
     }
 }
 
-/// No profile asks for authentication, so every authenticated packet is refused whatever it holds, with no session the nearer to Up and no
-/// timer refreshed (BFD-18 to 20). What these cases ask of a session with keys is no row, as there is none: that it refuses packets without
-/// A, checks type, key and digest, and keeps a window of sequence numbers. That section and window are never looked at is what rows can show.
+/// Packets with an authentication section (BFD-18 to 20). Authentication is not supported, so every such packet is
+/// dropped, whatever its type, key, digest and sequence number are. It changes no state and restarts no timer.
 fn authenticated(cases: &mut Vec<Case>) {
     let refused = Expect::Drop(Discard::Authentication);
     let section = |kind: u8, length: u8, key: u8, sequence: u32| {
@@ -249,7 +249,7 @@ fn authenticated(cases: &mut Vec<Case>) {
             octets[octet] ^= 1;
         });
     }
-    // With 100 heard last and a multiplier of 3.
+    // Sequence numbers around 100, with a multiplier of 3.
     for kind in [2, 3, 4, 5] {
         for sequence in [100, 99, 109, 110, u32::MAX, 0] {
             let length = if kind < 4 { 24 } else { 28 };
@@ -259,7 +259,7 @@ fn authenticated(cases: &mut Vec<Case>) {
     }
 }
 
-/// Legal, with values at the edge (BFD-27 to 30, 33, 34, 36).
+/// Valid packets with extreme values (BFD-27 to 30, 33, 34, 36).
 fn unusual(cases: &mut Vec<Case>) {
     up(cases, "BFD-27", "wants no packets, and polls".into(), ANSWERED, |octets| {
         octets[1] |= P;
@@ -281,7 +281,7 @@ fn unusual(cases: &mut Vec<Case>) {
     }
 }
 
-/// The state machine (BFD-22), rows local, columns received, as RFC 5880 §6.8.6 has them; `None`: discarded.
+/// The state machine (BFD-22): local states in rows, received states in columns (RFC 5880 §6.8.6); `None`: discarded.
 fn states(cases: &mut Vec<Case>) {
     use State::{Down, Init, Up};
     let table = [
@@ -314,7 +314,7 @@ fn states(cases: &mut Vec<Case>) {
     }
 }
 
-/// More than one packet (BFD-21, 24, 35).
+/// Repeated packets (BFD-21, 24, 35).
 fn repeated(cases: &mut Vec<Case>) {
     let mut add = |id, what: &str, times, expect, then, change: fn(&mut Vec<u8>)| {
         up(cases, id, what.into(), expect, change);
@@ -322,7 +322,7 @@ fn repeated(cases: &mut Vec<Case>) {
             (case.times, case.then) = (times, then);
         }
     };
-    // The risk is documented; TTL 255 keeps anybody but a host on the link from using it.
+    // RFC 5880 documents the risk. With TTL 255 only a host on the link can exploit it.
     add("BFD-21", "recorded and replayed, without authentication", 3, ACCEPT, None, |_| {});
     add("BFD-24", "rebooted, under another name", 1, ACCEPT, Some(State::Down), |octets| {
         octets[1] = 1 << 6;

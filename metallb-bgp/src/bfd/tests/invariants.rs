@@ -1,28 +1,29 @@
-//! What must hold for a session after every step, whatever happens to it; and a world in which everything does. The numbers are those of
-//! the table in `docs/testing.md`.
+//! Invariants of a session after every step, numbered as in `docs/testing.md`, and a simulation with faults of all
+//! kinds.
 
 use super::pair::{Pair, UP, fast};
 use super::*;
-use crate::bfd::rate::Random;
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
 
-/// One end, as seen from outside.
+/// Checks the invariants of one end from outside.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
+pub(super) struct Monitor {
     state: Option<State>,
-    heard: Option<Instant>,
-    /// When it must say that the neighbour is gone.
+    received: Option<Instant>,
+    /// When the detection time expires.
     due: Option<Instant>,
     last: Option<ControlPacket>,
-    /// When it last said the same again, which only periodic packets do.
+    /// Time of the last repetition of a packet; only periodic packets are repeated.
     repeated: Option<Instant>,
-    /// The shortest and the longest interval since.
+    /// The shortest and the longest transmit interval since then.
     intervals: Option<(Duration, Duration)>,
 }
 
-impl Watch {
-    /// The engine took a packet.
-    pub(super) fn heard(&mut self, now: Instant) {
-        self.heard = Some(now);
+impl Monitor {
+    /// The engine accepted a packet.
+    pub(super) fn received(&mut self, now: Instant) {
+        self.received = Some(now);
     }
 
     pub(super) fn sent(&mut self, now: Instant, packet: ControlPacket) {
@@ -34,10 +35,10 @@ impl Watch {
             return;
         }
         let before = self.repeated.replace(now);
-        if let (Some(before), Some((least, most))) = (before, self.intervals.take()) {
-            let most = if packet.detect_multiplier.get() == 1 { most * 9 / 10 } else { most };
+        if let (Some(before), Some((min, max))) = (before, self.intervals.take()) {
+            let max = if packet.detect_multiplier.get() == 1 { max * 9 / 10 } else { max };
             let gap = now - before;
-            assert!((least * 3 / 4..=most).contains(&gap), "I40: {gap:?} where {least:?} to {most:?} is due");
+            assert!((min * 3 / 4..=max).contains(&gap), "I40: interval {gap:?}, expected {min:?} to {max:?}");
         }
     }
 
@@ -53,43 +54,43 @@ impl Watch {
             Cause::AdminUp => (change.from, change.to) == (AdminDown, Down),
         };
         assert!(allowed, "I39: {change:?}");
-        assert_eq!(self.state.replace(change.to).unwrap_or(Down), change.from, "I39: no change goes unreported");
+        assert_eq!(self.state.replace(change.to).unwrap_or(Down), change.from, "I39: every change is reported");
         if change.cause == Cause::DetectionTimeExpired {
-            assert_eq!(self.due, Some(now), "I41: at the moment that was computed, neither earlier nor later");
+            assert_eq!(self.due, Some(now), "I41: exactly when the detection time expires");
         }
     }
 
-    /// Something happened: what is sent now may follow from it.
-    pub(super) fn look(&mut self, session: Option<&SessionSnapshot>) {
+    /// Records the transmit interval after an input.
+    pub(super) fn observe(&mut self, session: Option<&SessionSnapshot>) {
         match session.and_then(|session| session.transmit_interval) {
-            // A pause: what comes next begins anew.
+            // Nothing is sent: the next packet starts a new sequence.
             None => (self.repeated, self.intervals) = (None, None),
             Some(interval) => {
-                let (least, most) = self.intervals.unwrap_or((interval, interval));
-                self.intervals = Some((least.min(interval), most.max(interval)));
+                let (min, max) = self.intervals.unwrap_or((interval, interval));
+                self.intervals = Some((min.min(interval), max.max(interval)));
             }
         }
     }
 
-    /// The end of a step.
+    /// Checks the end of a step.
     pub(super) fn check(&mut self, now: Instant, session: Option<&SessionSnapshot>) {
         let Some(session) = session else { return *self = Self::default() };
-        assert_eq!(session.state, self.state.unwrap_or(State::Down), "I39: no change goes unreported");
-        self.look(Some(session));
-        self.heard = self.heard.filter(|_| session.detection_time > Duration::ZERO);
-        self.due = self.heard.map(|at| at + session.detection_time);
+        assert_eq!(session.state, self.state.unwrap_or(State::Down), "I39: every change is reported");
+        self.observe(Some(session));
+        self.received = self.received.filter(|_| session.detection_time > Duration::ZERO);
+        self.due = self.received.map(|at| at + session.detection_time);
         if matches!(session.state, State::Init | State::Up) {
-            assert!(self.due.is_some_and(|due| now < due), "I41: {:?} should have ended a session", self.due);
+            assert!(self.due.is_some_and(|due| now < due), "I41: the session should have ended at {:?}", self.due);
         }
     }
 }
 
 #[test]
-fn sessions_keep_their_invariants_in_a_world_where_everything_happens() {
+fn sessions_keep_their_invariants_under_random_faults() {
     let mut failures = 0;
     for seed in 1..=8 {
-        let mut random = Random::new(seed);
-        let mut below = |limit: u64| random.next() % limit;
+        let mut random = SmallRng::seed_from_u64(seed);
+        let mut below = |limit: u64| random.random_range(0..limit);
         let mut pair = Pair::both(fast(3));
         for _ in 0..400 {
             let end = below(2) as usize;
@@ -111,7 +112,7 @@ fn sessions_keep_their_invariants_in_a_world_where_everything_happens() {
                     let length = below(60);
                     pair.forge(end, (0..length).map(|_| below(256) as u8).collect());
                 }
-                // A packet of the neighbour's with one octet that is another, from before the diagnostic to the last interval.
+                // A packet of the neighbour with one changed octet.
                 _ => {
                     let theirs = pair.packets.iter().rev().find(|(_, from, _)| *from != end);
                     let Some((_, _, packet)) = theirs else { continue };
@@ -127,10 +128,10 @@ fn sessions_keep_their_invariants_in_a_world_where_everything_happens() {
             pair.ends[end].set_admin(pair.now, &pair.keys[end].clone(), true);
             pair.ends[end].update_session(pair.now, &pair.keys[end].clone(), fast(3));
         }
-        // A forged interval may hold for as long as its detection time says, or until the next packet.
+        // A forged interval is in use until its detection time expires or the next packet arrives.
         pair.run(Duration::from_secs(30));
         assert_eq!(pair.states(), UP, "seed {seed}");
         failures += pair.changes.iter().filter(|(.., change)| change.cause == Cause::DetectionTimeExpired).count();
     }
-    assert!(failures > 100, "only {failures} sessions were missed");
+    assert!(failures > 100, "only {failures} sessions expired");
 }

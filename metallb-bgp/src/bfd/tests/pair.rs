@@ -2,26 +2,27 @@
 
 use std::collections::BTreeMap;
 
-use super::invariants::Watch;
+use super::invariants::Monitor;
 use super::*;
-use crate::bfd::rate::Random;
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
 
 pub(super) struct Pair {
     start: Instant,
     pub(super) now: Instant,
     pub(super) ends: [Engine; 2],
     pub(super) keys: [SessionKey; 2],
-    /// What must hold after every step.
-    watch: [Watch; 2],
-    /// By arrival; the number keeps datagrams of one moment apart.
+    /// Check the invariants after every step.
+    monitors: [Monitor; 2],
+    /// Datagrams in flight, by arrival time and number.
     wire: BTreeMap<(Instant, u64), (usize, Vec<u8>)>,
     sent: u64,
-    random: Random,
+    random: SmallRng,
     pub(super) delay: Duration,
-    /// Of 1,000 datagrams, per direction by sender.
+    /// Lost datagrams per 1,000, by sender.
     pub(super) loss: [u64; 2],
-    /// So many in a row are lost at most, per direction.
-    most_in_a_row: u64,
+    /// Maximum number of consecutive losses per direction.
+    max_burst: u64,
     lost: [u64; 2],
     pub(super) changes: Vec<(Instant, usize, StateChange)>,
     pub(super) packets: Vec<(Instant, usize, ControlPacket)>,
@@ -40,13 +41,13 @@ impl Pair {
             now: start,
             ends,
             keys,
-            watch: Default::default(),
+            monitors: Default::default(),
             wire: BTreeMap::new(),
             sent: 0,
-            random: Random::new(9),
+            random: SmallRng::seed_from_u64(9),
             delay: Duration::from_micros(200),
             loss: [0, 0],
-            most_in_a_row: u64::MAX,
+            max_burst: u64::MAX,
             lost: [0, 0],
             changes: Vec::new(),
             packets: Vec::new(),
@@ -57,17 +58,17 @@ impl Pair {
         Self::new([profile, profile])
     }
 
-    /// A datagram that somebody else sends to an end in the other's name.
+    /// Delivers a forged datagram to an end, with the address of the other end.
     pub(super) fn forge(&mut self, to: usize, payload: Vec<u8>) {
         self.sent += 1;
         self.wire.insert((self.now, self.sent), (to, payload));
     }
 
-    /// An end is another process from now on.
+    /// Replaces an end by a new process.
     pub(super) fn reboot(&mut self, end: usize, seed: u64, profile: Profile) {
         self.ends[end] = Engine::new(seed);
         self.ends[end].add_session(self.now, self.keys[end], profile).unwrap();
-        self.watch[end] = Watch::default();
+        self.monitors[end] = Monitor::default();
     }
 
     pub(super) fn run(&mut self, length: Duration) {
@@ -82,9 +83,9 @@ impl Pair {
                 let (to, payload) = entry.remove();
                 let (remote, local) = (self.keys[to].remote, self.keys[1 - to].remote);
                 let meta = Meta { remote, local, ..meta(Hops::Single) };
-                // A session held down refuses what arrives, and that is right.
+                // A session that is administratively down drops packets.
                 if self.ends[to].handle_packet(self.now, &meta, &payload).is_ok() {
-                    self.watch[to].heard(self.now);
+                    self.monitors[to].received(self.now);
                 }
             }
             for engine in &mut self.ends {
@@ -97,12 +98,12 @@ impl Pair {
 
     fn collect(&mut self) {
         for (from, engine) in self.ends.iter_mut().enumerate() {
-            self.watch[from].look(engine.session(&self.keys[from]).as_ref());
+            self.monitors[from].observe(engine.session(&self.keys[from]).as_ref());
             while let Some(transmit) = engine.poll_transmit() {
                 let packet = ControlPacket::decode(transmit.payload()).unwrap();
-                self.watch[from].sent(self.now, packet);
+                self.monitors[from].sent(self.now, packet);
                 self.packets.push((self.now, from, packet));
-                let lose = self.random.next() % 1_000 < self.loss[from] && self.lost[from] < self.most_in_a_row;
+                let lose = self.random.random_range(0..1_000_u64) < self.loss[from] && self.lost[from] < self.max_burst;
                 self.lost[from] = if lose { self.lost[from] + 1 } else { 0 };
                 if !lose {
                     self.sent += 1;
@@ -111,11 +112,11 @@ impl Pair {
             }
             while let Some(event) = engine.poll_event() {
                 if let EventKind::StateChanged(change) = event.kind {
-                    self.watch[from].changed(self.now, &change);
+                    self.monitors[from].changed(self.now, &change);
                     self.changes.push((self.now, from, change));
                 }
             }
-            self.watch[from].check(self.now, engine.session(&self.keys[from]).as_ref());
+            self.monitors[from].check(self.now, engine.session(&self.keys[from]).as_ref());
         }
     }
 
@@ -140,8 +141,8 @@ pub(super) fn fast(multiplier: u8) -> Profile {
 }
 
 #[test]
-fn handshakes_in_every_order_end_with_both_up() {
-    // BFD-23: delays that overtake each other, and losses of the first packets in every combination.
+fn handshake_completes_in_every_order() {
+    // BFD-23: several delays, and losses of the first packets in every combination.
     for lost in 0..64_u32 {
         for delay in [0, 1, 300, 900] {
             let mut pair = Pair::both(Profile::default());
@@ -158,20 +159,20 @@ fn handshakes_in_every_order_end_with_both_up() {
 }
 
 #[test]
-fn losses_below_the_multiplier_never_drop() {
+fn losses_below_the_multiplier_keep_the_session_up() {
     let mut pair = Pair::both(fast(3));
     pair.run(Duration::from_secs(5));
     assert_eq!(pair.states(), UP);
-    (pair.loss, pair.most_in_a_row) = ([600, 600], 2);
+    (pair.loss, pair.max_burst) = ([600, 600], 2);
     pair.run(Duration::from_secs(100));
     assert_eq!((pair.states(), pair.downs()), (UP, 0));
-    pair.most_in_a_row = 4;
+    pair.max_burst = 4;
     pair.run(Duration::from_secs(100));
-    assert!(pair.downs() > 0, "four are more than three intervals");
+    assert!(pair.downs() > 0, "four lost packets are more than three intervals");
 }
 
 #[test]
-fn a_total_partition_drops_both_within_the_detection_time() {
+fn partition_takes_both_ends_down_within_the_detection_time() {
     let mut pair = Pair::both(fast(3));
     pair.run(Duration::from_secs(5));
     pair.loss = [1_000, 1_000];
@@ -188,7 +189,7 @@ fn a_total_partition_drops_both_within_the_detection_time() {
 }
 
 #[test]
-fn a_link_that_works_in_one_direction_drops_both() {
+fn unidirectional_link_takes_both_ends_down() {
     let mut pair = Pair::both(fast(3));
     pair.run(Duration::from_secs(5));
     pair.loss = [1_000, 0];
@@ -200,7 +201,7 @@ fn a_link_that_works_in_one_direction_drops_both() {
 }
 
 #[test]
-fn timers_meet_at_the_slower_side() {
+fn slower_side_determines_the_timers() {
     let slow = Profile { receive_interval: Interval(400_000), transmit_interval: Interval(100_000), ..fast(5) };
     let mut pair = Pair::new([fast(3), slow]);
     pair.run(Duration::from_secs(10));
@@ -209,7 +210,7 @@ fn timers_meet_at_the_slower_side() {
     assert_eq!(sessions[1].transmit_interval, Some(Duration::from_millis(100)));
     assert_eq!(sessions[0].detection_time, Duration::from_millis(500));
     assert_eq!(sessions[1].detection_time, Duration::from_millis(1_200));
-    // I40: periodic packets keep the bounds of jitter.
+    // I40: periodic packets stay within the bounds of jitter.
     let settled = pair.start + Duration::from_secs(8);
     let times: Vec<_> =
         pair.packets.iter().filter(|(at, end, _)| *end == 1 && *at > settled).map(|(at, ..)| *at).collect();
@@ -219,7 +220,7 @@ fn timers_meet_at_the_slower_side() {
 }
 
 #[test]
-fn multiplier_one_without_loss_never_drops() {
+fn multiplier_of_one_without_loss_keeps_the_session_up() {
     let mut pair = Pair::both(fast(1));
     pair.run(Duration::from_secs(5));
     assert_eq!(pair.states(), UP);
@@ -230,10 +231,10 @@ fn multiplier_one_without_loss_never_drops() {
 }
 
 #[test]
-fn random_loss_drops_as_often_as_the_model_says() {
-    // BFD-26, one direction lossy. With jitter of 75 to 100 % the third packet after a received one is always within three
-    // intervals and the fourth never reliably, so a drop follows each run of three losses, or four with short gaps: the rate
-    // per packet lies between p^4 and p^3.
+fn random_loss_takes_the_session_down_at_the_predicted_rate() {
+    // BFD-26, one direction lossy. With jitter of 75 to 100 % the third packet after a received one is always within
+    // three intervals and the fourth never reliably, so a drop follows each run of three losses, or four with short
+    // gaps: the rate per packet lies between p^4 and p^3.
     let mut pair = Pair::both(Profile::default());
     pair.run(Duration::from_secs(5));
     pair.loss = [300, 0];
@@ -259,7 +260,7 @@ fn random_loss_drops_as_often_as_the_model_says() {
 }
 
 #[test]
-fn a_rebooted_neighbor_takes_the_session_down_and_up_again() {
+fn rebooted_neighbor_takes_the_session_down_and_up() {
     let mut pair = Pair::both(Profile::default());
     pair.run(Duration::from_secs(5));
     let old = pair.ends[1].session(&pair.keys[1]).unwrap().discriminator;
@@ -272,7 +273,7 @@ fn a_rebooted_neighbor_takes_the_session_down_and_up_again() {
 }
 
 #[test]
-fn a_killed_speaker_is_detected_and_returns_under_another_name() {
+fn killed_neighbor_is_detected_and_returns_with_another_discriminator() {
     let mut pair = Pair::both(Profile::default());
     pair.run(Duration::from_secs(5));
     let old = pair.ends[1].session(&pair.keys[1]).unwrap().discriminator;
@@ -286,7 +287,7 @@ fn a_killed_speaker_is_detected_and_returns_under_another_name() {
 }
 
 #[test]
-fn a_changed_profile_is_negotiated_without_a_flap() {
+fn changed_profile_is_negotiated_while_up() {
     let mut pair = Pair::both(Profile::default());
     pair.run(Duration::from_secs(5));
     for (profile, interval) in [(fast(3), 300), (Profile::default(), 300), (fast(5), 300)] {
@@ -303,22 +304,22 @@ fn a_changed_profile_is_negotiated_without_a_flap() {
 }
 
 #[test]
-fn a_removed_session_says_admin_down_for_the_detection_time() {
+fn removed_session_sends_admin_down_for_the_detection_time() {
     let mut pair = Pair::both(Profile::default());
     pair.run(Duration::from_secs(5));
     assert!(pair.ends[0].remove_session(pair.now, &pair.keys[0]));
     let from = pair.now;
     pair.run(Duration::from_secs(10));
     assert_eq!(pair.states()[0], None);
-    let said: Vec<_> = pair.packets.iter().filter(|(at, end, _)| *end == 0 && *at >= from).collect();
-    assert!(said.iter().all(|(_, _, packet)| packet.state == State::AdminDown), "BFD-40");
-    assert!(said.last().unwrap().0 - from >= Duration::from_millis(900));
+    let sent: Vec<_> = pair.packets.iter().filter(|(at, end, _)| *end == 0 && *at >= from).collect();
+    assert!(sent.iter().all(|(_, _, packet)| packet.state == State::AdminDown), "BFD-40");
+    assert!(sent.last().unwrap().0 - from >= Duration::from_millis(900));
     let change = pair.changes.iter().find(|(at, end, _)| *end == 1 && *at > from).unwrap().2;
     assert_eq!(change.cause, Cause::NeighborAdminDown);
 }
 
 #[test]
-fn a_session_wanted_again_while_it_is_removed_returns() {
+fn session_added_during_its_removal_comes_up() {
     let mut pair = Pair::both(Profile::default());
     pair.run(Duration::from_secs(5));
     pair.ends[0].remove_session(pair.now, &pair.keys[0]);
@@ -329,7 +330,7 @@ fn a_session_wanted_again_while_it_is_removed_returns() {
 }
 
 #[test]
-fn a_thousand_sessions_share_one_clock() {
+fn thousand_sessions_transmit_on_time() {
     let start = Instant::now();
     let mut engine = Engine::new(3);
     for number in 0..1_000_u32 {
@@ -344,7 +345,7 @@ fn a_thousand_sessions_share_one_clock() {
             sent += 1;
         }
     }
-    // Slow start, a mean of 875 ms: about 23 packets a session.
+    // Slow start with a mean interval of 875 ms: about 23 packets per session.
     assert!((21_000..=25_000).contains(&sent), "{sent}");
     assert!(engine.sessions().iter().all(|session| session.counters.transmissions_late == 0));
 }

@@ -1,4 +1,4 @@
-//! One session against scripted packets.
+//! One session with scripted packets.
 
 use super::*;
 
@@ -17,7 +17,7 @@ fn profile(transmit: u32, receive: u32, multiplier: u8) -> Profile {
     }
 }
 
-/// Runs timers until `until` without any packet; returns when each packet left.
+/// Processes timers until `until` without received packets, and returns the sent packets with their times.
 fn run(engine: &mut Engine, until: Instant) -> Vec<(Instant, ControlPacket)> {
     let mut sent = Vec::new();
     while let Some(now) = engine.poll_timeout().filter(|at| *at <= until) {
@@ -28,8 +28,8 @@ fn run(engine: &mut Engine, until: Instant) -> Vec<(Instant, ControlPacket)> {
 }
 
 #[test]
-fn every_state_pair_and_flag_follows_the_table() {
-    // Rows local, columns received, as RFC 5880 §6.8.6 has them; None: discarded.
+fn every_state_pair_and_flag_combination_follows_the_table() {
+    // Local states in rows, received states in columns (RFC 5880 §6.8.6); None: discarded.
     use State::{AdminDown, Down, Init, Up};
     let table = [
         (AdminDown, [None; 4]),
@@ -59,7 +59,7 @@ fn every_state_pair_and_flag_follows_the_table() {
                 let outcome = engine.handle_packet(now, &meta(SINGLE), &packet.encode());
                 let finals = drain(&mut engine).iter().filter(|packet| packet.is_final).count();
                 let after = engine.session(&key).unwrap();
-                let pair = format!("{local} hears {received}, P {poll}, F {is_final}");
+                let pair = format!("{local} receives {received}, P {poll}, F {is_final}");
                 match expected {
                     None => assert_eq!((outcome, after.state, finals), (Err(Discard::AdminDown), local, 0), "{pair}"),
                     Some(state) => {
@@ -77,7 +77,7 @@ fn every_state_pair_and_flag_follows_the_table() {
 }
 
 #[test]
-fn a_silent_neighbor_is_down_at_the_detection_time_and_not_before() {
+fn silent_neighbor_is_down_exactly_after_the_detection_time() {
     let start = Instant::now();
     let (mut engine, key) = prepared(start, SINGLE, Prelude::Up, Profile::default());
     let detection = engine.session(&key).unwrap().detection_time;
@@ -93,7 +93,7 @@ fn a_silent_neighbor_is_down_at_the_detection_time_and_not_before() {
 }
 
 #[test]
-fn an_administrative_down_of_the_neighbor_is_no_failure() {
+fn admin_down_of_the_neighbor_is_no_failure() {
     let now = Instant::now();
     let (mut engine, key) = prepared(now, SINGLE, Prelude::Up, Profile::default());
     let mine = engine.session(&key).unwrap().discriminator;
@@ -106,8 +106,8 @@ fn an_administrative_down_of_the_neighbor_is_no_failure() {
 }
 
 #[test]
-fn replayed_packets_keep_a_session_up_as_rfc_5880_admits_without_authentication() {
-    // BFD-21: the risk is documented; TTL 255 keeps anybody but a host on the link from using it.
+fn replayed_packets_keep_a_session_up_without_authentication() {
+    // BFD-21: RFC 5880 documents the risk. With TTL 255 only a host on the link can exploit it.
     let start = Instant::now();
     let (mut engine, key) = prepared(start, SINGLE, Prelude::Up, Profile::default());
     let recorded = packet(engine.session(&key).unwrap().discriminator).encode();
@@ -125,7 +125,7 @@ fn replayed_packets_keep_a_session_up_as_rfc_5880_admits_without_authentication(
 }
 
 #[test]
-fn a_slower_transmit_interval_waits_for_the_answer_to_the_poll() {
+fn slower_transmit_interval_waits_for_the_poll_to_complete() {
     let start = Instant::now();
     let (mut engine, key) = prepared(start, SINGLE, Prelude::Up, profile(300, 300, 3));
     let mine = engine.session(&key).unwrap().discriminator;
@@ -134,22 +134,22 @@ fn a_slower_transmit_interval_waits_for_the_answer_to_the_poll() {
     assert!(engine.update_session(start, &key, profile(800, 300, 3)));
     let poll = drain(&mut engine);
     assert!(poll.iter().any(|packet| packet.poll && packet.desired_min_tx == Interval(800_000)));
-    assert_eq!(engine.session(&key).unwrap().transmit_interval, Some(ms(300)), "BFD-31: the old one until F");
+    assert_eq!(engine.session(&key).unwrap().transmit_interval, Some(ms(300)), "BFD-31: the old interval until F");
     engine.handle_packet(start + ms(10), &meta(SINGLE), &answer).unwrap();
     assert_eq!(engine.session(&key).unwrap().transmit_interval, Some(ms(800)));
     assert_eq!(engine.session(&key).unwrap().state, State::Up);
 }
 
 #[test]
-fn a_faster_receive_interval_waits_for_the_answer_to_the_poll() {
+fn faster_receive_interval_waits_for_the_poll_to_complete() {
     let start = Instant::now();
     let (mut engine, key) = prepared(start, SINGLE, Prelude::Up, profile(300, 800, 3));
     let mine = engine.session(&key).unwrap().discriminator;
     let answer = ControlPacket { is_final: true, ..packet(mine) }.encode();
     engine.handle_packet(start, &meta(SINGLE), &answer).unwrap();
     engine.update_session(start, &key, profile(300, 400, 3));
-    assert_eq!(engine.session(&key).unwrap().detection_time, ms(2_400), "BFD-32: the old one until F");
-    // A second change while the first is under way waits for its own poll.
+    assert_eq!(engine.session(&key).unwrap().detection_time, ms(2_400), "BFD-32: the old time until F");
+    // A second change during the first poll sequence waits for its own.
     engine.update_session(start, &key, profile(300, 300, 3));
     assert!(drain(&mut engine).iter().all(|packet| packet.required_min_rx == Interval(400_000)));
     engine.handle_packet(start, &meta(SINGLE), &answer).unwrap();
@@ -160,7 +160,7 @@ fn a_faster_receive_interval_waits_for_the_answer_to_the_poll() {
 }
 
 #[test]
-fn a_storm_of_polls_is_answered_at_a_bounded_rate() {
+fn flood_of_polls_is_answered_at_a_limited_rate() {
     let start = Instant::now();
     let (mut engine, key) = prepared(start, SINGLE, Prelude::Up, Profile::default());
     let mine = engine.session(&key).unwrap().discriminator;
@@ -175,23 +175,23 @@ fn a_storm_of_polls_is_answered_at_a_bounded_rate() {
 }
 
 #[test]
-fn jitter_stays_in_its_bounds() {
-    for (multiplier, most, mean) in [(3, 1_000.0, 875.0), (1, 900.0, 825.0)] {
+fn jitter_stays_within_its_bounds() {
+    for (multiplier, max, mean) in [(3, 1_000.0, 875.0), (1, 900.0, 825.0)] {
         let start = Instant::now();
         let mut engine = Engine::new(5);
         engine.add_session(start, SessionKey::new(PEER, SINGLE), profile(300, 300, multiplier)).unwrap();
         let sent = run(&mut engine, start + Duration::from_secs(20_000));
         let gaps: Vec<f64> = sent.windows(2).map(|pair| (pair[1].0 - pair[0].0).as_secs_f64() * 1_000.0).collect();
         assert!(gaps.len() > 10_000);
-        // Not Up: slow start, a second.
-        assert!(gaps.iter().all(|gap| (750.0..=most + 0.001).contains(gap)), "BFD-37, I40");
+        // Not Up: an interval of one second.
+        assert!(gaps.iter().all(|gap| (750.0..=max + 0.001).contains(gap)), "BFD-37, I40");
         let average = gaps.iter().sum::<f64>() / gaps.len() as f64;
         assert!((average - mean).abs() < 10.0, "BFD-37: mean {average}");
     }
 }
 
 #[test]
-fn the_same_profile_again_changes_nothing() {
+fn equal_profile_changes_nothing() {
     let start = Instant::now();
     let (mut engine, key) = prepared(start, SINGLE, Prelude::Up, Profile::default());
     let before = (engine.session(&key), engine.poll_timeout());
@@ -201,13 +201,13 @@ fn the_same_profile_again_changes_nothing() {
 }
 
 #[test]
-fn packets_that_waited_during_a_stall_prevent_a_false_down() {
+fn packets_that_waited_during_a_stall_prevent_a_false_failure() {
     let start = Instant::now();
     let (mut engine, key) = prepared(start, SINGLE, Prelude::Up, profile(50, 50, 3));
     let mine = engine.session(&key).unwrap().discriminator;
     let fast = ControlPacket { desired_min_tx: Interval(50_000), required_min_rx: Interval(50_000), ..packet(mine) };
     engine.handle_packet(start, &meta(SINGLE), &fast.encode()).unwrap();
-    // BFD-42: 200 ms of nothing, then the datagrams that waited, then the timers.
+    // BFD-42: a stall of 200 ms, then the datagrams that waited, then the timers.
     let now = start + ms(200);
     for _ in 0..4 {
         engine.handle_packet(now, &meta(SINGLE), &fast.encode()).unwrap();
@@ -219,7 +219,7 @@ fn packets_that_waited_during_a_stall_prevent_a_false_down() {
 }
 
 #[test]
-fn a_long_suspension_expires_once_and_recovers() {
+fn long_suspension_expires_once_and_recovers() {
     let start = Instant::now();
     let (mut engine, key) = prepared(start, SINGLE, Prelude::Up, Profile::default());
     let mine = engine.session(&key).unwrap().discriminator;
@@ -234,7 +234,7 @@ fn a_long_suspension_expires_once_and_recovers() {
 }
 
 #[test]
-fn a_passive_session_speaks_only_after_its_neighbor() {
+fn passive_session_sends_only_after_its_neighbor() {
     let start = Instant::now();
     let passive = Profile { role: Role::Passive, ..Profile::default() };
     let (mut engine, key) = prepared(start, SINGLE, Prelude::Fresh, passive);
@@ -247,7 +247,7 @@ fn a_passive_session_speaks_only_after_its_neighbor() {
 }
 
 #[test]
-fn a_neighbor_that_wants_demand_mode_gets_no_periodic_packets_but_answers() {
+fn neighbor_in_demand_mode_gets_responses_but_no_periodic_packets() {
     let start = Instant::now();
     let (mut engine, key) = prepared(start, SINGLE, Prelude::Up, Profile::default());
     let mine = engine.session(&key).unwrap().discriminator;
@@ -262,7 +262,7 @@ fn a_neighbor_that_wants_demand_mode_gets_no_periodic_packets_but_answers() {
 }
 
 #[test]
-fn a_lower_receive_interval_of_the_neighbor_counts_at_once() {
+fn lower_receive_interval_of_the_neighbor_takes_effect_immediately() {
     let start = Instant::now();
     let (mut engine, key) = prepared(start, SINGLE, Prelude::Up, profile(50, 50, 3));
     let mine = engine.session(&key).unwrap().discriminator;
@@ -276,11 +276,11 @@ fn a_lower_receive_interval_of_the_neighbor_counts_at_once() {
 }
 
 #[test]
-fn a_packet_that_may_leave_by_now_rides_on_one_received() {
+fn periodic_packet_is_sent_early_when_a_packet_is_received() {
     let start = Instant::now();
     let (mut engine, key) = prepared(start, Hops::Single, Prelude::Up, Profile::default());
     let mine = engine.session(&key).unwrap().discriminator;
-    let hear = |engine: &mut Engine, now| {
+    let receive = |engine: &mut Engine, now| {
         engine.handle_packet(now, &meta(Hops::Single), &packet(mine).encode()).unwrap();
         engine.handle_timeout(now);
         drain(engine).len()
@@ -288,10 +288,10 @@ fn a_packet_that_may_leave_by_now_rides_on_one_received() {
     let sent = engine.poll_timeout().unwrap();
     engine.handle_timeout(sent);
     assert_eq!(drain(&mut engine).len(), 1);
-    assert_eq!(hear(&mut engine, sent + Duration::from_millis(224)), 0, "not before three quarters");
+    assert_eq!(receive(&mut engine, sent + Duration::from_millis(224)), 0, "not before 75 % of the interval");
     let planned = engine.poll_timeout().unwrap();
-    let ridden = sent + Duration::from_millis(225);
-    assert!(planned >= ridden);
-    assert_eq!(hear(&mut engine, ridden), 1);
-    assert!(engine.poll_timeout().unwrap() >= ridden + Duration::from_millis(225), "the next is counted from this one");
+    let early = sent + Duration::from_millis(225);
+    assert!(planned >= early);
+    assert_eq!(receive(&mut engine, early), 1);
+    assert!(engine.poll_timeout().unwrap() >= early + Duration::from_millis(225), "the next interval starts here");
 }

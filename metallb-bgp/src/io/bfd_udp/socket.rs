@@ -1,4 +1,4 @@
-//! Sockets with the options that BFD needs, all by safe wrappers.
+//! UDP sockets with the options that BFD needs.
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::bfd::{ECHO_PORT, Hops, MULTI_HOP_PORT, Meta, RoutingDomain, SINGLE_HOP_PORT, TTL};
 
-/// What a listening socket hears.
+/// The port of a listening socket.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Port {
     SingleHop,
@@ -38,7 +38,7 @@ impl Port {
     }
 }
 
-/// A socket that hears one port of one family and VRF.
+/// A socket that receives on one port, for one address family and VRF.
 #[derive(Debug)]
 pub(super) struct Listener {
     pub(super) port: Port,
@@ -56,13 +56,13 @@ impl Listener {
             setsockopt(&socket, sockopt::Ipv6RecvHopLimit, &true)?;
             setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
         }
-        // The kernel grants what it may; packets that wait while we are late keep sessions up.
+        // The kernel may limit the size. Packets that wait while the thread is delayed keep sessions up.
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
         socket.bind(&SocketAddr::new(unspecified(v4), port.number()).into())?;
         Ok(Self { port, domain, socket })
     }
 
-    /// The next datagram; `None` when there is none at the moment, or it lacks what the kernel always tells.
+    /// The next datagram. `None` if the kernel did not report its TTL, source or destination.
     pub(super) fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<(Meta, &'a [u8])>> {
         let mut control = cmsg_space!(libc::in6_pktinfo, libc::c_int);
         let mut parts = [IoSliceMut::new(buffer)];
@@ -99,7 +99,7 @@ impl Listener {
         Ok(buffer.get(..length).map(|payload| (meta, payload)))
     }
 
-    /// Sends from this socket's port, with a TTL of the packet's own.
+    /// Sends from the port of this socket with the given TTL.
     pub(super) fn send(&self, payload: &[u8], to: SocketAddr, ttl: u8) -> io::Result<()> {
         let ttl = libc::c_int::from(ttl);
         let hop = if to.is_ipv4() { ControlMessage::Ipv4Ttl(&ttl) } else { ControlMessage::Ipv6HopLimit(&ttl) };
@@ -119,7 +119,7 @@ impl AsFd for Listener {
     }
 }
 
-/// The socket that a session's control packets leave by: its source port is theirs for the life of the session (RFC 5881 §4).
+/// The socket for the control packets of a session, whose source port must not change (RFC 5881 §4).
 #[derive(Debug)]
 pub(super) struct Sender {
     socket: Socket,
@@ -127,7 +127,7 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    /// `ports` are tried in turn until one is free.
+    /// Binds to the first of `ports` that is free.
     pub(super) fn open(
         remote: SocketAddr,
         local: Option<IpAddr>,
@@ -162,7 +162,7 @@ impl Sender {
     }
 }
 
-/// An address with the zone that a link-local one needs.
+/// A socket address, with the scope of a link-local address.
 pub(super) fn scoped(address: IpAddr, port: u16, interface: u32) -> SocketAddr {
     match address {
         IpAddr::V6(v6) if v6.is_unicast_link_local() => SocketAddrV6::new(v6, port, 0, interface).into(),
@@ -189,7 +189,8 @@ fn unspecified(v4: bool) -> IpAddr {
     if v4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
 }
 
+/// Size of the receive buffer of a socket, which bounds the datagrams that wait; the kernel drops further ones.
 const RECEIVE_BUFFER: usize = 4 << 20;
-/// DSCP CS6.
+/// Traffic class with DSCP CS6.
 const INTERNETWORK_CONTROL: u32 = 0xc0;
 const BIND_ATTEMPTS: usize = 64;

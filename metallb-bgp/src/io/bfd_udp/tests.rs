@@ -1,4 +1,5 @@
-//! The thread against real sockets, in network namespaces of its own. Without the right to make them the tests say so and pass.
+//! Tests of the BFD thread with real sockets in network namespaces. Without the privilege to create them the tests are
+//! skipped.
 
 mod lab;
 
@@ -12,25 +13,25 @@ use crate::bfd::{ControlPacket, Interval, TTL};
 use lab::{Lab, eventually};
 
 #[test]
-fn cases_over_a_real_socket_end_as_the_table_says() {
+fn sockets_handle_every_case_as_in_the_table() {
     let Some(lab) = Lab::new(2) else { return };
     lab.address(0, 0, "10.9.0.1/24");
     lab.address(1, 0, "10.9.0.2/24");
     lab.address(1, 0, "10.9.0.3/24");
     lab.run(1, "ip route add 10.9.0.0/24 dev b1 src 10.9.0.2 metric 200");
     for case in cases::table() {
-        let thread = lab.inside(0, BfdThread::spawn).unwrap();
+        let thread = lab.inside(0, || Driver::start(1)).unwrap();
         let handle = thread.handle();
         let path = BfdPath { interface: Some("a0".into()), ..BfdPath::new(PEER, case.hops) };
-        // Slow timers, so that only what the case sends changes anything.
+        // Slow timers, so that only the packets of the case cause changes.
         let profile = Profile { receive_interval: Interval(60_000_000), ..Profile::default() };
         handle.add_session(path.clone(), profile).unwrap();
-        // Something must listen on the other port where a case goes there.
+        // Some cases send to the other port, so there must be a socket.
         let other = if case.hops == Hops::Single { Hops::Multiple } else { Hops::Single };
         handle
             .add_session(BfdPath::new(STRANGER, other), Profile { role: crate::bfd::Role::Passive, ..profile })
             .unwrap();
-        // A child of another test that is not its program yet may still hold the ports of the case before.
+        // A child process of another test, between fork and exec, may still hold the ports of the previous case.
         let runs = || handle.report().unwrap().sessions.iter().all(|session| session.session.is_some());
         assert!(eventually(runs), "{}: {:?}", case.id, handle.report());
         let snapshot = || {
@@ -53,7 +54,7 @@ fn cases_over_a_real_socket_end_as_the_table_says() {
         if matches!(case.prelude, Prelude::Init | Prelude::Up) {
             let hello = ControlPacket { state: State::Down, your_discriminator: None, ..packet(mine) };
             send(PEER, TTL, None, port(case.hops), &hello.encode());
-            assert!(eventually(|| snapshot().0.state == State::Init), "{}: hears", case.id);
+            assert!(eventually(|| snapshot().0.state == State::Init), "{}: receives", case.id);
         }
         match case.prelude {
             Prelude::Fresh | Prelude::Init => {}
@@ -86,9 +87,9 @@ fn cases_over_a_real_socket_end_as_the_table_says() {
                 let after = snapshot().0;
                 assert_eq!(after.state, case.then.unwrap_or(before.0.state), "{id}");
                 let sent = after.counters.control_packets_out - before.0.counters.control_packets_out;
-                // One in ten milliseconds after the first few, and what is sent anyway.
-                let most = 12 + u64::try_from(sent_at.elapsed().as_millis()).unwrap() / 10;
-                assert!((u64::from(answered)..=most).contains(&sent), "{id}: {sent} packets");
+                // One per ten milliseconds after the first few, and periodic packets.
+                let max = 12 + u64::try_from(sent_at.elapsed().as_millis()).unwrap() / 10;
+                assert!((u64::from(answered)..=max).contains(&sent), "{id}: {sent} packets");
                 assert_eq!(after.counters.replies_limited > 0, case.times > 100, "{id}");
             }
             Expect::Drop(reason) => {
@@ -103,21 +104,21 @@ fn cases_over_a_real_socket_end_as_the_table_says() {
     }
 }
 
-/// BFD-45 with the addresses that it is about.
+/// BFD-45 with link-local addresses.
 #[test]
-fn a_link_local_neighbor_is_heard_on_its_own_link_only() {
+fn link_local_neighbor_is_accepted_on_its_own_link_only() {
     let Some(lab) = Lab::new(2) else { return };
     for link in 0..2 {
         lab.address(0, link, "fe80::a/64");
         lab.address(1, link, "fe80::b/64");
     }
     let [ours, theirs]: [std::net::Ipv6Addr; 2] = ["fe80::a", "fe80::b"].map(|address| address.parse().unwrap());
-    let thread = lab.inside(0, BfdThread::spawn).unwrap();
+    let thread = lab.inside(0, || Driver::start(1)).unwrap();
     let path = BfdPath { interface: Some("a0".into()), ..BfdPath::new(theirs.into(), Hops::Single) };
     thread.handle().add_session(path, Profile::default()).unwrap();
     let report = || thread.handle().report().unwrap();
     let session = || report().sessions.remove(0).session.unwrap();
-    let say = |device: &str, packet: ControlPacket| {
+    let send = |device: &str, packet: ControlPacket| {
         lab.inside(1, || {
             let scope = nix::net::if_::if_nametoindex(device).unwrap();
             let socket = UdpSocket::bind(std::net::SocketAddrV6::new(theirs, 0, 0, scope)).unwrap();
@@ -128,19 +129,19 @@ fn a_link_local_neighbor_is_heard_on_its_own_link_only() {
     let mine = session().discriminator;
     let hello = ControlPacket { state: State::Down, your_discriminator: None, ..packet(mine) };
     let dropped = |reason| report().discards.iter().any(|(counted, count)| (*counted, *count) == (reason, 1));
-    say("b1", hello);
+    send("b1", hello);
     assert!(eventually(|| dropped(crate::bfd::Discard::UnknownNeighbor)), "{:?}", report());
-    say("b1", packet(mine));
+    send("b1", packet(mine));
     assert!(eventually(|| dropped(crate::bfd::Discard::WrongPath)), "{:?}", report());
     assert_eq!((session().state, session().counters.control_packets_in), (State::Down, 0));
-    say("b0", hello);
+    send("b0", hello);
     assert!(eventually(|| session().state == State::Init), "{:?}", report());
-    say("b0", packet(mine));
+    send("b0", packet(mine));
     assert!(eventually(|| session().state == State::Up), "{:?}", report());
 }
 
 #[test]
-fn two_threads_come_up_over_every_kind_of_path_and_detect_silence() {
+fn two_threads_come_up_over_every_kind_of_path_and_detect_a_failure() {
     let Some(lab) = Lab::new(1) else { return };
     lab.address(0, 0, "10.9.0.1/24");
     lab.address(1, 0, "10.9.0.2/24");
@@ -162,7 +163,7 @@ fn two_threads_come_up_over_every_kind_of_path_and_detect_silence() {
             ..Profile::default()
         };
         let ends = [0, 1].map(|end: usize| {
-            let thread = lab.inside(end, BfdThread::spawn).unwrap();
+            let thread = lab.inside(end, || Driver::start(end as u64)).unwrap();
             let path = BfdPath { interface: interfaces[end].map(Into::into), ..BfdPath::new(addresses[1 - end], hops) };
             let status = thread.handle().add_session(path.clone(), profile).unwrap();
             (thread, path, status)
@@ -176,11 +177,11 @@ fn two_threads_come_up_over_every_kind_of_path_and_detect_silence() {
         if echo.is_some() {
             assert!(
                 eventually(|| counters(0).echo_packets_in > 3),
-                "{addresses:?}: echo returns, {:?}",
+                "{addresses:?}: echo packets are returned, {:?}",
                 ends[0].0.handle().report()
             );
         }
-        // The same again and a change of timers do not flap.
+        // A change of timers does not take the session down.
         ends[0]
             .0
             .handle()
@@ -188,17 +189,19 @@ fn two_threads_come_up_over_every_kind_of_path_and_detect_silence() {
             .unwrap();
         assert!(eventually(|| counters(0).control_packets_in > 15));
         assert_eq!(counters(0).down_events, 0);
-        // Silence: the other end loses its packets.
+        // Failure: packets of the other end are lost.
         lab.run(1, "tc qdisc add dev b0 root netem loss 100%");
-        if !lab.run(1, "nft add table inet cut; nft add chain inet cut out { type filter hook output priority 0 \\; policy drop \\; }") {
-            println!("nft is not usable here, silence is not shown for {addresses:?}");
+        let drop_all = "nft add table inet cut; \
+                        nft add chain inet cut out { type filter hook output priority 0 \\; policy drop \\; }";
+        if !lab.run(1, drop_all) {
+            println!("nft cannot be used, the failure is not tested for {addresses:?}");
             continue;
         }
         assert!(eventually(|| ends[0].2.borrow().state != State::Up));
         assert!(ends[0].2.borrow().failures > 0);
         lab.run(1, "nft delete table inet cut");
         assert!(eventually(|| ends.iter().all(|(_, _, status)| status.borrow().state == State::Up)));
-        // A planned end is no failure of the other side.
+        // A shutdown is no failure for the other side.
         let [(first, ..), (_, _, second)] = ends;
         let failures = second.borrow().failures;
         first.shutdown(Duration::from_millis(300));
@@ -208,10 +211,10 @@ fn two_threads_come_up_over_every_kind_of_path_and_detect_silence() {
 }
 
 #[test]
-fn a_packet_that_the_kernel_refuses_is_counted_and_the_session_goes_on() {
+fn packet_that_the_kernel_refuses_is_counted_and_the_session_continues() {
     // BFD-48: no route to the neighbour, then one.
     let Some(lab) = Lab::new(1) else { return };
-    let thread = lab.inside(0, BfdThread::spawn).unwrap();
+    let thread = lab.inside(0, || Driver::start(1)).unwrap();
     let path = BfdPath::new(PEER, Hops::Single);
     thread.handle().add_session(path, Profile::default()).unwrap();
     let snapshot = || thread.handle().report().unwrap().sessions.remove(0);
@@ -224,9 +227,9 @@ fn a_packet_that_the_kernel_refuses_is_counted_and_the_session_goes_on() {
 }
 
 #[test]
-fn a_missing_interface_is_a_problem_until_it_appears() {
+fn missing_interface_is_a_problem_until_it_appears() {
     let Some(lab) = Lab::new(1) else { return };
-    let thread = lab.inside(0, BfdThread::spawn).unwrap();
+    let thread = lab.inside(0, || Driver::start(1)).unwrap();
     let path = BfdPath { interface: Some("late0".into()), ..BfdPath::new(PEER, Hops::Single) };
     let status = thread.handle().add_session(path, Profile::default()).unwrap();
     assert!(status.borrow().problem.is_some());
@@ -237,31 +240,31 @@ fn a_missing_interface_is_a_problem_until_it_appears() {
 }
 
 #[test]
-fn source_ports_are_of_the_dynamic_range_and_differ_between_sessions() {
+fn source_ports_are_in_the_dynamic_range_and_differ_between_sessions() {
     let Some(lab) = Lab::new(1) else { return };
     lab.address(0, 0, "10.9.0.1/24");
     lab.address(1, 0, "10.9.0.2/24");
     lab.address(1, 0, "10.9.0.3/24");
-    let ears = [PEER, STRANGER].map(|address| {
-        let ear = lab.inside(1, || UdpSocket::bind(SocketAddr::new(address, 3784))).unwrap();
-        ear.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        nix::sys::socket::setsockopt(&ear.as_fd(), nix::sys::socket::sockopt::Ipv4RecvTtl, &true).unwrap();
-        ear
+    let sockets = [PEER, STRANGER].map(|address| {
+        let socket = lab.inside(1, || UdpSocket::bind(SocketAddr::new(address, 3784))).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        nix::sys::socket::setsockopt(&socket.as_fd(), nix::sys::socket::sockopt::Ipv4RecvTtl, &true).unwrap();
+        socket
     });
-    let thread = lab.inside(0, BfdThread::spawn).unwrap();
+    let thread = lab.inside(0, || Driver::start(1)).unwrap();
     for address in [PEER, STRANGER] {
         thread.handle().add_session(BfdPath::new(address, Hops::Single), Profile::default()).unwrap();
     }
-    let ports = ears.map(|ear| {
-        let heard: Vec<u16> = (0..3).map(|_| ear.recv_from(&mut [0; 64]).unwrap().1.port()).collect();
-        assert!(heard.iter().all(|port| *port == heard[0] && *port >= 49_152), "{heard:?}");
-        heard[0]
+    let ports = sockets.map(|socket| {
+        let ports: Vec<u16> = (0..3).map(|_| socket.recv_from(&mut [0; 64]).unwrap().1.port()).collect();
+        assert!(ports.iter().all(|port| *port == ports[0] && *port >= 49_152), "{ports:?}");
+        ports[0]
     });
     assert_ne!(ports[0], ports[1]);
 }
 
 #[test]
-fn frr_sees_our_sessions_with_its_timers_and_both_detect_silence() {
+fn frr_negotiates_timers_and_both_ends_detect_a_failure() {
     let Some(lab) = Lab::new(1) else { return };
     lab.address(0, 0, "10.9.0.1/24");
     lab.address(1, 0, "10.9.0.2/24");
@@ -272,7 +275,7 @@ fn frr_sees_our_sessions_with_its_timers_and_both_detect_silence() {
         ("fd00:9::2", "fd00:9::1", Hops::Single, false),
         ("10.9.0.2", "10.9.0.1", Hops::Multiple, false),
         ("fd00:9::2", "fd00:9::1", Hops::Multiple, false),
-        // FRR returns IPv6 echo packets itself; of IPv4 it expects the forwarding plane to loop them.
+        // FRR returns IPv6 echo packets itself; for IPv4 it relies on the forwarding plane.
         ("fd00:9::2", "fd00:9::1", Hops::Single, true),
     ] {
         let multihop = if hops == Hops::Multiple { " multihop" } else { "" };
@@ -294,7 +297,7 @@ fn frr_sees_our_sessions_with_its_timers_and_both_detect_silence() {
         }
         commands.push("no shutdown".into());
         let Some(frr) = lab.frr(1, &commands) else { return };
-        let thread = lab.inside(0, BfdThread::spawn).unwrap();
+        let thread = lab.inside(0, || Driver::start(1)).unwrap();
         let profile = Profile {
             transmit_interval: Interval(50_000),
             receive_interval: Interval(80_000),
@@ -321,7 +324,7 @@ fn frr_sees_our_sessions_with_its_timers_and_both_detect_silence() {
         if echo {
             assert!(eventually(|| session().counters.echo_packets_in > 5), "{what}: {:?} {}", report(), seen());
         }
-        // Silence of theirs.
+        // Failure of FRR.
         frr.signal(nix::sys::signal::Signal::SIGSTOP);
         assert!(eventually(|| status.borrow().state == State::Down), "{what}");
         assert_eq!(status.borrow().failures, 1);
@@ -344,11 +347,12 @@ fn bird_and_we_come_up_and_detect_silence() {
     lab.address(1, 0, "10.9.0.2/24");
     let Some(bird) = lab.bird(
         1,
-        "router id 10.9.0.2;\nprotocol device {}\nprotocol bfd {\n interface \"b0\" { min rx interval 60 ms; min tx interval 60 ms; multiplier 3; };\n neighbor 10.9.0.1 dev \"b0\" local 10.9.0.2;\n}\n",
+        "router id 10.9.0.2;\nprotocol device {}\nprotocol bfd {\n \
+         interface \"b0\" { min rx interval 60 ms; min tx interval 60 ms; multiplier 3; };\n neighbor 10.9.0.1 dev \"b0\" local 10.9.0.2;\n}\n",
     ) else {
         return;
     };
-    let thread = lab.inside(0, BfdThread::spawn).unwrap();
+    let thread = lab.inside(0, || Driver::start(1)).unwrap();
     let profile =
         Profile { transmit_interval: Interval(50_000), receive_interval: Interval(50_000), ..Profile::default() };
     let status = thread.handle().add_session(BfdPath::new(PEER, Hops::Single), profile).unwrap();

@@ -1,37 +1,40 @@
-//! Two peers wired back to back under virtual time, over connections that are refused, delay, stall, break and lie.
+//! Simulation of two peers in virtual time, over connections that are refused, delayed, blocked, broken and corrupted.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
 
 /// One direction of a connection.
 #[derive(Default)]
 struct Pipe {
-    /// What is on the way, and when it arrives.
+    /// Bytes in flight, with their arrival times.
     segments: VecDeque<(Instant, Vec<u8>)>,
-    /// All that was sent since the connection was made.
+    /// All bytes sent since the connection was opened.
     sent: Vec<u8>,
-    /// All that arrived, lies included.
+    /// All bytes that arrived, including injected garbage.
     arrived: Vec<u8>,
-    /// What the receiver knows from it: the observer's own reading of the bytes.
+    /// The receiver's routing table, as decoded by the observer.
     table: BTreeSet<IpNet>,
-    /// How much of `sent` was read, and the types seen.
+    /// The number of bytes of `sent` that were observed, and the message types seen.
     read: usize,
     kinds: Vec<MessageType>,
     ends_of_rib: usize,
     blocked_until: Option<Instant>,
 }
 
-/// A connection: the slot that it has at either end, and what either end sent.
+/// A connection: its slot at each end, and the bytes that each end sent.
 struct Wire {
     slots: [Slot; 2],
     pipes: [Pipe; 2],
-    /// An end that has closed it hears nothing more.
+    /// Whether each end still has it open; a closed end receives nothing.
     open: [bool; 2],
 }
 
-/// How the two ends are set up.
+/// The configuration of both ends.
 #[derive(Clone, Copy, Debug)]
 struct Setting {
     modes: [Mode; 2],
@@ -43,21 +46,21 @@ struct Setting {
 
 struct World {
     now: Instant,
-    random: u64,
+    random: SmallRng,
     setting: Setting,
     ends: [Peer; 2],
     wires: Vec<Wire>,
-    /// Attempts to connect, and when they come to an end.
+    /// Connection attempts, with the time at which they complete.
     attempts: Vec<(Instant, usize, Slot)>,
     routes: [BTreeMap<IpNet, Arc<Attributes>>; 2],
     faults: bool,
-    /// An end that says farewell for good, and takes its routes with it.
+    /// The end that is being stopped and withdraws its routes.
     leaving: Option<usize>,
     trace: DefaultHasher,
     established: [u32; 2],
-    /// How many farewells took routes away.
-    farewells: u32,
-    /// Counted by ends that are gone.
+    /// Number of stops that withdrew routes.
+    withdrawals: u32,
+    /// Collisions counted by ends that were replaced.
     collisions: u64,
 }
 
@@ -80,7 +83,7 @@ impl World {
     fn new(seed: u64, setting: Setting, now: Instant) -> Self {
         let mut world = Self {
             now,
-            random: seed | 1,
+            random: SmallRng::seed_from_u64(seed),
             setting,
             ends: [0, 1].map(|side| setting.end(side, seed.wrapping_add(side as u64), now)),
             wires: Vec::new(),
@@ -90,7 +93,7 @@ impl World {
             leaving: None,
             trace: DefaultHasher::new(),
             established: [0; 2],
-            farewells: 0,
+            withdrawals: 0,
             collisions: 0,
         };
         for side in 0..2 {
@@ -100,17 +103,14 @@ impl World {
     }
 
     fn chance(&mut self, below: u64) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random % below
+        self.random.random_range(0..below)
     }
 
     fn router_id(&self, side: usize) -> RouterId {
         id(if self.setting.same_id { 7 } else { side as u8 + 1 })
     }
 
-    /// Lets both ends act until neither has anything to say, then checks what must always hold.
+    /// Drains both ends until neither has output, then checks the invariants.
     fn settle(&mut self) {
         loop {
             let mut quiet = true;
@@ -137,14 +137,14 @@ impl World {
         self.check();
     }
 
-    /// What must hold after every step. The numbers are those of the table in `docs/testing.md`.
+    /// The invariants after every step, numbered as in `docs/testing.md`.
     fn check(&self) {
         for (side, end) in self.ends.iter().enumerate() {
             let expects = end.attempt == Attempt::Waiting;
-            assert!(end.poll_timeout().is_some() || expects, "I31: there is always something to wait for");
+            assert!(end.poll_timeout().is_some() || expects, "I31: a timer is running, or a connection is expected");
             let up = end.sessions.iter().flatten().filter(|one| one.state() == State::Established).count();
             assert!(up <= 1, "I30: two sessions with one peer");
-            assert_eq!(end.rib().wanted(), self.routes[side].len(), "I38: what was received is not kept");
+            assert_eq!(end.rib().wanted(), self.routes[side].len(), "I38: received routes are not stored");
             for slot in Slot::ALL {
                 let Some(session) = &end.sessions[slot as usize] else { continue };
                 let pipe = self.wire(side, slot).map(|wire| &self.wires[wire].pipes[side]);
@@ -157,21 +157,21 @@ impl World {
                 assert_eq!(armed(Timer::Keepalive), agreed, "I31: {state}");
                 assert_eq!(armed(Timer::SendHold), agreed && blocked, "I31: {state}");
                 if state == State::Established && !blocked {
-                    assert_eq!(end.rib().told(), end.rib().wanted(), "I26: what is wanted was told");
-                    assert!(pipe.table.iter().eq(self.routes[side].keys()), "I26: and nothing else");
-                    assert_eq!(pipe.ends_of_rib, 1, "I35: the end of the first exchange is marked, once");
+                    assert_eq!(end.rib().advertised(), end.rib().wanted(), "I26: all wanted routes were advertised");
+                    assert!(pipe.table.iter().eq(self.routes[side].keys()), "I26: and no others");
+                    assert_eq!(pipe.ends_of_rib, 1, "I35: End-of-RIB is sent once");
                 }
             }
         }
     }
 
-    /// Puts what an end says on its wires. True when it said something.
+    /// Moves the output of an end to its connections. Returns whether there was any.
     fn transmit(&mut self, side: usize) -> bool {
-        let mut said = false;
+        let mut sent = false;
         for slot in Slot::ALL {
             let bytes = self.ends[side].poll_transmit(slot);
             let Some(at) = self.wire(side, slot).filter(|_| !bytes.is_empty()) else { continue };
-            said = true;
+            sent = true;
             (side, slot, &bytes).hash(&mut self.trace);
             let delay = Duration::from_millis(1 + self.chance(200));
             let pieces = 1 + self.chance(3) as usize;
@@ -183,17 +183,18 @@ impl World {
             for piece in bytes.chunks(bytes.len().div_ceil(pieces)) {
                 pipe.segments.push_back((arrival, piece.to_vec()));
             }
-            let heard = self.wires[at].pipes[1 - side].arrived.clone();
-            observe(&mut self.wires[at].pipes[side], &heard, &self.routes[side]);
+            let received = self.wires[at].pipes[1 - side].arrived.clone();
+            observe(&mut self.wires[at].pipes[side], &received, &self.routes[side]);
         }
-        said
+        sent
     }
 
     fn wire(&self, side: usize, slot: Slot) -> Option<usize> {
         self.wires.iter().position(|wire| wire.open[side] && wire.slots[side] == slot)
     }
 
-    /// An end closes a connection, or gives an attempt up. The other end reads what was sent before, then sees the end.
+    /// An end closes a connection or abandons an attempt. The other end receives the bytes in flight, then the end of
+    /// the stream.
     fn close(&mut self, side: usize, slot: Slot) {
         self.attempts.retain(|(_, whose, which)| (*whose, *which) != (side, slot));
         let Some(at) = self.wire(side, slot) else { return };
@@ -203,7 +204,7 @@ impl World {
         if self.leaving == Some(side) && !pipe.kinds.is_empty() && pipe.blocked_until.is_none() {
             assert!(pipe.table.is_empty(), "I34: withdrawn before the end");
             assert_eq!(pipe.kinds.last(), Some(&MessageType::Notification));
-            self.farewells += u32::from(pipe.kinds.contains(&MessageType::Update));
+            self.withdrawals += u32::from(pipe.kinds.contains(&MessageType::Update));
         }
         let other = 1 - side;
         if !wire.open[other] {
@@ -212,17 +213,17 @@ impl World {
         for (_, bytes) in wire.pipes[side].segments.drain(..) {
             self.ends[other].handle_bytes(self.now, wire.slots[other], &bytes);
         }
-        self.ends[other].handle_failed(self.now, wire.slots[other], "closed");
-        // Nobody reads it any more.
+        self.ends[other].handle_failed(self.now, wire.slots[other], ConnectionError::ClosedByPeer);
+        // The last bytes are discarded.
         self.ends[other].poll_transmit(wire.slots[other]);
     }
 
-    /// A speaker ends as it was asked to, and another takes its place.
+    /// Stops an end in one of several ways and replaces it by a new one.
     fn restart(&mut self, side: usize) {
-        let up = self.ends[side].sessions.iter().flatten().any(Session::keeps_routes);
+        let up = self.ends[side].sessions.iter().flatten().any(Session::peer_keeps_routes);
         let stop = match self.chance(3) {
-            0 => Stop::Restart("restart".to_owned()),
-            1 => Stop::Shutdown("maintenance".to_owned()),
+            0 => Stop::Restart("restart".into()),
+            1 => Stop::Shutdown("maintenance".into()),
             _ => Stop::Deconfigured,
         };
         let keeps = up && matches!(stop, Stop::Restart(_));
@@ -236,7 +237,7 @@ impl World {
             let Action::Close(slot) = action else { panic!("{action:?} after the end") };
             self.close(side, slot);
         }
-        assert_eq!(self.ends[side].poll_timeout(), None, "I31: nothing is waited for after the end");
+        assert_eq!(self.ends[side].poll_timeout(), None, "I31: no timer runs after a stop");
         self.leaving = None;
         self.collisions += self.ends[side].counters().collisions;
         let seed = self.chance(u64::MAX);
@@ -244,15 +245,15 @@ impl World {
         self.ends[side].set_routes(self.now, self.routes[side].clone());
     }
 
-    /// An attempt to connect comes to an end, good or bad.
+    /// Completes a connection attempt, successfully or not.
     fn attempt(&mut self, side: usize, slot: Slot) {
         let other = 1 - side;
         let (mine, theirs) = (self.router_id(side), self.router_id(other));
         if self.faults && self.chance(10) == 0 {
-            return self.ends[side].handle_failed(self.now, slot, "refused");
+            return self.ends[side].handle_failed(self.now, slot, refused());
         }
         match self.ends[other].handle_accepted(self.now, theirs, next_hops()) {
-            None => self.ends[side].handle_failed(self.now, slot, "refused"),
+            None => self.ends[side].handle_failed(self.now, slot, refused()),
             Some(accepted) => {
                 let mut slots = [slot; 2];
                 slots[other] = accepted;
@@ -262,7 +263,7 @@ impl World {
         }
     }
 
-    /// Something happens.
+    /// Advances to the next event and applies it.
     fn step(&mut self) {
         let pipes = || self.wires.iter().flat_map(|wire| &wire.pipes);
         let arrivals = pipes().filter(|pipe| pipe.blocked_until.is_none()).filter_map(|pipe| pipe.segments.front());
@@ -323,11 +324,11 @@ impl World {
         let side = self.chance(2) as usize;
         let wire = self.chance(2) as usize;
         match (self.chance(100), wire < self.wires.len()) {
-            // The connection is gone, and both see it.
+            // The connection is reset at both ends.
             (0..3, true) => {
                 let slots = self.wires.remove(wire).slots;
                 for (end, slot) in self.ends.iter_mut().zip(slots) {
-                    end.handle_failed(self.now, slot, "reset");
+                    end.handle_failed(self.now, slot, reset());
                     end.poll_transmit(slot);
                 }
             }
@@ -372,10 +373,12 @@ impl World {
     }
 }
 
-/// Reads what one end sent: the order of types is legal, what is offered is `wanted`, what is offered minus what is withdrawn is what the
-/// peer knows, and errors quote only what was `heard`.
-fn observe(pipe: &mut Pipe, heard: &[u8], wanted: &BTreeMap<IpNet, Arc<Attributes>>) {
-    while let Some((kind, body, size)) = split(&pipe.sent[pipe.read..]).expect("what we send is well formed") {
+/// Decodes what one end sent and checks that the order of message types is legal, that only `wanted` routes are
+/// announced and only announced ones withdrawn, and that the data of errors is a part of `received`.
+fn observe(pipe: &mut Pipe, received: &[u8], wanted: &BTreeMap<IpNet, Arc<Attributes>>) {
+    while let Some((kind, body, size)) =
+        split(&pipe.sent[pipe.read..], &DecodeContext::default()).expect("what we send is well formed")
+    {
         assert_ne!(pipe.kinds.last(), Some(&MessageType::Notification), "I32: nothing follows a NOTIFICATION");
         let may = match kind {
             MessageType::Open => pipe.kinds.is_empty(),
@@ -386,17 +389,17 @@ fn observe(pipe: &mut Pipe, heard: &[u8], wanted: &BTreeMap<IpNet, Arc<Attribute
         assert!(may, "{kind:?} after {:?}", pipe.kinds);
         if kind == MessageType::Update {
             let (withdrawn, rest) = block(body);
-            let (attributes, offered) = block(rest);
+            let (attributes, announced) = block(rest);
             prefixes(withdrawn)
-                .for_each(|prefix| assert!(pipe.table.remove(&prefix), "only what was offered is withdrawn"));
-            prefixes(offered).for_each(|prefix| assert!(wanted.contains_key(&prefix), "I27, I28: {prefix}"));
-            pipe.table.extend(prefixes(offered));
+                .for_each(|prefix| assert!(pipe.table.remove(&prefix), "only announced routes are withdrawn"));
+            prefixes(announced).for_each(|prefix| assert!(wanted.contains_key(&prefix), "I27, I28: {prefix}"));
+            pipe.table.extend(prefixes(announced));
             pipe.ends_of_rib += usize::from(body == [0; 4]);
-            assert!(offered.is_empty() || !attributes.windows(3).any(|head| head == [0x40, 5, 4]), "I29");
+            assert!(announced.is_empty() || !attributes.windows(3).any(|head| head == [0x40, 5, 4]), "I29");
         }
         if let (MessageType::Notification, [1..=5 | 7, _, data @ ..]) = (kind, body) {
             let ours = body[..2] == [2, 1] || data.is_empty();
-            assert!(ours || heard.windows(data.len()).any(|window| window == data), "I33: {body:02x?}");
+            assert!(ours || received.windows(data.len()).any(|window| window == data), "I33: {body:02x?}");
         }
         pipe.kinds.push(kind);
         pipe.read += size;
@@ -404,7 +407,7 @@ fn observe(pipe: &mut Pipe, heard: &[u8], wanted: &BTreeMap<IpNet, Arc<Attribute
     assert_eq!(pipe.read, pipe.sent.len(), "messages are sent whole");
 }
 
-/// A block of bytes after its length in two octets, and what follows.
+/// Splits off a block with its length in two octets, and returns it with the rest.
 fn block(bytes: &[u8]) -> (&[u8], &[u8]) {
     let (length, rest) = bytes.split_first_chunk::<2>().expect("a length");
     rest.split_at(u16::from_be_bytes(*length).into())
@@ -424,14 +427,14 @@ fn run(seed: u64, setting: Setting, start: Instant) -> (u64, World) {
     for _ in 0..2000 {
         world.step();
     }
-    // The faults end: whatever state it is in, it must find its way back.
+    // Without further faults the session must be established again from any state.
     world.faults = false;
     let quiet = world.now + Duration::from_secs(1800);
     while world.now < quiet {
         world.step();
     }
     for side in 0..2 {
-        assert_eq!(world.ends[side].state(), State::Established, "{setting:?} {seed} does not find its way back");
+        assert_eq!(world.ends[side].state(), State::Established, "{setting:?} {seed} does not recover");
         let [wire] = &world.wires[..] else { panic!("{setting:?} {seed}: {} connections", world.wires.len()) };
         assert!(wire.pipes[side].table.iter().eq(world.routes[side].keys()), "I26: {setting:?} {seed}");
     }
@@ -439,9 +442,9 @@ fn run(seed: u64, setting: Setting, start: Instant) -> (u64, World) {
 }
 
 #[test]
-fn two_peers_survive_faults_and_end_in_agreement() {
+fn two_peers_converge_after_faults() {
     let start = Instant::now();
-    let (mut ups, mut collisions, mut farewells) = (0, 0, 0);
+    let (mut ups, mut collisions, mut withdrawals) = (0, 0, 0);
     let both = [Mode::Both; 2];
     for (seed, modes) in (1..).zip([both, [Mode::Active, Mode::Passive], both, [Mode::Passive, Mode::Both]].repeat(4)) {
         let setting = Setting {
@@ -454,16 +457,16 @@ fn two_peers_survive_faults_and_end_in_agreement() {
         assert_eq!(run(seed, setting, start).0, trace, "{setting:?} {seed}: the same seed gives the same bytes");
         ups += world.established[0];
         collisions += world.collisions();
-        farewells += world.farewells;
+        withdrawals += world.withdrawals;
     }
-    assert!(ups > 60, "the sessions came up only {ups} times: the faults leave nothing to see");
+    assert!(ups > 60, "the sessions were established only {ups} times: too many faults");
     assert!(collisions > 20, "only {collisions} collisions");
-    assert!(farewells > 20, "only {farewells} farewells");
+    assert!(withdrawals > 20, "only {withdrawals} stops with withdrawals");
 }
 
-/// Cases F06 and F07: both ends connect at the same moment, under fifty different delays.
+/// Both ends connect at the same time, with fifty different delays.
 #[test]
-fn collision_leaves_exactly_one_connection_and_the_same_at_both_ends() {
+fn collision_keeps_the_same_connection_at_both_ends() {
     let start = Instant::now();
     let mut collisions = 0;
     for seed in 1..=50 {

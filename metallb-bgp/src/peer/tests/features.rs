@@ -1,4 +1,4 @@
-//! What is negotiated, and what follows from it.
+//! Negotiated capabilities and their effects.
 
 use super::*;
 use crate::types::Attributes;
@@ -15,7 +15,7 @@ fn restarts(notification: bool) -> Vec<u8> {
     open_with(Capabilities { graceful_restart: Some(restart), ..Capabilities::default() })
 }
 
-/// The kinds of ROUTE-REFRESH in a stream, and how many UPDATEs stand before each.
+/// The subtypes of ROUTE-REFRESH in a stream, each with the number of UPDATEs before it.
 fn marks(mut bytes: &[u8]) -> Vec<(RefreshKind, usize)> {
     let (mut updates, mut marks) = (0, Vec::new());
     while let Some((message, size)) = decode(bytes, &DecodeContext::default()).unwrap() {
@@ -34,20 +34,16 @@ fn both_ways(config: SessionConfig) -> SessionConfig {
 }
 
 #[test]
-fn refresh_is_marked_at_its_beginning_and_end_where_both_can_and_never_before_end_of_rib() {
+fn enhanced_refresh_is_demarcated_and_starts_after_end_of_rib() {
     let now = Instant::now();
     for enhanced in [false, true] {
         let mut peer = Peer::new(config(), 1, now);
-        let able = Capabilities { route_refresh: true, enhanced_refresh: enhanced, ..Capabilities::default() };
-        bring_up(&mut peer, now, &open_with(able));
+        let capabilities = Capabilities { route_refresh: true, enhanced_refresh: enhanced, ..Capabilities::default() };
+        bring_up(&mut peer, now, &open_with(capabilities));
         peer.handle_bytes(now, Slot::One, &refresh_bytes());
-        assert_eq!(
-            marks(&peer.poll_transmit(Slot::One)),
-            [],
-            "the routes are not known, so End-of-RIB is still to come"
-        );
+        assert_eq!(marks(&peer.poll_transmit(Slot::One)), [], "the routes are not known, so End-of-RIB was not sent");
         peer.set_routes(now, routes(&["10.0.0.1/32"]));
-        // The route, End-of-RIB, the beginning, the route again, the end.
+        // The route, End-of-RIB, BoRR, the route again, EoRR.
         let expected: &[_] = if enhanced { &[(RefreshKind::Begin, 2), (RefreshKind::End, 3)] } else { &[] };
         let sent = peer.poll_transmit(Slot::One);
         assert_eq!(marks(&sent), expected);
@@ -56,7 +52,7 @@ fn refresh_is_marked_at_its_beginning_and_end_where_both_can_and_never_before_en
 }
 
 #[test]
-fn refresh_requests_of_case_f16_are_answered_once_a_second() {
+fn refresh_requests_are_answered_at_most_once_a_second() {
     let start = Instant::now();
     let mut peer = established(start);
     peer.poll_transmit(Slot::One);
@@ -71,7 +67,7 @@ fn refresh_requests_of_case_f16_are_answered_once_a_second() {
 }
 
 #[test]
-fn marks_without_meaning_of_case_f17_and_unknown_subtypes_are_ignored() {
+fn unexpected_refresh_demarcation_and_unknown_subtypes_are_ignored() {
     let now = Instant::now();
     let mut peer = established(now);
     peer.poll_transmit(Slot::One);
@@ -83,7 +79,7 @@ fn marks_without_meaning_of_case_f17_and_unknown_subtypes_are_ignored() {
 }
 
 #[test]
-fn long_messages_are_sent_where_both_agreed_and_only_there() {
+fn extended_messages_are_sent_only_if_both_ends_agreed() {
     let now = Instant::now();
     let many: Vec<String> = (0..5000_u32).map(|n| format!("10.0.{}.{}/32", n >> 8, n & 255)).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
@@ -104,7 +100,7 @@ fn long_messages_are_sent_where_both_agreed_and_only_there() {
 }
 
 #[test]
-fn output_that_nobody_takes_is_bounded_and_goes_on_when_it_is_taken() {
+fn output_is_bounded_and_continues_when_the_connection_accepts_bytes() {
     let now = Instant::now();
     let mut peer = Peer::new(config(), 1, now);
     let attributes: Arc<Attributes> = Arc::default();
@@ -112,7 +108,7 @@ fn output_that_nobody_takes_is_bounded_and_goes_on_when_it_is_taken() {
     peer.set_routes(now, (0..200_000).map(|n| (prefix(n), Arc::clone(&attributes))));
     bring_up(&mut peer, now, &peer_open(PEER, 90));
     let mut writes = 0;
-    while peer.rib().told() < 200_000 {
+    while peer.rib().advertised() < 200_000 {
         let bytes = peer.poll_transmit(Slot::One);
         assert!(!bytes.is_empty() && bytes.len() < 300_000, "{}", bytes.len());
         peer.handle_send(now, Slot::One, false);
@@ -124,7 +120,7 @@ fn output_that_nobody_takes_is_bounded_and_goes_on_when_it_is_taken() {
 }
 
 #[test]
-fn draining_tells_every_route_again_with_graceful_shutdown() {
+fn draining_advertises_every_route_again_with_graceful_shutdown() {
     let now = Instant::now();
     let mut peer = established(now);
     peer.poll_transmit(Slot::One);
@@ -134,15 +130,15 @@ fn draining_tells_every_route_again_with_graceful_shutdown() {
         assert_eq!(kinds(&sent), [MessageType::Update]);
         assert_eq!(sent.windows(7).any(|part| part == [0xc0, 8, 4, 0xff, 0xff, 0, 0]), expected);
         peer.set_draining(now, draining);
-        assert!(peer.poll_transmit(Slot::One).is_empty(), "once is enough");
+        assert!(peer.poll_transmit(Slot::One).is_empty(), "a repeated call sends nothing");
     }
 }
 
 /// The table of `docs/design/0023-how-a-speaker-goes.md`.
 #[test]
-fn peer_is_asked_to_move_traffic_away_unless_it_keeps_the_routes_over_the_restart() {
+fn graceful_shutdown_is_started_unless_the_peer_keeps_the_routes_over_the_restart() {
     let now = Instant::now();
-    for (config, open, keep_routes, with_routes, asked) in [
+    for (config, open, keep_routes, with_routes, expected) in [
         (config(), peer_open(PEER, 90), true, true, true),
         (config(), peer_open(PEER, 90), true, false, false),
         (graceful(), restarts(false), true, true, false),
@@ -150,99 +146,99 @@ fn peer_is_asked_to_move_traffic_away_unless_it_keeps_the_routes_over_the_restar
         (graceful(), peer_open(PEER, 90), true, true, true),
     ] {
         let mut peer = Peer::new(config, 1, now);
-        assert!(!peer.prepare_leave(now, keep_routes), "nobody is there");
+        assert!(!peer.prepare_leave(now, keep_routes), "there is no session");
         bring_up(&mut peer, now, &open);
         peer.set_routes(now, routes(if with_routes { &["10.0.0.1/32"] } else { &[] }));
         peer.poll_transmit(Slot::One);
-        assert_eq!(peer.prepare_leave(now, keep_routes), asked);
+        assert_eq!(peer.prepare_leave(now, keep_routes), expected);
         let sent = peer.poll_transmit(Slot::One);
-        assert_eq!(sent.windows(7).any(|part| part == [0xc0, 8, 4, 0xff, 0xff, 0, 0]), asked);
+        assert_eq!(sent.windows(7).any(|part| part == [0xc0, 8, 4, 0xff, 0xff, 0, 0]), expected);
     }
 }
 
 #[test]
-fn peer_that_would_keep_routes_over_a_notification_gets_a_hard_reset() {
+fn peer_that_keeps_routes_after_a_notification_gets_a_hard_reset() {
     let now = Instant::now();
     for hard in [false, true] {
         let mut peer = Peer::new(graceful(), 1, now);
         bring_up(&mut peer, now, &restarts(hard));
         peer.stop(now, Stop::Deconfigured);
-        let plain = Notification::new(6, 3, &[]);
+        let plain = Notification::new(CeaseSubcode::PeerDeconfigured, &[]);
         let expected = if hard { plain.hard_reset() } else { plain };
         assert_eq!(peer.last_down(), Some(&DownReason::Sent(expected)));
     }
 }
 
 #[test]
-fn second_connection_of_case_f05_is_refused_while_the_session_is_up() {
+fn second_connection_of_an_established_session_is_closed_as_a_collision() {
     let now = Instant::now();
     let mut peer = Peer::new(both_ways(config()), 1, now);
     bring_up(&mut peer, now, &peer_open(PEER, 90));
     peer.poll_transmit(Slot::One);
     assert_eq!(peer.handle_accepted(now, id(11), next_hops()), Some(Slot::Two));
     let mut expected = Vec::new();
-    Notification::new(6, 7, &[]).encode(&mut expected);
+    Notification::new(CeaseSubcode::ConnectionCollision, &[]).encode(&mut expected);
     assert!(peer.poll_transmit(Slot::Two).ends_with(&expected));
     assert_eq!(peer.poll_action(), Some(Action::Connect(Slot::One)));
     assert_eq!((peer.poll_action(), peer.state()), (Some(Action::Close(Slot::Two)), State::Established));
 }
 
 #[test]
-fn restarted_peer_of_case_f04_replaces_its_old_session_without_a_notification() {
+fn restarted_peer_replaces_its_old_session_without_a_notification() {
     let now = Instant::now();
     let mut peer = Peer::new(both_ways(graceful()), 1, now);
     peer.set_routes(now, routes(&["10.0.0.1/32"]));
     bring_up(&mut peer, now, &restarts(false));
     peer.poll_transmit(Slot::One);
     assert_eq!(peer.handle_accepted(now, id(11), next_hops()), Some(Slot::Two));
-    assert_eq!(peer.state(), State::Established, "an open port alone takes nothing down");
+    assert_eq!(peer.state(), State::Established, "a connection without OPEN does not end the session");
     peer.handle_bytes(now, Slot::Two, &restarts(false));
-    assert!(peer.poll_transmit(Slot::One).is_empty(), "nothing is said on the old connection");
+    assert!(peer.poll_transmit(Slot::One).is_empty(), "nothing is sent on the old connection");
     peer.handle_bytes(now, Slot::Two, &keepalive_bytes());
-    assert_eq!((peer.state(), peer.rib().told()), (State::Established, 1));
+    assert_eq!((peer.state(), peer.rib().advertised()), (State::Established, 1));
     assert_eq!(kinds(&peer.poll_transmit(Slot::Two)).last(), Some(&MessageType::Update));
 }
 
 #[test]
-fn established_session_that_breaks_is_down_though_its_successor_is_on_the_way() {
+fn lost_session_is_reported_as_down_even_if_a_new_connection_is_open() {
     let now = Instant::now();
     let mut peer = Peer::new(both_ways(graceful()), 1, now);
     peer.set_routes(now, routes(&["10.0.0.1/32"]));
     bring_up(&mut peer, now, &restarts(false));
     assert_eq!(peer.handle_accepted(now, id(11), next_hops()), Some(Slot::Two));
     while peer.poll_event().is_some() {}
-    peer.handle_failed(now, Slot::One, "reset");
-    assert_eq!((peer.state(), peer.rib().told()), (State::OpenSent, 0), "nobody knows the route any more");
-    let down = Event::Down { from: State::Established, reason: DownReason::ConnectionLost("reset".to_owned()) };
+    peer.handle_failed(now, Slot::One, reset());
+    assert_eq!((peer.state(), peer.rib().advertised()), (State::OpenSent, 0), "no route is advertised");
+    let down = Event::Down { from: State::Established, reason: DownReason::ConnectionLost(reset()) };
     assert_eq!((peer.poll_event(), peer.last_down().map(DownReason::code)), (Some(down), Some("connection-lost")));
     peer.handle_bytes(now, Slot::Two, &restarts(false));
     peer.handle_bytes(now, Slot::Two, &keepalive_bytes());
-    assert_eq!((peer.state(), peer.rib().told()), (State::Established, 1));
+    assert_eq!((peer.state(), peer.rib().advertised()), (State::Established, 1));
     assert!(peer.poll_action().is_some_and(|action| action == Action::Connect(Slot::One)), "the first attempt");
     assert_eq!(peer.poll_action(), Some(Action::Close(Slot::One)));
-    assert_eq!(peer.poll_action(), None, "no third connection is asked for");
+    assert_eq!(peer.poll_action(), None, "no third connection is opened");
 }
 
 #[test]
-fn peer_that_is_refused_by_one_that_pauses_lets_that_one_in_meanwhile() {
+fn peer_accepts_connections_while_it_pauses_after_a_closed_attempt() {
     let now = Instant::now();
     let mut peer = Peer::new(both_ways(config()), 1, now);
     peer.handle_connected(now, id(11), next_hops());
     assert_eq!(peer.state(), State::OpenSent);
-    // Else two that pause in turn would refuse each other for ever.
-    peer.handle_failed(now, Slot::One, "closed by the peer");
-    assert!(peer.poll_timeout().is_some_and(|at| at > now), "it pauses itself");
-    let slot = peer.handle_accepted(now, id(11), next_hops()).expect("a place");
+    // Otherwise two peers that pause in turn would refuse each other for ever.
+    peer.handle_failed(now, Slot::One, ConnectionError::ClosedByPeer);
+    assert!(peer.poll_timeout().is_some_and(|at| at > now), "it pauses");
+    let slot = peer.handle_accepted(now, id(11), next_hops()).expect("accepted");
     peer.handle_bytes(now, slot, &helper_open());
     peer.handle_bytes(now, slot, &keepalive_bytes());
     assert_eq!(peer.state(), State::Established);
-    // One that was up, or that was told what is wrong, is not let in before the pause is over.
-    peer.handle_failed(now, slot, "reset");
+    // After an established session, or a NOTIFICATION, no connection is accepted before the pause is over.
+    peer.handle_failed(now, slot, reset());
     assert_eq!((peer.state(), peer.handle_accepted(now, id(11), next_hops())), (State::Idle, None));
 }
 
 #[test]
-fn speaker_that_only_connects_has_no_place_for_a_connection_of_the_peer() {
+fn active_peer_refuses_incoming_connections() {
     let now = Instant::now();
     let mut peer = Peer::new(config(), 1, now);
     assert_eq!(peer.handle_accepted(now, id(11), next_hops()), None);
@@ -252,21 +248,21 @@ fn speaker_that_only_connects_has_no_place_for_a_connection_of_the_peer() {
 }
 
 #[test]
-fn single_changes_are_told_without_the_other_routes() {
+fn single_changes_are_sent_without_the_other_routes() {
     let now = Instant::now();
     let mut peer = established(now);
     peer.poll_transmit(Slot::One);
     let prefix: IpNet = "10.0.0.9/32".parse().unwrap();
     peer.change_routes(now, [(prefix, Some(Arc::default()))]);
-    assert_eq!((kinds(&peer.poll_transmit(Slot::One)), peer.rib().told()), (vec![MessageType::Update], 2));
+    assert_eq!((kinds(&peer.poll_transmit(Slot::One)), peer.rib().advertised()), (vec![MessageType::Update], 2));
     peer.change_routes(now, [(prefix, None)]);
-    assert_eq!((kinds(&peer.poll_transmit(Slot::One)), peer.rib().told()), (vec![MessageType::Update], 1));
+    assert_eq!((kinds(&peer.poll_transmit(Slot::One)), peer.rib().advertised()), (vec![MessageType::Update], 1));
     peer.change_routes(now, [(prefix, None)]);
     assert!(peer.poll_transmit(Slot::One).is_empty());
 }
 
 #[test]
-fn peer_of_two_octets_is_shown_23456_and_its_own_number_is_believed() {
+fn two_octet_peer_gets_as_trans_and_as4_path() {
     let now = Instant::now();
     let asn = Asn(4_200_000_000);
     let mut peer = Peer::new(SessionConfig { asn, ..config() }, 1, now);
@@ -284,19 +280,19 @@ fn peer_of_two_octets_is_shown_23456_and_its_own_number_is_believed() {
 }
 
 #[test]
-fn own_identifier_of_cases_o13_and_o14_is_refused_only_inside_an_autonomous_system() {
+fn own_bgp_identifier_is_refused_only_within_an_autonomous_system() {
     let now = Instant::now();
     for (remote, theirs, refused) in [(RemoteAsn::Internal, Asn(7776), true), (RemoteAsn::External, PEER, false)] {
         let mut peer = Peer::new(SessionConfig { remote, ..config() }, 1, now);
         peer.handle_connected(now, id(1), next_hops());
         peer.handle_bytes(now, Slot::One, &peer_open(theirs, 90));
-        let reason = DownReason::Sent(Notification::new(2, 3, &[172, 16, 1, 1]));
+        let reason = DownReason::Sent(Notification::new(OpenSubcode::BadBgpIdentifier, &[172, 16, 1, 1]));
         assert_eq!(peer.last_down(), refused.then_some(&reason));
     }
 }
 
 #[test]
-fn smaller_proposal_is_the_hold_time_in_force() {
+fn smaller_proposed_hold_time_is_used() {
     let now = Instant::now();
     for (theirs, expected) in [(30, 30), (90, 90), (u16::MAX, 90)] {
         let mut peer = Peer::new(config(), 1, now);
@@ -310,7 +306,7 @@ fn smaller_proposal_is_the_hold_time_in_force() {
 }
 
 #[test]
-fn open_offers_both_kinds_of_refresh_and_restart_bits_only_where_they_are_true() {
+fn open_has_refresh_capabilities_and_the_restart_flag_only_after_a_restart() {
     let now = Instant::now();
     let mut peer = Peer::new(graceful(), 1, now);
     for restarting in [true, false] {
@@ -323,15 +319,16 @@ fn open_offers_both_kinds_of_refresh_and_restart_bits_only_where_they_are_true()
         assert_eq!((restart.restarting, restart.notification, restart.preserved.len()), (restarting, true, 1));
         assert!(open.capabilities.route_refresh && open.capabilities.enhanced_refresh);
         peer.handle_bytes(now, Slot::One, &[restarts(true), keepalive_bytes()].concat());
-        peer.handle_failed(now, Slot::One, "reset");
+        peer.handle_failed(now, Slot::One, reset());
         peer.handle_timeout(peer.poll_timeout().unwrap());
     }
 }
 
 #[test]
-fn text_of_a_shutdown_is_cut_to_128_octets_and_never_within_a_character() {
-    let Notification { data, .. } = Notification::shutdown(&"é".repeat(100));
+fn shutdown_communication_is_truncated_to_128_octets_at_a_character_boundary() {
+    let Notification { data, .. } = Notification::shutdown(&ShutdownCommunication::new(&"é".repeat(100)));
     assert_eq!((data[0], data.len()), (128, 129));
-    let Notification { data, .. } = Notification::shutdown(&format!("a{}", "é".repeat(100)));
+    let Notification { data, .. } =
+        Notification::shutdown(&ShutdownCommunication::new(&format!("a{}", "é".repeat(100))));
     assert_eq!((data[0], std::str::from_utf8(&data[1..]).map(str::len)), (127, Ok(127)));
 }

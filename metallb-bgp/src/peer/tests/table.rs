@@ -1,13 +1,13 @@
-//! Every state with every event.
+//! The transition table: every state with every event.
 
 use std::fmt::Write as _;
 
 use super::*;
 
-/// Name, and what happens. It is told the moment.
+/// The name of an event, and a function that applies it at a point in time.
 type Input = (&'static str, fn(&mut Peer, Instant));
 
-/// A state, and whether its connection still waits with our OPEN (DelayOpen).
+/// A state, and whether the connection still delays our OPEN (DelayOpen).
 const STATES: [(State, bool); 8] = [
     (State::Idle, false),
     (State::Connect, false),
@@ -29,7 +29,7 @@ const INPUTS: [Input; 30] = [
             session.handle_bytes(now, slot, &peer_open(PEER, 90));
         }
     }),
-    ("failed", |session, now| session.handle_failed(now, Slot::One, "reset")),
+    ("failed", |session, now| session.handle_failed(now, Slot::One, reset())),
     ("OPEN", |session, now| session.handle_bytes(now, Slot::One, &peer_open(PEER, 90))),
     ("OPEN of another number", |session, now| session.handle_bytes(now, Slot::One, &peer_open(Asn(1), 90))),
     ("OPEN with hold time 1", |session, now| session.handle_bytes(now, Slot::One, &peer_open(PEER, 1))),
@@ -54,15 +54,15 @@ const INPUTS: [Input; 30] = [
     ("blocked", |session, now| session.handle_send(now, Slot::One, true)),
     ("BFD down", |session, now| session.handle_bfd(now, BfdState::Down)),
     ("BFD up", |session, now| session.handle_bfd(now, BfdState::Up)),
-    ("stop", |session, now| session.stop(now, Stop::Shutdown(String::new()))),
-    ("stop to restart", |session, now| session.stop(now, Stop::Restart(String::new()))),
+    ("stop", |session, now| session.stop(now, Stop::Shutdown(ShutdownCommunication::default()))),
+    ("stop to restart", |session, now| session.stop(now, Stop::Restart(ShutdownCommunication::default()))),
 ];
 
-/// Makes one timer due now, if it can run in this state at all.
+/// Makes one timer due now, if it can run in this state.
 fn fire(session: &mut Peer, now: Instant, timer: Timer) {
     match timer {
         Timer::SendHold if session.negotiated().is_some() => session.handle_send(now, Slot::One, true),
-        // The second request within a second waits.
+        // The second request within a second starts the timer.
         Timer::Refresh if session.state() == State::Established => {
             session.handle_bytes(now, Slot::One, &refresh_bytes());
             session.handle_bytes(now, Slot::One, &refresh_bytes());
@@ -91,11 +91,11 @@ fn in_state(state: State, delaying: bool, now: Instant) -> Peer {
         (State::Idle, _) => {
             session.handle_connected(now, id(11), next_hops());
             session.handle_bytes(now, Slot::One, &peer_open(PEER, 90));
-            session.handle_failed(now, Slot::One, "reset");
+            session.handle_failed(now, Slot::One, reset());
         }
         (State::Connect, false) => {}
         (State::Active, _) => {
-            session.handle_failed(now, Slot::One, "refused");
+            session.handle_failed(now, Slot::One, refused());
             if delaying {
                 assert_eq!(session.handle_accepted(now, id(11), next_hops()), Some(Slot::One));
             }
@@ -116,7 +116,7 @@ fn in_state(state: State, delaying: bool, now: Instant) -> Peer {
 }
 
 #[test]
-fn every_state_meets_every_event_with_the_outcome_of_the_table() {
+fn every_state_handles_every_event_as_in_the_table() {
     let now = Instant::now();
     let mut table = String::new();
     let mut pairs = 0;

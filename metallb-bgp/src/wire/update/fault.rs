@@ -1,62 +1,63 @@
-//! What was wrong with an update, and what follows.
+//! The errors of a received UPDATE and the reaction to them (RFC 7606).
 
 use std::fmt;
 
-use crate::wire::iana::attribute;
+use crate::wire::iana::{AttributeType, UpdateSubcode};
 
-/// What to do with an update, from the mildest to the strongest; of several errors the strongest counts (RFC 7606 §3).
+/// How to react to an UPDATE, from the mildest to the strongest reaction. If there are several errors, the strongest
+/// reaction applies (RFC 7606 §3).
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// Nothing is wrong.
+    /// The message has no error.
     Accept,
-    /// The attribute is left out; the routes stand.
+    /// The attribute is discarded; the routes remain valid.
     AttributeDiscard(Fault),
-    /// The routes are well-formed but must not be used: they loop, or their next hop is none.
+    /// The routes are well-formed but must not be used: the path has a loop, or the next hop is not a host address.
     RouteIgnored(Fault),
-    /// The routes are handled as if they had been withdrawn.
+    /// The routes are treated as withdrawn.
     TreatAsWithdraw(Fault),
-    /// The prefixes cannot be found: nothing of this family is believed any more on this session (RFC 7606 §7.11).
+    /// The prefixes cannot be located: the receiver ignores this family for the rest of the session (RFC 7606 §7.11).
     DisableFamily(Fault),
 }
 
-/// What was wrong.
+/// An error of an UPDATE.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Fault {
-    /// The attribute's code; 0 where the error is in none.
+    /// The type code of the attribute; 0 if the error is not in an attribute.
     pub attribute: u8,
-    /// What is wrong with it.
+    /// The kind of error.
     pub kind: FaultKind,
 }
 
-/// Kinds of errors in attributes: a closed set, fit for a metric's label.
+/// The kinds of errors in attributes: few enough to be values of a metric label.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum FaultKind {
-    /// It has no business on this session.
+    /// The attribute is not allowed on this session.
     Unexpected,
-    /// It came before; the first one counts.
+    /// The attribute occurs twice; the first occurrence counts.
     Duplicate,
-    /// The path has our own number.
+    /// The path contains our own AS number.
     OwnAsn,
-    /// The next hop is no address of a host.
+    /// The next hop is not a host address.
     Martian,
-    /// The flags are not those of its code.
+    /// The flags do not match the type code.
     Flags,
-    /// The length cannot be.
+    /// The length is invalid.
     Length,
-    /// The value cannot be.
+    /// The value is invalid.
     Value,
-    /// The path does not begin with the peer's number.
+    /// The path does not begin with the peer's AS number.
     FirstAsn,
-    /// It must be there and is not.
+    /// A mandatory attribute is missing.
     Missing,
-    /// It goes beyond the end of all attributes.
+    /// The attribute extends past the end of all attributes.
     Overrun,
 }
 
 impl Outcome {
-    /// A short name that never changes, for logs and metrics.
+    /// A stable name for logs and metrics.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -68,7 +69,7 @@ impl Outcome {
         }
     }
 
-    /// What was wrong.
+    /// The error, if there is one.
     #[must_use]
     pub const fn fault(&self) -> Option<Fault> {
         match *self {
@@ -82,23 +83,23 @@ impl Outcome {
 }
 
 impl Fault {
-    /// The subcode of an UPDATE Message Error (RFC 4271 §6.3) for a session that has to end over it.
-    pub(super) const fn subcode(self) -> u8 {
-        match (self.kind, self.attribute) {
-            (FaultKind::Flags, _) => 4,
-            (FaultKind::Length, _) => 5,
-            (FaultKind::Missing, _) => 3,
-            (FaultKind::Value, attribute::ORIGIN) => 6,
-            (FaultKind::Martian, _) => 8,
-            (_, attribute::AS_PATH) => 11,
-            (FaultKind::Value, _) => 9,
-            _ => 1,
+    /// The subcode of UPDATE Message Error (RFC 4271 §6.3), for an error that ends the session.
+    pub(super) const fn subcode(self) -> UpdateSubcode {
+        match (self.kind, AttributeType::from_code(self.attribute)) {
+            (FaultKind::Flags, _) => UpdateSubcode::AttributeFlags,
+            (FaultKind::Length, _) => UpdateSubcode::AttributeLength,
+            (FaultKind::Missing, _) => UpdateSubcode::MissingWellKnownAttribute,
+            (FaultKind::Value, Some(AttributeType::Origin)) => UpdateSubcode::InvalidOrigin,
+            (FaultKind::Martian, _) => UpdateSubcode::InvalidNextHop,
+            (_, Some(AttributeType::AsPath)) => UpdateSubcode::MalformedAsPath,
+            (FaultKind::Value, _) => UpdateSubcode::OptionalAttribute,
+            _ => UpdateSubcode::MalformedAttributeList,
         }
     }
 }
 
 impl FaultKind {
-    /// A short name that never changes, for logs and metrics.
+    /// A stable name for logs and metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

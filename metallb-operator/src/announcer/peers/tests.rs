@@ -27,7 +27,7 @@ fn session(fields: &str, bfd: &str) -> PeerConfig {
 const PLAIN: &str = "peerASN: 64600, peerAddress: 192.0.2.1";
 
 fn at(address: &str) -> Router {
-    Router::At(address.parse().unwrap())
+    Router::Address(address.parse().unwrap())
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn every_field_of_a_peer_reaches_its_session() {
         }),
         ("peerASN: 64600, peerAddress: 192.0.2.1, peerPort: 1790", |c| c.endpoint.router == at("192.0.2.1:1790")),
         ("peerASN: 64600, interface: eth7", |c| {
-            c.endpoint.router == Router::Behind { interface: "eth7".to_owned(), port: 179 }
+            c.endpoint.router == Router::Unnumbered { interface: "eth7".to_owned(), port: 179 }
                 && c.session.families == [Family::Ipv4, Family::Ipv6]
                 && c.endpoint.distance == Distance::Direct
         }),

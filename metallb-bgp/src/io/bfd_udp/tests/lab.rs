@@ -17,7 +17,7 @@ pub(super) struct Lab {
 }
 
 impl Lab {
-    /// `None`, and a line that says so, where namespaces cannot be made.
+    /// `None`, with a line of output, if namespaces cannot be created.
     pub(super) fn new(links: u32) -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -75,7 +75,7 @@ impl Lab {
         shell(&format!("ip netns exec {name} sh -c '{command}'"))
     }
 
-    /// Runs `act` on a thread inside a namespace; threads that it starts stay there.
+    /// Runs `act` on a thread inside a namespace. Threads that it starts stay there.
     pub(super) fn inside<T: Send>(&self, side: usize, act: impl FnOnce() -> T + Send) -> T {
         let namespace = File::open(format!("/run/netns/{}", self.names[side])).unwrap();
         std::thread::scope(|scope| {
@@ -151,9 +151,9 @@ impl Lab {
         let directory = std::env::temp_dir().join(format!("{}-{number}", self.names[side]));
         std::fs::create_dir_all(&directory).unwrap();
         std::fs::write(directory.join(file), content).unwrap();
-        // FRR's daemons give up root before they make their sockets.
+        // FRR's daemons drop privileges before they create their sockets.
         std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o777)).unwrap();
-        // `ip netns exec` becomes the program, so its id is the router's.
+        // `ip netns exec` replaces itself by the program, so its process id is that of the router.
         let child = Command::new("ip")
             .args(["netns", "exec", &self.names[side], program])
             .args(arguments(&directory))
@@ -173,7 +173,7 @@ impl Drop for Lab {
     }
 }
 
-/// A routing daemon; it ends with this value.
+/// A routing daemon, which is ended when this is dropped.
 pub(super) struct Router {
     child: Child,
     directory: PathBuf,
@@ -184,13 +184,13 @@ impl Router {
         kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
     }
 
-    /// FRR's view, as JSON.
+    /// The sessions of FRR, as JSON.
     pub(super) fn peers(&self) -> String {
         let output = vtysh(&self.directory).args(["-c", "show bfd peers json"]).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// BIRD's view.
+    /// The sessions of BIRD.
     pub(super) fn sessions(&self) -> String {
         let output = Command::new("birdc")
             .arg("-s")
@@ -203,7 +203,7 @@ impl Router {
 
 impl Drop for Router {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.directory);
