@@ -9,6 +9,8 @@ step "format"
 cargo fmt --all --check
 step "prose"
 scripts/check-prose.sh
+step "references from pages and tables to tests"
+scripts/check-test-references.py
 step "clippy"
 cargo clippy --workspace --all-targets --quiet -- -D warnings
 step "documentation"
