@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use rand::rngs::SmallRng;
 use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
 
 use super::*;
 use crate::types::Asn;

@@ -116,14 +116,13 @@ fn every_field_of_a_profile_reaches_bfd() {
         "receiveInterval: 80, transmitInterval: 90, detectMultiplier: 5, echoMode: true, echoInterval: 70, \
          passiveMode: true, minimumTtl: 250",
     );
-    let expected = Profile {
-        receive_interval: millis(80),
-        transmit_interval: millis(90),
-        detect_multiplier: NonZeroU8::new(5).unwrap(),
-        echo: Some(millis(70)),
-        role: Role::Passive,
-        minimum_ttl: 250,
-    };
+    let mut expected = Profile::default();
+    expected.receive_interval = millis(80);
+    expected.transmit_interval = millis(90);
+    expected.detect_multiplier = NonZeroU8::new(5).unwrap();
+    expected.echo = Some(millis(70));
+    expected.role = Role::Passive;
+    expected.minimum_ttl = 250;
     assert_eq!(set.profile, expected);
     assert_eq!(watched(PLAIN, "echoMode: true").profile.echo, Some(millis(50)));
     assert_eq!(watched(PLAIN, "echoInterval: 70").profile.echo, None, "an interval is not a wish for echo");
