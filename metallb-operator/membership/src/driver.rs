@@ -1,4 +1,4 @@
-//! The I/O thread of membership: it owns the UDP socket and drives a [`Member`].
+//! The I/O thread of membership: it owns the UDP socket and drives a [`Member`](crate::member::Member).
 //!
 //! [`Driver`] starts, owns and joins the thread, [`Handle`] commands it, and `Worker` runs it. The thread is separate
 //! from the speaker's runtime, so that a large configuration or a slow API server does not delay the detection of a
