@@ -2,6 +2,7 @@
 //!
 //! Nothing here decides anything. What is read is translated into the plain values of `metallb-core`.
 
+pub mod changes;
 pub mod manifests;
 pub(crate) mod restore;
 pub mod snapshot;

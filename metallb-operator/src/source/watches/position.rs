@@ -3,8 +3,8 @@
 use kube::core::Status;
 use thiserror::Error;
 
-use super::{Demand, Round};
-use crate::source::versions::{Version, raise};
+use super::Demand;
+use crate::source::changes::{Round, Version, raise};
 
 /// What was seen of a kind, and what must be asked for next.
 #[derive(Debug, Default)]
