@@ -328,8 +328,8 @@ impl Allocator {
     pub fn set_standing(&mut self, service: &ServiceKey, ips: &[IpAddr]) -> bool {
         let held = self.ledger.holding(service);
         let holds = |ip| held.is_some_and(|held| held.ips.contains(&ip));
-        let (first, last) = self.standing.replace(service, ips, holds);
-        for ip in first {
+        let replaced = self.standing.replace(service, ips, holds);
+        for ip in replaced.first {
             let Ok((pool, [place, _])) = self.locate(&[ip]) else { continue };
             if !self.ledger.is_occupied(ip) {
                 let state = &mut self.pools[pool];
@@ -337,8 +337,9 @@ impl Allocator {
                 state.take(place);
             }
         }
-        let mut any = false;
-        for ip in last {
+        // What its holders share can be joined again once nobody releases it.
+        let mut any = replaced.settled.iter().any(|&ip| self.locate(&[ip]).is_ok());
+        for ip in replaced.last {
             let Ok((pool, _)) = self.locate(&[ip]) else { continue };
             if !self.ledger.is_occupied(ip) {
                 *self.pools[pool].in_use.of_mut(IpFamily::of(ip)) -= 1;
@@ -350,7 +351,6 @@ impl Allocator {
     }
 
     /// The addresses that stand on a Service.
-    #[cfg(test)]
     pub(crate) fn standing_on(&self, service: &ServiceKey) -> &[IpAddr] {
         self.standing.of(service)
     }

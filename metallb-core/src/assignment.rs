@@ -143,6 +143,7 @@ impl Assigner {
     /// Decides for one Service.
     pub fn converge(&mut self, service: &Service) -> Outcome {
         let held_before = self.allocator.holding(&service.key).cloned();
+        let was_leaving = held_before.is_none() && !self.allocator.standing_on(&service.key).is_empty();
         let unblocked = self.note_foreign(service);
         let mut events = Vec::new();
         let decision = self.decide(service, &mut events);
@@ -150,7 +151,9 @@ impl Assigner {
         let freed = match (&held_before, held_after) {
             (Some(_), None) => true,
             (Some(before), Some(after)) => before != after,
-            (None, _) => false,
+            // It stays where it was about to leave: others can join it again.
+            (None, Some(after)) => was_leaving && after.request.key.is_shareable(),
+            (None, None) => false,
         };
         let (state, reason, message, verdicts) = decision.into_parts(held_after.map(|held| held.ips.as_slice()));
         let (pool, ips) = match (state, held_after) {

@@ -18,45 +18,51 @@ pub(super) struct Standing {
     leavers: FxHashMap<IpAddr, BTreeSet<ServiceKey>>,
 }
 
+/// What a change makes different.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Replaced {
+    /// Addresses that stood nowhere before.
+    pub(super) first: Vec<IpAddr>,
+    /// Addresses that stand nowhere any longer.
+    pub(super) last: Vec<IpAddr>,
+    /// Addresses that nobody releases any longer, though they stand on holders.
+    pub(super) settled: Vec<IpAddr>,
+}
+
 impl Standing {
-    /// Replaces the addresses of a Service, given which of them it holds; returns those that stood nowhere before, and those that
-    /// stand nowhere any longer.
-    pub(super) fn replace(
-        &mut self,
-        service: &ServiceKey,
-        ips: &[IpAddr],
-        holds: impl Fn(IpAddr) -> bool,
-    ) -> (Vec<IpAddr>, Vec<IpAddr>) {
+    /// Replaces the addresses of a Service, given which of them it holds.
+    pub(super) fn replace(&mut self, service: &ServiceKey, ips: &[IpAddr], holds: impl Fn(IpAddr) -> bool) -> Replaced {
         let mut ips = ips.to_vec();
         ips.sort_unstable();
         ips.dedup();
         if self.of(service) == ips {
-            return (Vec::new(), Vec::new());
+            return Replaced::default();
         }
         let before = self.by_service.remove(service).unwrap_or_default();
-        let (mut first, mut last) = (Vec::new(), Vec::new());
+        let mut replaced = Replaced::default();
         for &ip in ips.iter().filter(|ip| !before.contains(ip)) {
             let count = self.counts.entry(ip).or_default();
             *count += 1;
-            first.extend((*count == 1).then_some(ip));
+            replaced.first.extend((*count == 1).then_some(ip));
             if !holds(ip) {
                 self.leavers.entry(ip).or_default().insert(service.clone());
             }
         }
         for ip in before.into_iter().filter(|ip| !ips.contains(ip)) {
-            self.stop_leaving(service, ip);
-            if let Some(count) = self.counts.get_mut(&ip) {
-                *count -= 1;
-                if *count == 0 {
-                    self.counts.remove(&ip);
-                    last.push(ip);
-                }
+            let is_settled = self.stop_leaving(service, ip);
+            let Some(count) = self.counts.get_mut(&ip) else { continue };
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&ip);
+                replaced.last.push(ip);
+            } else if is_settled {
+                replaced.settled.push(ip);
             }
         }
         if !ips.is_empty() {
             self.by_service.insert(service.clone(), ips);
         }
-        (first, last)
+        replaced
     }
 
     /// A Service holds an address from now on.
@@ -97,14 +103,17 @@ impl Standing {
         self.counts.keys().copied()
     }
 
-    fn stop_leaving(&mut self, service: &ServiceKey, ip: IpAddr) {
+    /// True when it was the last one that left.
+    fn stop_leaving(&mut self, service: &ServiceKey, ip: IpAddr) -> bool {
         if self.leavers.is_empty() {
-            return;
+            return false;
         }
-        let Some(services) = self.leavers.get_mut(&ip) else { return };
-        services.remove(service);
+        let Some(services) = self.leavers.get_mut(&ip) else { return false };
+        let was_leaving = services.remove(service);
         if services.is_empty() {
             self.leavers.remove(&ip);
+            return was_leaving;
         }
+        false
     }
 }

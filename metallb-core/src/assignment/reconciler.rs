@@ -275,9 +275,14 @@ impl Reconciler {
         if let Some(writes) = self.writes.get_mut(key) {
             if let Some(sent) = writes.under_way.take_if(|sent| sent.id == id) {
                 writes.paused = pace == Pace::Later;
-                let is_known = |known: &Sent| known.version == sent.version && known.ips == sent.ips;
-                if end == WriteEnd::Unknown && !writes.unknown.iter().any(is_known) {
-                    writes.unknown.push(sent);
+                match end {
+                    WriteEnd::Written => {}
+                    // One before it, of unknown end, may have stored the same: then its Events are still to be reported.
+                    WriteEnd::Rejected => writes.unknown.push(Sent { is_void: true, ..sent }),
+                    WriteEnd::Unknown => {
+                        writes.unknown.retain(|known| known.version != sent.version || known.ips != sent.ips);
+                        writes.unknown.push(sent);
+                    }
                 }
             }
         }
@@ -298,6 +303,7 @@ impl Reconciler {
     }
 
     fn decide_all(&mut self, picture: &impl Picture) {
+        self.writes.retain(|key, _| picture.service(key).is_some());
         let mut queue: Vec<&Service> = picture.services().collect();
         queue.sort_by(|a, b| processing_order(a, b));
         for service in &queue {
@@ -384,7 +390,10 @@ impl Reconciler {
             reason: outcome.reason,
             events: outcome.events,
         };
-        writes.under_way = Some(Sent::new(&write));
+        let sent = Sent::new(&write);
+        // Whichever of the two is stored, its Events are reported once.
+        writes.unknown.iter_mut().filter(|known| known.ips == sent.ips).for_each(|known| known.events.clear());
+        writes.under_way = Some(sent);
         let pending = writes.pending();
         self.effects.push_back(Effect::Write(write));
         if let Some(assigner) = &mut self.assigner {
@@ -457,11 +466,12 @@ impl Reconciler {
             // It still has to end before the next one starts.
             sent.is_void |= sent.version != version;
         }
-        let is_stored = |sent: &Sent| service.ingress_ips().eq(sent.ips.iter().copied().map(Some));
-        let is_void = |sent: &mut Sent| sent.is_void || sent.version != version;
+        let is_old = |sent: &Sent| sent.version != version;
+        let is_stored = |sent: &Sent| is_old(sent) && service.ingress_ips().eq(sent.ips.iter().copied().map(Some));
+        let is_void = |sent: &mut Sent| sent.is_void || is_old(sent);
         let stored: Vec<Sent> = writes.unknown.extract_if(.., is_void).filter(is_stored).collect();
-        if let Some(sent) = stored.into_iter().next().filter(|_| self.assigner.is_some()) {
-            self.report(key, sent.events);
+        if self.assigner.is_some() {
+            stored.into_iter().for_each(|sent| self.report(key, sent.events));
         }
     }
 

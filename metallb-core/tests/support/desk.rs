@@ -33,8 +33,8 @@ impl Picture for Objects {
         self.objects.get(key).map(|(service, _)| service)
     }
 
-    fn version(&self, key: &ServiceKey) -> Option<&ObjectVersion> {
-        self.objects.get(key).map(|(_, version)| version)
+    fn version(&self, key: &ServiceKey) -> Option<ObjectVersion> {
+        self.objects.get(key).map(|(_, version)| version.clone())
     }
 
     fn services(&self) -> impl Iterator<Item = &Service> {
@@ -134,7 +134,7 @@ impl Desk {
     /// A write is stored, and the controller sees the object before it hears of the end.
     pub(crate) fn store(&mut self, write: &Write) {
         let mut service = self.picture.service(&write.key).unwrap().clone();
-        assert_eq!((&write.uid, write.version.as_ref()), (&service.uid, self.picture.version(&write.key)));
+        assert_eq!((&write.uid, &write.version), (&service.uid, &self.picture.version(&write.key)));
         if let Some(status) = &write.status {
             service.ingress =
                 status.ips.iter().map(|ip| Ingress { ip: Some(ip.to_string()), hostname: None }).collect();

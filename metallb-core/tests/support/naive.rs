@@ -110,7 +110,9 @@ impl Model {
                 let before = self.standing.insert(*service, ips.clone()).unwrap_or_default();
                 let is_free = |ip: &IpAddr| {
                     let is_held = self.held.values().any(|(_, held)| held.contains(ip));
-                    self.pool_of(&[*ip]).is_some() && !self.stands(ip) && (is_held || !self.is_foreign(ip))
+                    let is_left = is_held && !self.holds(*service, ip) && !self.is_releasing(SERVICES, ip);
+                    let is_over = !self.stands(ip) && (is_held || !self.is_foreign(ip));
+                    self.pool_of(&[*ip]).is_some() && !ips.contains(ip) && (is_left || is_over)
                 };
                 self.freed = before.iter().any(is_free);
                 None
@@ -157,7 +159,7 @@ impl Model {
         if ips.iter().any(|ip| self.is_foreign(ip)) {
             return Err("blocked");
         }
-        if ips.iter().any(|ip| self.is_releasing(ask, ip)) {
+        if ips.iter().any(|ip| self.is_releasing(ask.service, ip)) {
             return Err("releasing");
         }
         let pool = self.pool_of(ips).ok_or("not allowed")?;
@@ -201,7 +203,7 @@ impl Model {
     }
 
     fn lowest(&self, pool: &NaivePool, v4: bool, ask: &Ask) -> Option<IpAddr> {
-        let is_withheld = |ip: &IpAddr| pool.avoids(ip) || self.is_foreign(ip) || self.is_releasing(ask, ip);
+        let is_withheld = |ip: &IpAddr| pool.avoids(ip) || self.is_foreign(ip) || self.is_releasing(ask.service, ip);
         pool.addresses().find(|ip| ip.is_ipv4() == v4 && !is_withheld(ip) && self.may_join(ask, ip).is_ok())
     }
 
@@ -228,10 +230,14 @@ impl Model {
         self.standing.values().any(|ips| ips.contains(ip))
     }
 
-    /// Whether an address stands on another Service that does not hold it.
-    fn is_releasing(&self, ask: &Ask, ip: &IpAddr) -> bool {
-        let holds = |service| self.held.get(service).is_some_and(|(_, ips)| ips.contains(ip));
-        self.standing.iter().any(|(service, ips)| *service != ask.service && ips.contains(ip) && !holds(service))
+    /// Whether an address stands on a Service other than the asker that does not hold it.
+    fn is_releasing(&self, asker: usize, ip: &IpAddr) -> bool {
+        let mut standing = self.standing.iter().filter(|(_, ips)| ips.contains(ip));
+        standing.any(|(&service, _)| service != asker && !self.holds(service, ip))
+    }
+
+    fn holds(&self, service: usize, ip: &IpAddr) -> bool {
+        self.held.get(&service).is_some_and(|(_, ips)| ips.contains(ip))
     }
 
     fn is_foreign(&self, ip: &IpAddr) -> bool {

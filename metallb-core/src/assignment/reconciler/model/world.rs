@@ -326,8 +326,8 @@ impl Picture for View {
         self.objects[index_of(key)].as_ref().map(|object| &object.service)
     }
 
-    fn version(&self, key: &ServiceKey) -> Option<&ObjectVersion> {
-        self.objects[index_of(key)].as_ref().map(|object| &object.text)
+    fn version(&self, key: &ServiceKey) -> Option<ObjectVersion> {
+        self.objects[index_of(key)].as_ref().map(|object| object.text.clone())
     }
 
     fn services(&self) -> impl Iterator<Item = &Service> {
