@@ -1,12 +1,12 @@
-//! What an outcome says beside its addresses: the pool, the words, the pools that were passed over, and who is next.
+//! Outcomes of assignments: pool, message, refused pools, and pending Services to retry.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 #[path = "support/pools.rs"]
-#[allow(dead_code, reason = "of words that tests share, each needs some")]
+#[allow(dead_code, reason = "shared with tests that need more of it")]
 mod pools;
 #[path = "support/scene.rs"]
-#[allow(dead_code, reason = "of words that tests share, each needs some")]
+#[allow(dead_code, reason = "shared with tests that need more of it")]
 mod scene;
 
 use metallb_core::assignment::{AssignReason, Assigner, AssignmentState};
@@ -20,7 +20,7 @@ use scene::{Scene, annotated, holding, with_policy};
 const V4: &[&str] = &["10.0.0.1"];
 
 #[test]
-fn service_that_is_no_load_balancer_any_more_loses_the_record_of_its_pool() {
+fn service_of_another_type_loses_the_record_of_its_pool() {
     let mut scene = Scene::new(&[pool("p", &["1.2.3.0/31"])]);
     scene.put(service("s", V4));
     let key = ServiceKey::new("test", "s");
@@ -31,7 +31,7 @@ fn service_that_is_no_load_balancer_any_more_loses_the_record_of_its_pool() {
 }
 
 #[test]
-fn pools_that_were_passed_over_are_told_where_the_choice_was_ours() {
+fn refused_pools_are_listed_if_no_pool_or_address_was_requested() {
     let pools = [manual(pool("asked", &["1.2.3.0/31"])), pool("full", &["1.2.4.0/32"]), pool("good", &["1.2.5.0/31"])];
     let rows: [(Service, &str, &[&str]); 4] = [
         (service("s", V4), "1.2.5.0", &["full"]),
@@ -49,7 +49,7 @@ fn pools_that_were_passed_over_are_told_where_the_choice_was_ours() {
 }
 
 #[test]
-fn pool_that_was_asked_for_says_why_it_refuses() {
+fn requested_pool_is_listed_with_its_refusal() {
     let pools = [
         pool("small", &["1.2.3.0/32"]),
         pool("v6", &["1000::/127"]),
@@ -68,13 +68,14 @@ fn pool_that_was_asked_for_says_why_it_refuses() {
         let mut scene = Scene::new(&pools);
         scene.put(annotated(service("first", V4), "address-pool", "small"));
         let outcome = scene.put(annotated(service("s", V4), "address-pool", asked));
-        let told: Vec<_> = outcome.verdicts.iter().map(|told| (told.pool.as_str(), told.refusal.as_str())).collect();
-        assert_eq!((outcome.reason, told.as_slice()), (reason, verdicts), "{asked}");
+        let found: Vec<_> =
+            outcome.verdicts.iter().map(|verdict| (verdict.pool.as_str(), verdict.refusal.as_str())).collect();
+        assert_eq!((outcome.reason, found.as_slice()), (reason, verdicts), "{asked}");
     }
 }
 
 #[test]
-fn full_pool_says_whether_a_port_is_all_that_is_in_the_way() {
+fn full_pool_is_refused_for_ports_if_only_they_conflict() {
     let shares = |name: &str, key: &str| {
         let ports = vec![ServicePort { protocol: Protocol::Tcp, port: 80 }];
         Service { ports, ..annotated(service(name, V4), "allow-shared-ip", key) }
@@ -83,12 +84,16 @@ fn full_pool_says_whether_a_port_is_all_that_is_in_the_way() {
         let mut scene = Scene::new(&[pool("small", &["1.2.3.0/32"])]);
         scene.put(shares("first", "k"));
         let outcome = scene.put(shares("s", key));
-        assert_eq!(outcome.verdicts.iter().map(|told| told.refusal.as_str()).collect::<Vec<_>>(), [refusal], "{key}");
+        assert_eq!(
+            outcome.verdicts.iter().map(|verdict| verdict.refusal.as_str()).collect::<Vec<_>>(),
+            [refusal],
+            "{key}"
+        );
     }
 }
 
 #[test]
-fn words_tell_what_is_new_from_what_is_kept() {
+fn message_distinguishes_assigned_from_kept_addresses() {
     let mut scene = Scene::new(&[pool("p", &["1.2.3.0/31"])]);
     let put = |scene: &mut Scene| {
         let key = ServiceKey::new("test", "s");
@@ -100,7 +105,7 @@ fn words_tell_what_is_new_from_what_is_kept() {
 }
 
 #[test]
-fn next_in_line_is_the_oldest_who_can_be_served() {
+fn oldest_pending_service_that_can_be_served_is_retried() {
     let at = |seconds, service| Service { created: Some(Timestamp::from_unix(seconds)), ..service };
     let mut scene = Scene::new(&[pool("p", &["1.2.3.0/31"])]);
     scene.put(service("a", V4));
@@ -114,19 +119,19 @@ fn next_in_line_is_the_oldest_who_can_be_served() {
 }
 
 #[test]
-fn claim_holds_what_is_wanted_and_nothing_else() {
+fn claim_holds_valid_addresses_only() {
     let held = || holding(service("s", V4), &["1.2.3.0"]);
     let pools: [PoolSpec; 2] = [pool("one", &["1.2.3.0/31"]), pool("two", &["1.2.4.0/31"])];
     let rows: [(Service, bool); 10] = [
         (held(), true),
         (with_policy(held(), IpFamilyPolicy::PreferDualStack), true),
-        // It will be taken away from it, for want of a second cluster address.
+        // The address will be cleared, because there is no second cluster address.
         (with_policy(held(), IpFamilyPolicy::RequireDualStack), false),
         (annotated(held(), "address-pool", "one"), true),
         (annotated(held(), "address-pool", "two"), false),
         (annotated(held(), "loadBalancerIPs", "1.2.3.0"), true),
         (annotated(held(), "loadBalancerIPs", "1.2.3.1"), false),
-        // What it asks for makes no sense, so it keeps what it has.
+        // The request is malformed, so the address is kept.
         (annotated(held(), "loadBalancerIPs", "nope"), true),
         (holding(service("s", V4), &["1000::"]), false),
         (holding(service("s", V4), &["9.9.9.9"]), false),
@@ -141,7 +146,7 @@ fn claim_holds_what_is_wanted_and_nothing_else() {
 }
 
 #[test]
-fn holder_that_will_lose_its_address_keeps_nobody_from_it() {
+fn invalid_holder_does_not_block_its_address() {
     let at = |seconds, service| Service { created: Some(Timestamp::from_unix(seconds)), ..service };
     let mut scene = Scene::new(&[]);
     scene.put(service("new", V4));
@@ -156,7 +161,7 @@ fn holder_that_will_lose_its_address_keeps_nobody_from_it() {
 }
 
 #[test]
-fn service_whose_families_are_unknown_is_left_as_it_is_and_keeps_others_off_its_address() {
+fn service_of_unknown_family_is_not_written_and_blocks_its_address() {
     for cluster_ips in [&["None"][..], &["10.96.0.1", "10.96.0.2"], &["nonsense"]] {
         let mut odd = holding(service("odd", V4), &["1.2.3.0"]);
         odd.cluster_ips = cluster_ips.iter().map(|ip| (*ip).to_owned()).collect();
@@ -172,7 +177,7 @@ fn service_whose_families_are_unknown_is_left_as_it_is_and_keeps_others_off_its_
         assert_eq!(scene.status("other"), ["1.2.3.1"]);
         let refused = scene.put(annotated(service("third", V4), "loadBalancerIPs", "1.2.3.0"));
         assert_eq!((refused.reason, refused.ips), (AssignReason::HeldByOtherClass, vec![]));
-        // Without a status there is nothing to leave as it is.
+        // Without addresses in the status it is pending.
         odd.ingress.clear();
         assert_eq!(scene.put(odd).state, AssignmentState::Pending);
         assert_eq!(scene.status("third"), ["1.2.3.0"], "the address is free again");

@@ -1,4 +1,4 @@
-//! Where each number and text of a configuration begins to make no sense: the last value that does, and the first that does not.
+//! Limits of the values of a configuration: the last valid value and the first invalid one of each field.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
 #![allow(clippy::needless_pass_by_value, reason = "`json!` makes values, and rows read better without `&`")]
 
@@ -18,7 +18,7 @@ use crate::support::manifest::{merged, object};
 use crate::support::objects::World;
 
 #[test]
-fn values_of_a_peer_end_where_the_protocol_ends() {
+fn peer_values_are_limited_by_the_protocol() {
     let long = |length: usize| "x".repeat(length);
     let rows: Vec<(&str, Value, Value)> = vec![
         ("myASN", json!(1), json!(0)),
@@ -51,7 +51,7 @@ fn values_of_a_peer_end_where_the_protocol_ends() {
 }
 
 #[test]
-fn values_that_bgp_cannot_say_are_told_and_something_that_it_can_is_used() {
+fn values_that_bgp_cannot_encode_are_warnings_and_replaced() {
     let rows = [
         ("routerID", "0.0.0.0", None, None),
         ("routerID", "::", None, None),
@@ -61,10 +61,10 @@ fn values_that_bgp_cannot_say_are_told_and_something_that_it_can_is_used() {
     ];
     for (field, value, hold, keepalive) in rows {
         let parsed = parse(&[peer(json!({field: value}))]);
-        let told: Vec<(Severity, &str)> =
+        let found: Vec<(Severity, &str)> =
             parsed.problems.iter().map(|problem| (problem.severity, problem.field.as_str())).collect();
         let blamed = if field == "routerID" { "spec.routerID" } else { "spec.holdTime" };
-        assert_eq!(told, [(Severity::Warning, blamed)], "{value}");
+        assert_eq!(found, [(Severity::Warning, blamed)], "{value}");
         let peer = &parsed.config.peers["p"];
         assert_eq!((peer.router_id, peer.hold_time.map(|time| time.as_secs())), (None, hold), "{value}");
         if let Some(keepalive) = keepalive {
@@ -76,7 +76,7 @@ fn values_that_bgp_cannot_say_are_told_and_something_that_it_can_is_used() {
 }
 
 #[test]
-fn peer_is_what_was_written() {
+fn peer_has_the_written_address_and_families() {
     let rows: Vec<(Value, &str, RemoteAsn, [bool; 2])> = vec![
         (json!({}), "10.9.9.9:179", RemoteAsn::Number(64_513), [true, false]),
         (json!({"peerPort": 1179}), "10.9.9.9:1179", RemoteAsn::Number(64_513), [true, false]),
@@ -102,7 +102,7 @@ fn peer_is_what_was_written() {
 }
 
 #[test]
-fn number_and_vrf_of_a_peer_are_what_was_written() {
+fn peer_has_the_written_as_numbers_and_vrf() {
     let blamed =
         |spec: Value| parse(&[peer(spec)]).problems.iter().map(|problem| problem.field.clone()).collect::<Vec<_>>();
     assert_eq!(blamed(json!({"peerASN": 0, "dynamicASN": "outside"})), ["spec.dynamicASN"]);
@@ -118,7 +118,7 @@ fn number_and_vrf_of_a_peer_are_what_was_written() {
 }
 
 #[test]
-fn deprecated_field_of_a_peer_is_named_and_changes_nothing() {
+fn deprecated_field_of_a_peer_is_a_warning_without_effect() {
     let parsed = parse(&[peer(json!({"disableMP": true}))]);
     let named: Vec<_> = parsed.problems.iter().map(|problem| (problem.field.as_str(), problem.code)).collect();
     assert_eq!(named, [("spec.disableMP", ConfigReason::DeprecatedField)]);
@@ -131,7 +131,7 @@ fn multihop_is_refused_within_an_autonomous_system_only() {
         (json!({"peerASN": 64_513}), true),
         (json!({"peerASN": 64_512}), false),
         (json!({"peerASN": 0, "dynamicASN": "external"}), true),
-        // Known only when the router has said its number, as upstream has it.
+        // Accepted as upstream does, because the AS number is known only from the OPEN of the router.
         (json!({"peerASN": 0, "dynamicASN": "internal"}), true),
     ];
     for (spec, good) in rows {
@@ -143,7 +143,7 @@ fn multihop_is_refused_within_an_autonomous_system_only() {
 }
 
 #[test]
-fn pool_with_one_bad_range_has_none() {
+fn pool_with_one_invalid_range_is_left_out() {
     for addresses in [json!(["10.0.0.0/24", "10.0.1.0/33"]), json!([])] {
         let parsed = parse(&[object("IPAddressPool", "p", json!({"addresses": addresses}))]);
         assert_eq!((parsed.config.pools.len(), parsed.problems.len()), (0, 1), "{addresses}");
@@ -151,7 +151,7 @@ fn pool_with_one_bad_range_has_none() {
 }
 
 #[test]
-fn values_of_a_bfd_profile_end_where_the_protocol_ends() {
+fn bfd_profile_values_are_limited_by_the_protocol() {
     type Read = fn(&BfdProfile) -> u128;
     let rows: [(&str, Read, u128, [i64; 2]); 5] = [
         ("receiveInterval", |profile| profile.receive_interval.as_millis(), 300, [10, 60_000]),
@@ -177,7 +177,7 @@ fn values_of_a_bfd_profile_end_where_the_protocol_ends() {
 }
 
 #[test]
-fn values_of_advertisements_end_where_they_mean_nothing() {
+fn advertisement_values_are_limited_by_their_range() {
     let pools = || {
         [
             object("IPAddressPool", "p", json!({"addresses": ["0.0.0.0/0"]})),
@@ -209,7 +209,7 @@ fn values_of_advertisements_end_where_they_mean_nothing() {
 }
 
 #[test]
-fn peers_are_twins_only_at_one_router_port_vrf_and_node() {
+fn peers_are_duplicates_only_with_the_same_address_port_vrf_and_node() {
     let nodes = ["h1", "h2"].map(|name| json!({"kind": "Node", "metadata": {"name": name, "labels": {"host": name}}}));
     let on = |host: &str| json!({"nodeSelectors": [{"matchLabels": {"host": host}}]});
     let rows = [
@@ -231,14 +231,14 @@ fn peers_are_twins_only_at_one_router_port_vrf_and_node() {
             parse(&[nodes, &[peer(first.clone()), second]].concat()).config.peers.len()
         };
         assert_eq!(twins(&nodes), 1 + usize::from(both), "{first} {second}");
-        // Where no node is known they may meet, whatever they select.
+        // If no node is known, peers with any selectors may meet.
         let apart = both && first.get("nodeSelectors").is_none();
         assert_eq!(twins(&[]), 1 + usize::from(apart), "without nodes: {first} {second}");
     }
 }
 
 #[test]
-fn echo_is_given_up_only_where_ipv6_reaches_the_peer() {
+fn echo_is_disabled_only_if_ipv6_routes_reach_the_peer() {
     let of = |pools: &str, peers: Value| {
         object("BGPAdvertisement", pools, json!({"ipAddressPools": [pools], "peers": peers}))
     };

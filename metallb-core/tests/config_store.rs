@@ -1,4 +1,4 @@
-//! The configuration over time: no edit takes away what works.
+//! The configuration store: an invalid edit does not remove a valid object.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
 #![allow(clippy::needless_pass_by_value, reason = "`json!` makes values, and rows read better without `&`")]
 
@@ -28,7 +28,7 @@ fn object_edited_into_an_error_keeps_its_last_good_form() {
 }
 
 #[test]
-fn every_kind_of_object_keeps_its_last_good_form_alone_and_together() {
+fn object_of_any_kind_keeps_its_last_good_form_alone_and_together() {
     let selector = |operator: &str| json!({"matchExpressions": [{"key": "rack", "operator": operator}]});
     let peer = |address: &str| json!({"myASN": 64512, "peerASN": 64513, "peerAddress": address, "bfdProfile": "it"});
     let kinds = [
@@ -61,7 +61,7 @@ fn every_kind_of_object_keeps_its_last_good_form_alone_and_together() {
         let after = update(&mut store, &objects);
         assert_eq!(after.config, before.config, "{spoiled:?}");
         let blamed: BTreeSet<String> = after.problems.iter().map(|problem| problem.object.to_string()).collect();
-        // A peer is blamed too when its profile makes no sense any more.
+        // A peer has a problem too if its profile became invalid.
         let expected = kinds[spoiled].iter().map(|(kind, ..)| format!("{kind}/metallb-system/it")).collect();
         assert!(blamed.is_superset(&expected), "{blamed:?} {expected:?}");
     }
@@ -77,7 +77,7 @@ fn deleted_object_is_gone_even_if_it_was_good() {
 }
 
 #[test]
-fn older_pool_edited_over_a_younger_one_does_not_take_its_addresses() {
+fn pool_edited_over_another_one_does_not_take_its_addresses() {
     let mut store = ConfigStore::new();
     update(&mut store, &[pool("a", "10.0.0.0/24"), pool("b", "10.0.1.0/24")]);
     let parsed = update(&mut store, &[pool("a", "10.0.0.0/23"), pool("b", "10.0.1.0/24")]);
@@ -98,7 +98,7 @@ fn new_pool_that_sorts_first_does_not_displace_one_in_force() {
 }
 
 #[test]
-fn pool_moved_onto_addresses_that_a_kept_form_still_holds_stays_where_it_was() {
+fn pool_moved_to_addresses_of_a_kept_form_is_not_moved() {
     let mut store = ConfigStore::new();
     update(&mut store, &[pool("a", "10.0.0.0/24"), pool("b", "10.0.1.0/24")]);
     let parsed = update(&mut store, &[pool("a", "10.0.9.0/33"), pool("b", "10.0.0.0/24")]);
@@ -108,7 +108,7 @@ fn pool_moved_onto_addresses_that_a_kept_form_still_holds_stays_where_it_was() {
 }
 
 #[test]
-fn pools_that_swap_addresses_in_one_change_do_so() {
+fn pools_can_swap_addresses_in_one_change() {
     let mut store = ConfigStore::new();
     update(&mut store, &[pool("a", "10.0.0.0/24"), pool("b", "10.0.1.0/24")]);
     let parsed = update(&mut store, &[pool("a", "10.0.1.0/24"), pool("b", "10.0.0.0/24")]);
@@ -123,7 +123,7 @@ fn pools_that_swap_addresses_in_one_change_do_so() {
 fn peer_in_force_survives_the_loss_of_its_secret_and_its_bfd_profile() {
     use ConfigReason::{InvalidSecret, SecretNotFound, UnknownBfdProfile};
     let fast = || object("BFDProfile", "fast", json!({}));
-    // Others of the same kind and namespace, which are not meant.
+    // Unrelated objects of the same kinds in the same namespace.
     let others =
         || vec![secret("other", "pw-of-another"), object("BFDProfile", "slow", json!({"transmitInterval": 999}))];
     let before = [vec![secret("mine", "pw"), fast(), peer("tor", json!({}))], others()].concat();
@@ -148,7 +148,7 @@ fn peer_in_force_survives_the_loss_of_its_secret_and_its_bfd_profile() {
 }
 
 #[test]
-fn peer_in_force_keeps_the_profile_it_can_live_with_and_takes_one_that_it_can() {
+fn peer_in_force_keeps_its_profile_until_a_valid_one_replaces_it() {
     let pools = || vec![pool("six", "fd00::/64"), object("BGPAdvertisement", "all", json!({}))];
     let profile = |spec: Value| object("BFDProfile", "fast", spec);
     let peer = || peer("tor", json!({"dualStackAddressFamily": true}));
@@ -163,27 +163,27 @@ fn peer_in_force_keeps_the_profile_it_can_live_with_and_takes_one_that_it_can() 
     assert_eq!((in_force(&parsed), parsed.config.peers.clone()), (in_force(&before), before.config.peers.clone()));
     assert_eq!(codes(&parsed), [ConfigReason::EchoWithIpv6]);
 
-    // The Secret is lost, and nothing is wrong with the profile: the Secret comes back and the profile goes on.
+    // The Secret is deleted and the profile is valid: the Secret is restored and the new profile is used.
     let parsed = update(&mut store, &[pools(), vec![profile(json!({"detectMultiplier": 7})), peer()]].concat());
     assert_eq!((in_force(&parsed).detect_multiplier, codes(&parsed)), (7, vec![ConfigReason::SecretNotFound]));
     assert_eq!(parsed.config.peers, before.config.peers);
 }
 
 #[test]
-fn peers_that_meet_on_a_node_by_its_labels_leave_one_of_them() {
+fn one_of_two_peers_that_meet_by_a_label_change_is_dropped() {
     let node = |labels: Value| json!({"kind": "Node", "metadata": {"name": "n", "labels": labels}});
     let on = |name: &str| peer(name, json!({"bfdProfile": "", "nodeSelectors": [{"matchLabels": {name: "here"}}]}));
     let mut store = ConfigStore::new();
     let apart = update(&mut store, &[node(json!({"a": "here"})), secret("mine", "pw"), on("a"), on("b")]);
     assert_eq!((apart.config.peers.len(), apart.problems), (2, vec![]));
-    // Nothing that can be put back would help.
+    // No last valid form resolves the conflict.
     let together =
         update(&mut store, &[node(json!({"a": "here", "b": "here"})), secret("mine", "pw"), on("a"), on("b")]);
     assert_eq!((together.config.peers.len(), codes(&together)), (1, vec![ConfigReason::DuplicatePeer]));
 }
 
 #[test]
-fn warnings_are_told_once_however_often_good_forms_are_put_back() {
+fn warning_is_reported_once_even_if_good_forms_are_restored() {
     let odd = object("L2Advertisement", "odd", json!({"ipAddressPools": ["nowhere"]}));
     let mut store = ConfigStore::new();
     let before = update(&mut store, &[pool("a", "10.0.0.0/24"), odd.clone()]);
@@ -218,9 +218,10 @@ fn secret(name: &str, password: &str) -> Value {
         "metadata": {"namespace": "metallb-system", "name": name}})
 }
 
-/// A peer with the Secret `mine` and the BFD profile `fast`, unless `more` says otherwise.
+/// A peer with the Secret `mine` and the BFD profile `fast`, unless `more` replaces them.
 fn peer(name: &str, more: Value) -> Value {
-    let spec = json!({"myASN": 1, "peerASN": 2, "peerAddress": "10.0.0.1", "passwordSecret": {"name": "mine"}, "bfdProfile": "fast"});
+    let spec = json!({"myASN": 1, "peerASN": 2, "peerAddress": "10.0.0.1", "passwordSecret": {"name": "mine"},
+        "bfdProfile": "fast"});
     object("BGPPeer", name, merged(spec, &more))
 }
 

@@ -1,4 +1,4 @@
-//! The recorded cases of upstream's behaviour, through the public API: inputs, and the part of the plan that must follow.
+//! Recorded cases of upstream's behaviour: objects, and the expected part of the plan.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
 
 mod support {
@@ -14,22 +14,22 @@ use serde_json::Value;
 use crate::support::objects::World;
 
 #[test]
-fn allocation_cases_end_as_recorded() {
+fn allocation_cases_match_the_records() {
     run(include_str!("data/conformance/allocation.jsonl"));
 }
 
 #[test]
-fn configuration_cases_are_judged_as_recorded() {
+fn configuration_cases_match_the_records() {
     run(include_str!("data/conformance/config.jsonl"));
 }
 
 #[test]
-fn election_cases_elect_the_recorded_nodes() {
+fn election_cases_match_the_records() {
     run(include_str!("data/conformance/l2.jsonl"));
 }
 
 #[test]
-fn route_cases_offer_the_recorded_routes() {
+fn route_cases_match_the_records() {
     run(include_str!("data/conformance/bgp.jsonl"));
 }
 
@@ -95,7 +95,7 @@ fn compare_service(wanted: &Value, actual: &Value, differences: &mut Vec<String>
     }
 }
 
-/// Who answers for which address where; an address that nobody answers for is the same as one that is not named.
+/// Address, node and interfaces of each announcement. Addresses that no node announces are left out.
 fn answers(list: &Value) -> BTreeSet<String> {
     let answered = list.as_array().into_iter().flatten().filter(|answer| answer["node"].is_string());
     answered.map(|answer| format!("{} {} {:?}", answer["ip"], answer["node"], set(&answer["interfaces"]))).collect()

@@ -1,4 +1,4 @@
-//! What an explanation says is missing, for each thing that can be, and who has an address.
+//! Explanations of Services and of addresses.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
 
 mod support {
@@ -16,7 +16,7 @@ use crate::support::manifest::{merged, node, object, service, slice};
 use crate::support::objects::World;
 
 #[test]
-fn every_thing_that_is_missing_is_named_with_what_would_mend_it() {
+fn explanation_names_each_missing_object() {
     use MissingReason::{
         BgpAdvertisement, BgpAdvertisementForService, Candidate, Endpoint, L2Advertisement, L2AdvertisementForService,
         Node, OurClass, Peer, PeerForService, Pool, PoolForService,
@@ -99,7 +99,8 @@ fn every_thing_that_is_missing_is_named_with_what_would_mend_it() {
             .concat(),
             vec![(
                 Candidate,
-                "node-a, node-b, node-c: selected by no L2Advertisement for this Service; node-d: condition NetworkUnavailable",
+                "node-a, node-b, node-c: selected by no L2Advertisement for this Service; \
+                 node-d: condition NetworkUnavailable",
             )],
         ),
         ("no peer", without("BGPPeer"), vec![(Peer, "pool it is advertised by BGP, but there is no BGPPeer")]),
@@ -144,11 +145,17 @@ fn every_thing_that_is_missing_is_named_with_what_would_mend_it() {
     for (name, objects, expected) in rows {
         let world = World::read(&objects);
         let key = ServiceKey::new("default", "web");
-        let told = explain(&world.resources, &world.cluster, &world.order, &PlanOptions::default(), &key).unwrap();
-        let found: Vec<MissingReason> = told.missing.iter().map(|missing| missing.code).collect();
-        assert_eq!(found, expected.iter().map(|(code, _)| *code).collect::<Vec<_>>(), "{name}: {:?}", told.missing);
+        let explanation =
+            explain(&world.resources, &world.cluster, &world.order, &PlanOptions::default(), &key).unwrap();
+        let found: Vec<MissingReason> = explanation.missing.iter().map(|missing| missing.code).collect();
+        assert_eq!(
+            found,
+            expected.iter().map(|(code, _)| *code).collect::<Vec<_>>(),
+            "{name}: {:?}",
+            explanation.missing
+        );
         never.retain(|reason| !found.contains(reason));
-        for (missing, (_, text)) in told.missing.iter().zip(&expected) {
+        for (missing, (_, text)) in explanation.missing.iter().zip(&expected) {
             assert!(missing.message.contains(text), "{name}: {:?} is not {text:?}", missing.message);
         }
     }
@@ -159,7 +166,7 @@ fn every_thing_that_is_missing_is_named_with_what_would_mend_it() {
 }
 
 #[test]
-fn address_tells_its_pool_its_holder_who_claims_it_and_what_carries_it() {
+fn explanation_of_an_address_has_pool_holder_claimants_and_announcements() {
     let claims = |namespace: &str, name: &str, ips: &[&str]| {
         let mut foreign = service(json!({"loadBalancerClass": "theirs"}));
         foreign["metadata"] = json!({"namespace": namespace, "name": name});
@@ -169,7 +176,7 @@ fn address_tells_its_pool_its_holder_who_claims_it_and_what_carries_it() {
     };
     let mut web = service(json!({}));
     web["status"] = json!({"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}});
-    // One claims an address beside its holder from the same namespace, one under the same name.
+    // Two claimants of a held address: one in the same namespace, one with the same name.
     let others = [web, claims("default", "api", &["10.0.0.1", "10.0.0.2"]), claims("other", "web", &["10.0.0.1"])];
     let world = World::read(&[all(&others[..1]), others[1..].to_vec()].concat());
     let plan = plan(&world.resources, &world.cluster, &world.order, &PlanOptions::default());
@@ -180,10 +187,10 @@ fn address_tells_its_pool_its_holder_who_claims_it_and_what_carries_it() {
         ("10.0.0.4", 0, &[], &[], 0, 0),
     ];
     for (ip, pools, holders, claimants, answers, routes) in rows {
-        let told = explain_address(&plan, &world.resources, &world.cluster, ip.parse().unwrap());
-        assert_eq!(told.pools.len(), pools, "{ip}");
-        assert_eq!((told.holders, told.claimants), (keys(holders), keys(claimants)), "{ip}");
-        assert_eq!((told.l2.len(), told.routes.len()), (answers, routes), "{ip}");
+        let explanation = explain_address(&plan, &world.resources, &world.cluster, ip.parse().unwrap());
+        assert_eq!(explanation.pools.len(), pools, "{ip}");
+        assert_eq!((explanation.holders, explanation.claimants), (keys(holders), keys(claimants)), "{ip}");
+        assert_eq!((explanation.l2.len(), explanation.routes.len()), (answers, routes), "{ip}");
     }
 }
 
@@ -194,7 +201,7 @@ fn keys(texts: &[&str]) -> Vec<ServiceKey> {
     texts.iter().map(|text| key(text.split_once('/').unwrap())).collect()
 }
 
-/// A world in which nothing is missing; `instead` takes the place of objects of the same kind.
+/// Objects of which none is missing; `instead` replaces objects of the same kind.
 fn all(instead: &[Value]) -> Vec<Value> {
     let objects = [
         config("IPAddressPool", json!({"addresses": ["10.0.0.0/30"]})),

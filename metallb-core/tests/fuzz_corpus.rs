@@ -1,4 +1,4 @@
-//! The checks of the fuzz targets, over their corpora: what was once found stays fixed without a fuzzer.
+//! Runs the checks of the fuzz targets over their corpora, so that findings stay fixed without a fuzzer.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
 #![allow(unreachable_pub, reason = "checks fail by panicking")]
 

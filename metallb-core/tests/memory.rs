@@ -1,12 +1,12 @@
-//! I7: what is in memory follows from what is there. Nothing of a Service stays that is gone, whatever it went through.
+//! The state of the assigner depends only on present objects: it holds nothing of a deleted Service.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 #[path = "support/pools.rs"]
-#[allow(dead_code, reason = "of words that tests share, each needs some")]
+#[allow(dead_code, reason = "shared with tests that need more of it")]
 mod pools;
 #[path = "support/scene.rs"]
-#[allow(dead_code, reason = "of words that tests share, each needs some")]
+#[allow(dead_code, reason = "shared with tests that need more of it")]
 mod scene;
 
 use metallb_core::assignment::Assigner;
@@ -20,9 +20,9 @@ use metallb_core::model::IpFamilyPolicy::PreferDualStack as Prefer;
 const V4: &[&str] = &["10.0.0.1"];
 const DUAL: &[&str] = &["10.0.0.1", "fd00::1"];
 
-/// Every way in which a Service can come to stand in memory: as a holder of one or two addresses, alone and together with others,
-/// as one that waits, one that lacks a family, and as the holder of an address that is not ours to give.
-fn everybody() -> Vec<Service> {
+/// A Service in each possible state: with one or two addresses, alone or sharing, pending, with one family missing, and
+/// of another class.
+fn services() -> Vec<Service> {
     let shares = |name: &str, port| {
         let ports = vec![ServicePort { protocol: Protocol::Tcp, port }];
         Service { ports, ..annotated(service(name, V4), "allow-shared-ip", "gone-key") }
@@ -54,12 +54,12 @@ fn all_pools() -> Vec<PoolSpec> {
     ]
 }
 
-/// All of the state, as text.
+/// The state of the assigner as text.
 fn memory(scene: &Scene) -> String {
     format!("{:?}", scene.assigner)
 }
 
-/// The same without how large tables once were.
+/// Asserts that no name of a deleted Service is left, no address is used, and the free space is as in a new assigner.
 fn assert_holds_nothing(scene: &Scene, when: &str) {
     let memory = memory(scene);
     let trace = memory.find("gone-").map(|at| &memory[at.saturating_sub(60)..memory.len().min(at + 40)]);
@@ -69,7 +69,7 @@ fn assert_holds_nothing(scene: &Scene, when: &str) {
         let used = (counters.assigned_v4, counters.assigned_v6, counters.services);
         assert_eq!(used, (0, 0, 0), "{when}: {}", pool.name);
     }
-    // What is free is free as one piece, as it was at first.
+    // Free intervals are merged again.
     let free = |memory: &str| {
         let intervals =
             memory.split("lowest: ").skip(1).map(|rest| rest.split(", numbering").next().unwrap().to_owned());
@@ -81,13 +81,13 @@ fn assert_holds_nothing(scene: &Scene, when: &str) {
 }
 
 #[test]
-fn memory_holds_nothing_of_services_that_are_deleted() {
+fn state_holds_nothing_of_deleted_services() {
     let orders: [fn(&mut Vec<Service>); 3] = [|_| {}, |all| all.reverse(), |all| all.rotate_left(4)];
     for (number, order) in orders.into_iter().enumerate() {
         let mut scene = Scene::new(&all_pools());
-        let mut all = everybody();
+        let mut all = services();
         all.iter().for_each(|service| drop(scene.put(service.clone())));
-        assert!(memory(&scene).contains("gone-foreign"), "what is there stands in memory");
+        assert!(memory(&scene).contains("gone-foreign"), "present Services are in memory");
         order(&mut all);
         for service in &all {
             scene.delete(&service.key.name);
@@ -97,24 +97,24 @@ fn memory_holds_nothing_of_services_that_are_deleted() {
 }
 
 #[test]
-fn memory_holds_nothing_of_services_that_want_nothing_any_more() {
+fn state_holds_nothing_of_services_of_another_type() {
     let mut scene = Scene::new(&all_pools());
-    everybody().into_iter().for_each(|service| drop(scene.put(service)));
-    for service in everybody() {
+    services().into_iter().for_each(|service| drop(scene.put(service)));
+    for service in services() {
         scene.put(Service { service_type: ServiceType::Other, ingress: Vec::new(), ..service });
     }
     assert_holds_nothing(&scene, "of another type");
 }
 
 #[test]
-fn memory_holds_nothing_of_services_that_lost_their_pools() {
+fn state_holds_nothing_of_deleted_services_after_pool_changes() {
     let mut scene = Scene::new(&all_pools());
-    everybody().into_iter().for_each(|service| drop(scene.put(service)));
+    services().into_iter().for_each(|service| drop(scene.put(service)));
     scene.set_pools(&[]);
     scene.set_pools(&all_pools());
     assert!(scene.assigner.allocator().holding(&ServiceKey::new("test", "gone-holder")).is_some());
-    for service in everybody() {
+    for service in services() {
         scene.delete(&service.key.name);
     }
-    assert_holds_nothing(&scene, "pools went and came");
+    assert_holds_nothing(&scene, "after pool changes");
 }

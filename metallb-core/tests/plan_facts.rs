@@ -1,4 +1,4 @@
-//! Facts 69 to 71 of contract speaker §10.5 through a whole plan, and what a plan and its difference must tell.
+//! Plans: conditions of routes, content of a route, problems and candidates.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
 
 mod support {
@@ -15,28 +15,28 @@ use crate::support::manifest::{node, object, service, slice};
 use crate::support::objects::World;
 
 #[test]
-fn routes_need_a_configuration_a_service_and_its_type_as_facts_69_to_71_say() {
-    let rows: [(u8, Vec<Value>, usize, usize); 4] = [
-        (69, vec![node("pandora"), service(json!({})), slice("iris", true)], 0, 0),
-        (70, [configuration(), vec![node("pandora")]].concat(), 0, 0),
+fn routes_need_a_configuration_a_service_and_its_type() {
+    let rows: [(&str, Vec<Value>, usize, usize); 4] = [
+        ("no configuration", vec![node("pandora"), service(json!({})), slice("iris", true)], 0, 0),
+        ("no Service", [configuration(), vec![node("pandora")]].concat(), 0, 0),
         (
-            71,
+            "not of type LoadBalancer",
             [configuration(), vec![node("pandora"), service(json!({"type": "ClusterIP"})), slice("iris", true)]]
                 .concat(),
             0,
             0,
         ),
-        (72, [configuration(), vec![node("pandora"), service(json!({})), slice("iris", true)]].concat(), 1, 1),
+        ("complete", [configuration(), vec![node("pandora"), service(json!({})), slice("iris", true)]].concat(), 1, 1),
     ];
-    for (fact, objects, addresses, routes) in rows {
+    for (row, objects, addresses, routes) in rows {
         let plan = plan_of(&objects);
-        assert_eq!(plan.services.iter().map(|service| service.ips.len()).sum::<usize>(), addresses, "fact {fact}");
-        assert_eq!(plan.services.iter().map(|service| service.bgp.len()).sum::<usize>(), routes, "fact {fact}");
+        assert_eq!(plan.services.iter().map(|service| service.ips.len()).sum::<usize>(), addresses, "{row}");
+        assert_eq!(plan.services.iter().map(|service| service.bgp.len()).sum::<usize>(), routes, "{row}");
     }
 }
 
 #[test]
-fn route_of_a_plan_says_who_tells_whom_what() {
+fn route_of_a_plan_has_node_peer_prefix_and_attributes() {
     let objects = [configuration(), vec![node("pandora"), service(json!({})), slice("iris", true)]].concat();
     let plan = plan_of(&objects);
     let route = serde_json::to_value(&plan.services[0].bgp[0]).unwrap();
@@ -51,11 +51,11 @@ fn route_of_a_plan_says_who_tells_whom_what() {
 }
 
 #[test]
-fn plan_has_errors_where_an_object_makes_no_sense_and_not_where_one_is_only_odd() {
+fn plan_has_errors_for_invalid_objects_and_not_for_warnings() {
     let l2 = |pools: Value| object("L2Advertisement", "l2", json!({"ipAddressPools": pools}));
     let rows = [
         (configuration(), 0, false),
-        ([configuration(), vec![l2(json!(["nobody"]))]].concat(), 1, false),
+        ([configuration(), vec![l2(json!(["unknown"]))]].concat(), 1, false),
         ([configuration(), vec![l2(json!(["pool", "pool"]))]].concat(), 1, true),
     ];
     for (objects, problems, errors) in rows {
@@ -65,7 +65,7 @@ fn plan_has_errors_where_an_object_makes_no_sense_and_not_where_one_is_only_odd(
 }
 
 #[test]
-fn address_that_a_session_does_not_carry_is_said_of_its_peer() {
+fn family_that_a_session_does_not_carry_is_a_warning_of_its_peer() {
     let world = [
         object("IPAddressPool", "pool", json!({"addresses": ["fd00::/120"]})),
         object("BGPAdvertisement", "ad", json!({})),
@@ -75,18 +75,18 @@ fn address_that_a_session_does_not_carry_is_said_of_its_peer() {
         slice("iris", true),
     ];
     let plan = plan_of(&world);
-    let told: Vec<_> = plan.problems.iter().map(|problem| (problem.object.to_string(), problem.code)).collect();
-    assert_eq!(told, [("BGPPeer/metallb-system/peer1".to_owned(), ConfigReason::FamilyNotCarried)]);
+    let found: Vec<_> = plan.problems.iter().map(|problem| (problem.object.to_string(), problem.code)).collect();
+    assert_eq!(found, [("BGPPeer/metallb-system/peer1".to_owned(), ConfigReason::FamilyNotCarried)]);
     assert_eq!((plan.services[0].bgp.len(), plan.has_errors()), (0, false));
 }
 
 #[test]
-fn families_read_as_kubernetes_writes_them() {
+fn families_are_displayed_like_in_kubernetes() {
     assert_eq!([IpFamily::V4, IpFamily::V6].map(|family| family.to_string()), ["IPv4", "IPv6"]);
 }
 
 #[test]
-fn list_of_candidates_is_whole_up_to_a_size_and_says_what_it_leaves_out_beyond() {
+fn list_of_candidates_is_cut_above_a_size_with_the_number_omitted() {
     for (nodes, listed, omitted) in [(CANDIDATES_SHOWN, CANDIDATES_SHOWN, None), (CANDIDATES_SHOWN + 1, 4, Some(253))] {
         let mut objects: Vec<Value> = (0..nodes).map(|index| node(&format!("node-{index}"))).collect();
         let l2 =

@@ -1,4 +1,4 @@
-//! An address that a host outside of the cluster uses: who gets it, who leaves it, who stays.
+//! Quarantine of addresses that hosts outside of the cluster use.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -27,7 +27,7 @@ fn quarantine(scene: &mut Scene, ips: &[&str]) {
     scene.assigner.set_quarantined(&quarantined);
 }
 
-/// Looks at a Service again, as when something else changed.
+/// Reconciles a Service again without a change.
 fn again(scene: &mut Scene, name: &str) -> Outcome {
     let service: Service = scene.services[&ServiceKey::new("test", name)].clone();
     scene.put(service)
@@ -38,7 +38,7 @@ fn events(outcome: &Outcome) -> Vec<&'static str> {
 }
 
 #[test]
-fn address_that_another_host_uses_is_handed_out_to_nobody_until_it_is_released() {
+fn quarantined_address_is_not_allocated_until_it_is_released() {
     let pools = [pool("p", &["1.2.3.0/30"])];
     let mut scene = Scene::new(&pools);
     quarantine(&mut scene, &["1.2.3.0", "1.2.3.2", "9.9.9.9"]);
@@ -49,7 +49,7 @@ fn address_that_another_host_uses_is_handed_out_to_nobody_until_it_is_released()
     assert_eq!((asks.reason, asks.ips.len()), (AssignReason::Quarantined, 0));
     assert!(asks.message.contains("\"1.2.3.2\"") && asks.message.contains(MAC), "{}", asks.message);
     assert_eq!(scene.put(service("third", V4)).reason, AssignReason::NoAvailableIps);
-    // Other pools, the same addresses: they stay where they are.
+    // Another pool with the same addresses: assignments do not change.
     scene.set_pools(&[pool("q", &["1.2.3.0/30"])]);
     assert_eq!(scene.status("third"), Vec::<String>::new());
     quarantine(&mut scene, &["1.2.3.2"]);
@@ -61,7 +61,7 @@ fn address_that_another_host_uses_is_handed_out_to_nobody_until_it_is_released()
 }
 
 #[test]
-fn who_has_an_address_that_another_host_uses_moves_and_is_told_why() {
+fn holder_of_a_quarantined_address_gets_another_with_an_event() {
     let mut scene = Scene::new(&[pool("p", &["1.2.3.0/30", "1000::/126"])]);
     scene.put(service("s", V4));
     scene.put(with_policy(service("dual", DUAL), metallb_core::model::IpFamilyPolicy::RequireDualStack));
@@ -73,15 +73,15 @@ fn who_has_an_address_that_another_host_uses_moves_and_is_told_why() {
     assert!(moved.events[0].message.contains(MAC), "{}", moved.events[0].message);
     again(&mut scene, "dual");
     assert_eq!(scene.status("s"), ["1.2.3.2"]);
-    assert_eq!(scene.status("dual"), ["1.2.3.1", "1000::1"], "the family that is not disputed stays");
+    assert_eq!(scene.status("dual"), ["1.2.3.1", "1000::1"], "the other family stays");
     assert_eq!(again(&mut scene, "s").reason, AssignReason::Kept);
-    // Nobody goes back when the address is free again.
+    // Services do not move back after the quarantine.
     quarantine(&mut scene, &[]);
     assert_eq!((again(&mut scene, "s").write, again(&mut scene, "dual").write), (None, None));
 }
 
 #[test]
-fn nobody_is_left_without_an_address_because_another_host_uses_it() {
+fn service_keeps_a_quarantined_address_if_there_is_no_other() {
     let pools = [pool("p", &["1.2.3.0/31"])];
     let mut scene = Scene::new(&pools);
     scene.put(service("full", V4));
@@ -92,7 +92,7 @@ fn nobody_is_left_without_an_address_because_another_host_uses_it() {
         assert_eq!((outcome.reason, outcome.write), (AssignReason::KeptInQuarantine, None), "{name}");
         assert!(outcome.message.contains(MAC), "{}", outcome.message);
     }
-    // As after a restart.
+    // The same after a restart.
     scene.restart(&pools);
     quarantine(&mut scene, &["1.2.3.0", "1.2.3.1"]);
     scene.set_pools(&pools);
@@ -102,7 +102,7 @@ fn nobody_is_left_without_an_address_because_another_host_uses_it() {
 }
 
 #[test]
-fn services_that_share_a_disputed_address_meet_again_on_another() {
+fn services_that_share_a_quarantined_address_share_another() {
     let mut scene = Scene::new(&[pool("p", &["1.2.3.0/30"])]);
     let sharing = |name: &str, port: u16| {
         let mut service = annotated(service(name, V4), "allow-shared-ip", "key");

@@ -1,5 +1,5 @@
-//! `docs/reasons.md` lists every reason code; it is made from the code, so that it cannot be out of date.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
+//! Compares `docs/reasons.md` with the reason codes. `UPDATE=1 cargo test -p metallb-core reasons_page` rewrites it.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -12,54 +12,34 @@ use metallb_core::plan::MissingReason;
 use metallb_core::routes::BgpReason;
 
 #[test]
-fn reasons_document_says_what_the_code_says() {
-    let mut text = String::from(
-        "# Reason codes\n\nEvery decision carries one of these codes; Events, logs, `plan` and `explain` print the same ones. \
-         This page is made by a test of `metallb-core`\n(`cargo test -p metallb-core --test reasons` rewrites it when it is out of date).\n",
-    );
-    section(
-        &mut text,
-        "Why a Service has its addresses, or none",
-        AssignReason::ALL,
-        AssignReason::as_str,
-        AssignReason::meaning,
-    );
-    section(&mut text, "Why a pool was refused", PoolRefusal::ALL, PoolRefusal::as_str, PoolRefusal::meaning);
-    section(&mut text, "Why a node answers, or nobody does (L2)", L2Reason::ALL, L2Reason::as_str, L2Reason::meaning);
-    section(
-        &mut text,
-        "What speaks for or against a node (L2)",
-        CandidateReason::ALL,
-        CandidateReason::as_str,
-        CandidateReason::meaning,
-    );
-    section(
-        &mut text,
-        "Why a node offers routes, or none (BGP)",
-        BgpReason::ALL,
-        BgpReason::as_str,
-        BgpReason::meaning,
-    );
-    section(
-        &mut text,
-        "What `explain` says is missing",
-        MissingReason::ALL,
-        MissingReason::as_str,
-        MissingReason::meaning,
-    );
-    section(
-        &mut text,
-        "What is wrong with a configuration",
-        ConfigReason::ALL,
-        ConfigReason::as_str,
-        ConfigReason::meaning,
-    );
-
+fn reasons_page_lists_every_code_with_its_meaning() {
+    let page = page();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reasons.md");
-    if std::fs::read_to_string(&path).unwrap_or_default() != text {
-        std::fs::write(&path, text).unwrap();
-        panic!("docs/reasons.md was out of date and has been rewritten: commit it");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, &page).unwrap();
     }
+    let written = std::fs::read_to_string(&path).unwrap();
+    for (number, (written, expected)) in written.lines().zip(page.lines()).enumerate() {
+        assert_eq!(written, expected, "docs/reasons.md:{}: run this test with UPDATE=1", number + 1);
+    }
+    assert_eq!(written.len(), page.len(), "docs/reasons.md has lines too few or too many: run this test with UPDATE=1");
+}
+
+fn page() -> String {
+    let mut text = String::from(INTRODUCTION);
+    let title = "Why a Service has its addresses, or none";
+    section(&mut text, title, AssignReason::ALL, AssignReason::as_str, AssignReason::meaning);
+    section(&mut text, "Why a pool was refused", PoolRefusal::ALL, PoolRefusal::as_str, PoolRefusal::meaning);
+    let title = "Why a node announces an address, or no node does (L2)";
+    section(&mut text, title, L2Reason::ALL, L2Reason::as_str, L2Reason::meaning);
+    let title = "Why a node is a candidate, or not (L2)";
+    section(&mut text, title, CandidateReason::ALL, CandidateReason::as_str, CandidateReason::meaning);
+    let title = "Why a node advertises routes, or none (BGP)";
+    section(&mut text, title, BgpReason::ALL, BgpReason::as_str, BgpReason::meaning);
+    let title = "What `explain` reports as missing";
+    section(&mut text, title, MissingReason::ALL, MissingReason::as_str, MissingReason::meaning);
+    section(&mut text, "Configuration problems", ConfigReason::ALL, ConfigReason::as_str, ConfigReason::meaning);
+    text
 }
 
 fn section<R: Copy>(
@@ -76,3 +56,12 @@ fn section<R: Copy>(
         let _ = writeln!(text, "| `{code}` | {meaning} |");
     }
 }
+
+const INTRODUCTION: &str = "\
+# Reason codes
+
+Every decision carries one of these codes; logs, `plan` and `explain` print them. Events on Services carry the reasons
+of upstream, such as `AllocationFailed` (see [upstream-behaviour.md](upstream-behaviour.md#events)).
+
+This page is generated from `metallb-core`; `UPDATE=1 cargo test -p metallb-core reasons_page` rewrites it.
+";

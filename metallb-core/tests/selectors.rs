@@ -1,4 +1,4 @@
-//! What label selectors select, which of them make sense, and how they read.
+//! Label selectors: matching, validation and display.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -20,7 +20,7 @@ fn parse(equal: &str, expressions: &[Requirement]) -> Result<Selector, SelectorE
 }
 
 #[test]
-fn selector_selects_as_kubernetes_does() {
+fn selector_matches_like_kubernetes() {
     let one = |operator: &str, values: &[&str]| vec![requirement("app", operator, values)];
     type Row<'a> = (&'a str, Vec<Requirement>, &'a str, [bool; 4]);
     let objects = ["", "app=web", "app=db,tier=back", "tier=back"];
@@ -43,7 +43,7 @@ fn selector_selects_as_kubernetes_does() {
 }
 
 #[test]
-fn selector_that_says_the_same_is_the_same() {
+fn equivalent_selectors_are_equal() {
     let (first, second) = (requirement("a", "In", &["x", "y"]), requirement("b", "Exists", &[]));
     let forward = parse("c=d", &[first, second.clone()]).unwrap();
     let backward = parse("c=d", &[second, requirement("a", "In", &["y", "x"])]).unwrap();
@@ -51,7 +51,7 @@ fn selector_that_says_the_same_is_the_same() {
 }
 
 #[test]
-fn selector_that_makes_no_sense_says_what_is_wrong() {
+fn invalid_selector_yields_the_specific_error() {
     let rows: [(Requirement, SelectorError); 7] = [
         (requirement("a", "In", &[]), SelectorError::MissingValues { key: "a".into(), operator: "In".into() }),
         (requirement("a", "NotIn", &[]), SelectorError::MissingValues { key: "a".into(), operator: "NotIn".into() }),
@@ -73,7 +73,7 @@ fn selector_that_makes_no_sense_says_what_is_wrong() {
 }
 
 #[test]
-fn what_is_said_twice_means_the_same_and_is_found_where_it_matters() {
+fn repeated_parts_do_not_change_the_meaning_and_are_found_by_check_unique() {
     let written = |expressions: &[Requirement]| LabelSelector {
         match_labels: Labels::new(),
         match_expressions: expressions.to_vec(),
@@ -101,7 +101,7 @@ fn what_is_said_twice_means_the_same_and_is_found_where_it_matters() {
 }
 
 #[test]
-fn keys_and_values_end_where_those_of_kubernetes_end() {
+fn keys_and_values_are_limited_like_in_kubernetes() {
     let long = |length: usize| "x".repeat(length);
     let keys = [
         ("a".to_owned(), true),

@@ -1,4 +1,4 @@
-//! Manifests in few words.
+//! Builders of manifests.
 
 #![allow(clippy::needless_pass_by_value, reason = "`json!` makes values, and rows read better without `&`")]
 
@@ -14,7 +14,7 @@ pub(crate) fn node(name: &str) -> Value {
     json!({"kind": "Node", "metadata": {"name": name}})
 }
 
-/// The Service `default/web`, of type LoadBalancer unless `more` says otherwise.
+/// The Service `default/web`, of type LoadBalancer unless `more` replaces it.
 pub(crate) fn service(more: Value) -> Value {
     let spec = json!({"type": "LoadBalancer", "clusterIPs": ["10.96.0.1"], "ports": [{"port": 80}]});
     json!({"kind": "Service", "metadata": {"namespace": "default", "name": "web"}, "spec": merged(spec, &more)})
@@ -27,7 +27,7 @@ pub(crate) fn slice(node: &str, ready: bool) -> Value {
         "endpoints": [{"addresses": ["10.1.0.1"], "nodeName": node, "conditions": {"ready": ready, "serving": ready}}]})
 }
 
-/// An object with the fields of another one put over its own.
+/// An object whose fields are replaced by those of another one.
 pub(crate) fn merged(mut base: Value, patch: &Value) -> Value {
     match (&mut base, patch) {
         (Value::Object(fields), Value::Object(changes)) => {

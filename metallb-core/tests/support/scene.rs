@@ -1,4 +1,4 @@
-//! A cluster of a few lines: pools, Services, and an API server that keeps what is written.
+//! A small cluster: an assigner, Services, and an API server that stores each write.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ pub(crate) fn with_policy(mut service: Service, policy: IpFamilyPolicy) -> Servi
     service
 }
 
-/// The same Service with an annotation of ours.
+/// The same Service with an annotation under `metallb.io/`.
 pub(crate) fn annotated(mut service: Service, key: &str, value: &str) -> Service {
     service.annotations.insert(format!("metallb.io/{key}"), value.to_owned());
     service
@@ -41,7 +41,7 @@ impl Scene {
         scene
     }
 
-    /// Creates or changes a Service, and lets everything settle. Returns what was decided for it first.
+    /// Creates or changes a Service and processes all retries. Returns its first outcome.
     pub(crate) fn put(&mut self, service: Service) -> Outcome {
         let key = service.key.clone();
         self.services.insert(key.clone(), service);
@@ -50,7 +50,7 @@ impl Scene {
         outcome
     }
 
-    /// Deletes a Service, and lets everything settle. Returns who was woken first.
+    /// Deletes a Service and processes all retries. Returns the first Services to retry.
     pub(crate) fn delete(&mut self, name: &str) -> Vec<ServiceKey> {
         let key = ServiceKey::new("test", name);
         self.services.remove(&key);
@@ -59,7 +59,7 @@ impl Scene {
         woken
     }
 
-    /// Other pools.
+    /// Replaces the pools.
     pub(crate) fn set_pools(&mut self, pools: &[PoolSpec]) {
         self.assigner.set_config(&config(pools));
         self.process_all();
@@ -99,7 +99,7 @@ impl Scene {
         if let Some(write) = &outcome.write {
             self.writes += 1;
             self.write(key, write);
-            // Nothing is left to do: what was written is what is wanted.
+            // After the write nothing is left to do.
             let again = self.assigner.converge(&self.services[key]);
             assert_eq!(again.write, None, "{key} flaps: {outcome:?}, then {again:?}");
         }
