@@ -1,7 +1,7 @@
-//! An allocator inside another program: pools in, Services in, addresses and reasons out. No Kubernetes.
+//! Embeds the allocator in another program: pools and Services go in, addresses and reasons come out.
 //!
 //! Run with `cargo run -p metallb-core --example embed_allocator`.
-#![allow(clippy::print_stdout, reason = "printing is what an example does")]
+#![expect(clippy::print_stdout, reason = "the example prints its results")]
 
 use metallb_core::assignment::Assigner;
 use metallb_core::config::Config;
@@ -31,13 +31,13 @@ fn main() {
         for verdict in &outcome.verdicts {
             println!("    pool {} {}", verdict.pool, verdict.refusal.explanation());
         }
-        // What an API server would keep; the status of the Services is the only database.
+        // An API server would store this. The allocator keeps no other record than the status of the Services.
         if let Some(write) = outcome.write {
-            service.ingress = write.ips.iter().map(|ip| Ingress { ip: Some(ip.to_string()), hostname: None }).collect();
+            service.ingress = write.ips.into_iter().map(Ingress::from).collect();
         }
     }
 
-    // Somebody leaves: the outcome names who can be served instead, and only those.
+    // A Service is deleted: `forget` returns the pending Services that can be served now.
     for key in assigner.forget(&services[0].key) {
         if let Some(service) = services.iter().find(|service| service.key == key) {
             println!("{key}: {}", assigner.converge(service).message);
@@ -47,11 +47,10 @@ fn main() {
 
 fn pool(name: &str, addresses: &[&str], auto_assign: bool) -> PoolSpec {
     PoolSpec {
-        meta: ObjectMeta { name: name.to_owned(), ..ObjectMeta::default() },
+        meta: ObjectMeta::named("metallb-system", name),
         addresses: addresses.iter().map(|text| (*text).to_owned()).collect(),
         auto_assign,
-        avoid_buggy_ips: false,
-        service_allocation: None,
+        ..PoolSpec::default()
     }
 }
 

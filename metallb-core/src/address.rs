@@ -1,4 +1,4 @@
-//! Addresses of pools: what may be written, which prefixes it means, how many addresses that is.
+//! Address blocks of pools: parsing, covering prefixes, number of usable addresses.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,21 +10,21 @@ use thiserror::Error;
 
 use crate::model::IpFamily;
 
-/// One entry of `spec.addresses`: a CIDR or a range, as the prefixes that cover it exactly, ascending.
+/// One entry of `spec.addresses`, a CIDR or a range, as the ascending list of prefixes that cover it exactly.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct AddressBlock {
     text: String,
     prefixes: Vec<IpNet>,
 }
 
-/// Why an entry of `spec.addresses` is refused.
+/// Error of parsing an entry of `spec.addresses`.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum AddressError {
     /// Neither `address/length` nor `first-last`.
     #[error("invalid CIDR \"{0}\": expected address/length or first-last")]
     Malformed(String),
-    /// A range end that is no address.
+    /// A range end that is not an address.
     #[error("invalid IP range \"{range}\": \"{end}\" is not an IP address")]
     BadEnd {
         /// The range as written.
@@ -32,7 +32,7 @@ pub enum AddressError {
         /// The end that is wrong.
         end: String,
     },
-    /// The range runs backwards.
+    /// The first address is higher than the last one.
     #[error("invalid IP range \"{range}\": start IP {first} is after the end IP {last}")]
     Reversed {
         /// The range as written.
@@ -54,13 +54,13 @@ impl AddressBlock {
         &self.text
     }
 
-    /// The prefixes that cover it, ascending, of one family.
+    /// The covering prefixes in ascending order. All have the same family.
     #[must_use]
     pub fn prefixes(&self) -> &[IpNet] {
         &self.prefixes
     }
 
-    /// The shortest prefix length among them.
+    /// The shortest length of the covering prefixes.
     #[must_use]
     pub fn shortest_prefix(&self) -> u8 {
         self.prefixes.iter().map(IpNet::prefix_len).min().unwrap_or(0)
@@ -76,9 +76,12 @@ impl AddressBlock {
 impl FromStr for AddressBlock {
     type Err = AddressError;
 
-    /// Reads what Go's `net.ParseCIDR` reads, or a range (`docs/upstream-behaviour.md#configuration-addresses`): host
-    /// bits are masked, ranges are
-    /// trimmed and CIDRs are not, IPv4-mapped addresses are IPv4, a mixed range is refused.
+    /// Parses a CIDR like Go's `net.ParseCIDR`, or a range (`docs/upstream-behaviour.md#configuration-addresses`). Host
+    /// bits are masked. Blanks around the ends of a range are ignored; a CIDR must not contain blanks. IPv4-mapped
+    /// addresses become IPv4.
+    ///
+    /// # Errors
+    /// See [`AddressError`].
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let prefixes = match text.split_once('-') {
             Some((first, last)) => {
@@ -107,13 +110,13 @@ impl fmt::Display for AddressBlock {
     }
 }
 
-/// Reads an address as Go's `net.ParseIP` does; an IPv4-mapped IPv6 address is IPv4, zone identifiers are refused.
+/// Parses an address like Go's `net.ParseIP`: an IPv4-mapped IPv6 address becomes IPv4, a zone identifier is an error.
 #[must_use]
 pub fn parse_ip(text: &str) -> Option<IpAddr> {
     text.parse().ok().map(canonical)
 }
 
-/// The address that is meant: IPv4-mapped IPv6 becomes IPv4.
+/// Converts an IPv4-mapped IPv6 address to IPv4; returns other addresses unchanged.
 #[must_use]
 pub fn canonical(ip: IpAddr) -> IpAddr {
     match ip {
@@ -122,13 +125,13 @@ pub fn canonical(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// An IPv4 address that ends in `.0` or `.255`, which some old routers and clients refuse. IPv6 addresses are never buggy.
+/// Whether this is an IPv4 address that ends in `.0` or `.255`, which some old routers and clients reject.
 #[must_use]
 pub fn is_buggy(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V4(v4) if matches!(v4.octets()[3], 0 | 255))
 }
 
-/// How many addresses a prefix has: at most `i64::MAX`, which also stands for 2^62 and more
+/// Number of addresses of a prefix. `i64::MAX` stands for 2^62 and more
 /// (`docs/upstream-behaviour.md#allocation-counters`).
 #[must_use]
 pub fn capacity(prefix: &IpNet) -> i64 {
@@ -138,13 +141,13 @@ pub fn capacity(prefix: &IpNet) -> i64 {
     }
 }
 
-/// How many addresses of a prefix are buggy, as [`is_buggy`] says: never more than [`capacity`].
+/// Number of addresses of a prefix for which [`is_buggy`] is true; at most [`capacity`].
 #[must_use]
 pub fn buggy_count(prefix: &IpNet) -> i64 {
     let IpNet::V4(net) = prefix else { return 0 };
     match net.prefix_len() {
         length @ 0..=24 => 2 << (24 - length),
-        // A part of one /24: only its ends can be.
+        // Inside one /24 only the first and the last address can end in .0 or .255.
         _ => BTreeSet::from([net.network(), net.broadcast()])
             .into_iter()
             .filter(|&end| is_buggy(end.into()))
@@ -153,10 +156,10 @@ pub fn buggy_count(prefix: &IpNet) -> i64 {
     }
 }
 
-/// `net.ParseCIDR`: no trimming, a length with leading zeros is fine, host bits are masked off.
+/// Like Go's `net.ParseCIDR`: no trimming, leading zeros of the length are allowed, host bits are masked.
 fn parse_cidr(text: &str) -> Option<IpNet> {
     let (address, length) = text.split_once('/')?;
-    // `u8::from_str` would take a sign.
+    // `u8::from_str` would accept a sign.
     let length: u8 = length.bytes().all(|byte| byte.is_ascii_digit()).then(|| length.parse().ok())??;
     match address.parse().ok()? {
         IpAddr::V4(v4) => Some(IpNet::V4(Ipv4Net::new(v4, length).ok()?.trunc())),
@@ -167,12 +170,12 @@ fn parse_cidr(text: &str) -> Option<IpNet> {
     }
 }
 
-/// The fewest prefixes that cover `first..=last` exactly.
+/// The shortest list of prefixes that covers `first..=last` exactly.
 fn cover_v4(first: Ipv4Addr, last: Ipv4Addr) -> Vec<IpNet> {
     ipnet::Ipv4Subnets::new(first, last, 0).map(IpNet::V4).collect()
 }
 
-/// The fewest prefixes that cover `first..=last` exactly.
+/// The shortest list of prefixes that covers `first..=last` exactly.
 fn cover_v6(first: Ipv6Addr, last: Ipv6Addr) -> Vec<IpNet> {
     ipnet::Ipv6Subnets::new(first, last, 0).map(IpNet::V6).collect()
 }
@@ -186,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn range_says_whether_its_ends_are_reversed_or_of_two_families() {
+    fn range_with_reversed_or_mixed_ends_is_an_error() {
         let error = |text: &str| text.parse::<AddressBlock>().unwrap_err();
         assert!(matches!(error("1.2.3.9-1.2.3.4"), AddressError::Reversed { .. }));
         assert!(matches!(error("fc00::9-fc00::4"), AddressError::Reversed { .. }));
@@ -194,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn address_block_reads_what_go_reads() {
+    fn address_block_parses_like_go() {
         let rows: [(&str, &[&str]); 16] = [
             ("1.2.3.0/24", &["1.2.3.0/24"]),
             ("1.2.3.77/24", &["1.2.3.0/24"]),
@@ -222,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn address_block_refuses_what_go_refuses() {
+    fn address_block_rejects_text_that_go_rejects() {
         for text in [
             "",
             "1.2.3.4",

@@ -1,7 +1,7 @@
-//! From the configuration objects as written to one configuration that makes sense.
+//! Validation of the configuration objects.
 //!
-//! [`Config::parse`] looks at everything once and returns *all* problems. An object with an error is left out and the rest
-//! stays in force; [`ConfigStore`] keeps the last good form of an object that was edited into an error.
+//! [`Config::parse`] checks all objects and returns *all* problems. An object with an error is left out; the others
+//! stay in force. [`ConfigStore`] keeps the last valid form of an object that was edited into an error.
 
 pub mod community;
 pub mod duration;
@@ -34,6 +34,7 @@ use crate::model::{
 
 /// A configuration in force.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Config {
     /// Pools by name.
     pub pools: BTreeMap<PoolName, Arc<Pool>>,
@@ -43,24 +44,24 @@ pub struct Config {
     pub bfd_profiles: BTreeMap<BfdProfileName, BfdProfile>,
 }
 
-/// What [`Config::parse`] found.
+/// Result of [`Config::parse`].
 #[derive(Clone, Debug, Default)]
 pub struct Parsed {
-    /// All that makes sense.
+    /// The valid objects.
     pub config: Config,
-    /// All that does not, in object order.
+    /// Errors and warnings, in the order of their objects.
     pub problems: Vec<Problem>,
 }
 
 impl Config {
-    /// Checks everything. The result does not depend on the order of the objects: where two contradict each other the one
-    /// created first stays, then the one whose name sorts first.
+    /// Checks all objects. The result does not depend on their order: of two conflicting objects the older one stays in
+    /// force, then the one whose name sorts first.
     #[must_use]
     pub fn parse(resources: &Resources, cluster: &Cluster) -> Parsed {
         Self::parse_after(&Incumbents::new(), resources, cluster)
     }
 
-    /// The same, but `incumbents` outrank age.
+    /// Like [`Config::parse`], but `incumbents` precede older objects.
     fn parse_after(incumbents: &Incumbents, resources: &Resources, cluster: &Cluster) -> Parsed {
         let mut problems = Vec::new();
         let bfd_profiles =
@@ -83,7 +84,7 @@ impl Config {
         Parsed { config, problems }
     }
 
-    /// The first pool, by name, that contains all of `ips`. Buggy addresses are not looked at
+    /// The first pool, by name, that contains all of `ips`. `avoidBuggyIPs` is ignored
     /// (`docs/upstream-behaviour.md#configuration-lookup`).
     #[must_use]
     pub fn pool_of(&self, ips: &[IpAddr]) -> Option<&Arc<Pool>> {
@@ -91,8 +92,9 @@ impl Config {
     }
 }
 
-/// An `IPAddressPool` that makes sense, with the advertisements that reach it.
+/// A valid `IPAddressPool` with the advertisements that reach it.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Pool {
     /// Its name.
     pub name: PoolName,
@@ -100,11 +102,11 @@ pub struct Pool {
     pub labels: Labels,
     /// `spec.addresses` in written order; never empty.
     pub blocks: Vec<AddressBlock>,
-    /// Whether it serves Services that do not ask for it.
+    /// Whether Services that do not request it may get addresses from it.
     pub auto_assign: bool,
-    /// Whether IPv4 addresses that end in `.0` or `.255` are left alone.
+    /// Whether IPv4 addresses that end in `.0` or `.255` are not allocated.
     pub avoid_buggy_ips: bool,
-    /// Whom it serves; `None` serves everybody.
+    /// Restriction to some Services; `None` means all Services.
     pub allocation: Option<ServiceAllocation>,
     /// L2 advertisements that reach it, by name.
     pub l2: Vec<Arc<L2Advertisement>>,
@@ -113,7 +115,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// All prefixes in the order in which addresses are handed out.
+    /// All prefixes in the order of allocation.
     pub fn prefixes(&self) -> impl Iterator<Item = &IpNet> {
         self.blocks.iter().flat_map(AddressBlock::prefixes)
     }
@@ -140,24 +142,25 @@ impl Pool {
     }
 }
 
-/// `spec.serviceAllocation`: whom a pool serves.
+/// `spec.serviceAllocation`: restricts a pool to some Services.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct ServiceAllocation {
-    /// `None` is the lowest preference (written as 0); otherwise lower is preferred.
+    /// Lower numbers are preferred; `None` (written as 0) comes last.
     pub priority: Option<i64>,
-    /// Namespaces, by name and by selector together; `None` is any namespace, the empty set is none
-    /// (`docs/upstream-behaviour.md#configuration-pools`).
+    /// Union of the namespaces that are listed and those that are selected. `None` means any namespace, the empty set
+    /// none (`docs/upstream-behaviour.md#configuration-pools`).
     pub namespaces: Option<BTreeSet<NamespaceName>>,
-    /// One of these must match the Service's labels; none at all matches every Service.
+    /// One of these must match the labels of the Service; an empty list matches every Service.
     pub service_selectors: Vec<Selector>,
 }
 
-/// Which nodes an advertisement or a peer is for.
+/// Nodes of an advertisement or a peer.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum NodeSelection {
     /// Every node.
     All,
-    /// Nodes that one of the selectors matches.
+    /// Nodes that at least one of the selectors matches.
     Selected(Vec<Selector>),
 }
 
@@ -171,29 +174,30 @@ impl NodeSelection {
         }
     }
 
-    /// The names of the nodes that are selected.
+    /// The names of the selected nodes.
     pub fn names<'a>(&'a self, nodes: &'a BTreeMap<NodeName, Node>) -> impl Iterator<Item = &'a NodeName> {
         nodes.values().filter(|node| self.selects(node)).map(|node| &node.name)
     }
 }
 
-/// An `L2Advertisement` that makes sense.
+/// A valid `L2Advertisement`.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct L2Advertisement {
     /// Its name.
     pub name: Arc<str>,
-    /// Nodes that may answer.
+    /// Nodes that may announce.
     pub nodes: NodeSelection,
-    /// Interfaces to answer on; empty means all.
+    /// Interfaces on which addresses are announced; empty means all.
     pub interfaces: BTreeSet<InterfaceName>,
-    /// One must match the Service's labels; none at all matches every Service.
+    /// One of these must match the labels of the Service; an empty list matches every Service.
     pub service_selectors: Vec<Selector>,
-    /// Weights of preferred nodes; only nodes that `nodes` selects can score.
+    /// Weights of preferred nodes. They count only for nodes that `nodes` selects.
     pub preferences: Vec<(u32, Selector)>,
 }
 
 impl L2Advertisement {
-    /// The sum of the weights that match a node, 0 for a node that is not selected
+    /// The sum of the matching weights; 0 for a node that is not selected
     /// (`docs/upstream-behaviour.md#l2-preferences`).
     #[must_use]
     pub fn score(&self, node: &Node) -> u64 {
@@ -208,8 +212,9 @@ impl L2Advertisement {
     }
 }
 
-/// A `BGPAdvertisement` that makes sense.
+/// A valid `BGPAdvertisement`.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct BgpAdvertisement {
     /// Its name.
     pub name: Arc<str>,
@@ -217,15 +222,15 @@ pub struct BgpAdvertisement {
     pub aggregation_length: u8,
     /// Prefix length of IPv6 routes, 0..=128.
     pub aggregation_length_v6: u8,
-    /// `None` when not set: the default, 100.
+    /// `None` if not set; routes then carry the default, 100.
     pub local_pref: Option<u32>,
-    /// Communities to attach, aliases resolved.
+    /// Communities, with aliases resolved.
     pub communities: BTreeSet<Community>,
-    /// Nodes that are next hops.
+    /// Nodes that advertise the routes.
     pub nodes: NodeSelection,
-    /// Names of peers; `None` is all.
+    /// Names of peers; `None` means all.
     pub peers: Option<BTreeSet<PeerName>>,
-    /// One must match the Service's labels; none at all matches every Service.
+    /// One of these must match the labels of the Service; an empty list matches every Service.
     pub service_selectors: Vec<Selector>,
 }
 
@@ -237,60 +242,62 @@ impl BgpAdvertisement {
             IpAddr::V4(_) => self.aggregation_length,
             IpAddr::V6(_) => self.aggregation_length_v6,
         };
-        // The lengths are within their family's bounds by construction; a host route would be the harmless answer.
+        // The lengths are valid by construction; a host route is the safe fallback.
         IpNet::new(ip, length).map_or_else(|_| IpNet::from(ip), |net| net.trunc())
     }
 }
 
-/// Whether one of `selectors`, or their absence, lets an object with these labels through.
+/// Whether the list is empty or one of `selectors` matches these labels.
 #[must_use]
 pub fn any_matches(selectors: &[Selector], labels: &Labels) -> bool {
     selectors.is_empty() || selectors.iter().any(|selector| selector.matches(labels))
 }
 
-/// A `BGPPeer` that makes sense.
+/// A valid `BGPPeer`.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Peer {
     /// `metadata.name`
     pub name: PeerName,
-    /// Where the router is.
+    /// Address or interface of the router.
     pub endpoint: PeerEndpoint,
     /// TCP port.
     pub port: u16,
     /// `myASN`
     pub my_asn: u32,
-    /// What the router's number must be.
+    /// The AS number that the router must have.
     pub remote_asn: RemoteAsn,
-    /// `localASN`: the number shown to this router instead of `myASN`.
+    /// `localASN`: the AS number that this router sees instead of `myASN`.
     pub local_asn: Option<u32>,
     /// `sourceAddress`
     pub source_address: Option<IpAddr>,
     /// `routerID`
     pub router_id: Option<Ipv4Addr>,
-    /// Hold time, whole seconds, 0 or at least 3; `None` leaves the default.
+    /// Hold time in whole seconds, 0 or at least 3; `None` means the default.
     pub hold_time: Option<Duration>,
-    /// Keepalive interval; `None` leaves the default.
+    /// Keepalive interval; `None` means the default.
     pub keepalive_time: Option<Duration>,
-    /// `connectTime`: the pause between attempts.
+    /// `connectTime`: interval between connection attempts.
     pub connect_time: Option<Duration>,
     /// TCP MD5 password.
     pub password: Option<Password>,
-    /// Nodes that hold the session.
+    /// Nodes that open a session.
     pub nodes: NodeSelection,
-    /// BFD profile to watch the router with.
+    /// BFD profile of the session.
     pub bfd_profile: Option<BfdProfileName>,
-    /// Graceful restart: the router keeps the routes while a speaker restarts.
+    /// Whether the router keeps the routes while a speaker restarts (RFC 4724).
     pub graceful_restart: bool,
-    /// The router is more than one hop away.
+    /// Whether the router may be more than one hop away.
     pub ebgp_multihop: bool,
     /// VRF device.
     pub vrf: Option<InterfaceName>,
-    /// Both families over one session.
+    /// Whether the session carries both families.
     pub dual_stack: bool,
 }
 
 impl Peer {
-    /// Whether the session carries a family: that of its address, both with `dualStackAddressFamily` or unnumbered.
+    /// Whether the session carries a family: that of the peer address, or both if `dualStackAddressFamily` is set or
+    /// the peer is unnumbered.
     #[must_use]
     pub fn carries(&self, family: IpFamily) -> bool {
         match &self.endpoint {
@@ -299,7 +306,7 @@ impl Peer {
         }
     }
 
-    /// `address:port`, the label of its metrics.
+    /// `address:port`, the value of the label `peer` of its metrics.
     #[must_use]
     pub fn metric_label(&self) -> String {
         match &self.endpoint {
@@ -309,28 +316,29 @@ impl Peer {
     }
 }
 
-/// Where a peer's router is.
+/// Address or interface of a peer.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum PeerEndpoint {
-    /// At an address.
+    /// The router has this address.
     Address(IpAddr),
-    /// On the other end of an interface (unnumbered).
+    /// The router is the neighbour on this interface (unnumbered).
     Interface(InterfaceName),
 }
 
-/// The autonomous system number that is accepted from a router.
+/// The AS number that is accepted from a router.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RemoteAsn {
-    /// Exactly this one.
+    /// Exactly this number.
     Number(u32),
-    /// `dynamicASN: internal`: the same as ours.
+    /// `dynamicASN: internal`: equal to `myASN`.
     Internal,
-    /// `dynamicASN: external`: any other than ours.
+    /// `dynamicASN: external`: different from `myASN`.
     External,
 }
 
-/// A `BFDProfile` that makes sense; unset fields have their defaults.
+/// A valid `BFDProfile`; unset fields have their defaults.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct BfdProfile {
     /// Required minimum receive interval.
     pub receive_interval: Duration,
@@ -340,19 +348,19 @@ pub struct BfdProfile {
     pub detect_multiplier: u8,
     /// Echo interval.
     pub echo_interval: Duration,
-    /// Echo function wanted.
+    /// Whether the echo function is used.
     pub echo_mode: bool,
-    /// Wait for the router's packets before sending.
+    /// Whether sending starts only after a packet from the router.
     pub passive_mode: bool,
-    /// Lowest TTL accepted on multihop sessions.
+    /// Minimum TTL of packets on multihop sessions.
     pub minimum_ttl: u8,
 }
 
-/// Objects that were in force before and have not changed since.
+/// Objects that are in force and did not change.
 type Incumbents = BTreeSet<ObjectRef>;
 
-/// Orders objects: incumbents first, then by age, then by name. Where two contradict each other the first in this order stays.
-/// The content decides between two objects of one name, so that the order of reading never does.
+/// Orders objects: incumbents first, then by age, then by name. Of two conflicting objects the first one stays in
+/// force. The content orders objects of one name, so that the order of the input has no effect.
 fn by_precedence<'a, S: Spec>(specs: &'a [S], incumbents: &Incumbents) -> Vec<&'a S> {
     let mut ordered: Vec<&S> = specs.iter().collect();
     let rank = |spec: &S| {
@@ -364,7 +372,7 @@ fn by_precedence<'a, S: Spec>(specs: &'a [S], incumbents: &Incumbents) -> Vec<&'
     ordered
 }
 
-/// Drops later objects of one name, reporting each: in a cluster names differ, in a directory of manifests they may not.
+/// Drops and reports all but the first object of a name. Manifest files may contain duplicates, a cluster does not.
 fn unique<'a, S: Spec>(specs: &'a [S], incumbents: &Incumbents, problems: &mut Vec<Problem>) -> Vec<&'a S> {
     let mut seen = BTreeSet::new();
     let mut kept = Vec::with_capacity(specs.len());
@@ -379,7 +387,7 @@ fn unique<'a, S: Spec>(specs: &'a [S], incumbents: &Incumbents, problems: &mut V
     kept
 }
 
-/// Parses a list of selectors whose entries must differ.
+/// Parses a list of selectors; equal entries are an error.
 fn parse_selectors(
     raw: &[crate::model::LabelSelector],
     object: &ObjectRef,
@@ -406,7 +414,7 @@ fn parse_selectors(
     (problems.len() == before).then(|| parsed.into_iter().collect())
 }
 
-/// Reports entries that are given twice.
+/// Reports duplicate entries.
 fn check_unique(values: &[String], what: &str, object: &ObjectRef, field: &str, problems: &mut Vec<Problem>) -> bool {
     let mut seen = BTreeSet::new();
     let mut ok = true;

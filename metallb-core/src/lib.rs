@@ -1,23 +1,23 @@
-//! Every decision of a bare-metal load balancer, and no effect: pure, deterministic, no IO, no clock.
+//! The decisions of a bare-metal load balancer as pure functions: deterministic, without I/O and without a clock.
 //!
 //! ```text
 //!   model  <──  config  <──  { assignment (allocator), election, routes }  <──  plan
-//!   facts       rules          decisions, each with its reasons                 all of it at once
+//!   facts       rules          decisions, each with its reason                  all decisions at once
 //! ```
 //!
-//! An embedder gives facts and gets decisions *and the reasons for them*; Kubernetes is not needed. Equal facts give equal
-//! decisions, whatever the order in which they are given, on every machine.
+//! A program passes facts as plain values and receives decisions and the reason for each. Kubernetes is not needed.
+//! Equal facts give equal decisions on every machine, in whatever order the facts are passed.
 //!
-//! | module | question it answers |
+//! | module | purpose |
 //! |---|---|
-//! | [`model`] | What is there? Services, nodes, endpoints, labels, as plain values. |
-//! | [`address`] | Which addresses does a text mean, and how many are usable? |
-//! | [`config`] | Which of the configuration makes sense, and what is wrong with the rest? |
-//! | [`allocator`] | Which address is free, or may be shared? |
-//! | [`assignment`] | What becomes of one Service: its status and its Events? |
-//! | [`election`] | Which node answers for an address on L2? |
-//! | [`routes`] | Which routes does a node offer to which peer? |
-//! | [`plan`] | All of it at once, and what a change would do. |
+//! | [`model`] | Services, nodes, endpoints and labels as plain values |
+//! | [`address`] | address blocks of pools: parsing, prefixes, number of usable addresses |
+//! | [`config`] | validation of the configuration: the valid part of it, and a problem for each error |
+//! | [`allocator`] | free and shared addresses |
+//! | [`assignment`] | the status and the Events of one Service |
+//! | [`election`] | the node that announces an address on L2 |
+//! | [`routes`] | the routes that a node advertises to each BGP peer |
+//! | [`plan`] | all decisions for a cluster, and the effect of a change |
 //!
 //! ```
 //! use metallb_core::config::Config;
@@ -25,20 +25,27 @@
 //! use metallb_core::model::{Cluster, IpFamily};
 //!
 //! let pool = |name: &str, addresses: &str| PoolSpec {
-//!     meta: ObjectMeta { namespace: "metallb-system".into(), name: name.into(), ..ObjectMeta::default() },
+//!     meta: ObjectMeta::named("metallb-system", name),
 //!     addresses: vec![addresses.into()],
-//!     auto_assign: true,
 //!     avoid_buggy_ips: true,
-//!     service_allocation: None,
+//!     ..PoolSpec::default()
 //! };
 //! let pools = vec![pool("edge", "192.168.10.0/24"), pool("typo", "192.168.11.0/33")];
 //! let parsed = Config::parse(&Resources { pools, ..Resources::default() }, &Cluster::default());
 //!
-//! // What makes sense is in force; what does not is named, with the field to repair.
+//! // Valid objects are in force. Each invalid object has a problem that names the field to repair.
 //! assert_eq!(parsed.config.pools["edge"].capacity(IpFamily::V4), 254);
 //! assert_eq!(parsed.problems[0].object.to_string(), "IPAddressPool/metallb-system/typo");
 //! assert_eq!(parsed.problems[0].field, "spec.addresses[0]");
 //! ```
+//!
+//! # Compatibility
+//!
+//! Structs that callers fill in have public fields and either `Default` or a constructor (`Service::load_balancer`,
+//! `Node::new`). A new optional field in such a struct is a minor release: write `..PoolSpec::default()`, or set fields
+//! after the constructor. The structs of a parsed configuration, and enums of errors and reasons, are
+//! `#[non_exhaustive]`. Prefixes are values of [`ipnet`], which is re-exported; a new major version of it is a major
+//! release.
 
 #![forbid(unsafe_code)]
 
@@ -51,3 +58,19 @@ pub mod model;
 pub mod plan;
 mod reason;
 pub mod routes;
+
+/// Prefixes in the public API are values of this crate.
+pub use ipnet;
+
+// All state and all decisions may move between threads.
+const _: () = {
+    const fn assert_send_sync<T: Send + Sync>() {}
+    assert_send_sync::<model::Cluster>();
+    assert_send_sync::<config::Parsed>();
+    assert_send_sync::<config::ConfigStore>();
+    assert_send_sync::<allocator::Allocator>();
+    assert_send_sync::<assignment::Assigner>();
+    assert_send_sync::<assignment::Outcome>();
+    assert_send_sync::<election::Electorate>();
+    assert_send_sync::<plan::Plan>();
+};

@@ -1,7 +1,7 @@
 //! The facts of a cluster as plain values, usable without Kubernetes.
 //!
-//! Text that may be malformed stays text here (`load_balancer_ip`, `cluster_ips`, ingress addresses): whether it is malformed,
-//! and what follows, is a decision and belongs to the module that takes it.
+//! Text that may be malformed stays text here (`load_balancer_ip`, `cluster_ips`, ingress addresses). The module that
+//! decides parses it and handles the error.
 
 mod identity;
 mod labels;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 pub use identity::{
     BfdProfileName, InterfaceName, NamespaceName, NodeName, ObjectRef, ObjectVersion, PeerName, PoolName, ServiceKey,
-    Timestamp, TimestampError, Uid,
+    Timestamp, Uid,
 };
 pub use labels::{LabelSelector, Labels, Requirement, Selector, SelectorError, SelectorOperator};
 pub use service::{
@@ -22,7 +22,7 @@ pub use service::{
     WRITE_SETTLED,
 };
 
-/// One of the two stacks.
+/// Address family.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum IpFamily {
     /// IPv4.
@@ -51,7 +51,7 @@ impl fmt::Display for IpFamily {
     }
 }
 
-/// A node, as far as elections and routes need it.
+/// The properties of a node that elections and routes use.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Node {
     /// `metadata.name`
@@ -60,16 +60,15 @@ pub struct Node {
     pub labels: Labels,
     /// Whether the condition `NetworkUnavailable` is true.
     pub network_unavailable: bool,
-    /// The condition `Ready`; `None` when it is not reported. It plays no part in an election
-    /// (`docs/upstream-behaviour.md#l2-election`): it
-    /// stands in for liveness where speakers do not gossip.
+    /// The condition `Ready`; `None` if it is not reported. Elections ignore it
+    /// (`docs/upstream-behaviour.md#l2-election`); it replaces liveness where speakers do not gossip.
     pub ready: Option<bool>,
-    /// Its own addresses (`InternalIP`): no Service can have them.
+    /// Its own addresses (`InternalIP`). They are not announced for Services.
     pub addresses: BTreeSet<IpAddr>,
 }
 
 impl Node {
-    /// A node with this name and nothing else known.
+    /// A node with this name; everything else is empty.
     #[must_use]
     pub fn new(name: &str) -> Self {
         Self {
@@ -88,18 +87,18 @@ impl Node {
     }
 }
 
-/// What the label `node.kubernetes.io/exclude-from-external-load-balancers` of a node means.
+/// Treatment of the node label `node.kubernetes.io/exclude-from-external-load-balancers`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum ExcludeLabel {
-    /// The node announces nothing.
+    /// A node with the label announces nothing.
     #[default]
     Honoured,
-    /// Nothing (`--ignore-exclude-lb`).
+    /// The label is ignored (`--ignore-exclude-lb`).
     Ignored,
 }
 
 impl ExcludeLabel {
-    /// Whether it keeps a node from announcing.
+    /// Whether the label excludes a node from announcing.
     #[must_use]
     pub fn excludes(self, node: &Node) -> bool {
         self == Self::Honoured && node.is_excluded()
@@ -118,7 +117,7 @@ pub struct Namespace {
 /// One endpoint of a Service.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Endpoint {
-    /// Whether it has an address; BGP demands one, L2 does not look (`docs/upstream-behaviour.md#l2-election`).
+    /// Whether it has an address. BGP requires one, L2 elections do not (`docs/upstream-behaviour.md#l2-election`).
     pub has_address: bool,
     /// The node it runs on.
     pub node: Option<NodeName>,
@@ -129,14 +128,20 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Usable means: ready is true or unset, or serving is true (`docs/upstream-behaviour.md#l2-election`).
+    /// A ready endpoint with an address on this node.
+    #[must_use]
+    pub fn ready_on(node: impl Into<NodeName>) -> Self {
+        Self { has_address: true, node: Some(node.into()), ready: Some(true), serving: None }
+    }
+
+    /// Whether `ready` is true or unset, or `serving` is true (`docs/upstream-behaviour.md#l2-election`).
     #[must_use]
     pub fn is_usable(&self) -> bool {
         self.ready.unwrap_or(true) || self.serving.unwrap_or(false)
     }
 }
 
-/// Everything about a cluster but its configuration.
+/// The facts about a cluster, without the configuration.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Cluster {
     /// All Services, also those that are not of type LoadBalancer.
@@ -147,9 +152,9 @@ pub struct Cluster {
     pub nodes: BTreeMap<NodeName, Node>,
     /// All namespaces.
     pub namespaces: BTreeMap<NamespaceName, Namespace>,
-    /// Addresses that hosts outside of the cluster use, and the hardware address of each: they are handed out to nobody.
+    /// Addresses that hosts outside of the cluster use, with their hardware addresses. They are not allocated.
     pub quarantined: BTreeMap<IpAddr, Arc<str>>,
 }
 
-/// Nodes that carry it announce nothing unless told to ignore it.
+/// Label of nodes that announce nothing, see [`ExcludeLabel`].
 pub const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";

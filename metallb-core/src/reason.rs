@@ -1,6 +1,6 @@
-//! Reason codes: each is declared once, with the sentence that documents it, and everything that is said of it comes from there.
+//! Reason codes. Each variant is declared once; its doc comment is also the text of `meaning` and of `docs/reasons.md`.
 
-/// Declares enums of reasons. The sentences are their documentation, what people are told, and the lines of `docs/reasons.md`.
+/// Declares enums of reasons with `ALL`, `as_str` and `meaning`.
 macro_rules! reasons {
     ($($(#[$head:meta])* $vis:vis enum $enum:ident { $($(#[doc = $doc:literal])+ $name:ident,)+ })+) => {$(
         $(#[$head])*
@@ -14,7 +14,7 @@ macro_rules! reasons {
             /// All reasons.
             pub const ALL: &[Self] = &[$(Self::$name),+];
 
-            /// The code, as machines read it.
+            /// The stable code.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self {
@@ -22,7 +22,7 @@ macro_rules! reasons {
                 }
             }
 
-            /// What it means, in one sentence.
+            /// The meaning in one sentence.
             #[must_use]
             pub const fn meaning(self) -> &'static str {
                 match self {

@@ -1,5 +1,5 @@
-//! What holds for every text and every order of objects: readers never panic, what they print they read back, a range is
-//! covered exactly and by the fewest prefixes, and the order of reading decides nothing.
+//! Properties of the parsers and of the configuration: no panic, round trips, shortest covers of ranges, and
+//! independence of the order of objects.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
 
 mod support {
@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use metallb_core::address::{self, AddressBlock};
 use metallb_core::config::duration::parse_go_duration;
 use metallb_core::config::{Community, Config};
-use metallb_core::model::{LabelSelector, Labels, Requirement, Selector, Timestamp};
+use metallb_core::model::{LabelSelector, Labels, Requirement, Selector};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -20,18 +20,21 @@ use crate::support::objects::World;
 
 proptest! {
     #[test]
-    fn readers_of_text_never_panic(text in "\\PC{0,40}", near in "[0-9a-f:./ ,+-]{0,40}", duration in "[-+0-9.hmsunµ]{0,24}") {
+    fn parsers_never_panic(
+        text in "\\PC{0,40}",
+        near in "[0-9a-f:./ ,+-]{0,40}",
+        duration in "[-+0-9.hmsunµ]{0,24}",
+    ) {
         for text in [&text, &near, &duration] {
             let _ = text.parse::<AddressBlock>();
             let _ = text.parse::<Community>();
-            let _ = text.parse::<Timestamp>();
             let _ = address::parse_ip(text);
             let _ = parse_go_duration(text);
         }
     }
 
     #[test]
-    fn community_reads_what_it_prints(high: u16, low: u16, x: u32, y: u32, z: u32) {
+    fn community_is_parsed_from_its_display(high: u16, low: u16, x: u32, y: u32, z: u32) {
         let standard: Community = format!("{high}:{low}").parse().unwrap();
         prop_assert_eq!(standard.to_string(), format!("{high}:{low}"));
         let large: Community = format!("large:{x}:{y}:{z}").parse().unwrap();
@@ -70,14 +73,15 @@ proptest! {
     #[test]
     fn capacity_counts_addresses_and_those_that_are_buggy(base: u32, length in 20_u8..=32) {
         let net = IpNet::new(Ipv4Addr::from(base).into(), length).unwrap().trunc();
-        let usable = net.hosts().chain([net.network(), net.broadcast()]).collect::<std::collections::BTreeSet<IpAddr>>();
+        let ends = [net.network(), net.broadcast()];
+        let usable = net.hosts().chain(ends).collect::<std::collections::BTreeSet<IpAddr>>();
         let buggy = usable.iter().filter(|&&ip| address::is_buggy(ip)).count();
         prop_assert_eq!(address::capacity(&net), i64::try_from(usable.len()).unwrap());
         prop_assert_eq!(address::buggy_count(&net), i64::try_from(buggy).unwrap());
     }
 
     #[test]
-    fn selector_means_the_same_however_it_is_written(selector in selectors(), labels in labels(), seed: u64) {
+    fn selector_is_independent_of_the_order_of_its_parts(selector in selectors(), labels in labels(), seed: u64) {
         let Ok(parsed) = Selector::parse(&selector) else { return Ok(()) };
         let mut shuffled = selector.clone();
         for requirement in &mut shuffled.match_expressions {
@@ -91,7 +95,7 @@ proptest! {
     }
 
     #[test]
-    fn order_of_reading_decides_nothing(case in 0_usize..131, seed: u64) {
+    fn configuration_is_independent_of_the_order_of_objects(case in 0_usize..131, seed: u64) {
         let cases = include_str!("data/conformance/config.jsonl");
         let case: Value = serde_json::from_str(cases.lines().nth(case).unwrap()).unwrap();
         let mut objects = case["objects"].as_array().unwrap().clone();
@@ -105,7 +109,7 @@ proptest! {
     }
 }
 
-/// Ascending, without gap, from the first to the last address; fewest: no two neighbours are the halves of one prefix.
+/// The prefixes are ascending, without gaps, from the first to the last address, and no two neighbours form one prefix.
 fn check_cover(prefixes: &[IpNet], first: u128, last: u128, width: u32) -> Result<(), TestCaseError> {
     let number = |ip: IpAddr| match ip {
         IpAddr::V4(ip) => u128::from(u32::from(ip)),
@@ -149,7 +153,7 @@ fn selectors() -> impl Strategy<Value = LabelSelector> {
         .prop_map(|(match_labels, match_expressions)| LabelSelector { match_labels, match_expressions })
 }
 
-/// Fisher–Yates with a linear congruential generator: the seed alone decides.
+/// Fisher–Yates shuffle with a linear congruential generator, so that the seed determines the order.
 fn shuffle<T>(items: &mut [T], mut seed: u64) {
     for index in (1..items.len()).rev() {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -1,7 +1,7 @@
-//! A rack controller that knows nothing of Kubernetes: its own inventory in, addresses, owners and routes out, and what the loss
-//! of a machine would do.
+//! A rack controller without Kubernetes. It turns its own inventory into addresses, owners and routes, and computes the
+//! effect of losing a machine.
 //!
-//! It uses what `metallb-core` makes public, and checks what it gets: run it with `cargo run` in this directory.
+//! It uses only the public API of `metallb-core` and checks the results. Run it with `cargo run` in this directory.
 
 use metallb_core::config::Severity;
 use metallb_core::config::spec::{
@@ -10,7 +10,7 @@ use metallb_core::config::spec::{
 use metallb_core::model::{Cluster, Endpoint, Node, NodeName, Service, ServiceKey};
 use metallb_core::plan::{ChangeKind, PlanOptions, diff, explain, plan};
 
-/// What this program knows: machines, and the applications on them.
+/// The inventory: machines, and the applications that run on them.
 const MACHINES: [&str; 3] = ["rack1-a", "rack1-b", "rack2-a"];
 const APPLICATIONS: [(&str, &[&str]); 3] = [("mail", &["rack1-a"]), ("shop", &["rack1-b", "rack2-a"]), ("idle", &[])];
 
@@ -21,13 +21,13 @@ fn main() {
     let errors = now.problems.iter().filter(|problem| problem.severity == Severity::Error);
     assert_eq!(errors.count(), 0, "{:?}", now.problems);
     for service in &now.services {
-        let owner = service.l2.first().and_then(|l2| l2.node.as_ref()).map_or("nobody", NodeName::as_str);
-        println!("{}: {:?}, answered by {owner}, {} routes", service.key, service.ips, service.bgp.len());
+        let owner = service.l2.first().and_then(|l2| l2.node.as_ref()).map_or("no node", NodeName::as_str);
+        println!("{}: {:?}, announced by {owner}, {} routes", service.key, service.ips, service.bgp.len());
         assert_eq!(service.ips.len(), 1, "every application gets an address");
     }
 
-    // What becomes of them when the owner of the first one is switched off?
-    let owner = now.services[0].l2[0].node.clone().expect("mail has an endpoint, so somebody answers");
+    // Which applications are disrupted if the owner of the first one is switched off?
+    let owner = now.services[0].l2[0].node.clone().expect("mail has an endpoint, so it has an owner");
     let left: Vec<&str> = MACHINES.into_iter().filter(|name| *name != owner.as_str()).collect();
     let (smaller, order) = inventory(&left);
     let changes = diff(&now, &plan(&resources, &smaller, &order, &PlanOptions::default()));
@@ -36,24 +36,24 @@ fn main() {
     }
     assert!(changes.iter().any(|change| change.kind == ChangeKind::OwnerMoved));
 
-    // And why does nobody answer for the idle one?
+    // Why does no machine announce the idle application?
     let key = ServiceKey::new("rack", "idle");
     let (cluster, order) = inventory(&MACHINES);
-    let story = explain(&resources, &cluster, &order, &PlanOptions::default(), &key).expect("it is in the inventory");
-    for missing in &story.missing {
+    let explanation =
+        explain(&resources, &cluster, &order, &PlanOptions::default(), &key).expect("it is in the inventory");
+    for missing in &explanation.missing {
         println!("{key}: {}", missing.message);
     }
-    assert!(!story.missing.is_empty());
+    assert!(!explanation.missing.is_empty());
 }
 
 fn configuration() -> Resources {
-    let meta = |name: &str| ObjectMeta { namespace: "rack".into(), name: name.into(), ..ObjectMeta::default() };
+    let meta = |name: &str| ObjectMeta::named("rack", name);
     let pool = PoolSpec {
         meta: meta("edge"),
         addresses: vec!["198.51.100.0/28".into()],
-        auto_assign: true,
         avoid_buggy_ips: true,
-        service_allocation: None,
+        ..PoolSpec::default()
     };
     let router = PeerSpec {
         meta: meta("router"),
@@ -62,23 +62,12 @@ fn configuration() -> Resources {
         address: "192.0.2.1".into(),
         ..PeerSpec::default()
     };
-    let by_bgp = BgpAdvertisementSpec {
-        meta: meta("routed"),
-        aggregation_length: 32,
-        aggregation_length_v6: 128,
-        local_pref: 0,
-        communities: Vec::new(),
-        pools: Vec::new(),
-        pool_selectors: Vec::new(),
-        node_selectors: Vec::new(),
-        peers: Vec::new(),
-        service_selectors: Vec::new(),
-    };
+    let routed = BgpAdvertisementSpec { meta: meta("routed"), ..BgpAdvertisementSpec::default() };
     Resources {
         pools: vec![pool],
         peers: vec![router],
         l2_advertisements: vec![L2AdvertisementSpec { meta: meta("local"), ..L2AdvertisementSpec::default() }],
-        bgp_advertisements: vec![by_bgp],
+        bgp_advertisements: vec![routed],
         ..Resources::default()
     }
 }
@@ -92,12 +81,7 @@ fn inventory(machines: &[&str]) -> (Cluster, Vec<ServiceKey>) {
     let mut order = Vec::new();
     for (name, runs_on) in APPLICATIONS {
         let service = Service::load_balancer(ServiceKey::new("rack", name));
-        let endpoint = |node: &&str| Endpoint {
-            has_address: true,
-            node: Some(NodeName::from(*node)),
-            ready: Some(true),
-            serving: None,
-        };
+        let endpoint = |node: &&str| Endpoint::ready_on(*node);
         cluster.endpoints.insert(service.key.clone(), runs_on.iter().map(endpoint).collect());
         order.push(service.key.clone());
         cluster.services.insert(service.key.clone(), service);

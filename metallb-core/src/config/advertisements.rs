@@ -61,16 +61,16 @@ pub(super) fn attach(
         let Some((reach, advertisement)) = parse_l2(spec, problems) else { continue };
         let advertisement = Arc::new(advertisement);
         for pool in pools.values_mut().filter(|pool| reach.includes(pool)) {
-            // An advertisement without preferences that says what another says already adds nothing
+            // An advertisement without preferences that is equivalent to an attached one is dropped
             // (`docs/upstream-behaviour.md#configuration-advertisements`).
-            let says_the_same = |other: &Arc<L2Advertisement>| {
+            let is_equivalent = |other: &Arc<L2Advertisement>| {
                 other.preferences.is_empty()
                     && advertisement.preferences.is_empty()
                     && other.nodes == advertisement.nodes
                     && other.interfaces == advertisement.interfaces
                     && other.service_selectors == advertisement.service_selectors
             };
-            if !pool.l2.iter().any(says_the_same) {
+            if !pool.l2.iter().any(is_equivalent) {
                 pool.l2.push(Arc::clone(&advertisement));
             }
         }
@@ -99,7 +99,7 @@ pub(super) fn attach(
     pools
 }
 
-/// Which pools an advertisement reaches: by name, by label, or all when neither is given. Unknown names mean nothing.
+/// Pools that an advertisement reaches: by name, by label, or all if neither is given. Unknown names are ignored.
 struct Reach<'a> {
     names: BTreeSet<&'a str>,
     selectors: Vec<Selector>,
@@ -113,7 +113,7 @@ impl Reach<'_> {
     }
 }
 
-/// A name that nothing bears is allowed, since its object may come later, but it may as well be a slip of the pen.
+/// Warns of unknown names. They are allowed because the object may be created later, but may also be typing errors.
 fn warn_unknown(
     names: &[String],
     known: &BTreeSet<&str>,
@@ -255,7 +255,8 @@ fn check_aggregation(spec: &BgpAdvertisementSpec, parsed: &BgpAdvertisement, poo
         let prefix = block.shortest_prefix();
         if length < prefix {
             let message = format!(
-                "invalid aggregation length {length}: prefix {prefix} in this pool is more specific than the aggregation length for addresses {block}"
+                "invalid aggregation length {length}: prefix {prefix} in this pool is more specific than the \
+                 aggregation length for addresses {block}"
             );
             problems.push(Problem::error(spec.reference(), field, ConfigReason::InvalidAggregationLength, message));
             return;
@@ -263,8 +264,8 @@ fn check_aggregation(spec: &BgpAdvertisementSpec, parsed: &BgpAdvertisement, poo
     }
 }
 
-/// Two advertisements of one pool must not ask for different local preferences of one prefix at one peer. Those with
-/// `serviceSelectors` are judged per Service instead, when routes are made.
+/// Two advertisements of one pool must not set different local preferences of one prefix at one peer. Advertisements
+/// with `serviceSelectors` are checked per Service when routes are computed.
 fn check_local_preference(
     spec: &BgpAdvertisementSpec,
     parsed: &BgpAdvertisement,
@@ -292,8 +293,8 @@ fn check_local_preference(
     }
 }
 
-/// Whether two advertisements of a pool ask for different local preferences of one prefix at one peer from one node
-/// (`docs/upstream-behaviour.md#configuration-communities`). `nodes_meet` says whether both select a common node.
+/// Whether two advertisements of a pool set different local preferences of one prefix at one peer on one node
+/// (`docs/upstream-behaviour.md#configuration-advertisements`). `nodes_meet` tells whether both select a common node.
 pub(crate) fn local_preferences_clash(
     a: &BgpAdvertisement,
     b: &BgpAdvertisement,

@@ -15,14 +15,14 @@ pub enum Community {
     Large(u32, u32, u32),
 }
 
-/// Why a text is no community.
+/// Error of parsing a community.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum CommunityError {
-    /// Not two parts, and not four of which the first is `large`.
+    /// The text has neither two nor four parts.
     #[error("invalid community format: {0}")]
     Format(String),
-    /// A part that is no number of the right size.
+    /// A part is not a number of the right size.
     #[error("invalid community value: invalid section \"{section}\" of community \"{community}\"")]
     Section {
         /// The community as written.
@@ -30,9 +30,10 @@ pub enum CommunityError {
         /// The part that is wrong.
         section: String,
     },
-    /// Four parts that do not begin with `large`.
+    /// The text has four parts, and the first one is not `large`.
     #[error(
-        "invalid community value: invalid marker for large community, expected community to be of format large:<uint32>:<uint32>:<uint32> but got \"{0}\""
+        "invalid community value: invalid marker for large community, expected community to be of format \
+         large:<uint32>:<uint32>:<uint32> but got \"{0}\""
     )]
     Marker(String),
 }
@@ -70,13 +71,13 @@ impl fmt::Display for Community {
 }
 
 impl Serialize for Community {
-    /// As it is displayed.
+    /// The same text as `Display`.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-/// Decimal digits only: `u32::from_str` would take a sign.
+/// Parses decimal digits; `u32::from_str` would accept a sign.
 fn number(text: &str) -> Option<u32> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
@@ -86,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn community_texts_of_speaker_facts_111_to_113() {
+    fn community_text_is_parsed_or_rejected_with_the_wrong_part() {
         assert_eq!("12345:12345".parse(), Ok(Community::Standard(12345 << 16 | 12345)));
         assert!(matches!("12345".parse::<Community>(), Err(CommunityError::Format(_))));
         assert!(matches!("12345:12345:12345".parse::<Community>(), Err(CommunityError::Format(_))));
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn communities_are_ordered_by_their_numbers_as_speaker_fact_114_says() {
+    fn communities_are_ordered_by_their_numbers() {
         for (less, more) in [
             ("0:1234", "0:2345"),
             ("large:1234:0:0", "large:1234:0:1"),

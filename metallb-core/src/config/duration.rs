@@ -1,8 +1,8 @@
-//! Durations as Go writes them: `90s`, `1m30s`, `1.5h`, `500ms`, `0`.
+//! Durations in the format of Go: `90s`, `1m30s`, `1.5h`, `500ms`, `0`.
 
 use std::time::Duration;
 
-/// Reads a non-negative Go duration; `None` for anything else, also for one that overflows 64 bits of nanoseconds.
+/// Parses a non-negative Go duration of less than 2^63 nanoseconds. `None` for anything else.
 #[must_use]
 pub fn parse_go_duration(text: &str) -> Option<Duration> {
     let mut rest = text.strip_prefix('+').unwrap_or(text);
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn go_durations_are_read_as_go_reads_them() {
+    fn durations_are_parsed_like_go() {
         let rows = [
             ("90s", Some(90_000)),
             ("1m30s", Some(90_000)),

@@ -1,7 +1,7 @@
-//! The configuration of old, one ConfigMap, as the objects that replaced it
+//! Conversion of the ConfigMap of MetalLB before 0.13 to custom resources
 //! (`docs/upstream-behaviour.md#configuration-legacy`).
 //!
-//! Reading and printing YAML is the caller's part. Unlike upstream's tool, an error is an error and never an empty result.
+//! The caller reads and writes the YAML. Unlike upstream's tool, an invalid document is an error, not an empty result.
 
 use std::collections::BTreeMap;
 
@@ -16,8 +16,8 @@ use super::spec::{
 use super::{Config, ConfigReason, Problem, Severity};
 use crate::model::{Cluster, LabelSelector, Labels, Requirement};
 
-/// The document under `data.config`. A field that it does not know is an error: dropping it would drop what it asked for. A field
-/// without a value is as one that is not there.
+/// The document under `data.config`. An unknown field is an error, because its effect would be lost. A field without a
+/// value is treated as absent.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct LegacyConfig {
@@ -35,7 +35,7 @@ pub struct LegacyConfig {
     pub bfd_profiles: Vec<LegacyBfdProfile>,
 }
 
-/// A value, or the default where there is none.
+/// Reads a value; `null` becomes the default.
 fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
@@ -80,7 +80,7 @@ pub struct LegacyPeer {
     pub ebgp_multihop: bool,
 }
 
-/// A password that reads as plain text and prints as asterisks.
+/// A password. It is read as plain text and printed as asterisks.
 #[derive(Clone, Debug, Default)]
 pub struct LegacyPassword(pub Password);
 
@@ -124,7 +124,7 @@ pub struct LegacyPool {
     /// `bgp` or `layer2`.
     #[serde(deserialize_with = "or_default")]
     pub protocol: String,
-    /// Its name.
+    /// `name`
     #[serde(deserialize_with = "or_default")]
     pub name: String,
     /// CIDRs and ranges.
@@ -135,7 +135,7 @@ pub struct LegacyPool {
     /// Default: false.
     #[serde(deserialize_with = "or_default")]
     pub avoid_buggy_ips: bool,
-    /// How its addresses are advertised by BGP.
+    /// `bgp-advertisements`
     #[serde(deserialize_with = "or_default")]
     pub bgp_advertisements: Vec<LegacyBgpAdvertisement>,
 }
@@ -181,20 +181,21 @@ pub struct LegacyBfdProfile {
     pub minimum_ttl: Option<i64>,
 }
 
-/// What a ConfigMap becomes.
+/// Result of a conversion.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Conversion {
     /// The objects, each kind in the order of the document.
     pub resources: Resources,
-    /// What a person should look at.
+    /// Changes that a person should review.
     pub notes: Vec<ConversionNote>,
 }
 
-/// Something that is converted, but perhaps not as its author expects.
+/// A conversion that may differ from what the author of the ConfigMap expects.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum ConversionNote {
-    /// The name is no name of a Kubernetes object.
+    /// Kubernetes does not allow the old name.
     #[error("\"{from}\" is renamed to \"{to}\": it is no name that Kubernetes takes")]
     Renamed {
         /// The old name.
@@ -202,34 +203,34 @@ pub enum ConversionNote {
         /// The new name.
         to: String,
     },
-    /// Neither `bgp` nor `layer2`: nothing advertises the pool.
+    /// The protocol is neither `bgp` nor `layer2`, so the pool is not advertised.
     #[error("pool \"{pool}\" has the unknown protocol \"{protocol}\": nothing advertises it")]
     UnknownProtocol {
         /// The pool.
         pool: String,
-        /// What was written.
+        /// The protocol as written.
         protocol: String,
     },
 }
 
-/// Why a ConfigMap can't be converted. Its author is to blame for each.
+/// Error of converting a ConfigMap. Each is an error in the ConfigMap.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum ConversionError {
-    /// No letter to begin a name with.
+    /// The name contains no letter a-z to start with.
     #[error("\"{0}\" has no letter that a name could begin with")]
     Unnameable(String),
-    /// Not a duration.
+    /// The text is not a duration.
     #[error("peer {peer}: invalid {field} \"{text}\"")]
     Duration {
-        /// The peer, counted from 1.
+        /// Number of the peer, starting at 1.
         peer: usize,
         /// The field.
         field: &'static str,
-        /// What was written.
+        /// The text as written.
         text: String,
     },
-    /// The objects would not be valid.
+    /// A converted object is not valid.
     #[error("{0}")]
     Invalid(Problem),
 }
@@ -238,7 +239,7 @@ impl LegacyConfig {
     /// Converts the whole document.
     ///
     /// # Errors
-    /// All that is wrong with it, see [`ConversionError`].
+    /// All errors of the document, see [`ConversionError`].
     pub fn convert(&self, namespace: &str) -> Result<Conversion, Vec<ConversionError>> {
         let mut converter =
             Converter { namespace, resources: Resources::default(), notes: Vec::new(), errors: Vec::new() };
@@ -295,7 +296,7 @@ impl Converter<'_> {
             addresses: pool.addresses.clone(),
             auto_assign: pool.auto_assign.unwrap_or(true),
             avoid_buggy_ips: pool.avoid_buggy_ips,
-            service_allocation: None,
+            ..PoolSpec::default()
         });
         for advertisement in &pool.bgp_advertisements {
             self.bgp_advertisement(&name, advertisement);
@@ -324,10 +325,7 @@ impl Converter<'_> {
             local_pref: advertisement.localpref,
             communities: advertisement.communities.clone(),
             pools: vec![pool.to_owned()],
-            pool_selectors: Vec::new(),
-            node_selectors: Vec::new(),
-            peers: Vec::new(),
-            service_selectors: Vec::new(),
+            ..BgpAdvertisementSpec::default()
         });
     }
 
@@ -352,12 +350,12 @@ impl Converter<'_> {
         }
     }
 
-    /// What was converted must be valid. Two peers with one address are judged where the nodes are known.
+    /// Validates the converted objects. Duplicate peers are not errors here, because they may be on different nodes.
     fn finish(mut self) -> Result<Conversion, Vec<ConversionError>> {
         let problems = Config::parse(&self.resources, &Cluster::default()).problems;
-        let counts =
+        let is_error =
             |problem: &Problem| problem.severity == Severity::Error && problem.code != ConfigReason::DuplicatePeer;
-        self.errors.extend(problems.into_iter().filter(counts).map(ConversionError::Invalid));
+        self.errors.extend(problems.into_iter().filter(is_error).map(ConversionError::Invalid));
         if self.errors.is_empty() {
             self.notes.dedup();
             Ok(Conversion { resources: self.resources, notes: self.notes })
@@ -367,10 +365,10 @@ impl Converter<'_> {
     }
 
     fn meta(&self, name: String) -> ObjectMeta {
-        ObjectMeta { namespace: self.namespace.to_owned(), name, labels: Labels::new(), created: None }
+        ObjectMeta::named(self.namespace, &name)
     }
 
-    /// Whole seconds, as a duration in text.
+    /// The duration rounded down to whole seconds, as text.
     fn seconds(&mut self, peer: usize, field: &'static str, text: Option<&str>) -> Option<String> {
         let text = text?;
         let Some(duration) = parse_go_duration(text) else {
@@ -380,7 +378,7 @@ impl Converter<'_> {
         Some(format!("{}s", duration.as_secs()))
     }
 
-    /// A name that Kubernetes takes: at most 63 bytes, lower case, `-` for `_`, from the first letter on.
+    /// A valid name for Kubernetes: cut to 63 bytes, lower case, `-` for `_`, starting with the first letter.
     fn name(&mut self, old: &str) -> String {
         let cut = (0..=old.len().min(63)).rev().find(|&end| old.is_char_boundary(end)).unwrap_or(0);
         let lower = old[..cut].to_lowercase().replace('_', "-");
@@ -427,7 +425,8 @@ mod tests {
             r#"{"peers": [
                 {"my-asn": 1, "peer-asn": 2, "peer-address": "10.0.0.1", "password": "x",
                  "node-selectors": [{"match-expressions": [{"key": "k", "operator": "In", "values": ["v"]}]}]},
-                {"my-asn": 1, "peer-asn": 2, "peer-address": "10.0.0.1", "hold-time": "9500ms", "keepalive-time": "2s"}]}"#,
+                {"my-asn": 1, "peer-asn": 2, "peer-address": "10.0.0.1", "hold-time": "9500ms",
+                 "keepalive-time": "2s"}]}"#,
         )
         .unwrap();
         let [first, second] = &converted.resources.peers[..] else { panic!("two peers: {converted:?}") };
@@ -442,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn field_without_a_value_is_as_one_that_is_not_there() {
+    fn field_without_a_value_is_treated_as_absent() {
         let peer = r#""my-asn": 1, "peer-asn": 2, "peer-address": "10.0.0.1""#;
         let pool = r#""name": "one", "protocol": "bgp", "addresses": ["10.0.0.0/24"]"#;
         let plain = convert(&format!(r#"{{"peers": [{{{peer}}}], "address-pools": [{{{pool}}}]}}"#)).unwrap();
@@ -486,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn names_become_names_that_kubernetes_takes() {
+    fn names_are_converted_to_valid_names() {
         let long = format!("a{}", "b".repeat(70));
         let rows = [
             ("pool-1", "pool-1"),
@@ -509,13 +508,15 @@ mod tests {
     }
 
     #[test]
-    fn every_field_of_a_peer_and_of_a_profile_arrives() {
+    fn every_field_of_a_peer_and_of_a_profile_is_converted() {
         let converted = convert(
-            r#"{"peers": [{"my-asn": 1, "peer-asn": 2, "peer-address": "10.0.0.1", "source-address": "10.0.0.9", "peer-port": 1179,
-                    "hold-time": "30s", "keepalive-time": "10s", "router-id": "10.0.0.8", "password": "secret", "bfd-profile": "fast",
-                    "ebgp-multihop": true, "node-selectors": [{"match-labels": {"rack": "1"}}]}],
-                "bfd-profiles": [{"name": "fast", "receive-interval": 11, "transmit-interval": 12, "detect-multiplier": 13,
-                    "echo-interval": 14, "echo-mode": true, "passive-mode": true, "minimum-ttl": 15}]}"#,
+            r#"{"peers": [{"my-asn": 1, "peer-asn": 2, "peer-address": "10.0.0.1", "source-address": "10.0.0.9",
+                    "peer-port": 1179, "hold-time": "30s", "keepalive-time": "10s", "router-id": "10.0.0.8",
+                    "password": "secret", "bfd-profile": "fast", "ebgp-multihop": true,
+                    "node-selectors": [{"match-labels": {"rack": "1"}}]}],
+                "bfd-profiles": [{"name": "fast", "receive-interval": 11, "transmit-interval": 12,
+                    "detect-multiplier": 13, "echo-interval": 14, "echo-mode": true, "passive-mode": true,
+                    "minimum-ttl": 15}]}"#,
         )
         .unwrap();
         let peer = &converted.resources.peers[0];
@@ -540,7 +541,7 @@ mod tests {
     }
 
     #[test]
-    fn bfd_profile_and_the_peer_that_names_it_are_renamed_alike() {
+    fn renamed_bfd_profile_is_renamed_in_its_peers_too() {
         let converted = convert(
             r#"{"peers": [{"my-asn": 1, "peer-asn": 2, "peer-address": "10.0.0.1", "bfd-profile": "Fast_One"}],
                 "bfd-profiles": [{"name": "Fast_One", "receive-interval": 100, "echo-mode": true}]}"#,
@@ -551,7 +552,7 @@ mod tests {
     }
 
     #[test]
-    fn document_that_makes_no_sense_yields_errors_and_never_an_empty_result() {
+    fn invalid_document_yields_errors_and_no_result() {
         let pool = |name: &str, addresses: &str| {
             format!(r#"{{"address-pools": [{{"name": "{name}", "protocol": "bgp", "addresses": ["{addresses}"]}}]}}"#)
         };

@@ -66,17 +66,17 @@ pub(super) fn parse_peers(
     for spec in specs {
         let mut parser = PeerParser { spec, problems, failed: false };
         let Some(peer) = parser.parse(secrets, profiles) else { continue };
-        let twin = peers.values().find(|other| {
+        let duplicate = peers.values().find(|other| {
             other.endpoint == peer.endpoint
                 && other.port == peer.port
                 && other.vrf == peer.vrf
                 && share_a_node(other, &peer, cluster)
         });
-        if let Some(twin) = twin {
+        if let Some(other) = duplicate {
             let message = format!(
                 "peer {} already exists as \"{}\": two sessions from one node to one router are not possible",
                 peer.metric_label(),
-                twin.name
+                other.name
             );
             let field = "spec.peerAddress";
             problems.push(Problem::error(spec.reference(), field, ConfigReason::DuplicatePeer, message));
@@ -87,15 +87,14 @@ pub(super) fn parse_peers(
     peers
 }
 
-/// Whether one node holds sessions with both; where no node is known that is assumed
+/// Whether some node has sessions with both peers. If no node is known, this is assumed
 /// (`docs/upstream-behaviour.md#configuration-peers`).
 fn share_a_node(a: &Peer, b: &Peer, cluster: &Cluster) -> bool {
     cluster.nodes.is_empty() || cluster.nodes.values().any(|node| a.nodes.selects(node) && b.nodes.selects(node))
 }
 
 /// A peer with BFD echo must not carry IPv6 (`docs/upstream-behaviour.md#configuration-advertisements`). The session
-/// stays, without BFD: taking
-/// it down would take working routes away.
+/// stays, without BFD, because closing it would withdraw routes that work.
 pub(super) fn check_echo(
     pools: &BTreeMap<PoolName, Pool>,
     peers: &mut BTreeMap<PeerName, Peer>,
@@ -158,7 +157,7 @@ impl PeerParser<'_> {
             self.optional_ip("sourceAddress", &spec.source_address, ConfigReason::InvalidSourceAddress);
         let router_id = match self.optional_ip("routerID", &spec.router_id, ConfigReason::InvalidRouterId) {
             Some(IpAddr::V4(id)) if !id.is_unspecified() => Some(id),
-            // Upstream takes every address, and a router none of these.
+            // Upstream accepts every address here, but routers reject these.
             Some(ip) => {
                 let message = format!("router ID {ip} is no non-zero IPv4 address: the one of the node is used");
                 self.warn("routerID", ConfigReason::InvalidRouterId, message);
@@ -268,7 +267,7 @@ impl PeerParser<'_> {
         duration
     }
 
-    /// Contract control-plane §4.2: one of the two implies the other; hold counts in whole seconds, 0 or at least 3.
+    /// Hold and keepalive time; one of them implies the other (`docs/upstream-behaviour.md#configuration-peers`).
     fn timers(&mut self) -> Option<(Option<Duration>, Option<Duration>)> {
         let hold = self.duration("holdTime", self.spec.hold_time.as_deref());
         let keepalive = self.duration("keepaliveTime", self.spec.keepalive_time.as_deref());
@@ -310,14 +309,16 @@ impl PeerParser<'_> {
                 None => Err((
                     ConfigReason::SecretNotFound,
                     format!(
-                        "parsing peer {} secret ref not found for peer config {reference}\nfailed to parse peer {} password secret",
+                        "parsing peer {} secret ref not found for peer config {reference}\n\
+                         failed to parse peer {} password secret",
                         spec.meta.name, spec.meta.name
                     ),
                 )),
                 Some(secret) if secret.secret_type != BASIC_AUTH => Err((
                     ConfigReason::InvalidSecret,
                     format!(
-                        "parsing peer {} secret type mismatch on {reference}, type \"{BASIC_AUTH}\" is expected \nfailed to parse peer {} password secret",
+                        "parsing peer {} secret type mismatch on {reference}, type \"{BASIC_AUTH}\" is expected \n\
+                         failed to parse peer {} password secret",
                         spec.meta.name, spec.meta.name
                     ),
                 )),
@@ -342,7 +343,7 @@ impl PeerParser<'_> {
     }
 }
 
-/// What fits into an OPEN, in seconds (RFC 4271 §4.2).
+/// Longest hold time of an OPEN message in seconds (RFC 4271 §4.2).
 const LONGEST_HOLD_TIME: u64 = 65_535;
 
 const BASIC_AUTH: &str = "kubernetes.io/basic-auth";

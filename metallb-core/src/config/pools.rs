@@ -24,7 +24,8 @@ pub(super) fn parse_pools(
             let clash = block.prefixes().iter().find_map(|prefix| {
                 let (other, owner) = taken.overlapping(prefix).or_else(|| own.overlapping(prefix))?;
                 Some(format!(
-                    "CIDR \"{prefix}\" in pool \"{}\" overlaps with already defined CIDR \"{other}\" of pool \"{owner}\"",
+                    "CIDR \"{prefix}\" in pool \"{}\" overlaps with already defined CIDR \"{other}\" \
+                     of pool \"{owner}\"",
                     pool.name
                 ))
             });
@@ -44,12 +45,13 @@ pub(super) fn parse_pools(
     pools
 }
 
-/// Prefixes that are spoken for, in address order; no two overlap.
+/// Prefixes of accepted pools in address order. They do not overlap.
 #[derive(Default)]
 struct Taken(BTreeMap<IpNet, PoolName>);
 
 impl Taken {
-    /// Prefixes nest or are disjoint: of disjoint ones only the two neighbours of `prefix` can overlap it.
+    /// Two prefixes are nested or disjoint. As the stored ones are disjoint, only the two neighbours of `prefix` can
+    /// overlap with it.
     fn overlapping(&self, prefix: &IpNet) -> Option<(&IpNet, &PoolName)> {
         let before = self.0.range(..=*prefix).next_back();
         let after = self.0.range(*prefix..).next();

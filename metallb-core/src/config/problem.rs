@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, on which object and field.
+//! Problems of a configuration, each with its object and field.
 
 use std::fmt;
 
@@ -7,28 +7,29 @@ use serde::Serialize;
 use crate::model::ObjectRef;
 use crate::reason::reasons;
 
-/// Whether the object counts in spite of the problem.
+/// Severity of a problem.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// The object is left out, or its last good form stays in force.
+    /// The object is left out, or its last valid form stays in force.
     Error,
-    /// The object counts.
+    /// The object is in force.
     Warning,
 }
 
-/// Something wrong with one object.
+/// A problem of one object.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[non_exhaustive]
 pub struct Problem {
     /// Error or warning.
     pub severity: Severity,
     /// The object to repair.
     pub object: ObjectRef,
-    /// The path of the field, as `spec.addresses[0]`.
+    /// The path of the field, for example `spec.addresses[0]`.
     pub field: String,
     /// The stable reason.
     pub code: ConfigReason,
-    /// The text, for people.
+    /// Description for people.
     pub message: String,
 }
 

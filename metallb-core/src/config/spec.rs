@@ -1,10 +1,10 @@
-//! The configuration objects as written: values of the right type, not yet known to make sense.
+//! The configuration objects as written: values of the right types, not yet validated.
 
 use std::fmt;
 
 use crate::model::{LabelSelector, Labels, ObjectRef, Timestamp};
 
-/// The part of `metadata` that matters.
+/// The used part of `metadata`.
 #[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct ObjectMeta {
     /// `metadata.namespace`
@@ -15,6 +15,14 @@ pub struct ObjectMeta {
     pub labels: Labels,
     /// `metadata.creationTimestamp`
     pub created: Option<Timestamp>,
+}
+
+impl ObjectMeta {
+    /// Namespace and name; everything else is empty.
+    #[must_use]
+    pub fn named(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.to_owned(), name: name.to_owned(), ..Self::default() }
+    }
 }
 
 /// All configuration objects of one namespace.
@@ -38,11 +46,11 @@ pub struct Resources {
 
 /// A kind of configuration object.
 pub trait Spec: Ord {
-    /// The kind as in YAML.
+    /// `kind`
     const KIND: &'static str;
-    /// Its metadata.
+    /// The metadata.
     fn meta(&self) -> &ObjectMeta;
-    /// A reference to the object, for problems.
+    /// A reference to the object.
     fn reference(&self) -> ObjectRef {
         ObjectRef::new(Self::KIND, &self.meta().namespace, &self.meta().name)
     }
@@ -84,10 +92,23 @@ pub struct PoolSpec {
     pub service_allocation: Option<ServiceAllocationSpec>,
 }
 
+impl Default for PoolSpec {
+    /// The defaults of the custom resource: `autoAssign: true`, `avoidBuggyIPs: false`.
+    fn default() -> Self {
+        Self {
+            meta: ObjectMeta::default(),
+            addresses: Vec::new(),
+            auto_assign: true,
+            avoid_buggy_ips: false,
+            service_allocation: None,
+        }
+    }
+}
+
 /// `spec.serviceAllocation` of a pool.
 #[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct ServiceAllocationSpec {
-    /// Lower is preferred; 0 is last.
+    /// Lower numbers are preferred; 0 comes last.
     pub priority: i64,
     /// Names of namespaces.
     pub namespaces: Vec<String>,
@@ -125,7 +146,7 @@ pub struct BgpAdvertisementSpec {
     pub aggregation_length: i64,
     /// `spec.aggregationLengthV6`, default 128.
     pub aggregation_length_v6: i64,
-    /// `spec.localPref`, default 0: not set.
+    /// `spec.localPref`; 0 means not set.
     pub local_pref: i64,
     /// `spec.communities`
     pub communities: Vec<String>,
@@ -141,18 +162,36 @@ pub struct BgpAdvertisementSpec {
     pub service_selectors: Vec<LabelSelector>,
 }
 
-/// `BGPPeer` v1beta2. Durations are text as Go writes them (`90s`, `1m30s`).
+impl Default for BgpAdvertisementSpec {
+    /// The defaults of the custom resource: host routes for every pool, from every node to every peer.
+    fn default() -> Self {
+        Self {
+            meta: ObjectMeta::default(),
+            aggregation_length: 32,
+            aggregation_length_v6: 128,
+            local_pref: 0,
+            communities: Vec::new(),
+            pools: Vec::new(),
+            pool_selectors: Vec::new(),
+            node_selectors: Vec::new(),
+            peers: Vec::new(),
+            service_selectors: Vec::new(),
+        }
+    }
+}
+
+/// `BGPPeer` v1beta2. Durations are text in the format of Go (`90s`, `1m30s`).
 #[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct PeerSpec {
     /// Metadata.
     pub meta: ObjectMeta,
     /// `spec.myASN`
     pub my_asn: i64,
-    /// `spec.peerASN`; 0 is absent.
+    /// `spec.peerASN`; 0 means not set.
     pub peer_asn: i64,
-    /// `spec.dynamicASN`; empty is absent.
+    /// `spec.dynamicASN`; empty means not set.
     pub dynamic_asn: String,
-    /// `spec.localASN`; 0 is absent.
+    /// `spec.localASN`; 0 means not set.
     pub local_asn: i64,
     /// `spec.peerAddress`
     pub address: String,
@@ -160,7 +199,7 @@ pub struct PeerSpec {
     pub interface: String,
     /// `spec.sourceAddress`
     pub source_address: String,
-    /// `spec.peerPort`; 0 is the default, 179.
+    /// `spec.peerPort`; 0 means the default, 179.
     pub port: i64,
     /// `spec.holdTime`
     pub hold_time: Option<String>,
@@ -184,7 +223,7 @@ pub struct PeerSpec {
     pub ebgp_multihop: bool,
     /// `spec.vrf`
     pub vrf: String,
-    /// `spec.disableMP`, without effect.
+    /// `spec.disableMP`; it has no effect.
     pub disable_mp: bool,
     /// `spec.dualStackAddressFamily`
     pub dual_stack: bool,
@@ -220,7 +259,7 @@ pub struct CommunitySpec {
     pub communities: Vec<(String, String)>,
 }
 
-/// The part of a `Secret` that a peer's password needs.
+/// The used part of a `Secret` with the password of a peer.
 #[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct SecretSpec {
     /// Metadata.
@@ -231,24 +270,24 @@ pub struct SecretSpec {
     pub password: Option<Password>,
 }
 
-/// A password. Printing it, even for debugging, prints asterisks.
+/// A password. `Debug` prints asterisks.
 #[derive(Clone, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Password(String);
 
 impl Password {
-    /// Takes the text in.
+    /// Wraps the text.
     #[must_use]
     pub const fn new(text: String) -> Self {
         Self(text)
     }
 
-    /// The text, for the socket option that needs it.
+    /// The text.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether there is none.
+    /// Whether the text is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

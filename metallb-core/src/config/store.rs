@@ -1,4 +1,4 @@
-//! The configuration in force over time: what was good stays good until something good takes its place.
+//! The configuration in force: invalid edits do not replace valid objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,31 +6,31 @@ use super::spec::{CommunitySpec, PeerSpec, Resources, Spec};
 use super::{Config, Incumbents, Parsed, Problem, Severity};
 use crate::model::{Cluster, ObjectRef};
 
-/// Keeps the last good form of each object.
+/// Keeps the last valid form of each object.
 ///
-/// - An object edited into an error keeps its last good form in force.
-/// - Where a new or edited object contradicts one that was in force and has not changed, the latter stays.
-/// - A peer or an advertisement in force survives the loss of the Secret, BFD profile or community alias that it names, and a
-///   change of them that it cannot live with.
+/// - If an object is edited into an error, its last valid form stays in force.
+/// - If a new or edited object conflicts with an unchanged object in force, the unchanged object stays in force.
+/// - If a Secret, BFD profile or community alias is deleted or changed so that a peer or advertisement in force would
+///   become invalid, the last valid form of the referenced object stays in force for it.
 ///
-/// Each is reported as a problem all the same. An object that was deleted is gone.
+/// Each of these is also reported as a problem. A deleted object is not kept.
 #[derive(Clone, Debug, Default)]
 pub struct ConfigStore {
     good: Resources,
 }
 
 impl ConfigStore {
-    /// Nothing known yet.
+    /// An empty store.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Parses new objects against what was in force.
+    /// Parses all objects, falls back to the last valid forms where needed, and stores the valid ones.
     pub fn update(&mut self, resources: &Resources, cluster: &Cluster) -> Parsed {
         let mut current = resources.clone();
         let mut problems: Vec<Problem> = Vec::new();
-        // Each round puts at least one good form back, which no later round changes again: there is an end.
+        // Each round restores at least one last valid form, which later rounds do not change, so the loop ends.
         loop {
             let parsed = Config::parse_after(&self.unchanged(&current), &current, cluster);
             let blamed: BTreeSet<ObjectRef> = errors(&problems).cloned().collect();
@@ -40,7 +40,7 @@ impl ConfigStore {
             };
             problems.extend(parsed.problems.iter().filter(fresh).cloned());
             let refused: BTreeSet<&ObjectRef> = errors(&parsed.problems).collect();
-            if !self.mend(&mut current, &refused) {
+            if !self.restore_last_valid(&mut current, &refused) {
                 drop_refused(&mut current, &refused);
                 self.good = current;
                 problems.sort();
@@ -49,7 +49,7 @@ impl ConfigStore {
         }
     }
 
-    /// Objects that say what they said when they were last in force.
+    /// Objects that are equal to their form in force.
     fn unchanged(&self, current: &Resources) -> Incumbents {
         let mut unchanged = Incumbents::new();
         collect_unchanged(&self.good.pools, &current.pools, &mut unchanged);
@@ -61,24 +61,24 @@ impl ConfigStore {
         unchanged
     }
 
-    /// Puts last good forms in the place of refused objects, then what good objects need and no longer find. Returns whether
-    /// anything changed.
-    fn mend(&self, current: &mut Resources, refused: &BTreeSet<&ObjectRef>) -> bool {
+    /// Replaces refused objects by their last valid forms. If there are none, restores objects that refused objects
+    /// refer to. Returns whether anything changed.
+    fn restore_last_valid(&self, current: &mut Resources, refused: &BTreeSet<&ObjectRef>) -> bool {
         let good = &self.good;
-        let mended = substitute(&mut current.pools, &good.pools, refused)
+        let replaced = substitute(&mut current.pools, &good.pools, refused)
             | substitute(&mut current.l2_advertisements, &good.l2_advertisements, refused)
             | substitute(&mut current.bgp_advertisements, &good.bgp_advertisements, refused)
             | substitute(&mut current.peers, &good.peers, refused)
             | substitute(&mut current.bfd_profiles, &good.bfd_profiles, refused)
             | substitute(&mut current.communities, &good.communities, refused);
-        mended || self.restore_needs(current, refused)
+        replaced || self.restore_references(current, refused)
     }
 
-    fn restore_needs(&self, current: &mut Resources, refused: &BTreeSet<&ObjectRef>) -> bool {
+    fn restore_references(&self, current: &mut Resources, refused: &BTreeSet<&ObjectRef>) -> bool {
         let good = &self.good;
         let mut restored = false;
         for peer in good.peers.iter().filter(|peer| refused.contains(&peer.reference())) {
-            // One at a time: with its Secret back, the peer may be content with the profile as it is now.
+            // One at a time: with the Secret restored, the peer may be valid with the current profile.
             restored |= restore(&mut current.secrets, &good.secrets, &peer.password_secret, peer)
                 || restore(&mut current.bfd_profiles, &good.bfd_profiles, &peer.bfd_profile, peer);
         }
@@ -116,7 +116,7 @@ fn substitute<S: Spec + Clone>(specs: &mut [S], good: &[S], refused: &BTreeSet<&
     replaced
 }
 
-/// Puts the last good form of the object `name`, which `peer` needs, where it is missing or different.
+/// Restores the last valid form of the object `name` that `peer` refers to, if it is missing or different.
 fn restore<S: Spec + Clone>(specs: &mut Vec<S>, good: &[S], name: &str, peer: &PeerSpec) -> bool {
     let wanted = |spec: &&S| spec.meta().name == name && spec.meta().namespace == peer.meta.namespace;
     let Some(last_good) = good.iter().find(wanted) else { return false };
@@ -128,7 +128,7 @@ fn restore<S: Spec + Clone>(specs: &mut Vec<S>, good: &[S], name: &str, peer: &P
     true
 }
 
-/// Puts an alias back that no object defines any more, into the object that did.
+/// Restores an alias that no object defines, in the object that defined it.
 fn restore_alias(specs: &mut Vec<CommunitySpec>, good: &[CommunitySpec], alias: &str) -> bool {
     let defines = |spec: &&CommunitySpec| spec.communities.iter().any(|(name, _)| name == alias);
     if specs.iter().any(|spec| defines(&spec)) {

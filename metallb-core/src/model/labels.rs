@@ -8,7 +8,7 @@ use thiserror::Error;
 /// The labels of an object.
 pub type Labels = BTreeMap<String, String>;
 
-/// A label selector as written: not yet known to be valid.
+/// A label selector as written, not yet validated.
 #[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct LabelSelector {
     /// Labels that must have exactly these values.
@@ -17,7 +17,7 @@ pub struct LabelSelector {
     pub match_expressions: Vec<Requirement>,
 }
 
-/// One entry of `matchExpressions`, as written.
+/// One entry of `matchExpressions` as written, not yet validated.
 #[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Requirement {
     /// The label's key.
@@ -28,19 +28,19 @@ pub struct Requirement {
     pub values: Vec<String>,
 }
 
-/// A valid selector: all requirements must hold; none at all matches everything.
+/// A valid selector. An object must meet all requirements; a selector without requirements matches every object.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Selector {
-    /// Sorted, so that equal selectors compare equal however they were written.
+    /// Sorted, so that equivalent selectors compare equal.
     requirements: Vec<(String, SelectorOperator)>,
 }
 
-/// What one requirement asks of a label.
+/// Condition on one label.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum SelectorOperator {
     /// The label is absent.
     DoesNotExist,
-    /// The label has exactly this value (`matchLabels`; not the same text as `In` with one value, though the same meaning).
+    /// The label has exactly this value (`matchLabels`). It displays differently from `In` with one value.
     Equals(String),
     /// The label is present.
     Exists,
@@ -50,22 +50,22 @@ pub enum SelectorOperator {
     NotIn(BTreeSet<String>),
 }
 
-/// Why a selector is not valid.
+/// Error of validating a selector.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum SelectorError {
-    /// Neither of the four operators.
+    /// Unknown operator.
     #[error("\"{operator}\" is not a valid label selector operator (key \"{key}\")")]
     UnknownOperator {
-        /// The key it stands at.
+        /// The key of the expression.
         key: String,
-        /// What was written.
+        /// The operator as written.
         operator: String,
     },
     /// `In` or `NotIn` without a value.
     #[error("operator {operator} of key \"{key}\" needs at least one value")]
     MissingValues {
-        /// The key it stands at.
+        /// The key of the expression.
         key: String,
         /// The operator.
         operator: String,
@@ -73,36 +73,38 @@ pub enum SelectorError {
     /// `Exists` or `DoesNotExist` with values.
     #[error("operator {operator} of key \"{key}\" must not have values")]
     UnexpectedValues {
-        /// The key it stands at.
+        /// The key of the expression.
         key: String,
         /// The operator.
         operator: String,
     },
-    /// Not a qualified name.
+    /// The key is not a qualified name.
     #[error("invalid label key \"{0}\"")]
     InvalidKey(String),
-    /// Not a label value: over 63 characters or wrong characters.
+    /// The value is longer than 63 characters or contains invalid characters.
     #[error("invalid label value \"{0}\"")]
     InvalidValue(String),
-    /// The same value twice in one expression; found by [`LabelSelector::check_unique`].
+    /// A value is repeated in one expression; reported by [`LabelSelector::check_unique`].
     #[error("duplicate definition of match expression value \"{value}\" in label selector (key \"{key}\")")]
     DuplicateValue {
-        /// The key it stands at.
+        /// The key of the expression.
         key: String,
-        /// The value given twice.
+        /// The repeated value.
         value: String,
     },
-    /// The same expression twice in one selector, whatever the order of its values; found by [`LabelSelector::check_unique`].
+    /// An expression is repeated, possibly with its values in another order; reported by
+    /// [`LabelSelector::check_unique`].
     #[error("duplicate definition of match expression \"{0}\"")]
     DuplicateExpression(String),
 }
 
 impl LabelSelector {
-    /// Whether nothing is said twice. Kubernetes does not mind, MetalLB does in lists of selectors
+    /// Checks for repeated values and expressions. Kubernetes allows them, MetalLB rejects them in lists of selectors
     /// (`docs/upstream-behaviour.md#configuration-pools`).
     ///
     /// # Errors
-    /// [`SelectorError::DuplicateValue`], [`SelectorError::DuplicateExpression`], or that of an expression that makes no sense.
+    /// [`SelectorError::DuplicateValue`], [`SelectorError::DuplicateExpression`], or the error of an invalid
+    /// expression.
     pub fn check_unique(&self) -> Result<(), SelectorError> {
         let mut expressions = BTreeSet::new();
         for requirement in &self.match_expressions {
@@ -119,8 +121,8 @@ impl LabelSelector {
         Ok(())
     }
 
-    /// The selector with the values of each expression in order: two that are the same now are the same to MetalLB, which
-    /// minds the order of expressions.
+    /// The selector with the values of each expression sorted. MetalLB compares selectors in this form; the order of
+    /// expressions counts.
     #[must_use]
     pub fn with_sorted_values(&self) -> Self {
         let mut sorted = self.clone();
@@ -132,10 +134,10 @@ impl LabelSelector {
 }
 
 impl Selector {
-    /// Checks a selector and brings it into its canonical form.
+    /// Validates a selector and converts it to its canonical form.
     ///
     /// # Errors
-    /// See [`SelectorError`]; the selector's author is to blame for each.
+    /// See [`SelectorError`].
     pub fn parse(raw: &LabelSelector) -> Result<Self, SelectorError> {
         let mut requirements = Vec::with_capacity(raw.match_labels.len() + raw.match_expressions.len());
         for (key, value) in &raw.match_labels {
@@ -151,7 +153,7 @@ impl Selector {
         Ok(Self { requirements })
     }
 
-    /// Whether an object with these labels is selected.
+    /// Whether the selector matches an object with these labels.
     #[must_use]
     pub fn matches(&self, labels: &Labels) -> bool {
         self.requirements.iter().all(|(key, operator)| {
@@ -208,7 +210,7 @@ impl Requirement {
     }
 }
 
-/// Kubernetes' qualified name: an optional DNS prefix of at most 253 characters, `/`, and a name of at most 63.
+/// Qualified name of Kubernetes: an optional DNS prefix of at most 253 characters, `/`, and a name of at most 63.
 fn check_key(key: &str) -> Result<(), SelectorError> {
     let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
     let prefix_ok = prefix.is_none_or(|prefix| {
@@ -228,7 +230,7 @@ fn check_value(value: &str) -> Result<(), SelectorError> {
     if value.is_empty() || is_name(value) { Ok(()) } else { Err(SelectorError::InvalidValue(value.to_owned())) }
 }
 
-/// At most 63 characters, alphanumeric at both ends, `-`, `_` and `.` between.
+/// At most 63 characters; alphanumeric at both ends; `-`, `_` and `.` are allowed in between.
 fn is_name(text: &str) -> bool {
     let bytes = text.as_bytes();
     text.len() <= 63

@@ -1,4 +1,4 @@
-//! A Service as far as decisions need it, and its annotations.
+//! The properties of a Service that decisions use, and its annotations.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::{IpFamily, Labels, ServiceKey, Timestamp, Uid};
 
-/// A faithful mirror of a Kubernetes Service. Text that may be malformed is kept as written.
+/// A Kubernetes Service. Text that may be malformed is kept as written.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Service {
     /// Namespace and name.
@@ -17,9 +17,9 @@ pub struct Service {
     pub annotations: BTreeMap<String, String>,
     /// `metadata.uid`; absent for manifests.
     pub uid: Option<Uid>,
-    /// When it was created; absent for manifests.
+    /// `metadata.creationTimestamp`; absent for manifests.
     pub created: Option<Timestamp>,
-    /// When the addresses of its status were written, as `metadata.managedFields` says.
+    /// Time of the last write of the addresses in its status, from `metadata.managedFields`.
     pub assigned: Option<Timestamp>,
     /// `spec.type`
     pub service_type: ServiceType,
@@ -27,7 +27,7 @@ pub struct Service {
     pub load_balancer_class: Option<String>,
     /// `spec.loadBalancerIP`, as written; empty is the same as absent.
     pub load_balancer_ip: Option<String>,
-    /// `spec.clusterIPs`, or the single `spec.clusterIP` where only that is given.
+    /// `spec.clusterIPs`, or `spec.clusterIP` if only that is set.
     pub cluster_ips: Vec<String>,
     /// `spec.ipFamilies`
     pub ip_families: Vec<IpFamily>,
@@ -39,12 +39,12 @@ pub struct Service {
     pub selector: BTreeMap<String, String>,
     /// `spec.ports`
     pub ports: Vec<ServicePort>,
-    /// `status.loadBalancer.ingress`, in order.
+    /// `status.loadBalancer.ingress` as ordered there.
     pub ingress: Vec<Ingress>,
 }
 
 impl Service {
-    /// A Service of type LoadBalancer with nothing else set.
+    /// A Service of type LoadBalancer; everything else is empty.
     #[must_use]
     pub fn load_balancer(key: ServiceKey) -> Self {
         Self {
@@ -67,8 +67,8 @@ impl Service {
         }
     }
 
-    /// The value of an input annotation. The canonical key wins when present, even with an empty value; then the
-    /// deprecated one counts for nothing (`docs/upstream-behaviour.md#annotations`).
+    /// The value of an input annotation. If the canonical key is present, even with an empty value, the deprecated key
+    /// is ignored (`docs/upstream-behaviour.md#annotations`).
     #[must_use]
     pub fn annotation(&self, key: AnnotationKey) -> Option<&str> {
         self.annotations
@@ -77,13 +77,13 @@ impl Service {
             .map(String::as_str)
     }
 
-    /// Whether the annotation is present under either prefix, whatever its value.
+    /// Whether the annotation is present under one of the two prefixes, with any value.
     #[must_use]
     pub fn has_annotation(&self, key: AnnotationKey) -> bool {
         self.annotation(key).is_some()
     }
 
-    /// The pool recorded as the owner of the current addresses.
+    /// The pool of the current addresses as recorded in the annotation [`ALLOCATED_FROM`].
     #[must_use]
     pub fn recorded_pool(&self) -> Option<&str> {
         self.annotations.get(ALLOCATED_FROM).map(String::as_str)
@@ -100,18 +100,18 @@ impl Service {
         self.load_balancer_class.as_deref() == class
     }
 
-    /// The addresses of the status; hostnames are skipped, text that is no address becomes `None`.
+    /// The addresses of the status. Hostnames are skipped; malformed addresses become `None`.
     pub fn ingress_ips(&self) -> impl Iterator<Item = Option<IpAddr>> {
         self.ingress.iter().filter_map(|ingress| ingress.ip.as_deref()).map(crate::address::parse_ip)
     }
 }
 
-/// `spec.type`, as far as it matters.
+/// `spec.type`
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ServiceType {
     /// `LoadBalancer`
     LoadBalancer,
-    /// Any other.
+    /// Any other type.
     Other,
 }
 
@@ -120,16 +120,16 @@ pub enum ServiceType {
 pub enum IpFamilyPolicy {
     /// One family.
     SingleStack,
-    /// Both where possible.
+    /// Both families if possible.
     PreferDualStack,
-    /// Both or nothing.
+    /// Both families, or no address.
     RequireDualStack,
 }
 
 /// `spec.externalTrafficPolicy`
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum TrafficPolicy {
-    /// Any node may take the traffic.
+    /// Any node may receive the traffic.
     #[default]
     Cluster,
     /// Only nodes with an endpoint of the Service.
@@ -157,7 +157,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// One port of a Service: what two Services on one address must not both want.
+/// One port of a Service. Services that share an address must not have a port in common.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ServicePort {
     /// TCP, UDP or SCTP.
@@ -177,16 +177,23 @@ impl fmt::Display for ServicePort {
 pub struct Ingress {
     /// The address, as written.
     pub ip: Option<String>,
-    /// The hostname that another load balancer may have put there.
+    /// The hostname; only other load balancers set it.
     pub hostname: Option<String>,
 }
 
-/// The annotations that are read (`docs/upstream-behaviour.md#annotations`).
+impl From<IpAddr> for Ingress {
+    /// An entry with this address and no hostname.
+    fn from(ip: IpAddr) -> Self {
+        Self { ip: Some(ip.to_string()), hostname: None }
+    }
+}
+
+/// Annotations that configure a Service (`docs/upstream-behaviour.md#annotations`).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum AnnotationKey {
-    /// `address-pool`: the pool to draw from.
+    /// `address-pool`: the requested pool.
     AddressPool,
-    /// `loadBalancerIPs`: the addresses asked for.
+    /// `loadBalancerIPs`: the requested addresses.
     LoadBalancerIps,
     /// `allow-shared-ip`: the sharing key.
     AllowSharedIp,
@@ -202,11 +209,11 @@ impl fmt::Display for AnnotationKey {
     }
 }
 
-/// Annotation that a controller sets and removes to make a new version of a Service, where a write of unknown end would otherwise
-/// stay possible.
+/// Annotation that a controller sets and removes to create a new `resourceVersion` of a Service. The API server then
+/// rejects an earlier write whose result is unknown.
 pub const WRITE_SETTLED: &str = "metallb.io/write-settled";
 
-/// The annotation that is written: the pool that supplied the current addresses.
+/// Annotation that the controller writes: the pool of the current addresses.
 pub const ALLOCATED_FROM: &str = "metallb.io/ip-allocated-from-pool";
 
 const CANONICAL_PREFIX: &str = "metallb.io/";
@@ -224,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn canonical_annotation_wins_even_when_empty() {
+    fn canonical_annotation_precedes_the_deprecated_one_even_when_empty() {
         let (canonical, deprecated) = ("metallb.io/address-pool", "metallb.universe.tf/address-pool");
         let rows = [
             (vec![], None),
@@ -240,14 +247,14 @@ mod tests {
     }
 
     #[test]
-    fn deprecated_annotations_are_named_whatever_their_suffix() {
+    fn deprecated_annotations_are_listed_with_any_suffix() {
         let service = service(&[("metallb.universe.tf/x", ""), ("metallb.universe.tfx", ""), ("metallb.io/y", "")]);
         let found: Vec<&str> = service.deprecated_annotations().collect();
         assert_eq!(found, ["metallb.universe.tf/x", "metallb.universe.tfx"]);
     }
 
     #[test]
-    fn class_of_a_service_must_equal_ours() {
+    fn service_is_handled_only_if_its_class_is_equal() {
         let mut service = service(&[]);
         for (ours, theirs, handled) in [
             (None, None, true),
@@ -262,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn ingress_addresses_skip_hostnames_and_mark_garbage() {
+    fn ingress_addresses_skip_hostnames_and_mark_malformed_text() {
         let mut service = service(&[]);
         let ip = |text: &str| Ingress { ip: Some(text.to_owned()), hostname: None };
         let hostname = Ingress { ip: None, hostname: Some("lb.example".to_owned()) };

@@ -1,4 +1,4 @@
-//! Kubernetes objects as JSON to the plain values of the crate, so that recorded cases run without Kubernetes types.
+//! Converts Kubernetes objects in JSON to the values of the crate, without Kubernetes types.
 
 use metallb_core::config::spec::{
     BfdProfileSpec, BgpAdvertisementSpec, CommunitySpec, L2AdvertisementSpec, ObjectMeta, Password, PeerSpec, PoolSpec,
@@ -6,11 +6,11 @@ use metallb_core::config::spec::{
 };
 use metallb_core::model::{
     Cluster, Endpoint, Ingress, IpFamily, IpFamilyPolicy, LabelSelector, Labels, Namespace, Node, Protocol,
-    Requirement, Service, ServiceKey, ServicePort, ServiceType, TrafficPolicy,
+    Requirement, Service, ServiceKey, ServicePort, ServiceType, Timestamp, TrafficPolicy,
 };
 use serde_json::Value;
 
-/// Everything that a list of objects says.
+/// The facts of a list of objects.
 #[derive(Default)]
 pub(crate) struct World {
     pub(crate) resources: Resources,
@@ -52,12 +52,12 @@ impl World {
                 cluster.services.insert(service.key.clone(), service);
             }
             "EndpointSlice" => {
-                // A slice that names no Service belongs to none.
+                // A slice without a Service name is ignored.
                 let Some(name) = meta.labels.get("kubernetes.io/service-name") else { return };
                 let endpoints = cluster.endpoints.entry(ServiceKey::new(&meta.namespace, name)).or_default();
                 endpoints.extend(list(&object["endpoints"]).iter().map(endpoint));
             }
-            // Configuration counts only in the namespace that it is for.
+            // Configuration in other namespaces is ignored.
             _ if meta.namespace != "metallb-system" => {}
             "IPAddressPool" => self.resources.pools.push(pool(spec, meta)),
             "L2Advertisement" => self.resources.l2_advertisements.push(l2_advertisement(spec, meta)),
@@ -223,7 +223,7 @@ fn meta(object: &Value) -> ObjectMeta {
         namespace: text(&metadata["namespace"]),
         name: text(&metadata["name"]),
         labels: labels(&metadata["labels"]),
-        created: metadata["creationTimestamp"].as_str().map(|text| text.parse().unwrap()),
+        created: metadata["creationTimestamp"].as_str().map(created),
     }
 }
 
@@ -265,4 +265,10 @@ fn integer(value: &Value) -> Option<i64> {
 
 fn truth(value: &Value) -> bool {
     value.as_bool().unwrap_or(false)
+}
+
+/// The digits of an RFC 3339 text as one number. It orders as the instants do, and that is all that decisions use.
+fn created(text: &str) -> Timestamp {
+    let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+    Timestamp::from_unix(digits.parse().unwrap())
 }

@@ -1,4 +1,4 @@
-//! Pools and Services in few words.
+//! Builders of pools and Services.
 
 use std::net::IpAddr;
 
@@ -6,14 +6,12 @@ use metallb_core::config::Config;
 use metallb_core::config::spec::{ObjectMeta, PoolSpec, Resources, ServiceAllocationSpec};
 use metallb_core::model::{Cluster, LabelSelector, Service, ServiceKey, Timestamp};
 
-/// A pool for everybody.
+/// A pool for all Services.
 pub(crate) fn pool(name: &str, addresses: &[&str]) -> PoolSpec {
     PoolSpec {
         meta: ObjectMeta { name: name.to_owned(), ..ObjectMeta::default() },
         addresses: addresses.iter().map(|text| (*text).to_owned()).collect(),
-        auto_assign: true,
-        avoid_buggy_ips: false,
-        service_allocation: None,
+        ..PoolSpec::default()
     }
 }
 
@@ -22,7 +20,7 @@ pub(crate) fn avoiding(pool: PoolSpec) -> PoolSpec {
     PoolSpec { avoid_buggy_ips: true, ..pool }
 }
 
-/// The same pool, for those who ask for it.
+/// The same pool with `autoAssign: false`.
 pub(crate) fn manual(pool: PoolSpec) -> PoolSpec {
     PoolSpec { auto_assign: false, ..pool }
 }
@@ -42,7 +40,7 @@ pub(crate) fn pinned(pool: PoolSpec, priority: i64, namespaces: &[&str], team: O
     PoolSpec { service_allocation: Some(allocation), ..pool }
 }
 
-/// The configuration that these pools make.
+/// The configuration of these pools.
 pub(crate) fn config(pools: &[PoolSpec]) -> Config {
     let parsed = Config::parse(&Resources { pools: pools.to_vec(), ..Resources::default() }, &Cluster::default());
     assert_eq!(parsed.problems, []);
