@@ -8,6 +8,9 @@ cd "$(dirname "$0")/.."
 export LC_ALL=C.UTF-8
 
 guarded=(
+  metallb-core/src/address.rs metallb-core/src/config.rs metallb-core/src/config metallb-core/src/model.rs
+  metallb-core/src/model metallb-core/src/reason.rs metallb-core/src/lib.rs metallb-core/examples metallb-core/README.md
+  examples/embed/src
   metallb-l2 benches/examples/l2_answer_rate benches/benches/l2_responder.rs
   docs/upstream-behaviour.md docs/performance/l2.md docs/design/README.md docs/design/template.md
   docs/design/0007-interfaces-by-netlink.md docs/design/0024-addresses-that-are-refused.md

@@ -122,7 +122,7 @@ fn warn_unknown(
     problems: &mut Vec<Problem>,
 ) {
     for (index, name) in names.iter().enumerate().filter(|(_, name)| !known.contains(name.as_str())) {
-        let message = format!("nothing is named \"{name}\": the entry has no effect");
+        let message = format!("unknown name \"{name}\": the entry has no effect");
         problems.push(Problem::warning(
             object.clone(),
             format!("{field}[{index}]"),

@@ -196,7 +196,7 @@ pub struct Conversion {
 #[non_exhaustive]
 pub enum ConversionNote {
     /// Kubernetes does not allow the old name.
-    #[error("\"{from}\" is renamed to \"{to}\": it is no name that Kubernetes takes")]
+    #[error("\"{from}\" is renamed to \"{to}\", because Kubernetes does not allow the name")]
     Renamed {
         /// The old name.
         from: String,
@@ -204,7 +204,7 @@ pub enum ConversionNote {
         to: String,
     },
     /// The protocol is neither `bgp` nor `layer2`, so the pool is not advertised.
-    #[error("pool \"{pool}\" has the unknown protocol \"{protocol}\": nothing advertises it")]
+    #[error("pool \"{pool}\" has the unknown protocol \"{protocol}\" and is not advertised")]
     UnknownProtocol {
         /// The pool.
         pool: String,
@@ -218,7 +218,7 @@ pub enum ConversionNote {
 #[non_exhaustive]
 pub enum ConversionError {
     /// The name contains no letter a-z to start with.
-    #[error("\"{0}\" has no letter that a name could begin with")]
+    #[error("\"{0}\" contains no letter a-z to start a name with")]
     Unnameable(String),
     /// The text is not a duration.
     #[error("peer {peer}: invalid {field} \"{text}\"")]

@@ -74,7 +74,7 @@ pub(super) fn parse_peers(
         });
         if let Some(other) = duplicate {
             let message = format!(
-                "peer {} already exists as \"{}\": two sessions from one node to one router are not possible",
+                "peer {} already exists as \"{}\": a node opens only one session to a router",
                 peer.metric_label(),
                 other.name
             );
@@ -111,7 +111,8 @@ pub(super) fn check_echo(
             .find(|pool| pool.bgp.iter().any(|ad| ad.peers.as_ref().is_none_or(|names| names.contains(&peer.name))));
         if let Some(pool) = reached {
             let message = format!(
-                "BFD echo does not work with IPv6, which pool \"{}\" would be advertised with: the session runs without BFD",
+                "BFD echo does not support IPv6, but routes of the IPv6 pool \"{}\" reach this peer: \
+                 the session runs without BFD",
                 pool.name
             );
             problems.push(Problem::error(spec.reference(), "spec.bfdProfile", ConfigReason::EchoWithIpv6, message));
@@ -145,7 +146,7 @@ impl PeerParser<'_> {
         let remote_asn = self.remote_asn();
         let local_asn = self.asn("localASN", spec.local_asn).filter(|&asn| asn != 0);
         if spec.ebgp_multihop && my_asn.is_some_and(|asn| remote_asn == Some(RemoteAsn::Number(asn))) {
-            let message = "invalid ebgp-multihop: it is for sessions between autonomous systems, not inside one";
+            let message = "invalid ebgp-multihop: peerASN and myASN are equal";
             self.fail("ebgpMultiHop", ConfigReason::MultihopWithInternalPeer, message);
         }
         let endpoint = self.endpoint();
@@ -159,7 +160,7 @@ impl PeerParser<'_> {
             Some(IpAddr::V4(id)) if !id.is_unspecified() => Some(id),
             // Upstream accepts every address here, but routers reject these.
             Some(ip) => {
-                let message = format!("router ID {ip} is no non-zero IPv4 address: the one of the node is used");
+                let message = format!("router ID {ip} is not a non-zero IPv4 address: the default is used");
                 self.warn("routerID", ConfigReason::InvalidRouterId, message);
                 None
             }
@@ -283,7 +284,7 @@ impl PeerParser<'_> {
             self.fail("holdTime", ConfigReason::InvalidTimer, message);
         }
         if hold.as_secs() > LONGEST_HOLD_TIME {
-            let message = format!("hold time {hold:?} is longer than BGP can say: {LONGEST_HOLD_TIME}s is used");
+            let message = format!("hold time {hold:?} exceeds the maximum of BGP: {LONGEST_HOLD_TIME}s is used");
             self.warn("holdTime", ConfigReason::InvalidTimer, message);
         }
         if keepalive > hold {
@@ -335,7 +336,7 @@ impl PeerParser<'_> {
             }
         };
         if password.expose().len() > TCP_MD5_MAX_KEY {
-            let message = format!("password is longer than {TCP_MD5_MAX_KEY} bytes, the most that TCP MD5 takes");
+            let message = format!("password is longer than {TCP_MD5_MAX_KEY} bytes, the maximum of TCP MD5");
             self.fail("password", ConfigReason::InvalidPassword, message);
             return None;
         }

@@ -61,11 +61,11 @@ reasons! {
     pub enum ConfigReason {
         /// An entry of `spec.addresses` is neither a CIDR nor a range.
         InvalidAddress,
-        /// A pool without any address.
+        /// A pool without addresses.
         NoAddresses,
         /// Two pools, or two entries of one pool, contain the same address.
         OverlappingAddresses,
-        /// An entry is given twice in a list whose entries must differ.
+        /// A duplicate entry in a list.
         DuplicateValue,
         /// Two objects of one kind have the same name.
         DuplicateObject,
@@ -91,7 +91,7 @@ reasons! {
         InvalidPeerAddress,
         /// A source address is malformed.
         InvalidSourceAddress,
-        /// A router ID is no IPv4 address.
+        /// A router ID is not a non-zero IPv4 address.
         InvalidRouterId,
         /// Hold, keepalive or connect time is out of range or contradictory.
         InvalidTimer,
@@ -109,13 +109,13 @@ reasons! {
         EchoWithIpv6,
         /// Two peers with one address select the same node.
         DuplicatePeer,
-        /// A field that has no effect any more.
+        /// A deprecated field that has no effect.
         DeprecatedField,
-        /// A name of a pool or peer that no object bears.
+        /// A name of a pool or peer that does not exist.
         UnknownName,
-        /// A prefix that a peer's session cannot carry.
+        /// A prefix of a family that the session of a peer does not carry.
         FamilyNotCarried,
-        /// An object that cannot be read.
+        /// An object that cannot be parsed.
         Malformed,
     }
 }
