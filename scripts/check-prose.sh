@@ -12,6 +12,9 @@ guarded=(
   metallb-core/src/model metallb-core/src/reason.rs metallb-core/src/lib.rs metallb-core/examples metallb-core/README.md
   examples/embed/src
   metallb-l2 benches/examples/l2_answer_rate benches/benches/l2_responder.rs
+  metallb-core/src/announcement.rs metallb-core/src/announcement metallb-core/src/election.rs
+  metallb-core/src/election/candidates.rs metallb-core/src/election/groups.rs metallb-core/src/election/key.rs
+  docs/design/0031-announcement-in-core.md
   docs/upstream-behaviour.md docs/performance/l2.md docs/design/README.md docs/design/template.md
   docs/design/0007-interfaces-by-netlink.md docs/design/0024-addresses-that-are-refused.md
   SECURITY.md CONTRIBUTING.md .github

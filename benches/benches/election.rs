@@ -1,4 +1,4 @@
-//! Who answers for 10,000 addresses among 5,000 nodes, and what does it cost when a node joins or leaves?
+//! Which of 5,000 nodes answers for each of 10,000 addresses, and for which of them does one node answer?
 //!
 //! Every answer is made of compressions of SHA-256, so a second table says how long as many of them take alone: on another
 //! processor that is the figure to compare with. `naive` sorts all nodes for one address as upstream does; it is measured for ten
@@ -8,14 +8,13 @@
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
 
 use criterion::{Criterion, criterion_group};
 use metallb_benches::cpu_time::{self, CpuTime};
 use metallb_benches::election::sorted;
 use metallb_benches::report::{self, Floor, Row};
+use metallb_core::election::Electorate;
 use metallb_core::election::hash::{IpText, NodeBlock};
-use metallb_core::election::{Electorate, Standings};
 use metallb_core::model::NodeName;
 use sha2::block_api::compress256;
 
@@ -51,36 +50,7 @@ fn election(criterion: &mut Criterion<CpuTime>) {
     group.bench_function(OWNERS, |bencher| {
         bencher.iter(|| ips.iter().filter(|&&ip| electorate.owner(ip) == Some(me)).count());
     });
-    // Nodes come and go while the table lives on.
-    let mut table = Standings::new(electorate, ips.iter().copied());
-    let newcomer = NodeName::from("worker-9999.rack");
-    group.bench_function(JOINS, |bencher| {
-        bencher.iter_custom(|times| {
-            first_of_two(times, &mut table, |table| table.join(&newcomer, 0), |table| table.leave(&newcomer))
-        });
-    });
-    group.bench_function(LEAVES, |bencher| {
-        bencher
-            .iter_custom(|times| first_of_two(times, &mut table, |table| table.leave(me), |table| table.join(me, 0)));
-    });
     group.finish();
-}
-
-/// How long `work` takes, without `undo`, which comes after it each time.
-fn first_of_two<W, U>(
-    times: u64,
-    table: &mut Standings,
-    mut work: impl FnMut(&mut Standings) -> W,
-    mut undo: impl FnMut(&mut Standings) -> U,
-) -> Duration {
-    let timed = |_| {
-        let start = cpu_time::now();
-        black_box(work(table));
-        let took = cpu_time::now() - start;
-        undo(table);
-        took
-    };
-    (0..times).map(timed).sum()
 }
 
 fn names() -> impl Iterator<Item = String> {
@@ -132,18 +102,12 @@ fn main() {
     Criterion::default().configure_from_args().final_summary();
     let row = |work, ours| Row { work, group: "election", ours, naive: NAIVE, times: 1_000.0 };
     // The naive one elects anew for all 10,000 addresses, whatever the question.
-    report::print(&[
-        row("which of 10,000 addresses are mine", MINE),
-        row("owner of each of 10,000 addresses", OWNERS),
-        row("a node joins 5,000 others", JOINS),
-        row("a node leaves 5,000", LEAVES),
-    ]);
+    report::print(&[row("which of 10,000 addresses are mine", MINE), row("owner of each of 10,000 addresses", OWNERS)]);
     let per_address = |compressions: f64| compressions / f64::from(ADDRESSES);
     let floor = |work, ours, times| Floor { work, group: "election", ours, bare: BARE, times };
     report::print_floors(&[
         floor("which of 10,000 addresses are mine", MINE, per_address(compressions_of_mine())),
         floor("owner of each of 10,000 addresses", OWNERS, f64::from(NODES)),
-        floor("a node joins 5,000 others", JOINS, 1.0),
     ]);
 }
 
@@ -151,5 +115,3 @@ const NAIVE: &str = "naive: 10 of 10,000 addresses";
 const BARE: &str = "bare: 10,000 compressions";
 const MINE: &str = "ours: which of 10,000 addresses are mine";
 const OWNERS: &str = "ours: owner of each of 10,000 addresses";
-const JOINS: &str = "ours: a node joins 5,000 others";
-const LEAVES: &str = "ours: a node leaves 5,000";

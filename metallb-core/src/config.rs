@@ -181,7 +181,7 @@ impl NodeSelection {
 }
 
 /// A valid `L2Advertisement`.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub struct L2Advertisement {
     /// Its name.

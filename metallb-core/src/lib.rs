@@ -51,6 +51,7 @@
 
 pub mod address;
 pub mod allocator;
+pub mod announcement;
 pub mod assignment;
 pub mod config;
 pub mod election;

@@ -19,12 +19,13 @@ pub use self::explain::{
 };
 pub use self::settle::settle;
 use crate::allocator::PoolVerdict;
-use crate::assignment::{AssignReason, Assigner, AssignmentState, Outcome};
+use crate::announcement::holder;
+use crate::assignment::{AssignReason, Assigner, AssignmentState};
 use crate::config::spec::Resources;
 use crate::config::{Config, ConfigReason, Parsed, Problem, Severity};
 use crate::election::{Candidate, CandidateReason, Election, ElectionRules, Elections, Holder, L2Reason, interfaces};
-use crate::model::{Cluster, InterfaceName, Node, NodeName, ObjectRef, PeerName, PoolName, Service, ServiceKey};
-use crate::routes::{Route, merge, peers_of, routes};
+use crate::model::{Cluster, InterfaceName, NodeName, ObjectRef, PeerName, PoolName, Service, ServiceKey};
+use crate::routes::{ExportPolicy, Route, merge, peers_of};
 
 /// What a plan assumes.
 #[derive(Clone, Debug, Default)]
@@ -139,6 +140,17 @@ pub struct PoolPlan {
 /// Plans `order`, which names the Services of `cluster` in reading order.
 #[must_use]
 pub fn plan(resources: &Resources, cluster: &Cluster, order: &[ServiceKey], options: &PlanOptions) -> Plan {
+    decide(resources, cluster, order, options).plan
+}
+
+/// A plan with what it was made from.
+struct Decided {
+    plan: Plan,
+    config: Config,
+    elections: Elections,
+}
+
+fn decide(resources: &Resources, cluster: &Cluster, order: &[ServiceKey], options: &PlanOptions) -> Decided {
     let Parsed { config, mut problems } = Config::parse(resources, cluster);
     let mut assigner = Assigner::new(options.class.as_deref());
     assigner.set_config(&config);
@@ -147,15 +159,12 @@ pub fn plan(resources: &Resources, cluster: &Cluster, order: &[ServiceKey], opti
     let read: Vec<&Service> = order.iter().filter_map(|key| cluster.services.get(key)).collect();
     let outcomes = settle(&mut assigner, &read);
 
-    let pool_of = |outcome: &Outcome| outcome.pool.as_ref().and_then(|name| config.pools.get(name));
-    let holders = read.iter().filter_map(|&service| {
-        let outcome = outcomes.get(&service.key)?;
-        Some(Holder { service, pool: pool_of(outcome)?, ips: &outcome.ips })
-    });
-    let elections = Elections::new(cluster, &options.rules, holders);
-    let elected = elections.elect_all(options.threads.unwrap_or(NonZeroUsize::MIN));
-    let next_hops: Vec<&Node> =
-        cluster.nodes.values().filter(|node| peers_of(&config, node).next().is_some()).collect();
+    let class = options.class.as_deref();
+    let holders = read.iter().filter_map(|&service| holder(&config, class, service, &outcomes.get(&service.key)?.ips));
+    let elections = Elections::of(cluster, &options.rules, holders, options.threads.unwrap_or(NonZeroUsize::MIN));
+    let next_hops = cluster.nodes.values().filter(|node| peers_of(&config, node).next().is_some());
+    let next_hops: Vec<(&NodeName, ExportPolicy)> =
+        next_hops.map(|node| (&node.name, ExportPolicy::of(&config, node, options.rules.exclude_label))).collect();
     let mut services = Vec::with_capacity(read.len());
     let mut offered: BTreeMap<(NodeName, PeerName), BTreeMap<ipnet::IpNet, Route>> = BTreeMap::new();
     for service in read {
@@ -170,20 +179,19 @@ pub fn plan(resources: &Resources, cluster: &Cluster, order: &[ServiceKey], opti
             l2: Vec::new(),
             bgp: Vec::new(),
         };
-        if let Some(pool) = pool_of(outcome) {
-            let holder = Holder { service, pool, ips: &outcome.ips };
-            if let Some(election) = elected.get(&service.key) {
-                planned.l2 = l2_plans(holder, cluster, &elections, election);
+        if let Some(holder) = holder(&config, class, service, &outcome.ips) {
+            if let Some(election) = elections.election(&service.key) {
+                planned.l2 = l2_plans(holder, cluster, &elections, &election);
             }
-            for &node in next_hops.iter().filter(|_| !pool.bgp.is_empty()) {
-                let found = routes(holder, node, &config, cluster, options.rules.exclude_label);
+            for (node, policy) in next_hops.iter().filter(|_| !holder.pool.bgp.is_empty()) {
+                let found = policy.routes(holder, cluster);
                 for (peer, prefix) in &found.not_carried {
                     problems.push(not_carried(resources, peer, *prefix));
                 }
                 for (peer, by_prefix) in found.by_peer {
-                    let of_peer = offered.entry((node.name.clone(), peer.clone())).or_default();
+                    let of_peer = offered.entry(((*node).clone(), peer.clone())).or_default();
                     for (prefix, route) in by_prefix {
-                        let route = RoutePlan { node: node.name.clone(), peer: peer.clone(), route };
+                        let route = RoutePlan { node: (*node).clone(), peer: peer.clone(), route };
                         if merge(of_peer, route.route.clone()) {
                             problems.push(preference_clash(service, &peer, prefix));
                         }
@@ -197,7 +205,7 @@ pub fn plan(resources: &Resources, cluster: &Cluster, order: &[ServiceKey], opti
     problems.sort();
     problems.dedup();
     let pools = config.pools.keys().filter_map(|name| PoolPlan::new(&assigner, name)).collect();
-    Plan { services, pools, problems }
+    Decided { plan: Plan { services, pools, problems }, config, elections }
 }
 
 impl Plan {
@@ -229,15 +237,16 @@ impl PoolPlan {
 
 /// One election, told for each address of the Service.
 fn l2_plans(
-    Holder { service, pool, ips }: Holder<'_>,
+    Holder { service, ips, .. }: Holder<'_>,
     cluster: &Cluster,
-    elections: &Elections<'_>,
+    elections: &Elections,
     election: &Election,
 ) -> Vec<L2Plan> {
     let owner = election.owner.as_ref().and_then(|name| cluster.nodes.get(name));
-    let on: Vec<InterfaceName> = owner.map(|node| interfaces(service, pool, node)).into_iter().flatten().collect();
+    let ads = elections.advertisements_of(&service.key).unwrap_or_default();
+    let on: Vec<InterfaceName> = owner.map(|node| interfaces(ads, node)).into_iter().flatten().collect();
     let candidates: Arc<[Candidate]> = if cluster.nodes.len() <= CANDIDATES_SHOWN {
-        elections.candidates(&service.key).into()
+        elections.candidates(&service.key, &cluster.nodes).into()
     } else {
         let best = election.owner.iter().chain(&election.successors);
         best.map(|node| Candidate { node: node.clone(), eligible: true, reason: CandidateReason::Eligible }).collect()

@@ -1,15 +1,16 @@
 //! Which BGP routes a node offers to which peer (`docs/upstream-behaviour.md#bgp-routes`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
-use crate::config::{BgpAdvertisement, Community, Config, Peer, any_matches, local_preferences_clash};
+use crate::config::{BgpAdvertisement, Community, Config, Peer, Pool, any_matches, local_preferences_clash};
 use crate::election::Holder;
-use crate::model::{Cluster, Endpoint, ExcludeLabel, IpFamily, Node, PeerName, TrafficPolicy};
+use crate::model::{Cluster, Endpoint, ExcludeLabel, IpFamily, Node, NodeName, PeerName, PoolName, TrafficPolicy};
 use crate::reason::reasons;
 
 /// A route as it is offered to one peer.
@@ -32,7 +33,8 @@ impl Route {
 }
 
 impl Serialize for Route {
-    /// `{"prefix", "localPref", "communities": ["A:B"], "largeCommunities": ["X:Y:Z"]}`; the preference is 100 where none is set.
+    /// `{"prefix", "localPref", "communities": ["A:B"], "largeCommunities": ["X:Y:Z"]}`; the preference is 100 where
+    /// none is set.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (large, standard): (Vec<&Community>, Vec<&Community>) =
             self.communities.iter().partition(|community| matches!(community, Community::Large(..)));
@@ -85,40 +87,141 @@ pub fn peers_of<'a>(config: &'a Config, node: &'a Node) -> impl Iterator<Item = 
     config.peers.values().filter(|peer| peer.nodes.selects(node))
 }
 
-/// The routes that `node` offers for a Service that holds addresses.
-#[must_use]
-pub fn routes(
-    holder: Holder<'_>,
-    node: &Node,
-    config: &Config,
-    cluster: &Cluster,
-    exclude_label: ExcludeLabel,
-) -> ServiceRoutes {
-    let ads = match eligible(holder, node, cluster, exclude_label) {
-        Ok(ads) => ads,
-        Err(reason) => return ServiceRoutes { reason: Some(reason), ..ServiceRoutes::default() },
-    };
-    let mut routes = ServiceRoutes::default();
-    for peer in peers_of(config, node) {
-        for ad in ads.iter().filter(|ad| ad.peers.as_ref().is_none_or(|names| names.contains(&peer.name))) {
-            for &ip in holder.ips {
-                let prefix = ad.prefix_of(ip);
-                if peer.carries(IpFamily::of(ip)) {
-                    let route = Route { prefix, local_pref: ad.local_pref, communities: ad.communities.clone() };
-                    merge(routes.by_peer.entry(peer.name.clone()).or_default(), route);
-                } else {
-                    routes.not_carried.insert((peer.name.clone(), prefix));
+/// The inputs of the routes of one node beside the Services: equal policies and Services give equal routes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ExportPolicy {
+    node: NodeName,
+    /// The reason that keeps the node from announcing, if any.
+    refusal: Option<BgpReason>,
+    peers: Vec<PeerFamilies>,
+    pools: BTreeMap<PoolName, PoolPolicy>,
+}
+
+/// A peer of the node, and the families that its session carries.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct PeerFamilies {
+    name: PeerName,
+    v4: bool,
+    v6: bool,
+}
+
+/// The advertisements of a pool that select the node.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct PoolPolicy {
+    advertisements: Vec<Arc<BgpAdvertisement>>,
+    /// Pairs, by index, that ask for different local preferences of one prefix.
+    clashes: Vec<(usize, usize)>,
+}
+
+impl ExportPolicy {
+    /// The policy of a node.
+    #[must_use]
+    pub fn of(config: &Config, node: &Node, exclude_label: ExcludeLabel) -> Self {
+        let refusal = if node.network_unavailable {
+            Some(BgpReason::NetworkUnavailable)
+        } else if exclude_label.excludes(node) {
+            Some(BgpReason::ExcludedByLabel)
+        } else {
+            None
+        };
+        let peer = |peer: &Arc<Peer>| PeerFamilies {
+            name: peer.name.clone(),
+            v4: peer.carries(IpFamily::V4),
+            v6: peer.carries(IpFamily::V6),
+        };
+        let pools = config.pools.values().filter_map(|pool| Some((pool.name.clone(), PoolPolicy::of(pool, node)?)));
+        Self {
+            node: node.name.clone(),
+            refusal,
+            peers: peers_of(config, node).map(peer).collect(),
+            pools: pools.collect(),
+        }
+    }
+
+    /// The routes of a Service that holds addresses.
+    #[must_use]
+    pub fn routes(&self, holder: Holder<'_>, cluster: &Cluster) -> ServiceRoutes {
+        let ads = match self.eligible(holder, cluster) {
+            Ok(ads) => ads,
+            Err(reason) => return ServiceRoutes { reason: Some(reason), ..ServiceRoutes::default() },
+        };
+        let mut routes = ServiceRoutes::default();
+        for peer in &self.peers {
+            for ad in ads.iter().filter(|ad| ad.peers.as_ref().is_none_or(|names| names.contains(&peer.name))) {
+                for &ip in holder.ips {
+                    let prefix = ad.prefix_of(ip);
+                    if peer.carries(ip) {
+                        let route = Route { prefix, local_pref: ad.local_pref, communities: ad.communities.clone() };
+                        merge(routes.by_peer.entry(peer.name.clone()).or_default(), route);
+                    } else {
+                        routes.not_carried.insert((peer.name.clone(), prefix));
+                    }
                 }
             }
         }
+        let reason = if routes.by_peer.is_empty() { BgpReason::NoPeer } else { BgpReason::Advertised };
+        routes.reason = Some(reason);
+        routes
     }
-    let reason = if routes.by_peer.is_empty() { BgpReason::NoPeer } else { BgpReason::Advertised };
-    routes.reason = Some(reason);
-    routes
+
+    /// Checks the preconditions in upstream's order (`docs/upstream-behaviour.md#bgp-routes`); returns the
+    /// advertisements that apply, or the first reason against.
+    fn eligible<'a>(
+        &'a self,
+        Holder { service, pool, .. }: Holder<'_>,
+        cluster: &Cluster,
+    ) -> Result<Vec<&'a Arc<BgpAdvertisement>>, BgpReason> {
+        let policy = self.pools.get(&pool.name).ok_or(BgpReason::NotSelected)?;
+        let matches = |ad: &&Arc<BgpAdvertisement>| any_matches(&ad.service_selectors, &service.labels);
+        let ads: Vec<_> = policy.advertisements.iter().filter(matches).collect();
+        if ads.is_empty() {
+            return Err(BgpReason::NoMatchingAdvertisement);
+        }
+        let counts = |index: &usize| policy.advertisements.get(*index).as_ref().is_some_and(matches);
+        if policy.clashes.iter().any(|(a, b)| counts(a) && counts(b)) {
+            return Err(BgpReason::ConflictingAdvertisements);
+        }
+        if let Some(refusal) = self.refusal {
+            return Err(refusal);
+        }
+        let endpoints = cluster.endpoints.get(&service.key).map_or(&[][..], Vec::as_slice);
+        let mut usable = endpoints.iter().filter(|endpoint: &&Endpoint| endpoint.is_usable() && endpoint.has_address);
+        match service.traffic_policy {
+            TrafficPolicy::Local if !usable.any(|endpoint| endpoint.node.as_ref() == Some(&self.node)) => {
+                Err(BgpReason::NoLocalEndpoint)
+            }
+            TrafficPolicy::Cluster if usable.next().is_none() => Err(BgpReason::NoEndpoints),
+            _ => Ok(ads),
+        }
+    }
 }
 
-/// Adds a route to those of one peer. Routes for one prefix become one: communities are united, the highest local preference
-/// wins. True when the preferences differed.
+impl PoolPolicy {
+    /// `None` where no advertisement of the pool selects the node.
+    fn of(pool: &Pool, node: &Node) -> Option<Self> {
+        let advertisements: Vec<_> = pool.bgp.iter().filter(|ad| ad.nodes.selects(node)).cloned().collect();
+        // Both select this node already.
+        let clash = |a: &BgpAdvertisement, b: &BgpAdvertisement| local_preferences_clash(a, b, pool, &|_, _| true);
+        let mut clashes = Vec::new();
+        for (index, a) in advertisements.iter().enumerate() {
+            let later = advertisements.iter().enumerate().skip(index + 1);
+            clashes.extend(later.filter(|(_, b)| clash(a, b)).map(|(other, _)| (index, other)));
+        }
+        (!advertisements.is_empty()).then_some(Self { advertisements, clashes })
+    }
+}
+
+impl PeerFamilies {
+    const fn carries(&self, ip: IpAddr) -> bool {
+        match ip {
+            IpAddr::V4(_) => self.v4,
+            IpAddr::V6(_) => self.v6,
+        }
+    }
+}
+
+/// Adds a route to those of one peer. Routes for one prefix become one: communities are united, the highest local
+/// preference wins. True when the preferences differed.
 pub fn merge(routes: &mut BTreeMap<IpNet, Route>, route: Route) -> bool {
     match routes.entry(route.prefix) {
         std::collections::btree_map::Entry::Vacant(entry) => {
@@ -134,45 +237,6 @@ pub fn merge(routes: &mut BTreeMap<IpNet, Route>, route: Route) -> bool {
             }
             new != old
         }
-    }
-}
-
-/// Checks the preconditions in upstream's order (`docs/upstream-behaviour.md#bgp-routes`); returns the advertisements
-/// that
-/// apply, or the first reason against.
-fn eligible<'a>(
-    Holder { service, pool, .. }: Holder<'a>,
-    node: &Node,
-    cluster: &Cluster,
-    exclude_label: ExcludeLabel,
-) -> Result<Vec<&'a Arc<BgpAdvertisement>>, BgpReason> {
-    let here: Vec<&Arc<BgpAdvertisement>> = pool.bgp.iter().filter(|ad| ad.nodes.selects(node)).collect();
-    if here.is_empty() {
-        return Err(BgpReason::NotSelected);
-    }
-    let ads: Vec<_> = here.into_iter().filter(|ad| any_matches(&ad.service_selectors, &service.labels)).collect();
-    if ads.is_empty() {
-        return Err(BgpReason::NoMatchingAdvertisement);
-    }
-    // Both select this node already.
-    let clash = |a: &BgpAdvertisement, b: &BgpAdvertisement| local_preferences_clash(a, b, pool, &|_, _| true);
-    if ads.iter().enumerate().any(|(index, a)| ads.iter().skip(index + 1).any(|b| clash(a, b))) {
-        return Err(BgpReason::ConflictingAdvertisements);
-    }
-    if node.network_unavailable {
-        return Err(BgpReason::NetworkUnavailable);
-    }
-    if exclude_label.excludes(node) {
-        return Err(BgpReason::ExcludedByLabel);
-    }
-    let endpoints = cluster.endpoints.get(&service.key).map_or(&[][..], Vec::as_slice);
-    let mut usable = endpoints.iter().filter(|endpoint: &&Endpoint| endpoint.is_usable() && endpoint.has_address);
-    match service.traffic_policy {
-        TrafficPolicy::Local if !usable.any(|endpoint| endpoint.node.as_ref() == Some(&node.name)) => {
-            Err(BgpReason::NoLocalEndpoint)
-        }
-        TrafficPolicy::Cluster if usable.next().is_none() => Err(BgpReason::NoEndpoints),
-        _ => Ok(ads),
     }
 }
 

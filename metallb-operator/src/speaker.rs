@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use metallb_core::announcement::Touched as Announce;
 use metallb_core::config::{Config, ConfigStore, Parsed, Problem, Severity};
 use metallb_core::model::ServiceKey;
 use metallb_l2::interface::MacAddr;
 use metallb_membership::driver as membership;
 use tokio::sync::mpsc;
 
-use crate::announcer::{Announcer, Changes, Conflict, Identity, Obstacle, TransitionKind};
+use crate::announcer::{Announcer, Changes, Conflict, Identity, Obstacle, TransitionKind, log_transition};
 use crate::client;
 use crate::controller;
 use crate::exclusion;
@@ -160,14 +161,15 @@ impl Speaker {
             self.report(problems);
             self.config = config;
             self.loaded = true;
-            let changes = self.announcer.apply(&self.config, &self.feed.world.cluster);
+            let services = Announce::Configuration(&touched.services);
+            let changes = self.announcer.apply(&self.config, &self.feed.world.cluster, services);
             self.announced(changes);
         } else if touched.services.is_empty() {
             // A change of a node is one of the configuration.
             return;
         } else {
             let cluster = &self.feed.world.cluster;
-            let changes = self.announcer.apply_services(&self.config, cluster, &touched.services);
+            let changes = self.announcer.apply(&self.config, cluster, Announce::Services(&touched.services));
             self.announced(changes);
         }
         self.admin.metrics.client.updates.inc();
@@ -175,7 +177,7 @@ impl Speaker {
 
     fn follow_members(&mut self) {
         if self.loaded {
-            let changes = self.announcer.apply_members(&self.config, &self.feed.world.cluster);
+            let changes = self.announcer.apply(&self.config, &self.feed.world.cluster, Announce::Live);
             self.announced(changes);
         }
     }
@@ -183,7 +185,7 @@ impl Speaker {
     fn announced(&self, changes: Changes) {
         for transition in changes.transitions {
             let node = self.node.as_str();
-            transition.log(node);
+            log_transition(&transition, node);
             match transition.kind {
                 TransitionKind::Announcing(protocol) => {
                     let message = format!("announcing from node \"{node}\" with protocol \"{protocol}\"");

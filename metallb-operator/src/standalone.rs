@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use metallb_core::announcement::Touched;
 use metallb_core::assignment::{Assigner, AssignmentState, EventKind};
 use metallb_core::config::{Config, ConfigStore, Parsed, Problem, Severity};
 use metallb_core::model::{Ingress, Service, ServiceKey};
@@ -14,7 +15,7 @@ use notify::Watcher as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::announcer::{Announcer, Changes, Conflict, Identity, Obstacle};
+use crate::announcer::{Announcer, Changes, Conflict, Identity, Obstacle, log_transition};
 use crate::exclusion;
 use crate::process::admin::Admin;
 use crate::process::{AnnounceSettings, Process, ProcessError, Threads, log_problem};
@@ -186,7 +187,7 @@ impl Standalone {
         self.last_world = Some(world);
         self.state.problems = problems.iter().map(ToString::to_string).collect();
         if let Some(world) = &self.last_world {
-            let changes = self.announcer.apply(&self.config, &world.cluster);
+            let changes = self.announcer.apply(&self.config, &world.cluster, Touched::Everything);
             self.announced(changes);
         }
         Ok(())
@@ -205,7 +206,7 @@ impl Standalone {
 
     fn follow_members(&mut self) {
         if let Some(world) = &self.last_world {
-            let changes = self.announcer.apply_members(&self.config, &world.cluster);
+            let changes = self.announcer.apply(&self.config, &world.cluster, Touched::Live);
             self.announced(changes);
         }
     }
@@ -213,7 +214,7 @@ impl Standalone {
     /// Tells what began, ended or failed, and stores what is announced now.
     fn announced(&mut self, changes: Changes) {
         for transition in changes.transitions {
-            transition.log(&self.settings.announce.node);
+            log_transition(&transition, &self.settings.announce.node);
         }
         let announced = self.announcer.announced();
         for service in &mut self.state.services {

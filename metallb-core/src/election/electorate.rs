@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use super::hash::{IpText, NodeBlock, Rank};
 use crate::model::NodeName;
 
-/// The candidates of an election, laid out for hashing. The highest preference score goes first; among equals the lowest
-/// digest of `node#ip`.
+/// The candidates of an election, laid out for hashing. The highest preference score goes first; among equals the
+/// lowest digest of `node#ip`.
 #[derive(Clone, Debug, Default)]
 pub struct Electorate {
     /// By score, highest first, then by name, so that those who can win at all stand at the front.
@@ -19,15 +19,12 @@ pub struct Electorate {
 pub(super) struct Member {
     pub(super) node: NodeName,
     score: u64,
-    pub(super) block: NodeBlock,
+    block: NodeBlock,
 }
-
-/// Where a candidate stands for one address, and which it is.
-pub(super) type Place = (Standing, usize);
 
 /// Where a candidate stands for one address; lower is better.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct Standing(pub(super) Reverse<u64>, pub(super) Rank);
+pub(super) struct Standing(Reverse<u64>, Rank);
 
 impl Electorate {
     /// Candidates with their preference scores; 0 is no preference. Names must differ.
@@ -68,15 +65,29 @@ impl Electorate {
         Some(&best.1.node)
     }
 
-    /// The best `count` candidates for an address, best first: the owner, then who would follow.
+    /// The best `count` candidates for an address, best first: the owner, then those that follow it.
     #[must_use]
-    pub fn podium(&self, ip: IpAddr, count: usize) -> Vec<&NodeName> {
+    pub fn ranking(&self, ip: IpAddr, count: usize) -> Vec<NodeName> {
         let best = self.best(&[IpText::new(ip)], count).pop().unwrap_or_default();
-        best.into_iter().map(|(_, index)| &self.members[index].node).collect()
+        best.into_iter().map(|(_, node)| node).collect()
     }
 
-    /// Those of `ips` for which `node` answers. Each address ends at the first candidate that beats the node: about ln n hashes
-    /// among n candidates, where [`Electorate::owner`] needs n.
+    /// Whether a node is a candidate.
+    #[must_use]
+    pub fn contains(&self, node: &NodeName) -> bool {
+        let mut rest = &self.members[..];
+        while let Some(first) = rest.first() {
+            let (equals, lower) = rest.split_at(rest.partition_point(|member| member.score == first.score));
+            if equals.binary_search_by(|member| member.node.cmp(node)).is_ok() {
+                return true;
+            }
+            rest = lower;
+        }
+        false
+    }
+
+    /// Those of `ips` for which `node` answers. Each address ends at the first candidate that beats the node: about ln
+    /// n hashes among n candidates, where [`Electorate::owner`] needs n.
     pub fn owned_by<'a>(
         &'a self,
         node: &NodeName,
@@ -99,13 +110,21 @@ impl Electorate {
         batches.flat_map(|(batch, ips)| self.won(me, ips).into_iter().map(move |index| batch * BATCH + index)).collect()
     }
 
-    pub(super) fn into_members(self) -> Vec<Member> {
-        self.members
+    /// Where a candidate stands for an address.
+    pub(super) fn standing(&self, node: &NodeName, ip: IpAddr) -> Option<Standing> {
+        let member = self.members.iter().find(|member| member.node == *node)?;
+        Some(member.standing(&IpText::new(ip)))
     }
 
-    /// The best `count` members for each of many addresses, best first, as indexes.
-    pub(super) fn best(&self, texts: &[IpText], count: usize) -> Vec<Vec<Place>> {
-        let mut rows: Vec<Vec<Place>> = texts.iter().map(|_| Vec::with_capacity(count + 1)).collect();
+    /// The best `count` members for each of many addresses, best first.
+    pub(super) fn best(&self, texts: &[IpText], count: usize) -> Vec<Vec<(Standing, NodeName)>> {
+        let named = |(standing, index): (Standing, usize)| (standing, self.members[index].node.clone());
+        self.best_places(texts, count).into_iter().map(|row| row.into_iter().map(named).collect()).collect()
+    }
+
+    /// The same by index.
+    fn best_places(&self, texts: &[IpText], count: usize) -> Vec<Vec<(Standing, usize)>> {
+        let mut rows: Vec<Vec<(Standing, usize)>> = texts.iter().map(|_| Vec::with_capacity(count + 1)).collect();
         let Some(last) = count.min(self.members.len()).checked_sub(1) else { return rows };
         // Members come by score, and nobody can displace one with more.
         let able = self.members.partition_point(|member| member.score >= self.members[last].score);
@@ -134,8 +153,9 @@ impl Electorate {
         let mut mine = Vec::with_capacity(texts.len());
         leaders[me].block.rank_each(texts.iter(), |rank| mine.push(rank));
 
-        // Most addresses are lost to one of the first few nodes, and the processor can't foresee to which: if each address went
-        // through the nodes by itself, it would wait at the end of each. So these nodes go through all addresses.
+        // Most addresses are lost to one of the first few nodes, and the processor can't foresee to which: if each
+        // address went through the nodes by itself, it would wait at the end of each. So these nodes go through all
+        // addresses.
         let (first, others) = leaders.split_at(leaders.len().min(ROUNDS));
         let mut open: Vec<usize> = (0..texts.len()).collect();
         let mut lost = vec![false; texts.len()];
@@ -185,14 +205,15 @@ impl Member {
     }
 }
 
-/// Puts a member among the best `count` of an address if it belongs there.
-pub(super) fn offer(best: &mut Vec<Place>, place: Place, count: usize) {
-    if best.len() == count && best.last().is_some_and(|(worst, _)| place.0 > *worst) {
-        return;
-    }
+/// Puts a member among the best `count` of an address if it belongs there; whether it does.
+pub(super) fn offer<T>(best: &mut Vec<(Standing, T)>, place: (Standing, T), count: usize) -> bool {
     let at = best.partition_point(|(other, _)| *other < place.0);
+    if at == count {
+        return false;
+    }
     best.insert(at, place);
     best.truncate(count);
+    true
 }
 
 /// How many addresses are hashed at a time: their texts stay close to the processor.

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::NodeSelection;
-use crate::model::{LabelSelector, Labels, Selector};
+use crate::model::{Endpoint, InterfaceName, LabelSelector, Labels, Selector, ServiceKey, TrafficPolicy};
 
 const VIP: &str = "10.20.30.1";
 
@@ -99,9 +99,13 @@ fn endpoints(texts: &[&str]) -> Vec<Endpoint> {
     texts.iter().map(endpoint).collect()
 }
 
+fn elections<'a>(cluster: &Cluster, rules: &ElectionRules, holders: impl IntoIterator<Item = Holder<'a>>) -> Elections {
+    Elections::of(cluster, rules, holders, NonZeroUsize::MIN)
+}
+
 fn elect_one(service: &Service, vip: &str, pool: &Pool, cluster: &Cluster, rules: &ElectionRules) -> Election {
     let ips = [ip(vip)];
-    Elections::new(cluster, rules, [Holder { service, pool, ips: &ips }]).elect(&service.key).unwrap()
+    elections(cluster, rules, [Holder { service, pool, ips: &ips }]).election(&service.key).unwrap()
 }
 
 fn owner(election: &Election) -> Option<&str> {
@@ -137,7 +141,8 @@ fn electorate_orders_nodes_as_facts_1_to_11_say() {
     ];
     for (fact, nodes, vip, expected) in rows {
         let electorate = Electorate::new(nodes.iter().map(|&(name, score)| (name.into(), score)));
-        let order: Vec<&str> = electorate.podium(ip(vip), 9).into_iter().map(NodeName::as_str).collect();
+        let ranking = electorate.ranking(ip(vip), 9);
+        let order: Vec<&str> = ranking.iter().map(NodeName::as_str).collect();
         assert_eq!(order, expected, "fact {fact}");
         assert_eq!(electorate.owner(ip(vip)).map(NodeName::as_str), expected.first().copied(), "fact {fact}");
     }
@@ -175,11 +180,12 @@ fn winners_of_facts_12_and_13_are_as_recorded() {
 fn scores_of_advertisements_add_up_as_facts_14_and_15_say() {
     let cluster = cluster(&["a", "b"]);
     let ads = [ad(&[]).prefer(&[(70, "node=a")]), ad(&[]).prefer(&[(30, "node=a"), (50, "node=b")])].map(Arc::new);
-    let scores =
-        |ads: &[&Arc<L2Advertisement>]| cluster.nodes.values().map(|node| score(node, ads)).collect::<Vec<_>>();
-    assert_eq!(scores(&[&ads[0], &ads[1]]), [100, 50]);
+    let scores = |ads: &[Arc<L2Advertisement>]| {
+        cluster.nodes.values().map(|node| candidates::score(node, ads)).collect::<Vec<_>>()
+    };
+    assert_eq!(scores(&ads), [100, 50]);
     assert_eq!(scores(&[]), [0, 0]);
-    assert_eq!(scores(&[&Arc::new(ad(&[]))]), [0, 0]);
+    assert_eq!(scores(&[Arc::new(ad(&[]))]), [0, 0]);
 }
 
 #[test]
@@ -288,7 +294,6 @@ fn service_selectors_and_shared_addresses_meet_as_facts_34_to_43_say() {
 #[test]
 fn interfaces_are_the_union_as_facts_41_59_and_60_say() {
     let cluster = cluster(&["iris1", "iris2"]);
-    let service = service("web", TrafficPolicy::Cluster);
     let rows: Vec<(u8, &str, Vec<L2Advertisement>, &[&str])> = vec![
         (41, "iris1", vec![ad(&["iris1"]).on(&["eth0"]), ad(&["iris2"]).on(&["eth1"])], &["eth0"]),
         (41, "iris2", vec![ad(&["iris1"]).on(&["eth0"]), ad(&["iris2"]).on(&["eth1"])], &["eth1"]),
@@ -296,7 +301,7 @@ fn interfaces_are_the_union_as_facts_41_59_and_60_say() {
         (60, "iris1", vec![ad(&[]).on(&["eth0", "eth1"]), ad(&[])], &[]),
     ];
     for (fact, node, ads, expected) in rows {
-        let union = interfaces(&service, &pool(ads), &cluster.nodes[node]);
+        let union = interfaces(&pool(ads).l2, &cluster.nodes[node]);
         assert_eq!(union.iter().map(InterfaceName::as_str).collect::<Vec<_>>(), expected, "fact {fact} {node}");
     }
 }
@@ -349,9 +354,12 @@ fn candidates_tell_why_each_node_may_not_answer() {
     let service = service("web", TrafficPolicy::Local);
     cluster.endpoints.insert(service.key.clone(), endpoints(&["good", "!idle"]));
     let (pool, ips) = (pool(vec![ad(&["dead", "down", "excluded", "idle", "good"])]), [ip(VIP)]);
-    let elections = Elections::new(&cluster, &rules, [Holder { service: &service, pool: &pool, ips: &ips }]);
-    let told: Vec<(String, &str)> =
-        elections.candidates(&service.key).iter().map(|c| (c.node.to_string(), c.reason.as_str())).collect();
+    let elections = elections(&cluster, &rules, [Holder { service: &service, pool: &pool, ips: &ips }]);
+    let told: Vec<(String, &str)> = elections
+        .candidates(&service.key, &cluster.nodes)
+        .iter()
+        .map(|c| (c.node.to_string(), c.reason.as_str()))
+        .collect();
     let expected = [
         ("dead", "NoSpeaker"),
         ("down", "NetworkUnavailable"),
@@ -381,8 +389,8 @@ fn services_on_one_address_never_have_two_owners() {
         cluster.endpoints.insert(a.key.clone(), endpoints(on_a));
         cluster.endpoints.insert(b.key.clone(), endpoints(on_b));
         let holders = [&a, &b].map(|service| Holder { service, pool: &pool, ips: &shared });
-        let elections = Elections::new(&cluster, &rules, holders);
-        let told = [&a, &b].map(|service| elections.elect(&service.key).unwrap());
+        let elections = elections(&cluster, &rules, holders);
+        let told = [&a, &b].map(|service| elections.election(&service.key).unwrap());
         for (election, on) in told.iter().zip([on_a, on_b]) {
             let usable = on.iter().any(|node| !node.starts_with('!'));
             let expected = match election.owner {
@@ -397,7 +405,12 @@ fn services_on_one_address_never_have_two_owners() {
         assert_eq!(owners, [owner_a, owner_b], "{on_a:?} {on_b:?}");
         for (service, owner) in [(&a, owners[0]), (&b, owners[1])] {
             for node in ["n1", "n2", "n3"] {
-                let owns = elections.owned_by(&node.into()).any(|key| *key == service.key);
+                let mut asked = Elections::new(rules.clone());
+                for service in [&a, &b] {
+                    asked.set(Holder { service, pool: &pool, ips: &shared }, &cluster);
+                }
+                asked.settle_for(&node.into());
+                let owns = asked.election(&service.key).and_then(|election| election.owner) == Some(node.into());
                 assert_eq!(owns, owner == Some(node), "{} {node}", service.key);
             }
         }
@@ -419,7 +432,7 @@ fn candidate_that_cannot_serve_all_who_share_the_address_says_so() {
     ];
     for (services, expected) in rows {
         let holders = services.iter().map(|service| Holder { service, pool: &pool, ips: &shared });
-        let candidates = Elections::new(&cluster, &rules, holders).candidates(&a.key);
+        let candidates = elections(&cluster, &rules, holders).candidates(&a.key, &cluster.nodes);
         assert_eq!(candidates.iter().map(|told| told.reason.as_str()).collect::<Vec<_>>(), expected);
         let eligible = candidates.iter().map(|told| told.eligible);
         assert_eq!(eligible.collect::<Vec<_>>(), expected.map(|reason| reason == "Eligible"));
@@ -438,13 +451,13 @@ fn service_that_cannot_be_announced_has_no_say_in_who_answers_for_others() {
     let (both, v4, v6) = ([ip("fd00::1"), ip("10.0.0.1")], [ip("10.0.0.1")], [ip("fd00::1")]);
     let rules = ElectionRules::default();
     let held = [(&idle, &both[..]), (&first, &v4), (&second, &v6)];
-    let elections = Elections::new(&cluster, &rules, held.map(|(service, ips)| Holder { service, pool: &pool, ips }));
-    assert_eq!(elections.elect(&idle.key).unwrap().reason, L2Reason::NoEndpoints);
+    let elections = elections(&cluster, &rules, held.map(|(service, ips)| Holder { service, pool: &pool, ips }));
+    assert_eq!(elections.election(&idle.key).unwrap().reason, L2Reason::NoEndpoints);
     let electorate = Electorate::new(cluster.nodes.keys().map(|node| (node.clone(), 0)));
     assert_eq!((electorate.len(), electorate.is_empty()), (8, false));
     assert_ne!(electorate.owner(v4[0]), electorate.owner(v6[0]), "the example tells nothing");
     for (service, own) in [(&first, v4[0]), (&second, v6[0])] {
-        assert_eq!(elections.elect(&service.key).unwrap().owner.as_ref(), electorate.owner(own), "{own}");
+        assert_eq!(elections.election(&service.key).unwrap().owner.as_ref(), electorate.owner(own), "{own}");
     }
 }
 
@@ -466,12 +479,8 @@ fn owners_of(nodes: &[&str], drawn: &[Drawn], rules: &ElectionRules) -> Vec<(Vec
         addresses.push(ips.iter().map(|last| IpAddr::from([10, 20, 30, *last])).collect::<Vec<_>>());
     }
     let holders = services.iter().zip(&addresses).map(|(service, ips)| Holder { service, pool: &pool, ips });
-    let elections = Elections::new(&cluster, rules, holders);
-    let all = elections.elect_all(NonZeroUsize::MIN.saturating_add(drawn.len() % 3));
-    let owner = |service: &Service| {
-        assert_eq!(elections.elect(&service.key).as_ref(), all.get(&service.key), "one by one or all at once");
-        all[&service.key].owner.clone()
-    };
+    let elections = Elections::of(&cluster, rules, holders, NonZeroUsize::MIN.saturating_add(drawn.len() % 3));
+    let owner = |service: &Service| elections.election(&service.key).unwrap().owner;
     services.iter().zip(&addresses).map(|(service, ips)| (ips.clone(), owner(service))).collect()
 }
 
@@ -506,43 +515,34 @@ proptest! {
         prop_assert_eq!(owners_of(&NODES, &drawn, &rules), owners_of(&backwards, &drawn, &rules));
     }
 
-    /// I24: a node that goes moves only what it owned; one that comes takes only what it wins. The table agrees with electing anew,
-    /// and the early exit with the full scan.
+    /// I24: a node that goes moves only what it owned; one that comes takes only what it wins. The early exit agrees
+    /// with the full scan.
     #[test]
     fn membership_change_moves_only_what_it_must(
         changes in proptest::collection::vec((0_usize..12, 0_u64..3), 1..30),
         ips in proptest::collection::btree_set(any::<IpAddr>(), 1..12),
     ) {
-        let name = |index: usize| NodeName::from(format!("node-{index}"));
         let mut members: BTreeMap<NodeName, u64> = BTreeMap::new();
-        let mut table = Standings::new(Electorate::default(), ips.iter().copied());
+        let mut before = Electorate::default();
         for (index, score) in changes {
-            let node = name(index);
-            let before: BTreeMap<IpAddr, Option<NodeName>> = ips.iter().map(|&ip| (ip, table.owner(ip).cloned())).collect();
-            let moved = if members.remove(&node).is_some() {
-                table.leave(&node)
-            } else {
+            let node = NodeName::from(format!("node-{index}"));
+            if members.remove(&node).is_none() {
                 members.insert(node.clone(), score);
-                table.join(&node, score)
-            };
-            let anew = Electorate::new(members.clone());
+            }
+            let after = Electorate::new(members.clone());
             for &ip in &ips {
-                let order = anew.podium(ip, 2);
-                prop_assert_eq!(table.owner(ip), order.first().copied());
-                prop_assert_eq!(anew.owner(ip), order.first().copied());
-                if let Some(successor) = table.successor(ip) {
-                    prop_assert_eq!(Some(successor), order.get(1).copied());
-                }
-                prop_assert_eq!(moved.contains(&ip), before[&ip].as_ref() != table.owner(ip), "{} {}", node, ip);
-                if moved.contains(&ip) {
-                    prop_assert!(before[&ip].as_ref() == Some(&node) || table.owner(ip) == Some(&node));
+                let order = after.ranking(ip, 2);
+                prop_assert_eq!(after.owner(ip), order.first());
+                if before.owner(ip) != after.owner(ip) {
+                    prop_assert!(before.owner(ip) == Some(&node) || after.owner(ip) == Some(&node));
                 }
             }
             for member in members.keys() {
-                let owned: BTreeSet<IpAddr> = anew.owned_by(member, ips.iter().copied()).collect();
-                prop_assert_eq!(&owned, &table.owned_by(member).collect());
-                prop_assert!(owned.iter().all(|&ip| table.owner(ip) == Some(member)));
+                let owned: BTreeSet<IpAddr> = after.owned_by(member, ips.iter().copied()).collect();
+                prop_assert!(ips.iter().all(|ip| owned.contains(ip) == (after.owner(*ip) == Some(member))));
             }
+            prop_assert_eq!(after.contains(&node), members.contains_key(&node));
+            before = after;
         }
     }
 }
@@ -552,46 +552,34 @@ proptest! {
 fn many_nodes_and_addresses_are_elected_as_few_are() {
     let ips: Vec<IpAddr> = (0..300_u32).map(|index| IpAddr::from((0x0a00_0000 + index).to_be_bytes())).collect();
     let member = |index: u64| (NodeName::from(format!("node-{index}")), u64::from(!index.is_multiple_of(4)));
-    let mut members: BTreeMap<NodeName, u64> = (0..120).map(member).collect();
+    let members: BTreeMap<NodeName, u64> = (0..120).map(member).collect();
     let electorate = Electorate::new(members.clone());
-    let owners: Vec<&NodeName> = ips.iter().map(|&ip| electorate.podium(ip, 1)[0]).collect();
-    let of = |node: &NodeName| (0..ips.len()).filter(|&place| owners[place] == node).collect::<Vec<_>>();
+    let owners: Vec<NodeName> = ips.iter().map(|&ip| electorate.ranking(ip, 1)[0].clone()).collect();
+    let of = |node: &NodeName| (0..ips.len()).filter(|&place| owners[place] == *node).collect::<Vec<_>>();
     for node in members.keys() {
         assert_eq!(electorate.places_owned_by(node, &ips), of(node), "{node}");
         let owned: Vec<IpAddr> = electorate.owned_by(node, ips.iter().copied()).collect();
         assert_eq!(owned, of(node).iter().map(|&place| ips[place]).collect::<Vec<_>>(), "{node}");
     }
-
-    let mut table = Standings::new(electorate.clone(), ips.iter().copied());
-    for &ip in &ips {
-        assert_eq!(table.successor(ip), electorate.podium(ip, 2).get(1).copied(), "{ip}");
-    }
-    let gone = owners[0].clone();
-    let moving: Vec<IpAddr> = of(&gone).iter().map(|&place| ips[place]).collect();
-    let score = members.remove(&gone).unwrap();
-    assert_eq!(table.leave(&gone), moving);
-    let anew = Electorate::new(members);
-    assert!(ips.iter().all(|&ip| table.owner(ip) == anew.owner(ip)));
-    assert_eq!(table.join(&gone, score), moving);
 }
 
 #[test]
-fn stake_tells_what_decides_from_what_does_not() {
+fn key_differs_where_an_input_of_the_election_does() {
     let selective = ad(&[]).service(&["app=web"]);
     let pools = pool(vec![ad(&["iris1"]), selective]);
     let mut base = service("a", TrafficPolicy::Local);
     base.labels = labels("app=web");
     let mut cluster = cluster(&["iris1", "iris2"]);
     cluster.endpoints.insert(base.key.clone(), endpoints(&["iris1", "!iris2"]));
-    let stake = |service: &Service, vip: &str, cluster: &Cluster| {
-        Stake::new(Holder { service, pool: &pools, ips: &[ip(vip)] }, cluster)
+    let key = |service: &Service, vip: &str, cluster: &Cluster| {
+        Key::of(Holder { service, pool: &pools, ips: &[ip(vip)] }, &cluster.endpoints[&service.key])
     };
-    let before = stake(&base, VIP, &cluster);
+    let before = key(&base, VIP, &cluster);
 
     let changed = |change: fn(&mut Service)| {
         let mut service = base.clone();
         change(&mut service);
-        stake(&service, VIP, &cluster)
+        key(&service, VIP, &cluster)
     };
     assert_eq!(changed(|service| service.labels = labels("app=web,tier=front")), before);
     assert_eq!(changed(|service| drop(service.annotations.insert("a".to_owned(), "b".to_owned()))), before);
@@ -600,49 +588,15 @@ fn stake_tells_what_decides_from_what_does_not() {
     let share = |service: &mut Service| {
         service.annotations.insert("metallb.io/allow-shared-ip".to_owned(), "key".to_owned());
     };
-    assert_ne!(changed(share), before);
-    assert_ne!(stake(&base, "10.20.30.2", &cluster), before);
+    assert_ne!(changed(share), before, "an advertisement chooses by Service labels");
+    assert_ne!(key(&base, "10.20.30.2", &cluster), before);
 
     let with = |texts: &[&str]| {
         let mut cluster = cluster.clone();
         cluster.endpoints.insert(base.key.clone(), endpoints(texts));
-        stake(&base, VIP, &cluster)
+        key(&base, VIP, &cluster)
     };
     assert_eq!(with(&["iris1", "iris1", "!iris1"]), before, "the same nodes");
     assert_ne!(with(&["iris1", "iris2"]), before);
     assert_ne!(with(&["!iris1"]), before);
-}
-
-proptest! {
-    /// Where no stake is another one no owner is.
-    #[test]
-    fn same_stakes_elect_the_same(
-        local in any::<[bool; 2]>(),
-        share in any::<bool>(),
-        before in proptest::collection::vec(0..6_usize, 0..5),
-        after in proptest::collection::vec(0..6_usize, 0..5),
-    ) {
-        let texts = ["iris1", "iris2", "iris3", "!iris1", "!iris2", "~iris3"];
-        let pool = pool(vec![ad(&["iris1", "iris2"]), ad(&["iris3"])]);
-        let policy = |local| if local { TrafficPolicy::Local } else { TrafficPolicy::Cluster };
-        let (a, b) = (service("a", policy(local[0])), service("b", policy(local[1])));
-        let ips = [ip(VIP), ip(if share { VIP } else { "10.20.30.2" })];
-        let look = |found: &[usize]| {
-            let mut cluster = cluster(&["iris1", "iris2", "iris3"]);
-            let found: Vec<&str> = found.iter().map(|&place| texts[place]).collect();
-            cluster.endpoints.insert(a.key.clone(), endpoints(&found));
-            cluster.endpoints.insert(b.key.clone(), endpoints(&["iris1", "iris3"]));
-            let rules = ElectionRules::default();
-            let holders = [&a, &b].into_iter().zip(&ips);
-            let holders: Vec<Holder<'_>> =
-                holders.map(|(service, ip)| Holder { service, pool: &pool, ips: std::slice::from_ref(ip) }).collect();
-            let stakes: Vec<Stake> = holders.iter().map(|&holder| Stake::new(holder, &cluster)).collect();
-            let elections = Elections::new(&cluster, &rules, holders);
-            (stakes, [&a, &b].map(|service| elections.elect(&service.key)))
-        };
-        let ((stakes, owners), (new_stakes, new_owners)) = (look(&before), look(&after));
-        if stakes == new_stakes {
-            prop_assert_eq!(owners, new_owners);
-        }
-    }
 }

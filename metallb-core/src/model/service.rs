@@ -100,6 +100,15 @@ impl Service {
         self.load_balancer_class.as_deref() == class
     }
 
+    /// The addresses of the status, if there are any and each entry is one.
+    #[must_use]
+    pub fn status_ips(&self) -> Option<Vec<IpAddr>> {
+        if self.ingress.is_empty() || self.ingress.iter().any(|ingress| ingress.ip.is_none()) {
+            return None;
+        }
+        self.ingress_ips().collect()
+    }
+
     /// The addresses of the status. Hostnames are skipped; malformed addresses become `None`.
     pub fn ingress_ips(&self) -> impl Iterator<Item = Option<IpAddr>> {
         self.ingress.iter().filter_map(|ingress| ingress.ip.as_deref()).map(crate::address::parse_ip)

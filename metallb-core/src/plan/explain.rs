@@ -4,15 +4,15 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::{L2Plan, Plan, PlanOptions, RoutePlan, ServicePlan, candidate_text, plan};
+use super::{Decided, L2Plan, Plan, PlanOptions, RoutePlan, ServicePlan, candidate_text, decide};
 use crate::allocator::PoolRefusal;
 use crate::assignment::AssignmentState;
 use crate::config::spec::Resources;
 use crate::config::{Config, Pool, any_matches};
-use crate::election::{Elections, Holder, L2Reason, advertisements};
+use crate::election::{Holder, L2Reason, advertisements};
 use crate::model::{Cluster, NamespaceName, NodeName, PeerName, PoolName, Service, ServiceKey};
 use crate::reason::reasons;
-use crate::routes::{BgpReason, routes};
+use crate::routes::{BgpReason, ExportPolicy};
 
 /// Everything that was decided about one Service, and why.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -103,16 +103,11 @@ pub fn explain(
     key: &ServiceKey,
 ) -> Option<Explanation> {
     let service = cluster.services.get(key)?;
-    let planned = plan(resources, cluster, order, options);
-    let config = Config::parse(resources, cluster).config;
+    let Decided { plan: planned, config, elections } = decide(resources, cluster, order, options);
     let mut told = planned.service(key)?.clone();
     let pool = told.pool.as_ref().and_then(|name| config.pools.get(name)).map(AsRef::as_ref);
 
-    let holders = planned.services.iter().filter_map(|other| {
-        let service = cluster.services.get(&other.key)?;
-        Some(Holder { service, pool: config.pools.get(other.pool.as_ref()?)?, ips: &other.ips })
-    });
-    let candidates = Elections::new(cluster, &options.rules, holders).candidates(key);
+    let candidates = elections.candidates(key, &cluster.nodes);
     for l2 in &mut told.l2 {
         l2.candidates = candidates.as_slice().into();
         l2.candidates_omitted = 0;
@@ -122,7 +117,7 @@ pub fn explain(
     if let Some(pool) = pool.filter(|pool| !pool.bgp.is_empty()) {
         let holder = Holder { service, pool, ips: &told.ips };
         for node in cluster.nodes.values() {
-            let found = routes(holder, node, &config, cluster, options.rules.exclude_label);
+            let found = ExportPolicy::of(&config, node, options.rules.exclude_label).routes(holder, cluster);
             let Some(reason) = found.reason else { continue };
             routing.push(NodeRouting { node: node.name.clone(), reason, peers: found.by_peer.into_keys().collect() });
         }

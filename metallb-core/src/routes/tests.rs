@@ -115,8 +115,14 @@ impl World {
 
     fn offer(&self, pool: &Pool, ips: &[&str]) -> ServiceRoutes {
         let ips: Vec<IpAddr> = ips.iter().map(|ip| ip.parse().unwrap()).collect();
-        let holder = Holder { service: &self.service, pool, ips: &ips };
-        routes(holder, &self.cluster.nodes["pandora"], &self.config, &self.cluster, ExcludeLabel::Honoured)
+        self.policy(pool, ExcludeLabel::Honoured)
+            .routes(Holder { service: &self.service, pool, ips: &ips }, &self.cluster)
+    }
+
+    fn policy(&self, pool: &Pool, exclude_label: ExcludeLabel) -> ExportPolicy {
+        let mut config = self.config.clone();
+        config.pools.insert(pool.name.clone(), Arc::new(pool.clone()));
+        ExportPolicy::of(&config, &self.cluster.nodes["pandora"], exclude_label)
     }
 }
 
@@ -219,9 +225,8 @@ fn excluded_and_unreachable_nodes_offer_nothing_as_fact_86_says() {
     world.cluster.nodes.get_mut("pandora").unwrap().labels.insert(EXCLUDE_LABEL.to_owned(), String::new());
     assert_eq!(world.offer(&pool, &[VIP]).reason, Some(BgpReason::ExcludedByLabel));
     let ips = [VIP.parse().unwrap()];
-    let pandora = &world.cluster.nodes["pandora"];
     let holder = Holder { service: &world.service, pool: &pool, ips: &ips };
-    let ignoring = routes(holder, pandora, &world.config, &world.cluster, ExcludeLabel::Ignored);
+    let ignoring = world.policy(&pool, ExcludeLabel::Ignored).routes(holder, &world.cluster);
     assert_eq!(ignoring.reason, Some(BgpReason::Advertised));
     world.cluster.nodes.get_mut("pandora").unwrap().network_unavailable = true;
     assert_eq!(world.offer(&pool, &[VIP]).reason, Some(BgpReason::NetworkUnavailable), "it is looked at first");

@@ -43,7 +43,7 @@ fn announcer(manifests: &str) -> (Announcer, Config, Cluster) {
     // Nobody takes events.
     let (events, _) = mpsc::channel(1);
     let mut announcer = Announcer::start(identity, Arc::new(|_: &str| false), Metrics::new(), events, 1).unwrap();
-    announcer.apply(&config, &world.cluster);
+    announcer.apply(&config, &world.cluster, Touched::Everything);
     (announcer, config, world.cluster)
 }
 
@@ -53,7 +53,7 @@ async fn service_that_nobody_announces_has_a_reason_in_the_words_of_explain() {
     assert_eq!(announcer.silent(&config, &cluster), BTreeMap::new());
     let key = ServiceKey::new("default", "web");
     cluster.endpoints.get_mut(&key).unwrap().clear();
-    announcer.apply(&config, &cluster);
+    announcer.apply(&config, &cluster, Touched::Everything);
     let reason = |text: &str| BTreeMap::from([("default/web".to_owned(), vec![text.to_owned()])]);
     assert_eq!(
         announcer.silent(&config, &cluster),
@@ -91,20 +91,18 @@ metadata: {name: all, namespace: metallb-system}
 }
 
 #[tokio::test]
-async fn endpoints_that_come_and_go_cost_no_look_at_all_services() {
+async fn announced_service_follows_its_endpoints() {
     let (mut announcer, config, mut cluster) = announcer(MANIFESTS);
     let key = ServiceKey::new("default", "web");
     assert!(announcer.announced().l2.contains_key(&key));
 
     let changed = BTreeSet::from([key.clone()]);
-    assert!(!announcer.decides_on_l2(&config, &cluster, &changed));
     cluster.endpoints.get_mut(&key).unwrap().pop();
-    assert!(!announcer.decides_on_l2(&config, &cluster, &changed), "another endpoint is left");
+    let changes = announcer.apply(&config, &cluster, Touched::Services(&changed));
+    assert_eq!(changes, Changes::default(), "another endpoint is left");
     cluster.endpoints.get_mut(&key).unwrap().clear();
-    assert!(announcer.decides_on_l2(&config, &cluster, &changed), "nobody is to answer any more");
-    announcer.apply_services(&config, &cluster, &changed);
+    let changes = announcer.apply(&config, &cluster, Touched::Services(&changed));
+    let withdrawn = Transition { service: key.clone(), kind: TransitionKind::Withdrawn(Protocol::Layer2) };
+    assert_eq!(changes, Changes { transitions: vec![withdrawn], services: changed });
     assert!(!announcer.announced().l2.contains_key(&key));
-    assert!(!announcer.decides_on_l2(&config, &cluster, &changed), "that is known now");
-    cluster.services.remove(&key);
-    assert!(announcer.decides_on_l2(&config, &cluster, &changed), "it holds nothing any more");
 }

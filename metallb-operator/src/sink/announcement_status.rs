@@ -338,7 +338,7 @@ impl Author {
             |ip: &IpAddr| Some(RefusedAddress { ip: ip.to_string(), reason: findings.refused.get(ip)?.clone() });
         let refused: Vec<RefusedAddress> = announcement.ips.iter().filter_map(refused).collect();
         let interfaces: Vec<_> =
-            announcement.interfaces.iter().map(|name| InterfaceInfo { name: Some(name.clone()) }).collect();
+            announcement.interfaces.iter().map(|name| InterfaceInfo { name: Some(name.to_string()) }).collect();
         ServiceL2StatusStatus {
             node: Some(self.node.clone()),
             service_name: Some(key.name.to_string()),
@@ -430,7 +430,7 @@ mod tests {
         let status = |interfaces: &[&str], conflicts: &[(&str, &str)], refused: &[(&str, &str)]| {
             let announcement = L2Announcement {
                 ips: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
-                interfaces: interfaces.iter().map(ToString::to_string).collect(),
+                interfaces: interfaces.iter().map(|&name| name.into()).collect(),
                 failed: false,
             };
             let by_ip =

@@ -161,7 +161,7 @@ impl Cluster {
         let mut owners = Vec::new();
         for number in 0..addresses {
             let vip = IpAddr::from(((192 << 24) + number).to_be_bytes());
-            let order: Vec<NodeName> = electorate.podium(vip, 1 + SUCCESSORS).into_iter().cloned().collect();
+            let order = electorate.ranking(vip, 1 + SUCCESSORS);
             if let [owner, heir, ..] = order.as_slice() {
                 owners.push((places[owner], places[heir]));
             }

@@ -1,15 +1,18 @@
 //! A network segment in virtual time: speakers made of the real engines, neighbours with caches, and a network that can
 //! fail.
 //!
-//! Membership with its handovers, the election and the responder are those of the product. Sockets, clocks and the
-//! API are modelled. The same seed gives the same run.
+//! Membership with its handovers, the decisions about announcements and the responder are those of the product.
+//! Sockets, clocks and the API are modelled. The same seed gives the same run.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use metallb_core::election::{Electorate, SUCCESSORS};
-use metallb_core::model::NodeName;
+use metallb_core::announcement::{Facts, NodeView, Options, Scope as Interfaces, Touched};
+use metallb_core::config::Config as Configuration;
+use metallb_core::config::spec::{L2AdvertisementSpec, ObjectMeta, PoolSpec, Resources};
+use metallb_core::election::{Electorate, LiveSpeakers};
+use metallb_core::model::{Cluster, EXCLUDE_LABEL, Endpoint, Ingress, Node, NodeName, Service, ServiceKey};
 use metallb_l2::engine::{Engine as L2, Received};
 use metallb_l2::interface::ForeignAddresses;
 use metallb_l2::interface::{Announcement, Interface, MacAddr, Scope, Stance};
@@ -53,8 +56,9 @@ pub(crate) struct Speaker {
     pub(crate) l2: L2,
     joined: bool,
     leaving: bool,
-    /// The nodes with the exclude label, as far as its API server has reported them.
-    labels: BTreeSet<usize>,
+    /// The cluster as far as its API server has reported it: only exclude labels change.
+    cluster: Cluster,
+    view: NodeView,
     eligible: BTreeSet<NodeName>,
     pub(crate) holds: BTreeSet<IpAddr>,
     /// Addresses that are held and not announced yet, and since when.
@@ -98,6 +102,8 @@ pub(crate) struct World {
     pub(crate) random: Random,
     pub(crate) hosts: Vec<Host>,
     pub(crate) vips: Vec<IpAddr>,
+    /// One pool that is announced on one interface.
+    config: Configuration,
     pub(crate) weather: Weather,
     /// The cache of a neighbour on each side.
     pub(crate) caches: [BTreeMap<IpAddr, MacAddr>; 2],
@@ -174,6 +180,7 @@ impl World {
             serial: 0,
             random,
             hosts,
+            config: configuration(),
             vips,
             weather: Weather::default(),
             caches: Default::default(),
@@ -212,7 +219,8 @@ impl World {
         let seed = self.random.next();
         let now = self.clock(index);
         let size = self.hosts.len();
-        let excluded = (0..size).filter(|&other| self.hosts[other].excluded).collect();
+        let nodes = self.hosts.iter().enumerate().map(|(place, host)| labelled(place, host.excluded));
+        let cluster = cluster(nodes, &self.vips);
         let host = &mut self.hosts[index];
         host.incarnation += 1_000_000;
         host.stopped = false;
@@ -226,7 +234,8 @@ impl World {
             l2: L2::new(metallb_l2::engine::Config::default(), seed, now),
             joined: false,
             leaving: false,
-            labels: excluded,
+            cluster,
+            view: NodeView::new(node(index), Options::default()),
             eligible: BTreeSet::new(),
             holds: BTreeSet::new(),
             unannounced: BTreeMap::new(),
@@ -305,12 +314,9 @@ impl World {
     /// SIGTERM: the speaker hands its addresses over, then ends.
     pub(crate) fn terminate(&mut self, index: usize) {
         let now = self.clock(index);
-        let vips = self.vips.clone();
         let Some(speaker) = self.hosts[index].speaker.as_mut().filter(|speaker| !speaker.leaving) else { return };
         speaker.leaving = true;
-        let others = speaker.eligible.iter().filter(|other| **other != node(index));
-        let electorate = Electorate::new(others.map(|other| (other.clone(), 0)));
-        let successors = vips.iter().filter_map(|&vip| Some((vip, electorate.owner(vip)?.clone()))).collect();
+        let successors = speaker.view.hand_over(&speaker.cluster.nodes);
         speaker.member.leave(now, &successors);
         speaker.holds.clear();
         self.drain(index);
@@ -362,11 +368,7 @@ impl World {
                 // A watch may skip states, but not the last one.
                 let excluded = self.hosts[index].excluded;
                 if let Some(speaker) = &mut self.hosts[to].speaker {
-                    if excluded {
-                        speaker.labels.insert(index);
-                    } else {
-                        speaker.labels.remove(&index);
-                    }
+                    speaker.cluster.nodes.insert(node(index), labelled(index, excluded));
                     self.replan_soon(to);
                 }
             }
@@ -393,55 +395,47 @@ impl World {
         }
     }
 
-    /// Does what the announcer does: elects owners, hands over, selects monitored nodes.
+    /// Brings a speaker in step with its members and its API server, as the announcer does.
     fn replan(&mut self, index: usize) {
         let now = self.clock(index);
-        let (time, vips, me) = (self.now, self.vips.clone(), node(index));
+        let time = self.now;
         let Some(speaker) = self.hosts[index].speaker.as_mut().filter(|speaker| !speaker.leaving && speaker.joined)
         else {
             return;
         };
-        let labels = &speaker.labels;
-        let allowed = |name: &&NodeName| index_of(name).is_some_and(|place| !labels.contains(&place));
+        let live = LiveSpeakers::Only(speaker.member.live().clone());
+        let interfaces = BTreeSet::from(["eth0".into(), "eth1".into()]);
+        let facts =
+            Facts { config: &self.config, cluster: &speaker.cluster, live: Some(&live), interfaces: &interfaces };
+        let answers = speaker.view.apply(facts, Touched::Everything).l2.unwrap_or_default();
+        let labels = &speaker.cluster.nodes;
+        let allowed = |name: &&NodeName| labels.get(*name).is_some_and(|node| !node.is_excluded());
         let eligible: BTreeSet<NodeName> = speaker.member.live().iter().filter(allowed).cloned().collect();
         let electorate = |nodes: &BTreeSet<NodeName>| Electorate::new(nodes.iter().map(|name| (name.clone(), 0)));
         let (before, after) = (electorate(&speaker.eligible), electorate(&eligible));
-        let mut mine = BTreeMap::new();
-        let mut successors = BTreeMap::new();
-        let mut watched = BTreeSet::new();
-        for &vip in &vips {
-            let order: Vec<NodeName> = after.podium(vip, 1 + SUCCESSORS).into_iter().cloned().collect();
+        for &vip in &self.vips {
             // I24: an address moves only away from a node that left or to a node that joined.
-            if let (Some(old), Some(new)) = (before.owner(vip), order.first())
+            if let (Some(old), Some(new)) = (before.owner(vip), after.owner(vip))
                 && old != new
                 && eligible.contains(old)
                 && speaker.eligible.contains(new)
             {
                 self.violations.push(format!("I24: {vip} moved from {old} to {new} although neither left nor joined"));
             }
-            match order.first() {
-                Some(owner) if *owner == me => {
-                    mine.insert(vip, Scope::Only(BTreeSet::from(["eth0".into()])));
-                }
-                Some(owner) => {
-                    successors.insert(vip, owner.clone());
-                }
-                None => {}
-            }
-            if let Some(place) = order.iter().position(|name| *name == me) {
-                watched.extend(order.into_iter().take(place));
-            }
         }
         speaker.eligible = eligible;
-        let holds: BTreeSet<IpAddr> = mine.keys().copied().collect();
+        let holds: BTreeSet<IpAddr> = answers.addresses.keys().copied().collect();
         for &vip in holds.difference(&speaker.holds) {
             speaker.unannounced.insert(vip, time);
         }
         speaker.unannounced.retain(|vip, _| holds.contains(vip));
         speaker.revoked.retain(|vip| !holds.contains(vip));
         speaker.holds = holds;
-        speaker.member.plan(now, mine, &successors);
-        speaker.member.monitor(now, watched);
+        let addresses = answers.addresses.into_iter().map(|(ip, scope)| (ip, scope_of(scope)));
+        speaker.member.plan(now, addresses.collect(), &answers.successors);
+        if let Some(nodes) = speaker.view.monitor() {
+            speaker.member.monitor(now, nodes);
+        }
         self.drain(index);
     }
 
@@ -665,6 +659,49 @@ impl World {
                 }
             }
         }
+    }
+}
+
+/// One pool with all addresses, announced on `eth0` only.
+fn configuration() -> Configuration {
+    let meta = |name: &str| ObjectMeta { name: name.to_owned(), ..ObjectMeta::default() };
+    let pool = PoolSpec {
+        meta: meta("all"),
+        addresses: vec!["10.1.0.0/24".to_owned(), "fd00::/64".to_owned()],
+        auto_assign: true,
+        avoid_buggy_ips: false,
+        service_allocation: None,
+    };
+    let interfaces = vec!["eth0".to_owned()];
+    let advertisement = L2AdvertisementSpec { meta: meta("all"), interfaces, ..L2AdvertisementSpec::default() };
+    let resources = Resources { pools: vec![pool], l2_advertisements: vec![advertisement], ..Resources::default() };
+    Configuration::parse(&resources, &Cluster::default()).config
+}
+
+/// These nodes, and a Service with an endpoint for each address.
+fn cluster(nodes: impl Iterator<Item = Node>, vips: &[IpAddr]) -> Cluster {
+    let mut cluster = Cluster { nodes: nodes.map(|node| (node.name.clone(), node)).collect(), ..Cluster::default() };
+    for vip in vips {
+        let mut service = Service::load_balancer(ServiceKey::new("default", &vip.to_string()));
+        service.ingress = vec![Ingress { ip: Some(vip.to_string()), hostname: None }];
+        cluster.endpoints.insert(service.key.clone(), vec![Endpoint::default()]);
+        cluster.services.insert(service.key.clone(), service);
+    }
+    cluster
+}
+
+fn labelled(index: usize, excluded: bool) -> Node {
+    let mut labelled = Node::new(node(index).as_str());
+    if excluded {
+        labelled.labels.insert(EXCLUDE_LABEL.to_owned(), String::new());
+    }
+    labelled
+}
+
+fn scope_of(scope: Interfaces) -> Scope {
+    match scope {
+        Interfaces::All => Scope::All,
+        Interfaces::Only(names) => Scope::Only(names.iter().map(|name| name.as_str().into()).collect()),
     }
 }
 

@@ -1,27 +1,42 @@
-//! What each peer is offered, kept by Service: a change of one Service costs its own routes, however many others there are.
+//! The routes that each peer is offered, kept by Service: a change of one Service costs its own routes, however many
+//! others there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use metallb_bgp::types::Attributes;
-use metallb_core::config::Community;
-use metallb_core::model::{PeerName, ServiceKey};
-use metallb_core::routes::{Route, merge};
 
-/// The routes of all Services. Several may offer one prefix, by aggregation or by sharing an address: they become one route.
+use crate::config::Community;
+use crate::model::{PeerName, ServiceKey};
+use crate::routes::{Route, merge};
+
+/// The attributes of a route.
+#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub struct RouteAttributes {
+    /// LOCAL_PREF for internal peers; `None` is the default, 100.
+    pub local_pref: Option<u32>,
+    /// Communities of both kinds.
+    pub communities: BTreeSet<Community>,
+}
+
+/// All routes of a peer.
+pub type RouteTable = BTreeMap<IpNet, RouteAttributes>;
+
+/// The routes that peers must learn of; `None` withdraws one.
+pub type RouteChanges = BTreeMap<PeerName, BTreeMap<IpNet, Option<RouteAttributes>>>;
+
+/// The routes of all Services. Several may offer one prefix, by aggregation or by sharing an address: they become one
+/// route.
 #[derive(Debug, Default)]
-pub(super) struct Offers {
+pub(super) struct Exports {
     by_service: BTreeMap<ServiceKey, Vec<Group>>,
-    /// Who has a part in a prefix, with whichever peer.
+    /// The Services that have a part in a prefix, with whichever peer.
     by_prefix: BTreeMap<IpNet, BTreeSet<ServiceKey>>,
-    /// Each set of attributes once: most routes have the same.
-    attributes: BTreeSet<Arc<Attributes>>,
     /// Each set of peers once.
     peers: BTreeSet<Arc<BTreeSet<PeerName>>>,
 }
 
-/// Peers that a Service offers the same to: usually all of them, so that a hundred peers take no more room than one.
+/// Peers that a Service offers the same to: usually all of them, so that a hundred peers take the room of one.
 #[derive(Clone, Debug)]
 struct Group {
     peers: Arc<BTreeSet<PeerName>>,
@@ -31,15 +46,9 @@ struct Group {
 /// The routes of one Service.
 pub(super) type ByPeer = BTreeMap<PeerName, BTreeMap<IpNet, Route>>;
 
-/// All routes of a peer.
-pub(super) type Routes = BTreeMap<IpNet, Arc<Attributes>>;
-
-/// What peers must be told: a route, or that there is none any more.
-pub(super) type Changes = BTreeMap<PeerName, BTreeMap<IpNet, Option<Arc<Attributes>>>>;
-
-impl Offers {
-    /// Replaces what one Service offers, and adds what follows from it to `changes`.
-    pub(super) fn set(&mut self, service: &ServiceKey, offered: ByPeer, changes: &mut Changes) {
+impl Exports {
+    /// Replaces the routes of one Service, and adds what follows from it to `changes`.
+    pub(super) fn set(&mut self, service: &ServiceKey, offered: ByPeer, changes: &mut RouteChanges) {
         let groups = self.groups(offered);
         let before = match groups.is_empty() {
             true => self.by_service.remove(service),
@@ -62,14 +71,14 @@ impl Offers {
         for (prefix, peers) in differing {
             self.join_or_leave(prefix, service);
             for peer in peers {
-                let attributes = self.merged(&peer, prefix).map(|route| self.attributes(&route));
+                let attributes = self.merged(&peer, prefix).map(RouteAttributes::from);
                 changes.entry(peer).or_default().insert(prefix, attributes);
             }
         }
     }
 
-    /// All that these peers are offered, once for those that are offered the same.
-    pub(super) fn of_each<'a>(&mut self, peers: impl IntoIterator<Item = &'a str>) -> Vec<(Vec<&'a str>, Routes)> {
+    /// All routes that these peers are offered, once for those that are offered the same.
+    pub(super) fn of_each<'a>(&self, peers: impl IntoIterator<Item = &'a str>) -> Vec<(Vec<&'a str>, RouteTable)> {
         // Peers that are members of the same sets are members of the same groups.
         let mut alike: BTreeMap<Vec<bool>, Vec<&str>> = BTreeMap::new();
         for peer in peers {
@@ -82,14 +91,14 @@ impl Offers {
         alike.into_values().map(with_routes).collect()
     }
 
-    fn of(&mut self, peer: &str) -> Routes {
+    fn of(&self, peer: &str) -> RouteTable {
         let mut merged = BTreeMap::new();
         for group in self.by_service.values().flatten().filter(|group| group.peers.contains(peer)) {
             for route in group.routes.values() {
                 merge(&mut merged, route.clone());
             }
         }
-        merged.into_iter().map(|(prefix, route)| (prefix, self.attributes(&route))).collect()
+        merged.into_iter().map(|(prefix, route)| (prefix, route.into())).collect()
     }
 
     /// The peers that a Service is offered to.
@@ -104,14 +113,13 @@ impl Offers {
         }
     }
 
-    /// The Services that are offered to somebody.
+    /// The Services that are offered to a peer.
     pub(super) fn services(&self) -> impl Iterator<Item = &ServiceKey> {
         self.by_service.keys()
     }
 
-    /// Forgets what nobody uses any more.
+    /// Forgets what is no longer used.
     pub(super) fn sweep(&mut self) {
-        self.attributes.retain(|attributes| Arc::strong_count(attributes) > 1);
         self.peers.retain(|peers| Arc::strong_count(peers) > 1);
     }
 
@@ -149,18 +157,6 @@ impl Offers {
         merged.remove(&prefix)
     }
 
-    fn attributes(&mut self, route: &Route) -> Arc<Attributes> {
-        let wanted = attributes(route);
-        match self.attributes.get(&wanted) {
-            Some(known) => Arc::clone(known),
-            None => {
-                let new = Arc::new(wanted);
-                self.attributes.insert(Arc::clone(&new));
-                new
-            }
-        }
-    }
-
     fn shared_peers(&mut self, wanted: BTreeSet<PeerName>) -> Arc<BTreeSet<PeerName>> {
         match self.peers.get(&wanted) {
             Some(known) => Arc::clone(known),
@@ -173,20 +169,14 @@ impl Offers {
     }
 }
 
-fn route_for<'a>(groups: &'a [Group], peer: &PeerName, prefix: &IpNet) -> Option<&'a Route> {
-    groups.iter().find(|group| group.peers.contains(peer)).and_then(|group| group.routes.get(prefix))
+impl From<Route> for RouteAttributes {
+    fn from(Route { prefix: _, local_pref, communities }: Route) -> Self {
+        Self { local_pref, communities }
+    }
 }
 
-fn attributes(route: &Route) -> Attributes {
-    let mut attributes = Attributes::default();
-    attributes.local_pref = route.local_pref;
-    for community in &route.communities {
-        match *community {
-            Community::Standard(value) => attributes.communities.insert(value),
-            Community::Large(x, y, z) => attributes.large_communities.insert((x, y, z)),
-        };
-    }
-    attributes
+fn route_for<'a>(groups: &'a [Group], peer: &PeerName, prefix: &IpNet) -> Option<&'a Route> {
+    groups.iter().find(|group| group.peers.contains(peer)).and_then(|group| group.routes.get(prefix))
 }
 
 #[cfg(test)]
@@ -215,14 +205,14 @@ mod tests {
         fn changes_lead_where_replacing_everything_leads(
             steps in proptest::collection::vec((0_u8..3, offered()), 1..24)
         ) {
-            let mut offers = Offers::default();
+            let mut exports = Exports::default();
             let mut all: BTreeMap<ServiceKey, ByPeer> = BTreeMap::new();
-            let mut told: BTreeMap<PeerName, BTreeMap<IpNet, Arc<Attributes>>> = BTreeMap::new();
+            let mut told: BTreeMap<PeerName, BTreeMap<IpNet, RouteAttributes>> = BTreeMap::new();
             for (service, offered) in steps {
-                let mut changes = Changes::new();
+                let mut changes = RouteChanges::new();
                 let service = ServiceKey::new("default", &format!("s{service}"));
                 all.insert(service.clone(), offered.clone());
-                offers.set(&service, offered, &mut changes);
+                exports.set(&service, offered, &mut changes);
                 for (peer, changes) in changes {
                     let told = told.entry(peer).or_default();
                     for (prefix, attributes) in changes {
@@ -232,16 +222,16 @@ mod tests {
                         };
                     }
                 }
-                let mut anew = Offers::default();
+                let mut anew = Exports::default();
                 for (service, offered) in &all {
-                    anew.set(service, offered.clone(), &mut Changes::new());
+                    anew.set(service, offered.clone(), &mut RouteChanges::new());
                 }
-                prop_assert_eq!(&anew.by_prefix, &offers.by_prefix);
+                prop_assert_eq!(&anew.by_prefix, &exports.by_prefix);
                 for peer in ["peer-0", "peer-1"] {
                     let expected = anew.of(peer);
                     prop_assert_eq!(told.get(peer).cloned().unwrap_or_default(), expected.clone());
-                    prop_assert_eq!(offers.of(peer), expected.clone());
-                    let each = offers.of_each(["peer-0", "peer-1"]);
+                    prop_assert_eq!(exports.of(peer), expected.clone());
+                    let each = exports.of_each(["peer-0", "peer-1"]);
                     let found = each.iter().filter(|(peers, _)| peers.contains(&peer)).map(|(_, routes)| routes);
                     prop_assert_eq!(found.collect::<Vec<_>>(), [&expected]);
                 }
@@ -255,10 +245,10 @@ mod tests {
         let route = Route { prefix, local_pref: None, communities: BTreeSet::new() };
         let offer =
             |peers: &[&str]| peers.iter().map(|peer| ((*peer).into(), [(prefix, route.clone())].into())).collect();
-        let mut offers = Offers::default();
-        offers.set(&ServiceKey::new("default", "a"), offer(&["a", "b", "c"]), &mut Changes::new());
-        offers.set(&ServiceKey::new("default", "b"), offer(&["c"]), &mut Changes::new());
-        let each = offers.of_each(["a", "b", "c", "d"]);
+        let mut exports = Exports::default();
+        exports.set(&ServiceKey::new("default", "a"), offer(&["a", "b", "c"]), &mut RouteChanges::new());
+        exports.set(&ServiceKey::new("default", "b"), offer(&["c"]), &mut RouteChanges::new());
+        let each = exports.of_each(["a", "b", "c", "d"]);
         let peers: BTreeSet<_> = each.iter().map(|(peers, routes)| (peers.clone(), routes.len())).collect();
         assert_eq!(peers, [(vec!["a", "b"], 1), (vec!["c"], 1), (vec!["d"], 0)].into(), "c has routes of its own");
     }
@@ -270,13 +260,19 @@ mod tests {
             |community| Route { prefix, local_pref: None, communities: [Community::Standard(community)].into() };
         let offer = |community| ByPeer::from([("tor".into(), [(prefix, route(community))].into())]);
         let (a, b) = (ServiceKey::new("default", "a"), ServiceKey::new("default", "b"));
-        let mut offers = Offers::default();
+        let mut exports = Exports::default();
         let mut step = |service: &ServiceKey, offered: ByPeer| {
-            let mut changes = Changes::new();
-            offers.set(service, offered, &mut changes);
+            let mut changes = RouteChanges::new();
+            exports.set(service, offered, &mut changes);
             let one = changes.into_values().flatten().next().map(|(_, attributes)| attributes);
             one.map(|attributes| {
-                attributes.map(|attributes| attributes.communities.iter().copied().collect::<Vec<_>>())
+                attributes.map(|attributes| {
+                    let number = |community: &Community| match *community {
+                        Community::Standard(number) => number,
+                        Community::Large(..) => 0,
+                    };
+                    attributes.communities.iter().map(number).collect::<Vec<_>>()
+                })
             })
         };
         assert_eq!(step(&a, offer(1)), Some(Some(vec![1])));
@@ -284,6 +280,6 @@ mod tests {
         assert_eq!(step(&b, offer(2)), Some(Some(vec![1, 2])));
         assert_eq!(step(&a, ByPeer::new()), Some(Some(vec![2])));
         assert_eq!(step(&b, ByPeer::new()), Some(None));
-        assert!(offers.by_prefix.is_empty() && offers.by_service.is_empty());
+        assert!(exports.by_prefix.is_empty() && exports.by_service.is_empty());
     }
 }
