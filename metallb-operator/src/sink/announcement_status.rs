@@ -129,7 +129,7 @@ impl StatusWriter {
         self.desired.updated.notify_one();
     }
 
-    /// Sets the results of the checks; `is_changed` tells whether one of these addresses has another result than before.
+    /// Sets the results of the checks; `is_changed` tells whether the result of one of these addresses changed.
     pub(crate) fn update_checks(&self, checks: AddressChecks, is_changed: impl Fn(&[IpAddr]) -> bool) {
         self.desired.with(|wanted, changes| {
             wanted.checks = checks;

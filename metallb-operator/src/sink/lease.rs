@@ -132,8 +132,8 @@ impl Leadership {
         *self.standing.borrow_and_update()
     }
 
-    /// Whether a write of `term` may start now. Compares the monotonic clock with the start of the last answered renewal
-    /// plus the deadline, so a process that was suspended gets `false` when it resumes. Never blocks.
+    /// Whether a write of `term` may start now. Compares the monotonic clock with the start of the last answered
+    /// renewal plus the deadline, so a process that was suspended gets `false` when it resumes. Never blocks.
     #[must_use]
     pub fn may_write(&self, term: Term) -> bool {
         self.grant.covers(term, Instant::now)

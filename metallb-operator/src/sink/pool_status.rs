@@ -48,7 +48,8 @@ pub(crate) fn spawn(client: Client, namespace: &str, leadership: Leadership) -> 
                     Err(error) => {
                         failed = true;
                         tracing::debug!(
-                            pool = %name, %error, event = "poolStatusFailed", "cannot write the status of a pool, retrying"
+                            pool = %name, %error, event = "poolStatusFailed",
+                            "cannot write the status of a pool, retrying"
                         );
                     }
                 }

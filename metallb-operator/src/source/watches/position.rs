@@ -102,7 +102,7 @@ impl Position {
 
 impl Failure {
     /// Whether the answer of the server invalidates the version to watch from, as 410 does. Without an answer, or if
-    /// the server is overloaded, the watch continues at its version: a list would cost more and tell no more.
+    /// the server is overloaded, the watch continues at its version: a list would cost more and yield the same.
     fn is_answer(&self) -> bool {
         match self {
             Self::Request(kube::Error::Api(status)) => status.code != 429 && status.code < 500,
