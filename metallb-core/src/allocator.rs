@@ -145,7 +145,7 @@ impl Allocator {
             }
         }
         for ip in self.standing.addresses() {
-            if let Some((pool, place)) = self.prefixes.find(ip) {
+            if let Ok((pool, [place, _])) = self.locate(&[ip]) {
                 self.pools[pool].take(place);
                 *self.pools[pool].in_use.of_mut(IpFamily::of(ip)) += 1;
             }
@@ -156,7 +156,10 @@ impl Allocator {
                 Ok((pool, places)) => {
                     self.enter(&request, Grant { pool, ips, places });
                 }
-                Err(_) => lost.push(request.service.clone()),
+                Err(_) => {
+                    ips.iter().for_each(|&ip| self.standing.note_given_up(&request.service, ip));
+                    lost.push(request.service.clone());
+                }
             }
         }
         lost.sort();
@@ -295,6 +298,7 @@ impl Allocator {
         let allocation = self.ledger.strike(hash, service)?;
         let mut owner = None;
         for &ip in &allocation.ips {
+            self.standing.note_given_up(service, ip);
             let Some((pool, place)) = self.prefixes.find(ip) else { continue };
             owner = Some(pool);
             // Nobody is left on an address that nobody may share.
@@ -302,7 +306,7 @@ impl Allocator {
             if key.is_shareable() && self.ledger.is_occupied(ip) {
                 continue;
             }
-            let (blocked, stands) = (self.is_blocked(ip), !self.standing.services_at(ip).is_empty());
+            let (blocked, stands) = (self.is_blocked(ip), self.standing.has(ip));
             let state = &mut self.pools[pool];
             state.shared.remove(key, place);
             if !stands {
@@ -319,21 +323,24 @@ impl Allocator {
     }
 
     /// Notes which addresses the API shows on a Service, or may come to show because a write is under way; an empty list forgets
-    /// them. An address that stands on a Service which does not hold it counts as in use, and nobody gets it but that Service and
-    /// those that hold it already. True when an address became free.
+    /// them. An address that stands on a Service which does not hold it counts as in use, and nobody is given it but that Service; who
+    /// holds it together with others keeps it. True when an address became free.
     pub fn set_standing(&mut self, service: &ServiceKey, ips: &[IpAddr]) -> bool {
-        let (first, last) = self.standing.replace(service, ips);
-        for ip in first {
-            let Some((pool, place)) = self.prefixes.find(ip) else { continue };
+        let held = self.ledger.holding(service);
+        let holds = |ip| held.is_some_and(|held| held.ips.contains(&ip));
+        let replaced = self.standing.replace(service, ips, holds);
+        for ip in replaced.first {
+            let Ok((pool, [place, _])) = self.locate(&[ip]) else { continue };
             if !self.ledger.is_occupied(ip) {
                 let state = &mut self.pools[pool];
                 *state.in_use.of_mut(IpFamily::of(ip)) += 1;
                 state.take(place);
             }
         }
-        let mut any = false;
-        for ip in last {
-            let Some((pool, _)) = self.prefixes.find(ip) else { continue };
+        // What its holders share can be joined again once nobody releases it.
+        let mut any = replaced.settled.iter().any(|&ip| self.locate(&[ip]).is_ok());
+        for ip in replaced.last {
+            let Ok((pool, _)) = self.locate(&[ip]) else { continue };
             if !self.ledger.is_occupied(ip) {
                 *self.pools[pool].in_use.of_mut(IpFamily::of(ip)) -= 1;
             }
@@ -343,16 +350,20 @@ impl Allocator {
         any
     }
 
+    /// The addresses that stand on a Service.
+    pub(crate) fn standing_on(&self, service: &ServiceKey) -> &[IpAddr] {
+        self.standing.of(service)
+    }
+
     /// The Services that keep the asker from an address which it does not hold, in key order.
     pub fn rivals<'a>(&'a self, request: &'a Request, ip: IpAddr) -> impl Iterator<Item = &'a ServiceKey> {
         self.ledger.rivals(request, ip).filter(move |_| !self.holds(&request.service, ip))
     }
 
-    /// A Service other than the asker on which an address stands that it does not hold; nobody where the asker holds it.
+    /// A Service other than the asker on which an address stands that it does not hold. Nobody is given such an address, not even a
+    /// holder whose own status does not show it yet; a holder whose status shows it keeps it by [`reclaim`](Self::reclaim).
     fn leaver_of(&self, request: &Request, ip: IpAddr) -> Option<&ServiceKey> {
-        let services = self.standing.services_at(ip);
-        let leaver = services.iter().find(|&other| *other != request.service && !self.holds(other, ip))?;
-        (!self.holds(&request.service, ip)).then_some(leaver)
+        self.standing.leaver(ip, &request.service)
     }
 
     /// Whether a Service holds an address.
@@ -402,7 +413,7 @@ impl Allocator {
 
     /// Makes an address free again that nothing withholds any more and nobody holds. True when it is of a pool and became so.
     fn give_back(&mut self, ip: IpAddr) -> bool {
-        let is_free = !self.ledger.is_occupied(ip) && !self.is_blocked(ip) && self.standing.services_at(ip).is_empty();
+        let is_free = !self.ledger.is_occupied(ip) && !self.is_blocked(ip) && !self.standing.has(ip);
         let found = self.prefixes.find(ip).filter(|_| is_free);
         if let Some((pool, place)) = found {
             self.pools[pool].give_back(place);
@@ -483,11 +494,12 @@ impl Allocator {
         state.services += 1;
         let allocation = Allocation { pool: state.pool.name.clone(), ips: grant.ips, request: request.clone() };
         let mut places = grant.places.iter();
-        let standing = &self.standing;
+        let standing = &mut self.standing;
         self.ledger.enter(allocation, |first_holder| {
             let Some(&place) = places.next() else { return };
+            standing.note_held(&request.service, place.ip);
             if first_holder {
-                if standing.services_at(place.ip).is_empty() {
+                if !standing.has(place.ip) {
                     *state.in_use.of_mut(IpFamily::of(place.ip)) += 1;
                 }
                 state.take(place);

@@ -123,6 +123,12 @@ impl Assigner {
         self.allocator.release(service);
     }
 
+    /// A Service that cannot be decided on now is offered nothing until it is converged again. Returns the next Service that can be
+    /// served now, as [`Outcome::retry`].
+    pub fn put_off(&mut self, service: &ServiceKey) -> Vec<ServiceKey> {
+        if self.waiting.remove(service) { self.next_in_line() } else { Vec::new() }
+    }
+
     /// A Service that is gone: whatever it held is free. Returns the next Service that waits and can be served now, as
     /// [`Outcome::retry`].
     pub fn forget(&mut self, service: &ServiceKey) -> Vec<ServiceKey> {
@@ -137,6 +143,7 @@ impl Assigner {
     /// Decides for one Service.
     pub fn converge(&mut self, service: &Service) -> Outcome {
         let held_before = self.allocator.holding(&service.key).cloned();
+        let was_leaving = held_before.is_none() && !self.allocator.standing_on(&service.key).is_empty();
         let unblocked = self.note_foreign(service);
         let mut events = Vec::new();
         let decision = self.decide(service, &mut events);
@@ -144,7 +151,9 @@ impl Assigner {
         let freed = match (&held_before, held_after) {
             (Some(_), None) => true,
             (Some(before), Some(after)) => before != after,
-            (None, _) => false,
+            // It stays where it was about to leave: others can join it again.
+            (None, Some(after)) => was_leaving && after.request.key.is_shareable(),
+            (None, None) => false,
         };
         let (state, reason, message, verdicts) = decision.into_parts(held_after.map(|held| held.ips.as_slice()));
         let (pool, ips) = match (state, held_after) {
@@ -228,6 +237,8 @@ impl Assigner {
         }
         // What we gave a moment ago may not be in the status yet that we look at: our own decision outranks an older cache.
         if !has_status && self.keep_own(service, family, &request) {
+            let ips = self.allocator.holding(&service.key).map(|held| quoted(&held.ips)).unwrap_or_default();
+            events.push(normal("IPAllocated", format!("Assigned IP {ips}")));
             return Decision::Assigned(AssignReason::Kept, Vec::new());
         }
         self.allocator.release(&service.key);
@@ -379,13 +390,14 @@ impl Assigner {
         })
     }
 
-    /// The first Service that waits, in processing order, and would not wait in vain.
+    /// The first Service that waits, in processing order, and can be served now.
     fn next_in_line(&self) -> Vec<ServiceKey> {
         let served = |service: &&Service| {
             let Ok(family) = ServiceFamily::of_service(service) else { return false };
             let request = Request::new(service, demand_of(family, service));
-            if self.allocator.holding(&service.key).is_some() {
-                return self.allocator.offer_family(&request).is_ok();
+            if let Some(held) = self.allocator.holding(&service.key) {
+                let is_quarantined = self.allocator.quarantined_among(&held.ips).is_some();
+                return !is_quarantined && self.allocator.offer_family(&request).is_ok();
             }
             !has_too_few(service, family) && self.offer(service, family, &request).is_ok()
         };

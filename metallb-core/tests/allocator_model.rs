@@ -1,5 +1,5 @@
-//! The allocator against a model of a few obvious lines: random pools, requests, releases, foreign holders and restarts.
-//! Checked after every step: reliability invariants I1, I2, I3, I4, I5, I8, I13 and I14, and the counters.
+//! The allocator against a model of a few obvious lines: random pools, requests, releases, foreign holders, addresses that the API
+//! still shows, and restarts. Checked after every step: reliability invariants I1, I2, I3, I4, I5, I8, I13 and I14, and the counters.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
@@ -68,6 +68,10 @@ impl StateMachineTest for AllocatorTest {
                 allocator.block(&ServiceKey::new("foreign", &service.to_string()), ips);
                 None
             }
+            Op::Stand(service, ips) => {
+                assert_eq!(allocator.set_standing(&key(*service), ips), model.freed, "{op:?}");
+                None
+            }
             Op::Restart { backwards } => {
                 let claimed = restarted(&allocator, model, *backwards);
                 // I4: whoever held something holds the same, without asking anew.
@@ -125,13 +129,16 @@ impl StateMachineTest for AllocatorTest {
     }
 }
 
-/// What a new process does: pools, then foreign holders, then everybody claims, in any order.
+/// What a new process does: pools, then foreign holders and what the API shows, then everybody claims, in any order.
 fn restarted(allocator: &Allocator, model: &Model, backwards: bool) -> Allocator {
     let mut fresh = Allocator::new();
     // I13: the order of objects makes no difference.
     set_pools(&mut fresh, &model.pools, backwards);
     for (service, ips) in &model.foreign {
         fresh.block(&ServiceKey::new("foreign", &service.to_string()), ips);
+    }
+    for (service, ips) in &model.standing {
+        fresh.set_standing(&key(*service), ips);
     }
     let mut holders: Vec<_> = model.held.iter().collect();
     if backwards {
@@ -163,6 +170,7 @@ impl ReferenceStateMachine for Reference {
         let held: Vec<_> = model.held.values().flat_map(|(_, ips)| ips.clone()).collect();
         let wanted = naive::some_addresses().chain(held).collect::<Vec<_>>();
         let ips = prop::collection::vec(select(wanted), 1..3);
+        let shown = model.held.clone();
         prop_oneof![
             12 => ask().prop_map(Op::Allocate),
             4 => (ask(), select(names)).prop_map(|(ask, pool)| Op::AllocateFrom(ask, pool)),
@@ -171,6 +179,11 @@ impl ReferenceStateMachine for Reference {
             6 => (0..naive::SERVICES).prop_map(Op::Release),
             2 => (0..2_usize, prop::collection::vec(select(naive::some_addresses().collect::<Vec<_>>()), 0..3))
                 .prop_map(|(service, ips)| Op::Block(service, ips)),
+            2 => (0..naive::SERVICES, prop::collection::vec(select(naive::some_addresses().collect::<Vec<_>>()), 0..3))
+                .prop_map(|(service, ips)| Op::Stand(service, ips)),
+            3 => (0..naive::SERVICES).prop_map(move |service| {
+                Op::Stand(service, shown.get(&service).map(|(_, ips)| ips.clone()).unwrap_or_default())
+            }),
             2 => any::<bool>().prop_map(|backwards| Op::Restart { backwards }),
             1 => pools().prop_map(Op::SetPools),
         ]
@@ -293,6 +306,7 @@ fn result(outcome: Result<&Allocation, AllocateError>) -> Verdict {
             AllocateError::InUse { .. } => "in use",
             AllocateError::PortInUse { .. } => "port in use",
             AllocateError::Blocked { .. } => "blocked",
+            AllocateError::Releasing { .. } => "releasing",
             AllocateError::BadSet(_) => "bad set",
             _ => "a refusal that the model does not know",
         }),

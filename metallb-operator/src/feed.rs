@@ -14,9 +14,10 @@ use tokio::sync::{mpsc, watch};
 
 use self::facts::{conflicts, keyed, listed};
 use crate::api;
+use crate::source::changes::{Change, Identity, Metadata, ObjectName, Round, Uid, raise};
 use crate::source::translate;
-use crate::source::versions::{Identity, Metadata, ObjectName, Step, Uid, Versions, raise};
-use crate::source::watches::{self, Change, Demand, Round};
+use crate::source::versions::{Step, Versions};
+use crate::source::watches::{self, Demand};
 use crate::world::World;
 
 mod facts;

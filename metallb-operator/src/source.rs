@@ -2,6 +2,7 @@
 //!
 //! Objects are translated to plain values of `metallb-core`; no decision is made here.
 
+pub mod changes;
 pub mod manifests;
 pub(crate) mod restore;
 pub mod snapshot;

@@ -19,6 +19,8 @@ mod support {
 mod churn;
 #[path = "attacks/leadership.rs"]
 mod leadership;
+#[path = "attacks/load.rs"]
+mod load;
 #[path = "attacks/picture.rs"]
 mod picture;
 #[path = "attacks/restore.rs"]

@@ -247,7 +247,9 @@ async fn api_roles_allow_what_is_needed_and_nothing_else() {
         ("list", "", "pods", "", "", system, false, true),
         ("create delete", "", "pods", "", "", system, false, false),
         ("create", "", "pods", "exec", "", system, false, false),
-        ("get list watch update", "coordination.k8s.io", "leases", "", "metallb-controller", system, true, false),
+        ("list watch update", "coordination.k8s.io", "leases", "", "metallb-controller", system, true, false),
+        // A speaker learns from its version that etcd was restored.
+        ("get", "coordination.k8s.io", "leases", "", "metallb-controller", system, true, true),
         ("create", "coordination.k8s.io", "leases", "", "", system, true, false),
         ("get list watch update delete", "coordination.k8s.io", "leases", "", "other", system, false, false),
         ("list watch delete patch", "coordination.k8s.io", "leases", "", "", system, false, false),

@@ -1,4 +1,4 @@
-//! Following kinds of a real API server: versions, pages, deletions and new rounds are as `kubernetes::watches` expects them.
+//! Following kinds of a real API server: versions, pages, deletions and new rounds are as `source::watches` expects them.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
 #![expect(clippy::print_stderr, clippy::print_stdout, reason = "the harness says why it skips")]
 
@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use metallb_core::model::ServiceKey;
 use metallb_operator::feed::{Feed, Relist, Role, Touched, Update};
-use metallb_operator::source::versions::Metadata;
-use metallb_operator::source::watches::{self, Change, Demand, Listed, Round};
+use metallb_operator::source::changes::{Change, Listed, Metadata, Round};
+use metallb_operator::source::watches::{self, Demand};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;

@@ -1,62 +1,96 @@
 //! Addresses that stand on a Service in the API, or may come to stand there, whether the Service holds them here or not.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use rustc_hash::FxHashMap;
 
 use crate::model::ServiceKey;
 
-/// One relation in two directions: Service to addresses, address to Services.
+/// Which addresses stand on which Service. What is asked for each candidate of an allocation costs nothing where no address is being
+/// released, however many Services share one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Standing {
     by_service: FxHashMap<ServiceKey, Vec<IpAddr>>,
-    by_address: FxHashMap<IpAddr, Vec<ServiceKey>>,
+    /// On how many Services each address stands.
+    counts: FxHashMap<IpAddr, u32>,
+    /// The Services on which an address stands that they do not hold.
+    leavers: FxHashMap<IpAddr, BTreeSet<ServiceKey>>,
+}
+
+/// What a change makes different.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Replaced {
+    /// Addresses that stood nowhere before.
+    pub(super) first: Vec<IpAddr>,
+    /// Addresses that stand nowhere any longer.
+    pub(super) last: Vec<IpAddr>,
+    /// Addresses that nobody releases any longer, though they stand on holders.
+    pub(super) settled: Vec<IpAddr>,
 }
 
 impl Standing {
-    /// Replaces the addresses of a Service; returns those on which nobody stood before, and those on which nobody stands any
-    /// longer.
-    pub(super) fn replace(&mut self, service: &ServiceKey, ips: &[IpAddr]) -> (Vec<IpAddr>, Vec<IpAddr>) {
-        let known = self.by_service.get(service).map_or(&[][..], Vec::as_slice);
-        if known == ips {
-            return (Vec::new(), Vec::new());
+    /// Replaces the addresses of a Service, given which of them it holds.
+    pub(super) fn replace(&mut self, service: &ServiceKey, ips: &[IpAddr], holds: impl Fn(IpAddr) -> bool) -> Replaced {
+        let mut ips = ips.to_vec();
+        ips.sort_unstable();
+        ips.dedup();
+        if self.of(service) == ips {
+            return Replaced::default();
         }
-        let before = match ips {
-            [] => self.by_service.remove(service),
-            _ => self.by_service.insert(service.clone(), ips.to_vec()),
-        }
-        .unwrap_or_default();
-        let mut first = Vec::new();
-        for &ip in ips {
-            let services = self.by_address.entry(ip).or_default();
-            if services.is_empty() {
-                first.push(ip);
-            }
-            if !services.contains(service) {
-                services.push(service.clone());
+        let before = self.by_service.remove(service).unwrap_or_default();
+        let mut replaced = Replaced::default();
+        for &ip in ips.iter().filter(|ip| !before.contains(ip)) {
+            let count = self.counts.entry(ip).or_default();
+            *count += 1;
+            replaced.first.extend((*count == 1).then_some(ip));
+            if !holds(ip) {
+                self.leavers.entry(ip).or_default().insert(service.clone());
             }
         }
-        let mut last = Vec::new();
         for ip in before.into_iter().filter(|ip| !ips.contains(ip)) {
-            let Some(services) = self.by_address.get_mut(&ip) else { continue };
-            services.retain(|other| other != service);
-            if services.is_empty() {
-                self.by_address.remove(&ip);
-                last.push(ip);
+            let is_settled = self.stop_leaving(service, ip);
+            let Some(count) = self.counts.get_mut(&ip) else { continue };
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&ip);
+                replaced.last.push(ip);
+            } else if is_settled {
+                replaced.settled.push(ip);
             }
         }
-        (first, last)
-    }
-
-    /// The Services on which an address stands.
-    pub(super) fn services_at(&self, ip: IpAddr) -> &[ServiceKey] {
-        if self.by_address.is_empty() {
-            return &[];
+        if !ips.is_empty() {
+            self.by_service.insert(service.clone(), ips);
         }
-        self.by_address.get(&ip).map_or(&[], Vec::as_slice)
+        replaced
     }
 
-    /// The addresses that stand on a Service.
+    /// A Service holds an address from now on.
+    pub(super) fn note_held(&mut self, service: &ServiceKey, ip: IpAddr) {
+        self.stop_leaving(service, ip);
+    }
+
+    /// A Service holds an address no longer.
+    pub(super) fn note_given_up(&mut self, service: &ServiceKey, ip: IpAddr) {
+        if self.of(service).contains(&ip) {
+            self.leavers.entry(ip).or_default().insert(service.clone());
+        }
+    }
+
+    /// Whether an address stands on some Service.
+    pub(super) fn has(&self, ip: IpAddr) -> bool {
+        !self.counts.is_empty() && self.counts.contains_key(&ip)
+    }
+
+    /// The first Service, by key, other than the asker on which an address stands that it does not hold.
+    pub(super) fn leaver(&self, ip: IpAddr, asker: &ServiceKey) -> Option<&ServiceKey> {
+        if self.leavers.is_empty() {
+            return None;
+        }
+        self.leavers.get(&ip)?.iter().find(|&service| service != asker)
+    }
+
+    /// The addresses that stand on a Service, in their order.
     pub(super) fn of(&self, service: &ServiceKey) -> &[IpAddr] {
         if self.by_service.is_empty() {
             return &[];
@@ -66,6 +100,20 @@ impl Standing {
 
     /// All addresses that stand on some Service.
     pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.by_address.keys().copied()
+        self.counts.keys().copied()
+    }
+
+    /// True when it was the last one that left.
+    fn stop_leaving(&mut self, service: &ServiceKey, ip: IpAddr) -> bool {
+        if self.leavers.is_empty() {
+            return false;
+        }
+        let Some(services) = self.leavers.get_mut(&ip) else { return false };
+        let was_leaving = services.remove(service);
+        if services.is_empty() {
+            self.leavers.remove(&ip);
+            return was_leaving;
+        }
+        false
     }
 }

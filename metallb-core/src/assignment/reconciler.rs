@@ -55,6 +55,9 @@
 //! assert!(reconciler.poll_effect().is_none());
 //! ```
 
+#[cfg(test)]
+mod model;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -177,8 +180,6 @@ struct Writes {
     unknown: Vec<Sent>,
     /// No write is started until the driver says so.
     paused: bool,
-    /// A decision was put off: whatever it would have left to others has not been offered to them.
-    put_off: bool,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -186,6 +187,10 @@ struct Sent {
     id: WriteId,
     version: Option<ObjectVersion>,
     ips: Vec<IpAddr>,
+    /// To report once it is known that the write was stored.
+    events: Vec<ServiceEvent>,
+    /// The object has another version: if the write is not stored yet, it never will be.
+    is_void: bool,
 }
 
 // === impl Reconciler ===
@@ -255,6 +260,9 @@ impl Reconciler {
         if self.assigner.is_none() {
             for key in &keys {
                 self.drop_void(key, picture);
+                if self.writes.get(key).is_some_and(Writes::have_ended) {
+                    self.writes.remove(key);
+                }
             }
             return;
         }
@@ -267,9 +275,14 @@ impl Reconciler {
         if let Some(writes) = self.writes.get_mut(key) {
             if let Some(sent) = writes.under_way.take_if(|sent| sent.id == id) {
                 writes.paused = pace == Pace::Later;
-                let is_known = |known: &Sent| known.version == sent.version && known.ips == sent.ips;
-                if end == WriteEnd::Unknown && !writes.unknown.iter().any(is_known) {
-                    writes.unknown.push(sent);
+                match end {
+                    WriteEnd::Written => {}
+                    // One before it, of unknown end, may have stored the same: then its Events are still to be reported.
+                    WriteEnd::Rejected => writes.unknown.push(Sent { is_void: true, ..sent }),
+                    WriteEnd::Unknown => {
+                        writes.unknown.retain(|known| known.version != sent.version || known.ips != sent.ips);
+                        writes.unknown.push(sent);
+                    }
                 }
             }
         }
@@ -290,6 +303,7 @@ impl Reconciler {
     }
 
     fn decide_all(&mut self, picture: &impl Picture) {
+        self.writes.retain(|key, _| picture.service(key).is_some());
         let mut queue: Vec<&Service> = picture.services().collect();
         queue.sort_by(|a, b| processing_order(a, b));
         for service in &queue {
@@ -309,11 +323,19 @@ impl Reconciler {
 
     fn decide(&mut self, keys: Vec<ServiceKey>, picture: &impl Picture) {
         let mut queue = VecDeque::from(keys);
-        let mut retried = BTreeSet::new();
-        while let Some(key) = queue.pop_front() {
-            let retry = self.decide_one(&key, picture, &mut queue);
-            // Each pending Service gets one more chance per round, however many addresses became free.
-            queue.extend(retry.into_iter().filter(|key| retried.insert(key.clone())));
+        let mut rounds = BTreeSet::new();
+        loop {
+            let mut offered = BTreeSet::new();
+            while let Some(key) = queue.pop_front() {
+                let retry = self.decide_one(&key, picture, &mut queue);
+                queue.extend(retry.into_iter().filter(|key| offered.insert(key.clone())));
+            }
+            let Some(assigner) = self.assigner.as_ref().filter(|_| !offered.is_empty()) else { return };
+            // Who was offered something may want something else by now; then it is another one's turn.
+            queue.extend(assigner.next_in_line().into_iter().filter(|key| rounds.insert(key.clone())));
+            if queue.is_empty() {
+                return;
+            }
         }
     }
 
@@ -335,54 +357,53 @@ impl Reconciler {
         let mut retry = assigner.note_standing(service, &pending);
         if is_under_way {
             // The end of the write brings the Service back here.
-            if let Some(writes) = self.writes.get_mut(key) {
-                writes.put_off = true;
-            }
+            retry.extend(assigner.put_off(key));
             return retry;
         }
-        let was_put_off = self.writes.get_mut(key).is_some_and(|writes| std::mem::take(&mut writes.put_off));
         let displaced = self.contest(service, picture);
         let Some(assigner) = &mut self.assigner else { return retry };
         let outcome = assigner.converge(service);
         // The others leave only now that the better claim is entered.
         queue.extend(displaced);
         retry.extend(outcome.retry.iter().cloned());
-        if was_put_off {
-            retry.extend(assigner.next_in_line());
-        }
         let settle = self.settle(service, outcome.write.is_some());
         if outcome.write.is_none() && settle == Settle::Leave {
-            self.effects.extend(outcome.events.into_iter().map(|event| Effect::Event { service: key.clone(), event }));
-            if self.writes.get(key).is_some_and(|writes| writes.unknown.is_empty()) {
+            self.report(key, outcome.events);
+            if self.writes.get(key).is_some_and(Writes::have_ended) {
                 self.writes.remove(key);
             }
             return retry;
         }
-        let version = picture.version(key);
-        let ips = outcome.write.as_ref().map(|status| status.ips.clone()).unwrap_or_default();
         let writes = self.writes.entry(key.clone()).or_default();
         writes.uid.clone_from(&service.uid);
         if writes.paused {
             return retry;
         }
         self.next_id += 1;
-        let id = WriteId(self.next_id);
-        writes.under_way = Some(Sent { id, version: version.clone(), ips });
-        let pending = writes.pending();
-        self.effects.push_back(Effect::Write(Write {
-            id,
+        let write = Write {
+            id: WriteId(self.next_id),
             key: key.clone(),
             uid: service.uid.clone(),
-            version,
+            version: picture.version(key),
             status: outcome.write,
             settle,
             reason: outcome.reason,
             events: outcome.events,
-        }));
+        };
+        let sent = Sent::new(&write);
+        // Whichever of the two is stored, its Events are reported once.
+        writes.unknown.iter_mut().filter(|known| known.ips == sent.ips).for_each(|known| known.events.clear());
+        writes.under_way = Some(sent);
+        let pending = writes.pending();
+        self.effects.push_back(Effect::Write(write));
         if let Some(assigner) = &mut self.assigner {
             retry.extend(assigner.note_standing(service, &pending));
         }
         retry
+    }
+
+    fn report(&mut self, service: &ServiceKey, events: Vec<ServiceEvent>) {
+        self.effects.extend(events.into_iter().map(|event| Effect::Event { service: service.clone(), event }));
     }
 
     /// What a write has to do to the annotation, given whether it brings a new status.
@@ -432,19 +453,25 @@ impl Reconciler {
         losers.into_iter().collect()
     }
 
-    /// Drops the writes of a Service that can no longer be stored: it is gone, or another object, or of another version.
+    /// Drops the writes of a Service that can no longer be stored: it is gone, or another object, or of another version. Where the
+    /// Service shows what a write of unknown end brought, the Events of that write are reported.
     fn drop_void(&mut self, key: &ServiceKey, picture: &impl Picture) {
         let Some(writes) = self.writes.get_mut(key) else { return };
         let Some(service) = picture.service(key).filter(|service| service.uid == writes.uid) else {
             self.writes.remove(key);
             return;
         };
-        debug_assert_eq!(service.key, *key);
         let version = picture.version(key);
-        writes.unknown.retain(|sent| sent.version == version);
-        if let Some(sent) = writes.under_way.as_mut().filter(|sent| sent.version != version) {
+        if let Some(sent) = &mut writes.under_way {
             // It still has to end before the next one starts.
-            sent.ips.clear();
+            sent.is_void |= sent.version != version;
+        }
+        let is_old = |sent: &Sent| sent.version != version;
+        let is_stored = |sent: &Sent| is_old(sent) && service.ingress_ips().eq(sent.ips.iter().copied().map(Some));
+        let is_void = |sent: &mut Sent| sent.is_void || is_old(sent);
+        let stored: Vec<Sent> = writes.unknown.extract_if(.., is_void).filter(is_stored).collect();
+        if self.assigner.is_some() {
+            stored.into_iter().for_each(|sent| self.report(key, sent.events));
         }
     }
 
@@ -455,7 +482,19 @@ impl Reconciler {
 }
 
 impl Writes {
+    fn have_ended(&self) -> bool {
+        self.under_way.is_none() && self.unknown.is_empty()
+    }
+
     fn pending(&self) -> Vec<IpAddr> {
-        self.under_way.iter().chain(&self.unknown).flat_map(|sent| sent.ips.iter().copied()).collect()
+        let sent = self.under_way.iter().chain(&self.unknown);
+        sent.filter(|sent| !sent.is_void).flat_map(|sent| sent.ips.iter().copied()).collect()
+    }
+}
+
+impl Sent {
+    fn new(write: &Write) -> Self {
+        let ips = write.status.as_ref().map(|status| status.ips.clone()).unwrap_or_default();
+        Self { id: write.id, version: write.version.clone(), ips, events: write.events.clone(), is_void: false }
     }
 }

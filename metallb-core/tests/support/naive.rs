@@ -32,6 +32,7 @@ pub(crate) enum Op {
     AddFamily(Ask),
     Release(usize),
     Block(usize, Vec<IpAddr>),
+    Stand(usize, Vec<IpAddr>),
     Restart { backwards: bool },
 }
 
@@ -60,6 +61,10 @@ pub(crate) struct Model {
     pub(crate) pools: Vec<NaivePool>,
     pub(crate) held: BTreeMap<usize, (Ask, Vec<IpAddr>)>,
     pub(crate) foreign: BTreeMap<usize, Vec<IpAddr>>,
+    /// What the API shows on each Service, or may come to show.
+    pub(crate) standing: BTreeMap<usize, Vec<IpAddr>>,
+    /// Whether the last step made an address free that had stood on a Service.
+    pub(crate) freed: bool,
     /// What each holder asked when it got its addresses.
     pub(crate) asks: BTreeMap<usize, Ask>,
     /// What the last step said.
@@ -74,7 +79,7 @@ impl Op {
                 Some(ask.service)
             }
             Self::Release(service) => Some(*service),
-            Self::SetPools(_) | Self::Block(..) | Self::Restart { .. } => None,
+            Self::SetPools(_) | Self::Block(..) | Self::Stand(..) | Self::Restart { .. } => None,
         }
     }
 }
@@ -101,6 +106,17 @@ impl Model {
                 self.foreign.insert(*service, ips.clone());
                 None
             }
+            Op::Stand(service, ips) => {
+                let before = self.standing.insert(*service, ips.clone()).unwrap_or_default();
+                let is_free = |ip: &IpAddr| {
+                    let is_held = self.held.values().any(|(_, held)| held.contains(ip));
+                    let is_left = is_held && !self.holds(*service, ip) && !self.is_releasing(SERVICES, ip);
+                    let is_over = !self.stands(ip) && (is_held || !self.is_foreign(ip));
+                    self.pool_of(&[*ip]).is_some() && !ips.contains(ip) && (is_left || is_over)
+                };
+                self.freed = before.iter().any(is_free);
+                None
+            }
             Op::Restart { .. } => None,
         };
         if let Some((ask, Ok((_, ips)))) = &verdict {
@@ -112,7 +128,8 @@ impl Model {
 
     /// Distinct addresses of a pool in use, by family.
     pub(crate) fn assigned(&self, pool: &NaivePool) -> (i64, i64) {
-        count(pool.addresses().filter(|ip| self.held.values().any(|(_, ips)| ips.contains(ip))))
+        let is_held = |ip: &IpAddr| self.held.values().any(|(_, ips)| ips.contains(ip));
+        count(pool.addresses().filter(|ip| is_held(ip) || (self.stands(ip) && !pool.avoids(ip))))
     }
 
     /// Addresses that a pool may hand out, by family.
@@ -141,6 +158,9 @@ impl Model {
     fn assign(&self, ask: &Ask, ips: &[IpAddr]) -> Verdict {
         if ips.iter().any(|ip| self.is_foreign(ip)) {
             return Err("blocked");
+        }
+        if ips.iter().any(|ip| self.is_releasing(ask.service, ip)) {
+            return Err("releasing");
         }
         let pool = self.pool_of(ips).ok_or("not allowed")?;
         if !pool.serves(ask) {
@@ -183,8 +203,8 @@ impl Model {
     }
 
     fn lowest(&self, pool: &NaivePool, v4: bool, ask: &Ask) -> Option<IpAddr> {
-        pool.addresses()
-            .find(|ip| ip.is_ipv4() == v4 && !pool.avoids(ip) && !self.is_foreign(ip) && self.may_join(ask, ip).is_ok())
+        let is_withheld = |ip: &IpAddr| pool.avoids(ip) || self.is_foreign(ip) || self.is_releasing(ask.service, ip);
+        pool.addresses().find(|ip| ip.is_ipv4() == v4 && !is_withheld(ip) && self.may_join(ask, ip).is_ok())
     }
 
     fn may_join(&self, ask: &Ask, ip: &IpAddr) -> Result<(), &'static str> {
@@ -204,6 +224,20 @@ impl Model {
         self.pools
             .iter()
             .find(|pool| ips.iter().all(|ip| pool.addresses().any(|address| address == *ip) && !pool.avoids(ip)))
+    }
+
+    fn stands(&self, ip: &IpAddr) -> bool {
+        self.standing.values().any(|ips| ips.contains(ip))
+    }
+
+    /// Whether an address stands on a Service other than the asker that does not hold it.
+    fn is_releasing(&self, asker: usize, ip: &IpAddr) -> bool {
+        let mut standing = self.standing.iter().filter(|(_, ips)| ips.contains(ip));
+        standing.any(|(&service, _)| service != asker && !self.holds(service, ip))
+    }
+
+    fn holds(&self, service: usize, ip: &IpAddr) -> bool {
+        self.held.get(&service).is_some_and(|(_, ips)| ips.contains(ip))
     }
 
     fn is_foreign(&self, ip: &IpAddr) -> bool {

@@ -6,58 +6,11 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
-use std::fmt;
-use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
-use metallb_core::model::ServiceKey;
 
-use crate::source::watches::{Change, Listed, Round};
-
-/// `metadata.uid`: distinguishes an object from others of the same name before and after it.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Uid(Arc<str>);
-
-/// `metadata.resourceVersion` of an object, of a list or of a bookmark.
-///
-/// Versions of one resource compare as numbers (guaranteed from Kubernetes 1.35 on, KEP-5504, and true before). A
-/// version that is not a number equals itself and compares with no other.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Version(Form);
-
-#[derive(Clone, Debug, Eq, PartialEq)]
-enum Form {
-    Number(u64),
-    Opaque(Arc<str>),
-}
-
-/// The preconditions of a write: it changes only the object and version of its decision.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Identity {
-    /// The object.
-    pub uid: Uid,
-    /// Its version.
-    pub version: Version,
-}
-
-/// Namespace and name of an object of any kind; the namespace of a cluster-scoped object is empty.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct ObjectName {
-    /// The namespace.
-    pub namespace: Arc<str>,
-    /// The name.
-    pub name: Arc<str>,
-}
-
-/// The part of `metadata` that identifies objects and their versions.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Metadata {
-    /// Namespace and name.
-    pub name: ObjectName,
-    /// Uid and version.
-    pub identity: Identity,
-}
+use crate::source::changes::{Change, Listed, Round, raise};
+pub use crate::source::changes::{Identity, Metadata, ObjectName, Uid, Version};
 
 /// One change of the picture of a kind.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -248,8 +201,8 @@ impl Deleted {
     }
 
     fn push_uid(&mut self, name: &ObjectName, uid: &Uid) {
-        // Incomplete metadata without a uid proves nothing about other objects.
-        if uid.0.is_empty() || !self.uids.insert(uid.clone()) {
+        // Half an object, which has no uid, says nothing about others.
+        if uid.as_str().is_empty() || !self.uids.insert(uid.clone()) {
             return;
         }
         self.order.push_back((uid.clone(), name.clone()));
@@ -266,101 +219,6 @@ impl Deleted {
     /// Number of remembered deletions. Above it, the oldest is dropped: an answer older than all later deletions could
     /// then restore the object until the next list. Requests end within seconds, so such an answer does not occur.
     const LIMIT: usize = 4096;
-}
-
-impl Version {
-    /// Whether this version is newer, or different and not comparable.
-    #[must_use]
-    pub fn is_newer_than(&self, other: &Self) -> bool {
-        !matches!(self.partial_cmp(other), Some(Ordering::Less | Ordering::Equal))
-    }
-
-    /// Whether this version is certainly older.
-    #[must_use]
-    pub fn is_older_than(&self, other: &Self) -> bool {
-        self.partial_cmp(other) == Some(Ordering::Less)
-    }
-}
-
-impl Metadata {
-    /// The metadata of an object; absent fields are empty.
-    #[must_use]
-    pub fn of(metadata: &ObjectMeta) -> Self {
-        fn text(field: Option<&String>) -> &str {
-            field.map_or("", String::as_str)
-        }
-        let name = ObjectName {
-            namespace: text(metadata.namespace.as_ref()).into(),
-            name: text(metadata.name.as_ref()).into(),
-        };
-        let version = text(metadata.resource_version.as_ref()).into();
-        Self { name, identity: Identity { uid: text(metadata.uid.as_ref()).into(), version } }
-    }
-}
-
-impl Uid {
-    /// The uid as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<&str> for Uid {
-    fn from(text: &str) -> Self {
-        Self(text.into())
-    }
-}
-
-impl fmt::Display for Uid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl From<&str> for Version {
-    fn from(text: &str) -> Self {
-        // A number in another notation would not be printed as the server wrote it.
-        let number = text.parse().ok().filter(|number: &u64| number.to_string() == text);
-        Self(number.map_or_else(|| Form::Opaque(text.into()), Form::Number))
-    }
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Form::Number(number) => write!(f, "{number}"),
-            Form::Opaque(text) => f.write_str(text),
-        }
-    }
-}
-
-impl PartialOrd for Version {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        match (&self.0, &other.0) {
-            (Form::Number(this), Form::Number(that)) => Some(this.cmp(that)),
-            _ => (self == other).then_some(Ordering::Equal),
-        }
-    }
-}
-
-impl From<&ServiceKey> for ObjectName {
-    fn from(key: &ServiceKey) -> Self {
-        Self { namespace: key.namespace.as_str().into(), name: Arc::clone(&key.name) }
-    }
-}
-
-impl From<&ObjectName> for ServiceKey {
-    fn from(name: &ObjectName) -> Self {
-        Self { namespace: (&*name.namespace).into(), name: Arc::clone(&name.name) }
-    }
-}
-
-/// Raises a bound to `version`, unless it is higher already.
-pub(crate) fn raise(bound: &mut Option<Version>, version: &Version) {
-    if bound.as_ref().is_none_or(|bound| version.is_newer_than(bound)) {
-        *bound = Some(version.clone());
-    }
 }
 
 #[cfg(test)]

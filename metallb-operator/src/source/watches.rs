@@ -23,40 +23,13 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use self::pace::{Backoff, Outage};
 use self::position::{Failure, Next, Position};
-use crate::source::versions::{Metadata, ObjectName, Version};
+pub use crate::source::changes::{Change, Listed, Round};
+use crate::source::changes::{Metadata, ObjectName, Version};
 
 mod pace;
 mod position;
 
-/// One change of one kind.
-#[derive(Clone, Debug)]
-pub enum Change<K> {
-    /// All objects of the kind, from a list.
-    Reset(Listed<K>),
-    /// An object that appeared or changed.
-    Apply(K),
-    /// An object that was deleted; the version is that of the deletion.
-    Delete(Metadata),
-}
-
-/// A list of all objects of a kind, read from etcd and not from a cache.
-#[derive(Clone, Debug)]
-pub struct Listed<K> {
-    /// The objects that can be decoded.
-    pub objects: Vec<K>,
-    /// The objects that cannot be decoded: they keep their last good form.
-    pub undecodable: Vec<Metadata>,
-    /// The version of the list.
-    pub version: Version,
-    /// The round that was demanded before the list began.
-    pub round: Round,
-}
-
-/// Counts the full lists on demand.
-#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Round(u64);
-
-/// Demands of the owner of a watch. A new round interrupts the watch, and it lists again at once.
+/// What the owner of a watch asks of it. A new round interrupts whatever the watch does, and it lists anew at once.
 #[derive(Clone, Debug, Default)]
 pub struct Demand {
     /// The current round.
@@ -163,7 +136,6 @@ where
         let version = version.ok_or(Failure::NoVersion)?;
         self.position.listed(&version, asked)?;
         self.followed();
-        self.backoff.reset();
         let (mut objects, mut undecodable) = (Vec::with_capacity(found.len()), Vec::new());
         for object in found {
             match self.decoded(object) {
@@ -179,44 +151,48 @@ where
 
     async fn watch(&mut self, from: &Version) -> Result<(), Failure> {
         let seconds = self.random.random_range(WATCH_SECONDS);
-        let params = WatchParams::default().timeout(seconds);
-        let from = from.to_string();
-        let mut events =
-            timeout(OPENING, self.api.watch(&params, &from)).await.map_err(|_| Failure::NoAnswer)??.boxed();
+        let (params, from) = (WatchParams::default().timeout(seconds), from.to_string());
+        let answer = timeout(OPENING, self.api.watch(&params, &from)).await;
+        let mut events = answer.map_err(|_| Failure::NoAnswer)??.boxed();
         self.followed();
         let opened = Instant::now();
+        let deadline = opened + Duration::from_secs(seconds.into()) + OPENING;
         let mut is_silent = true;
-        let end = opened + Duration::from_secs(seconds.into()) + OPENING;
-        // A watch that exceeds its time has a dead connection; the next one continues at the same version.
-        while let Ok(event) = timeout_at(end, events.try_next()).await {
-            let change = match event? {
-                None => break,
-                Some(WatchEvent::Bookmark(bookmark)) => {
-                    self.position.saw(&bookmark.metadata.resource_version.as_str().into());
-                    None
-                }
-                Some(WatchEvent::Error(status)) => return Err(Failure::Ended(status)),
-                Some(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
-                    self.position.saw(&Metadata::of(object.meta()).identity.version);
-                    self.decoded(object).ok().map(Change::Apply)
-                }
-                Some(WatchEvent::Deleted(object)) => {
-                    let metadata = Metadata::of(object.meta());
-                    self.position.saw(&metadata.identity.version);
-                    self.undecodable.remove(&metadata.name);
-                    Some(Change::Delete(metadata))
-                }
+        let end = loop {
+            let event = match timeout_at(deadline, events.try_next()).await {
+                Ok(Ok(Some(event))) => event,
+                Ok(Err(error)) => break Err(error.into()),
+                // A watch that outlives its time is on a dead connection: it goes on from where it was on another one.
+                Ok(Ok(None)) | Err(_) => break Ok(()),
             };
-            is_silent = false;
-            self.backoff.reset();
-            if let Some(change) = change {
-                self.send(change).await;
+            if let Err(failure) = self.take(event).await {
+                break Err(failure);
             }
+            is_silent = false;
+        };
+        if is_silent && opened.elapsed() < SHORT {
+            return end.and(Err(Failure::Short));
         }
-        if opened.elapsed() >= SHORT {
-            self.backoff.reset();
-        } else if is_silent {
-            return Err(Failure::Short);
+        self.backoff.reset();
+        end
+    }
+
+    async fn take(&mut self, event: WatchEvent<DeserializeGuard<K>>) -> Result<(), Failure> {
+        match event {
+            WatchEvent::Bookmark(bookmark) => self.position.saw(&bookmark.metadata.resource_version.as_str().into()),
+            WatchEvent::Error(status) => return Err(Failure::Ended(status)),
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                self.position.saw(&Metadata::of(object.meta()).identity.version);
+                if let Ok(object) = self.decoded(object) {
+                    self.send(Change::Apply(object)).await;
+                }
+            }
+            WatchEvent::Deleted(object) => {
+                let metadata = Metadata::of(object.meta());
+                self.position.saw(&metadata.identity.version);
+                self.undecodable.remove(&metadata.name);
+                self.send(Change::Delete(metadata)).await;
+            }
         }
         Ok(())
     }
@@ -256,15 +232,7 @@ where
     }
 }
 
-impl Round {
-    /// The round after this one.
-    #[must_use]
-    pub fn next(self) -> Self {
-        Self(self.0 + 1)
-    }
-}
-
-/// Objects per page, as in `kubectl`.
+/// Objects per page, as `kubectl` asks for.
 const PAGE: u32 = 500;
 
 /// Duration of a watch: below the limits of load balancers and of the runtime, and random to spread the load.

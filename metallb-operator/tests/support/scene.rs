@@ -116,7 +116,9 @@ impl Scene {
     pub(crate) fn launch(&self, name: &str, configure: impl FnOnce(&mut Command)) -> Controller {
         let log = self.directory.path().join(format!("{name}.log"));
         let output = File::create(&log).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_metallb"));
+        // Another build to compare with, for measurements.
+        let program = std::env::var("METALLB_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_metallb").to_owned());
+        let mut command = Command::new(program);
         command
             .args(["controller", "--namespace", "metallb-system", "--port", "0", "--health-probe-port", "0"])
             .env("KUBECONFIG", self.api.kubeconfig_file(Identity::Controller))
@@ -211,7 +213,11 @@ impl Controller {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+        kill(Pid::from_raw(i32::try_from(self.id()).unwrap()), signal).unwrap();
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Ends it, and waits for the end.

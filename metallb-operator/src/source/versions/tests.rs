@@ -32,32 +32,6 @@ fn known(versions: &Versions) -> Option<(String, String)> {
 }
 
 #[test]
-fn version_compares_as_a_number_or_with_itself_alone() {
-    use Ordering::{Equal, Greater, Less};
-    let rows = [
-        ("9", "10", Some(Less)),
-        ("10", "9", Some(Greater)),
-        ("18446744073709551615", "18446744073709551614", Some(Greater)),
-        ("7", "7", Some(Equal)),
-        ("a7", "a7", Some(Equal)),
-        ("a7", "a8", None),
-        ("7", "a8", None),
-        ("07", "8", None),
-        ("+7", "8", None),
-        ("18446744073709551616", "8", None),
-        ("", "8", None),
-        ("", "", Some(Equal)),
-    ];
-    for (this, that, order) in rows {
-        let (left, right) = (Version::from(this), Version::from(that));
-        assert_eq!(left.partial_cmp(&right), order, "{this} {that}");
-        assert_eq!(left.is_older_than(&right), order == Some(Less), "{this} {that}");
-        assert_eq!(left.is_newer_than(&right), matches!(order, None | Some(Greater)), "{this} {that}");
-        assert_eq!(left.to_string(), this, "it is sent back as it came");
-    }
-}
-
-#[test]
 fn change_is_followed_only_when_it_is_newer_than_what_is_known_of_the_object() {
     let put = |uid, version| Change::Apply(object("web", uid, version));
     let delete = |uid, version| Change::Delete(metadata("web", uid, version));

@@ -3,8 +3,8 @@
 use kube::core::Status;
 use thiserror::Error;
 
-use super::{Demand, Round};
-use crate::source::versions::{Version, raise};
+use super::Demand;
+use crate::source::changes::{Round, Version, raise};
 
 /// The known history of a kind, and the next request.
 #[derive(Debug, Default)]
