@@ -36,9 +36,9 @@ pub type LabelSelector = k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSe
 
 /// All definitions, by plural name.
 ///
-/// `BGPPeer` is served in both versions without a conversion webhook: every field of v1beta1 has the same name and meaning in
-/// v1beta2, so the API server's own conversion, which changes nothing but `apiVersion`, is right. Timers that are unset stay
-/// unset, where upstream's webhook turns them into 0s (`docs/upstream-behaviour.md#crds`).
+/// `BGPPeer` is served in both versions without a conversion webhook: every field of v1beta1 has the same name and
+/// meaning in v1beta2, so the API server's own conversion, which changes only `apiVersion`, is correct. Unset timers
+/// stay unset, whereas upstream's webhook turns them into 0s (`docs/upstream-behaviour.md#crds`).
 #[must_use]
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     let mut all = [
@@ -67,7 +67,7 @@ mod tests {
 
     /// The printer columns of upstream: name, type, path and priority of each column.
     #[test]
-    fn printer_columns_names_and_subresources_are_those_of_upstream() {
+    fn printer_columns_names_and_subresources_equal_those_of_upstream() {
         let expected: [(&str, &[&str]); 9] = [
             (
                 "bfdprofiles",

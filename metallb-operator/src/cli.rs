@@ -1,4 +1,4 @@
-//! The command line: one file per subcommand, each with its arguments. What ends by itself has its `run` there, too.
+//! The command line: one file per subcommand with its arguments. `run` of a one-shot subcommand stands there too.
 
 use std::process::ExitCode;
 
@@ -17,36 +17,45 @@ pub mod speaker;
 pub mod standalone;
 pub mod status;
 
-/// Load balancer for Kubernetes on bare metal: addresses from pools, announced by ARP/NDP or BGP.
+/// Load balancer for Kubernetes on bare metal: assigns addresses from pools and announces them by ARP/NDP or BGP
 #[derive(Debug, Parser)]
-#[command(name = "metallb", version, propagate_version = true, disable_help_subcommand = true)]
+#[command(
+    name = "metallb",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true,
+    disable_help_flag = true
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Print help
+    #[arg(short, long, global = true, action = clap::ArgAction::HelpShort)]
+    help: Option<bool>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show what would happen, and what a change would do, before anything is applied
+    /// Show which addresses are assigned and announced, and what a change would disrupt
     Plan(plan::PlanArgs),
-    /// Tell why a Service has what it has, and what is missing
+    /// Explain why a Service has its address, and why it is announced or not
     Explain(explain::ExplainArgs),
-    /// Give addresses to Services of type LoadBalancer (one per cluster)
+    /// Assign addresses to Services of type LoadBalancer (one leader per cluster)
     Controller(controller::ControllerArgs),
     /// Announce addresses from this node (one per node)
     Speaker(speaker::SpeakerArgs),
-    /// Do both from a directory of manifests, without Kubernetes
+    /// Assign and announce addresses from a directory of manifests, without Kubernetes
     Standalone(standalone::StandaloneArgs),
-    /// Show what a running standalone or speaker does
+    /// Show the state of a running speaker or standalone
     Status(status::StatusArgs),
-    /// Turn the ConfigMap of MetalLB before 0.13 into the objects that replaced it
+    /// Convert the ConfigMap of MetalLB before 0.13 to custom resources
     ConvertConfig(convert_config::ConvertConfigArgs),
     /// Print the custom resource definitions
     Crds(crds::CrdsArgs),
     /// Print a shell completion script
     #[command(after_help = "Example:\n  metallb completions bash >/etc/bash_completion.d/metallb")]
     Completions {
-        /// The shell to write for
+        /// The shell
         shell: clap_complete::Shell,
     },
 }
@@ -81,16 +90,22 @@ impl Cli {
     }
 }
 
-/// Prints an error with its causes on standard error; exit code 1.
-#[expect(clippy::print_stderr, reason = "the place where errors of the command line are told to a person")]
+/// Prints an error and its causes on standard error; exit code 1. A cause that the line above already states, as some
+/// libraries do, is left out.
+#[expect(clippy::print_stderr, reason = "errors of the command line go to standard error")]
 fn finish(result: Result<ExitCode, impl std::error::Error>) -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("metallb: {error}");
+            let mut shown = error.to_string();
+            eprintln!("metallb: {shown}");
             let mut source = error.source();
             while let Some(cause) = source {
-                eprintln!("  caused by: {cause}");
+                let text = cause.to_string();
+                if !shown.contains(&text) {
+                    eprintln!("  caused by: {text}");
+                    shown = text;
+                }
                 source = cause.source();
             }
             ExitCode::FAILURE

@@ -1,14 +1,14 @@
-//! The client that the process uses for the Kubernetes API: kube's own stack, with a deadline for everything.
+//! The Kubernetes client of the process: kube's own stack, with deadlines.
 //!
-//! - A request that is no watch ends within [`REQUEST_LIMIT`], its body included. The server learns the limit from the
-//!   parameter `timeout`, so that it stops working on an answer that nobody waits for.
-//! - A watch must be answered within the same limit. Its stream ends [`WATCH_SLACK`] after the time for which it asked
-//!   the server (`timeoutSeconds`) at the latest: a server that is alive and silent does not hold it for ever.
-//! - A connection whose other end does not answer is closed after 11 s. The first probe is sent after 5 s without
-//!   traffic, the next ones every 3 s, and with TCP_USER_TIMEOUT Linux gives up at the first of these moments that lies
-//!   10 s or more after the last packet. Data that is not acknowledged ends the connection after 10 s.
-//! - Nothing is tried again in here. kube's own retries sleep inside of a request, for as long as the server asks for,
-//!   while the caller holds its permit; they would also hide that a write was answered with 504 and may have been done.
+//! - A request that is not a watch ends within [`REQUEST_LIMIT`], its body included. The parameter `timeout` passes the
+//!   limit to the server, which then stops working on an answer that has no reader.
+//! - A watch must be answered within the same limit. Its stream ends at the latest [`WATCH_SLACK`] after the requested
+//!   time (`timeoutSeconds`), even if the server sends nothing.
+//! - An idle connection whose other end does not answer is closed after 5 to 7 s. The first probe is sent after 3 s
+//!   without traffic, further ones every 2 s, and with TCP_USER_TIMEOUT Linux closes the connection at the first probe
+//!   5 s or more after the last packet. Data that is not acknowledged closes it after 5 s.
+//! - Requests are not retried here. kube's own retries sleep inside the request for as long as the server demands,
+//!   while the caller holds its permit; they also hide that a write answered with 504 may have been stored.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -25,41 +25,41 @@ use thiserror::Error;
 use tokio::time::{Instant, Sleep};
 use tower::{BoxError, Layer, Service, ServiceBuilder};
 
-/// Why there is no client.
+/// Why the client cannot be built.
 #[derive(Debug, Error)]
 pub enum ConnectError {
     /// Neither a kubeconfig nor a service account is usable.
     #[error("no configuration for the Kubernetes API")]
     Config(#[source] Box<kube::config::InferConfigError>),
-    /// The configuration cannot be turned into a client.
-    #[error("the Kubernetes client can't be built")]
+    /// The configuration does not yield a client.
+    #[error("cannot build the Kubernetes client")]
     Client(#[source] Box<kube::Error>),
 }
 
-/// Infers the configuration (kubeconfig or service account) and builds the client that all of the process uses. The configuration
-/// is for those that need connections of their own.
+/// Infers the configuration (kubeconfig or service account) and builds the shared client of the process. Returns the
+/// configuration for callers that need connections of their own.
 ///
 /// # Errors
-/// [`ConnectError`]. A server that is away is none: nothing is sent here.
+/// [`ConnectError`]. An unreachable server is no error: nothing is sent here.
 pub async fn connect() -> Result<(Config, Client), ConnectError> {
     let config = Config::infer().await.map_err(|error| ConnectError::Config(Box::new(error)))?;
     let client = with_deadlines(config.clone()).map_err(|error| ConnectError::Client(Box::new(error)))?;
     Ok((config, client))
 }
 
-/// A client with the deadlines of this module. To be called in a tokio runtime, in which its connections then live.
+/// A client with the deadlines of this module. Call it in a tokio runtime, in which its connections then live.
 ///
 /// # Errors
-/// What is wrong with `config`: TLS, credentials, or a proxy (which this build does not support).
+/// `config` is unusable: TLS, credentials, or a proxy (which this build does not support).
 pub fn with_deadlines(config: Config) -> Result<Client, kube::Error> {
     with_limit(config, REQUEST_LIMIT)
 }
 
-/// The same with another limit for requests that are no watches.
+/// The same with another limit for requests that are not watches.
 pub(crate) fn with_limit(mut config: Config, limit: Duration) -> Result<Client, kube::Error> {
     let deadlines = DeadlineLayer { limit };
     if config.proxy_url.is_some() {
-        // kube chooses the connector for the kind of proxy, or says that it was built without.
+        // kube chooses the connector for the kind of proxy, or reports missing support.
         config.default_retry = false;
         return Ok(ClientBuilder::try_from(config)?.with_layer(&deadlines).build());
     }
@@ -82,23 +82,23 @@ pub(crate) fn with_limit(mut config: Config, limit: Duration) -> Result<Client, 
     Ok(ClientBuilder::new(service, config.default_namespace).build())
 }
 
-/// The limit of a request that is no watch, and of the time until a watch is answered.
+/// Time limit of a request that is not a watch, and of the first answer to a watch.
 pub const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long after the time that it asked for a watch ends at the latest.
+/// A watch ends at the latest this long after the requested time.
 pub const WATCH_SLACK: Duration = Duration::from_secs(10);
 
-/// For how long a watch may last that names no `timeoutSeconds`: servers end such watches after 30 to 60 minutes.
+/// Duration of a watch without `timeoutSeconds`: servers end such watches after 30 to 60 minutes.
 const WATCH_LIMIT: Duration = Duration::from_mins(60);
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(3);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(2);
-/// Counts only where the kernel does not know TCP_USER_TIMEOUT.
+/// Used only by kernels without TCP_USER_TIMEOUT.
 const KEEPALIVE_PROBES: u32 = 3;
 const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(5);
 
-/// The time of a request is over.
+/// The time limit of a request has passed.
 #[derive(Debug, Error)]
 #[error("not answered in full within {} ms", limit.as_millis())]
 struct TooLate {
@@ -161,7 +161,7 @@ where
     }
 }
 
-/// What a request is for; it decides how long its body may take.
+/// Kind of a request; it decides how long the body may take.
 #[derive(Debug, Eq, PartialEq)]
 enum Purpose {
     Request,
@@ -187,7 +187,7 @@ fn parameters(uri: &Uri) -> impl Iterator<Item = (&str, &str)> {
     uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='))
 }
 
-/// The same URI, with the parameter `timeout`, unless it has one.
+/// Adds the parameter `timeout`, unless the URI has one.
 fn with_timeout(uri: &Uri, limit: Duration) -> Uri {
     if parameters(uri).any(|(key, _)| key == "timeout") {
         return uri.clone();
@@ -203,7 +203,7 @@ fn with_timeout(uri: &Uri, limit: Duration) -> Uri {
     Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
 }
 
-/// A body that fails when its time is over.
+/// A body that fails at its time limit.
 #[derive(Debug)]
 struct Timed<B> {
     body: B,

@@ -1,7 +1,7 @@
-//! Gives addresses to Services of a cluster: follows the API, decides with `metallb-core`, writes status and Events.
+//! Assigns addresses to Services of a cluster: follows the API, decides with `metallb-core`, writes status and Events.
 //!
-//! [`Reconciler`] decides and knows which writes are under way; this module feeds it and carries its effects out. While another
-//! process leads, the picture and the configuration are followed, and nothing else happens.
+//! [`Reconciler`] decides and knows which writes are in progress; this module passes changes in and executes its
+//! effects. While another process leads, only the picture and the configuration are kept up to date.
 
 mod membership_key;
 mod pauses;
@@ -27,29 +27,29 @@ use crate::feed::{Feed, Relist, Role, Touched, Update};
 use crate::process::admin::Admin;
 use crate::process::{Process, ProcessError, Threads, log_problem};
 use crate::sink::configuration_state::{Component, ConfigurationReporter};
-use crate::sink::events::{self, EventSender, Notice, Severity as NoticeSeverity};
-use crate::sink::lease::{Identity, LeaseKeeper, LeaseSettings, LeaseTiming, Standing, Term};
+use crate::sink::events::{self, Event, EventSender, EventType};
+use crate::sink::lease::{Identity, LEASE, LeaseKeeper, LeaseSettings, LeaseTiming, Standing, Term};
 use crate::sink::pool_status::{self, PoolStatuses};
 use crate::sink::service_status::{Ended, Failure, Seen, ServiceStatusWriter};
 
-/// How a controller runs.
+/// Settings of a controller.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Namespace of the configuration objects, and of the Lease.
     pub namespace: String,
-    /// Only Services of this load balancer class are served; `None` means Services without a class.
+    /// Serve only Services of this load balancer class; `None` means Services without a class.
     pub class: Option<String>,
-    /// Name of the Pod, the owner of status objects; empty where there is none.
+    /// Name of the Pod, the owner of status objects; empty outside of a Pod.
     pub pod: String,
     /// Uid of the Pod, where it is known.
     pub pod_uid: Option<String>,
-    /// For how long the Lease is valid, and how often it is renewed.
+    /// Duration of the Lease and interval of its renewals.
     pub lease: LeaseTiming,
-    /// Where to serve metrics and probes.
+    /// Addresses of metrics and probes.
     pub listen: Vec<SocketAddr>,
-    /// Secret with the key of membership, to be made if it is missing; `None` makes none.
+    /// Secret for the membership key, created if missing; `None` disables creation.
     pub membership_secret: Option<String>,
-    /// Whether addresses that other hosts use are taken out of circulation.
+    /// Whether addresses that foreign hosts use are taken out of circulation.
     pub quarantine_conflicts: bool,
 }
 
@@ -64,30 +64,30 @@ struct Controller {
     /// The leadership that [`Reconciler`] works for, and the round in which everything was listed for it.
     role: LeaderRole,
     writer: ServiceStatusWriter,
-    /// Writes whose end has not been taken in.
+    /// Writes whose result was not processed yet.
     under_way: usize,
     pauses: Pauses,
     /// Refusals that were reported, by Service.
     refusals: BTreeMap<ServiceKey, String>,
-    /// Whether `config` and `problems` are those of the picture.
+    /// Whether `config` and `problems` match the picture.
     is_reparsed: bool,
     problems: BTreeSet<Problem>,
     /// Problems that were reported in this leadership.
     reported: BTreeSet<Problem>,
     reporter: ConfigurationReporter,
     pool_statuses: watch::Sender<PoolStatuses>,
-    /// What is out of circulation; `None` where that is not asked for.
+    /// Addresses out of circulation; `None` if the feature is off.
     quarantine: Option<Quarantine>,
     namespace: String,
     random: SmallRng,
 }
 
-/// What this process does about addresses.
+/// Phase of this process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum LeaderRole {
-    /// Nothing: another process leads, or nobody.
+    /// Another process leads, or none: nothing is written.
     Standby,
-    /// It leads, and everything is listed anew before the first decision.
+    /// It leads, and everything is listed again before the first decision.
     Listing(Term),
     /// It decides and writes.
     Leading(Term),
@@ -96,7 +96,7 @@ enum LeaderRole {
 /// Runs until SIGINT or SIGTERM.
 ///
 /// # Errors
-/// What cannot work from the start. An API server that is away later changes nothing.
+/// A cause that prevents the start. An API server that becomes unreachable later is no error.
 pub fn run(settings: &Settings) -> Result<(), ProcessError> {
     Process::run(Threads::PerCore, async |mut process| {
         let (config, client) = client::connect().await?;
@@ -111,7 +111,7 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
         };
         let (keeper, mut leadership) = LeaseKeeper::start(config, lease)
             .map_err(ProcessError::io("the thread that keeps the Lease can't be started"))?;
-        // What is listed after the Lease was taken need not be listed again.
+        // The first lists after the Lease was taken are the fresh ones that a new leader needs.
         let first = tokio::time::timeout(FIRST_CLAIM, leadership.changed()).await.unwrap_or_default();
         let (events, _writer) = events::spawn(client.clone(), "metallb-controller");
         if let Some(secret) = &settings.membership_secret {
@@ -167,7 +167,7 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
                 controller.under_way -= 1;
             }
         };
-        // A write that takes longer may still be stored; the next leader mends what it does.
+        // A slower write may still be stored; the next leader corrects its effects.
         let _ = tokio::time::timeout(FINISH_LIMIT, finish).await;
         keeper.release().await;
         process.finish();
@@ -197,13 +197,13 @@ impl Picture for Feed {
 }
 
 impl Controller {
-    /// Takes a change of leadership in.
+    /// Processes a change of leadership.
     fn stand(&mut self, standing: Standing) {
         let restored = standing.restores > self.standing.restores;
         self.standing = standing;
         if restored {
             self.admin.metrics.client.restores.inc();
-            self.events.send(Notice::about_lease(&self.namespace, LEASE, RESTORED));
+            self.events.send(Event::about_lease(&self.namespace, LEASE, RESTORED));
         }
         let before = self.role;
         self.role = match (standing.term, before) {
@@ -234,7 +234,7 @@ impl Controller {
         crate::metrics::clear_pools(&self.admin.metrics.allocator);
     }
 
-    /// Nothing is decided or written from here on.
+    /// Stops deciding and writing.
     fn stop(&mut self) {
         self.role = LeaderRole::Standby;
         self.step_down();
@@ -248,11 +248,11 @@ impl Controller {
         self.proceed(touched);
     }
 
-    /// Decides on what changed, as far as this process decides.
+    /// Decides on the changes, if this process leads.
     fn proceed(&mut self, touched: Touched) {
         self.is_reparsed &= !touched.config;
         if !self.feed.is_complete() {
-            // The first decision after the lists looks at everything.
+            // The first decision after the lists covers all Services.
             return;
         }
         self.admin.readiness.set("caches synced", true);
@@ -285,7 +285,7 @@ impl Controller {
         self.carry_out();
     }
 
-    /// Everything was listed since this process leads.
+    /// Everything was listed since this process leads: starts deciding.
     fn take_over(&mut self) {
         self.parse();
         if let Some(quarantine) = &mut self.quarantine {
@@ -306,7 +306,7 @@ impl Controller {
         );
     }
 
-    /// Takes out of circulation what speakers say that other hosts use, and puts back what was not reported for long.
+    /// Quarantines addresses that speakers report as used by foreign hosts, and releases those without recent reports.
     fn look_at_conflicts(&mut self) {
         let (Some(assigner), Some(quarantine)) = (self.reconciler.assigner(), &mut self.quarantine) else { return };
         let now = Timestamp::now();
@@ -314,7 +314,10 @@ impl Controller {
         for conflict in self.feed.conflicts.values().flatten() {
             let Ok(ip) = conflict.ip.parse() else { continue };
             if assigner.allocator().pool_of(&[ip]).is_some() && quarantine.report(now, ip, &conflict.mac_address) {
-                tracing::warn!(%ip, mac = conflict.mac_address, event = "addressQuarantined", "another host uses this address");
+                tracing::warn!(
+                    %ip, mac = conflict.mac_address, event = "addressQuarantined",
+                    "a foreign host uses an address; the address is quarantined"
+                );
                 changed = true;
             }
         }
@@ -323,7 +326,7 @@ impl Controller {
         }
     }
 
-    /// Brings the configuration up to date; true when its pools changed.
+    /// Updates the configuration; true if its pools changed.
     fn parse(&mut self) -> bool {
         if std::mem::replace(&mut self.is_reparsed, true) {
             return false;
@@ -339,17 +342,17 @@ impl Controller {
         pools_changed
     }
 
-    /// Tells what is wrong with the configuration, each problem once per leadership.
+    /// Reports the problems of the configuration, each once per leadership.
     fn report(&mut self) {
         for problem in self.problems.difference(&self.reported) {
             log_problem(problem);
-            self.events.send(Notice::about_problem(problem));
+            self.events.send(Event::about_problem(problem));
         }
         self.reporter.report(&self.problems);
         self.reported.clone_from(&self.problems);
     }
 
-    /// Does what was decided.
+    /// Executes the effects of a decision.
     fn carry_out(&mut self) {
         let LeaderRole::Leading(term) = self.role else { return };
         while let Some(effect) = self.reconciler.poll_effect() {
@@ -360,7 +363,7 @@ impl Controller {
                     self.admin.metrics.allocator.duplicates.inc();
                     tracing::warn!(
                         event = "duplicateAddress", %ip, %keeper, %loser,
-                        "two Services have one address; the one with the newer assignment gets another address"
+                        "two Services have one address; the Service with the newer assignment gets another address"
                     );
                 }
             }
@@ -383,7 +386,7 @@ impl Controller {
         self.writer.start(term, write, self.feed.round());
     }
 
-    /// Takes the end of a write in.
+    /// Processes the result of a write.
     fn finish(&mut self, ended: Ended) {
         self.under_way -= 1;
         let Ended { write, asked, end, seen, failure } = ended;
@@ -411,7 +414,7 @@ impl Controller {
         self.proceed(touched);
     }
 
-    /// When the Service may be written again; tells what went wrong.
+    /// Decides when the Service may be written again, and reports the failure.
     fn judge(&mut self, write: &Write, failure: Option<&Failure>, was_read: bool) -> Pace {
         let key = &write.key;
         let Some(failure) = failure else {
@@ -424,17 +427,26 @@ impl Controller {
         }
         match failure {
             Failure::Refused(text) if self.refusals.get(key) != Some(text) => {
-                tracing::error!(event = "statusRefused", service = %key, error = text, "the API server refuses the status of a Service");
+                tracing::error!(
+                    event = "statusRefused", service = %key, error = text,
+                    "the API server refuses the status of a Service, retrying"
+                );
                 let message = format!("the API server refuses the status of the Service, trying again: {text}");
                 let event = ServiceEvent { kind: EventKind::Warning, reason: "statusRefused", message };
                 self.send_event(key, &event);
                 self.refusals.insert(key.clone(), text.clone());
             }
             Failure::Unknown(text) => {
-                tracing::warn!(event = "statusUnknown", service = %key, error = text, "it is not known whether the status of a Service was stored; reading it");
+                tracing::warn!(
+                    event = "statusUnknown", service = %key, error = text,
+                    "the result of writing the status of a Service is unknown, reading the Service"
+                );
             }
             _ => {
-                tracing::debug!(event = "statusNotWritten", service = %key, ?failure, "the status of a Service was not written")
+                tracing::debug!(
+                    event = "statusNotWritten", service = %key, ?failure,
+                    "the status of a Service was not written, retrying"
+                );
             }
         }
         match self.pauses.failed(key, failure, was_read, Instant::now(), self.random.random()) {
@@ -443,7 +455,7 @@ impl Controller {
         }
     }
 
-    /// Services whose pause is over may be written again.
+    /// Allows writes of Services whose pause is over.
     fn resume(&mut self) {
         for service in self.pauses.due(Instant::now()) {
             self.reconciler.resume(&service, &self.feed);
@@ -453,14 +465,14 @@ impl Controller {
 
     fn send_event(&self, key: &ServiceKey, event: &ServiceEvent) {
         let severity = match event.kind {
-            EventKind::Warning => NoticeSeverity::Warning,
-            EventKind::Normal => NoticeSeverity::Normal,
+            EventKind::Warning => EventType::Warning,
+            EventKind::Normal => EventType::Normal,
         };
         let uid = self.feed.service(key).and_then(|service| service.uid.as_ref()).map(ToString::to_string);
-        self.events.send(Notice::about_service(key, uid, severity, event.reason, event.message.clone()));
+        self.events.send(Event::about_service(key, uid, severity, event.reason, event.message.clone()));
     }
 
-    /// Counters of the pools, to the metrics and to their status.
+    /// Sets the counters of the pools in the metrics and in their status.
     fn show_pools(&mut self, term: Term) {
         let Some(assigner) = self.reconciler.assigner() else { return };
         let allocator = assigner.allocator();
@@ -489,21 +501,18 @@ impl Controller {
     }
 }
 
-/// The Lease of controllers.
-pub(crate) const LEASE: &str = "metallb-controller";
-
-/// What an Event on the Lease says after a restore.
+/// Message of the Event on the Lease after a restore.
 const RESTORED: &str =
     "etcd was restored from a snapshot: all objects are listed again, addresses that Services hold stay";
 
-/// How long the start waits for the first answer about the Lease.
+/// Time limit on the start for the first answer about the Lease.
 const FIRST_CLAIM: Duration = Duration::from_millis(150);
 
-/// How long the end waits for writes under way.
+/// Time limit on shutdown for writes in progress.
 const FINISH_LIMIT: Duration = Duration::from_millis(400);
 
-/// How often expired entries of the quarantine are looked for.
+/// Interval of the quarantine sweep.
 const QUARANTINE_PERIOD: Duration = Duration::from_secs(10);
 
-/// Updates that are taken in before anything is decided.
+/// Number of updates that are processed before the next decision.
 const BATCH: usize = 1024;

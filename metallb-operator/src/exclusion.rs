@@ -9,17 +9,17 @@ use regex::RegexSet;
 use serde::Deserialize;
 use thiserror::Error;
 
-/// Why the list cannot be used.
+/// Why the list is unusable.
 #[derive(Debug, Error)]
 pub enum ExclusionError {
     /// The file exists and cannot be read.
-    #[error("the list of excluded interfaces can't be read")]
+    #[error("cannot read the list of excluded interfaces")]
     Read(#[from] std::io::Error),
     /// The file is not YAML with the list.
     #[error("the list of excluded interfaces is malformed: {0}")]
     Parse(String),
-    /// An entry is no regular expression.
-    #[error("an entry of announcedInterfacesToExclude is no regular expression")]
+    /// An entry is not a regular expression.
+    #[error("an entry of announcedInterfacesToExclude is not a regular expression")]
     Regex(#[from] regex::Error),
 }
 
@@ -29,10 +29,10 @@ struct File {
     entries: Vec<String>,
 }
 
-/// Reads the list; without the file nothing is excluded. The expressions are not anchored.
+/// Reads the list; without the file no interface is excluded. The expressions are not anchored.
 ///
 /// # Errors
-/// The file is there but cannot be used: announcing where the operator forbade it would be worse than not starting.
+/// The file exists and is unusable: announcing on an excluded interface would be worse than not starting.
 pub fn load(path: &Path) -> Result<InterfaceFilter, ExclusionError> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,

@@ -1,4 +1,4 @@
-//! Keeps a [`World`] in step with the Kubernetes API.
+//! Keeps a [`World`] up to date with the Kubernetes API.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -26,7 +26,7 @@ mod facts;
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
-    reason = "few are alive at once, in a bounded queue; a box would cost each one an allocation"
+    reason = "few values exist at once, in a bounded queue; a box would cost each one an allocation"
 )]
 pub enum Update {
     /// Services
@@ -55,7 +55,7 @@ pub enum Update {
     L2Statuses(Change<api::ServiceL2Status>),
 }
 
-/// A kind that is watched.
+/// A watched kind.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Kind {
     /// Service
@@ -84,12 +84,12 @@ pub enum Kind {
     L2Status,
 }
 
-/// A world that follows the API. It only ever changes to what is newer than it is.
+/// A world that follows the API and never goes back to an older state.
 #[derive(Debug, Default)]
 pub struct Feed {
-    /// The picture.
+    /// The present picture.
     pub world: World,
-    /// Addresses that hosts outside of the cluster use, by the status object that says so.
+    /// Addresses that foreign hosts use, by the status object that reports them.
     pub conflicts: BTreeMap<String, Vec<api::AddressConflict>>,
     quarantined: BTreeMap<ObjectName, Vec<api::QuarantinedAddress>>,
     versions: BTreeMap<Kind, Versions>,
@@ -100,43 +100,43 @@ pub struct Feed {
     was_complete: bool,
 }
 
-/// What a batch of updates touched.
+/// The changes of a batch of updates.
 #[derive(Debug, Default)]
 pub struct Touched {
-    /// Configuration, or what it is resolved against: namespaces, labels of nodes.
+    /// The configuration, or what it refers to: namespaces and labels of nodes.
     pub config: bool,
     /// Nodes.
     pub nodes: bool,
     /// Services whose own object or endpoints changed.
     pub services: BTreeSet<ServiceKey>,
-    /// Services of which another version was seen, or that are gone, whether a fact changed or not.
+    /// Services with a new version, and deleted ones, whether or not a fact changed.
     pub versions: BTreeSet<ServiceKey>,
     /// Conflicts.
     pub conflicts: bool,
 }
 
-/// Which kinds are watched.
+/// The set of watched kinds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Role {
-    /// What assigning needs.
+    /// The kinds that assignment needs.
     Controller,
-    /// The same, and what speakers say of other hosts that use addresses.
+    /// The same and the conflicts that speakers report.
     Quarantine,
-    /// What announcing needs.
+    /// The kinds that announcing needs.
     Speaker,
 }
 
-/// Why everything is listed anew.
+/// Why everything is listed again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Relist {
-    /// To see what others wrote until now. What is older than the picture is ignored.
+    /// To see all writes of others until now. Outdated objects are ignored.
     Again,
-    /// The store was restored from a snapshot: all versions seen so far belong to a history that ended.
+    /// The store was restored from a snapshot: all known versions belong to a history that was discarded.
     Forget,
 }
 
 impl Feed {
-    /// Starts the watches that `role` needs. Configuration is read in `namespace` only.
+    /// Starts the watches that `role` needs. Configuration is read from `namespace` only.
     #[must_use]
     pub fn start(client: &Client, namespace: &str, role: Role) -> (Self, mpsc::Receiver<Update>) {
         let (queue, updates) = mpsc::channel(QUEUE);
@@ -164,25 +164,26 @@ impl Feed {
         Self { missing: demands.keys().copied().collect(), demands, ..Self::default() }
     }
 
-    /// Whether every kind was listed in the current round: before that the picture has holes, and nothing may be decided.
+    /// Whether every kind was listed in the current round: before that the picture is incomplete and no decision is
+    /// allowed.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.missing.is_empty()
     }
 
-    /// Whether the picture was complete in any round: a process that lists everything anew stays ready.
+    /// Whether the picture was complete in any round: a process that lists everything again stays ready.
     #[must_use]
     pub fn was_complete(&self) -> bool {
         self.was_complete
     }
 
-    /// The current round; a request of our own that begins now begins in it.
+    /// The current round, for requests of our own that begin now.
     #[must_use]
     pub fn round(&self) -> Round {
         self.round
     }
 
-    /// Begins a new round: every kind is listed anew at once, by requests that begin after this call.
+    /// Begins a new round: every kind is listed again at once, by requests that begin after this call.
     pub fn relist(&mut self, how: Relist) -> Round {
         self.round = self.round.next();
         self.missing = self.demands.keys().copied().collect();
@@ -203,24 +204,24 @@ impl Feed {
         self.round
     }
 
-    /// Uid and version of the newest Service seen under this name.
+    /// Uid and version of the newest known Service of this name.
     #[must_use]
     pub fn identity(&self, key: &ServiceKey) -> Option<&Identity> {
         self.versions.get(&Kind::Service)?.identity(&key.into())
     }
 
-    /// What the statuses of pools say about quarantine.
+    /// The quarantined addresses in the statuses of pools.
     pub fn quarantined(&self) -> impl Iterator<Item = &api::QuarantinedAddress> {
         self.quarantined.values().flatten()
     }
 
-    /// Takes in a Service as the answer to our own write or read that began in round `asked`. An answer that is older than
-    /// the picture is ignored; lists that are older than this answer will be.
+    /// Processes a Service from the answer to a request of our own that began in round `asked`. An answer older than
+    /// the picture is ignored; later, so are lists older than this answer.
     pub fn observe(&mut self, object: core::Service, asked: Round, touched: &mut Touched) {
         let version = Metadata::of(&object.metadata).identity.version;
         let Some(step) = self.versions.entry(Kind::Service).or_default().answered(object, asked) else { return };
         if let Some(demand) = self.demands.get(&Kind::Service) {
-            // Nobody is woken: the floor is read when the next list begins.
+            // No watch is interrupted: the floor is read when the next list begins.
             demand.send_if_modified(|demand| {
                 raise(&mut demand.floor, &version);
                 false
@@ -229,8 +230,8 @@ impl Feed {
         self.apply_service(step, touched);
     }
 
-    /// Takes in that a write of ours to this Service, begun in round `asked`, was answered with "not found": this uid is gone.
-    /// A "not found" that does not name the Service (its path is not served yet) must not come here.
+    /// Processes a "not found" for a write of this Service that began in round `asked`: the object of this uid does not
+    /// exist. Do not pass a "not found" that does not name the Service (its path is not served yet).
     pub fn deleted(&mut self, key: &ServiceKey, uid: &Uid, asked: Round, touched: &mut Touched) {
         let name = ObjectName::from(key);
         if self.versions.entry(Kind::Service).or_default().missing(&name, uid, asked) {
@@ -238,7 +239,7 @@ impl Feed {
         }
     }
 
-    /// Takes an update in.
+    /// Processes an update.
     pub fn apply(&mut self, update: Update, touched: &mut Touched) {
         match update {
             Update::Services(change) => {
@@ -257,7 +258,7 @@ impl Feed {
             }
             Update::Nodes(change) => {
                 let steps = self.follow(Kind::Node, change);
-                // Heartbeats change nothing that matters.
+                // A heartbeat changes no fact.
                 let changed = keyed(&mut self.world.cluster.nodes, steps, translate::node);
                 touched.nodes |= changed;
                 touched.config |= changed;
@@ -305,7 +306,7 @@ impl Feed {
         self.was_complete |= self.is_complete();
     }
 
-    /// The steps that a change of a kind makes in the picture.
+    /// The changes of the picture that follow from a change of a kind.
     fn follow<K: Resource<DynamicType = ()>>(&mut self, kind: Kind, change: Change<K>) -> Vec<Step<K>> {
         if let Change::Reset(listed) = &change
             && listed.round >= self.round
@@ -353,7 +354,7 @@ impl Feed {
     }
 }
 
-/// Starts watches, and keeps what is asked of them.
+/// Starts watches and keeps the sender of their demands.
 struct Watches<'a> {
     client: &'a Client,
     namespace: &'a str,
@@ -396,8 +397,8 @@ impl Watches<'_> {
     }
 }
 
-/// Updates that may wait. When the queue is full the watches are not read, and the API server ends the slowest of them: such
-/// a watch goes on from where it was, or by a list. Nothing is dropped.
+/// Length of the queue. When it is full, the watches are not read, and the API server ends the slowest of them; such a
+/// watch continues from its version or lists again. Nothing is dropped.
 const QUEUE: usize = 4096;
 
 #[cfg(test)]

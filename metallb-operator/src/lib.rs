@@ -1,5 +1,5 @@
-//! Wires the decisions of `metallb-core` and the protocol engines of `metallb-l2` and `metallb-bgp` to the world: the
-//! Kubernetes API, a directory of manifests, network interfaces, routers.
+//! Connects the decisions of `metallb-core` and the engines of `metallb-l2`, `metallb-bgp` and `metallb-membership` to
+//! the Kubernetes API, a directory of manifests, network interfaces and routers.
 //!
 //! ```text
 //!   kube watches ─┐                       ┌─> Service status, Events          (controller)
@@ -7,7 +7,7 @@
 //!   manifests ────┘                       └─> ARP/NDP, BGP, statuses, Events  (speaker)
 //! ```
 //!
-//! Nothing here decides who gets an address or who announces it: that is `metallb-core`, called by every subcommand alike.
+//! Assignment and election are decided in `metallb-core`, which all subcommands call.
 
 pub mod announcer;
 pub mod api;

@@ -1,4 +1,4 @@
-//! `metallb`: parse the command line, dispatch, turn the result into an exit code.
+//! `metallb`: parses the command line, runs the subcommand and returns its exit code.
 
 use std::process::ExitCode;
 
@@ -9,9 +9,9 @@ fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(cli) => cli.run(),
         Err(error) => {
-            // Where it cannot be printed there is nobody to tell.
+            // An unwritable standard error leaves no way to report.
             let _ = error.print();
-            // Not 2, as clap would: for `plan` that means a disruption.
+            // clap would exit with 2, which means a disruption for `plan`.
             if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
         }
     }

@@ -1,7 +1,7 @@
 //! Metrics under upstream's exact names (`docs/upstream-behaviour.md#metrics`).
 //!
-//! `metallb_layer2_requests_received` is a counter without the `_total` suffix and several gauges carry it: names are
-//! API here, so the registry must not correct them.
+//! Names are part of the API: `metallb_layer2_requests_received` is a counter without `_total`, several gauges have the
+//! suffix, and the registry must not correct them.
 
 mod family;
 mod l2;
@@ -17,17 +17,17 @@ use prometheus::{
 pub use self::l2::L2Collector;
 pub use self::peers::PeerCollector;
 
-/// Every series the process exports, registered once.
+/// All series of the process, registered once.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Series about pools; written by the controller.
+    /// Series about pools; set by the controller.
     pub allocator: AllocatorMetrics,
-    /// Series about watching the API or the manifests.
+    /// Series about the API or the manifests.
     pub client: ClientMetrics,
-    /// Series about announcing; written by the speaker.
+    /// Series about announcements; set by the speaker.
     pub speaker: SpeakerMetrics,
-    /// Series about membership and failover; written where speakers gossip.
+    /// Series about membership and failover; set where membership is on.
     pub membership: MembershipMetrics,
 }
 
@@ -46,30 +46,30 @@ pub struct AllocatorMetrics {
     pub in_use_v4: IntGaugeVec,
     /// Distinct IPv6 addresses in use.
     pub in_use_v6: IntGaugeVec,
-    /// Services that hold an address of the pool.
+    /// Services that have an address of the pool.
     pub services: IntGaugeVec,
-    /// Repairs of one address on two Services that may not share it.
+    /// Repairs of an address that two Services had without sharing it.
     pub duplicates: IntCounter,
 }
 
 /// Series about the other speakers.
 #[derive(Clone, Debug)]
 pub struct MembershipMetrics {
-    /// Members that gossip knows, this one included.
+    /// All members of the cluster, this one included.
     pub members: IntGauge,
     /// Members that take part in elections.
     pub live: IntGauge,
     /// Suspicions; label `outcome`: raised, refuted, confirmed.
     pub suspicions: IntCounterVec,
-    /// Datagrams that were not believed; label `reason`.
+    /// Rejected datagrams; label `reason`.
     pub dropped: IntCounterVec,
     /// Datagrams sent.
     pub sent: IntCounter,
-    /// Bytes of these.
+    /// Bytes of sent datagrams.
     pub bytes_sent: IntCounter,
     /// Addresses handed over to another speaker; label `result`.
     pub handovers: IntCounterVec,
-    /// From the last sign of life of an owner to our announcement of its addresses.
+    /// Time from the last datagram of a dead owner to our announcement of its addresses.
     pub takeover: Histogram,
 }
 
@@ -80,11 +80,11 @@ pub struct ClientMetrics {
     pub updates: IntCounter,
     /// Reconciles that failed.
     pub update_errors: IntCounter,
-    /// Restores of etcd that a write proved.
+    /// Restores of etcd that were detected.
     pub restores: IntCounter,
     /// 1 once a configuration is in force.
     pub config_loaded: IntGauge,
-    /// 1 while some object of the latest configuration is refused.
+    /// 1 while an object of the latest configuration is refused.
     pub config_stale: IntGauge,
 }
 
@@ -93,14 +93,14 @@ pub struct ClientMetrics {
 pub struct SpeakerMetrics {
     /// 1 per announced address; labels `service`, `protocol`, `node`, `ip`.
     pub announced: IntGaugeVec,
-    /// Addresses that this node is to answer for and does not.
+    /// Addresses that this node should announce and does not.
     pub l2_refused: IntGauge,
     /// Addresses that the kernel of this node answers for, whichever node announces them.
     pub l2_answered_by_kernel: IntGauge,
 }
 
 impl Metrics {
-    /// Creates and registers all series. Names are fixed, so registration cannot clash.
+    /// Creates and registers all series. The names are constants, so registration succeeds.
     #[must_use]
     pub fn new() -> Self {
         let registry = Registry::new();
@@ -124,7 +124,7 @@ impl Metrics {
             duplicates: counter(
                 &registry,
                 "metallb_allocator_duplicate_addresses_total",
-                "Number of times that an address was found on two services that may not share it, and one of them got another",
+                "Number of repairs of an address that two services had without sharing it",
             ),
         };
         let client = ClientMetrics {
@@ -141,7 +141,7 @@ impl Metrics {
             restores: counter(
                 &registry,
                 "metallb_k8s_client_restores_total",
-                "Number of times that etcd was found restored from a snapshot, and everything was listed again",
+                "Number of restores of etcd that were detected, each followed by a complete list",
             ),
             config_loaded: gauge(
                 &registry,
@@ -158,13 +158,14 @@ impl Metrics {
             announced: gauge_vec(
                 &registry,
                 "metallb_speaker_announced",
-                "Services being announced from this node. This is desired state, it does not guarantee that the peer accepts it",
+                "Services being announced from this node. This is desired state, \
+                 it does not guarantee that the peer accepts it",
                 &["service", "protocol", "node", "ip"],
             ),
             l2_refused: gauge(
                 &registry,
                 "metallb_layer2_refused_addresses",
-                "Number of IPs that this node is to announce and does not, as a host, a router or a network has them",
+                "Number of IPs that this node should announce and does not: a host, a router or a network uses them",
             ),
             l2_answered_by_kernel: gauge(
                 &registry,
@@ -173,18 +174,22 @@ impl Metrics {
             ),
         };
         let membership = MembershipMetrics {
-            members: gauge(&registry, "metallb_membership_members", "Speakers that gossip knows, this one included"),
-            live: gauge(&registry, "metallb_membership_live", "Speakers that take part in layer2 elections"),
+            members: gauge(
+                &registry,
+                "metallb_membership_members",
+                "Number of speakers in the cluster, including this one",
+            ),
+            live: gauge(&registry, "metallb_membership_live", "Number of speakers that take part in layer2 elections"),
             suspicions: counter_vec(
                 &registry,
                 "metallb_membership_suspicions_total",
-                "Number of times a watched speaker did not answer, by outcome",
+                "Number of suspicions of monitored speakers, by outcome",
                 &["outcome"],
             ),
             dropped: counter_vec(
                 &registry,
                 "metallb_membership_dropped_datagrams_total",
-                "Number of membership datagrams that were not believed, by reason",
+                "Number of rejected membership datagrams, by reason",
                 &["reason"],
             ),
             sent: counter(&registry, "metallb_membership_sent_datagrams_total", "Number of membership datagrams sent"),
@@ -196,7 +201,7 @@ impl Metrics {
             handovers: counter_vec(
                 &registry,
                 "metallb_layer2_handovers_total",
-                "Number of IPs handed over to another speaker, by whether it said that it announces them, that it does not, or nothing",
+                "Number of IPs handed over to another speaker, by result",
                 &["result"],
             ),
             takeover: registered(
@@ -204,7 +209,7 @@ impl Metrics {
                 Histogram::with_opts(
                     HistogramOpts::new(
                         "metallb_layer2_takeover_seconds",
-                        "Time from the last sign of life of a dead speaker to the announcement of its IPs by this one",
+                        "Time from the last datagram of a dead speaker to the announcement of its IPs by this one",
                     )
                     .buckets(vec![0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0]),
                 ),
@@ -213,7 +218,7 @@ impl Metrics {
         Self { registry, allocator, client, speaker, membership }
     }
 
-    /// Adds a collector whose values are computed when they are scraped.
+    /// Adds a collector that computes its values on each scrape.
     pub fn register(&self, collector: impl Collector + 'static) {
         register(&self.registry, collector);
     }
@@ -223,7 +228,7 @@ impl Metrics {
     pub fn encode(&self) -> Vec<u8> {
         let mut text = Vec::new();
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
-            tracing::error!(%error, "metrics could not be encoded");
+            tracing::error!(%error, event = "metricsNotEncoded", "cannot encode the metrics");
         }
         text
     }
@@ -249,7 +254,7 @@ pub fn set_pool(metrics: &AllocatorMetrics, pool: &str, counters: &PoolCounters)
     metrics.services.with_label_values(&label).set(counters.services);
 }
 
-/// Removes the counters of all pools: another process has them.
+/// Removes the counters of all pools, because another process leads.
 pub fn clear_pools(metrics: &AllocatorMetrics) {
     for family in [
         &metrics.in_use_v4,
@@ -289,7 +294,7 @@ fn registered<C: Collector + Clone + 'static>(registry: &Registry, series: prome
 
 fn register(registry: &Registry, collector: impl Collector + 'static) {
     if let Err(error) = registry.register(Box::new(collector)) {
-        tracing::error!(%error, "a metric could not be registered");
+        tracing::error!(%error, event = "metricNotRegistered", "cannot register a metric");
     }
 }
 
@@ -321,7 +326,7 @@ mod tests {
         assert_eq!(exported.collect::<BTreeSet<_>>(), names(&rows, '`').collect::<BTreeSet<_>>());
     }
 
-    /// The names of series that stand in `text` between two `quote`s.
+    /// The metric names in `text` between two `quote`s.
     fn names(text: &str, quote: char) -> impl Iterator<Item = &str> {
         text.split(quote).filter(|word| {
             word.starts_with("metallb_") && word.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_')

@@ -1,5 +1,4 @@
-//! What every long-running subcommand has around its loop: a runtime, signals, the administrative server, an orderly end, and one
-//! type for what keeps it from running.
+//! The frame of every long-running subcommand: runtime, signals, administrative server, shutdown, and one error type.
 
 pub mod admin;
 
@@ -21,46 +20,46 @@ use crate::exclusion::ExclusionError;
 use crate::source::manifests::ReadError;
 use crate::sys;
 
-/// Why a process does not run.
+/// Why a process cannot run.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ProcessError {
-    /// There is no client for the API server.
-    #[error("no connection to the Kubernetes API")]
+    /// The Kubernetes client cannot be built.
+    #[error("cannot connect to the Kubernetes API")]
     Connect(#[from] ConnectError),
     /// The manifests cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
     /// The directory of the manifests cannot be watched.
-    #[error("the manifests can't be watched")]
+    #[error("cannot watch the manifests")]
     Watch(#[from] notify::Error),
-    /// The list of excluded interfaces cannot be used.
+    /// The list of excluded interfaces is unusable.
     #[error(transparent)]
     Exclusion(#[from] ExclusionError),
     /// The host does not allow packet sockets.
     #[error(transparent)]
     Start(#[from] metallb_l2::io::StartError),
-    /// Membership does not start.
+    /// The membership driver cannot start.
     #[error(transparent)]
     Membership(#[from] membership::StartError),
-    /// The address for membership is no address.
-    #[error("--ml-bindaddr is no IP address")]
+    /// The membership address is not an IP address.
+    #[error("--ml-bindaddr is not an IP address")]
     BindAddress(#[from] std::net::AddrParseError),
-    /// The state file is there but cannot be understood; starting without it could change addresses.
-    #[error("the state file {} is malformed; remove it to start anew", path.display())]
+    /// The state file is malformed; starting without it could change addresses.
+    #[error("the state file {} is malformed; remove it to start without assignments", path.display())]
     State {
-        /// Where it is.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong.
+        /// The syntax error.
         #[source]
         source: serde_json::Error,
     },
-    /// The operating system refused something.
+    /// The operating system refused an operation.
     #[error("{what}")]
     Io {
-        /// What was tried.
+        /// The operation.
         what: String,
-        /// Why it failed.
+        /// Error of the operating system.
         #[source]
         source: std::io::Error,
     },
@@ -76,24 +75,24 @@ pub(crate) struct Process {
     stop: watch::Sender<bool>,
 }
 
-/// What processes that announce have in common.
+/// Settings that `speaker` and `standalone` share.
 #[derive(Clone, Debug)]
 pub struct AnnounceSettings {
     /// Name of the node, as in its Node object.
     pub node: String,
-    /// Only Services of this load balancer class are announced; `None` means Services without a class.
+    /// Announce only Services of this load balancer class; `None` means Services without a class.
     pub class: Option<String>,
     /// Whether nodes with the exclude label take part.
     pub exclude_label: ExcludeLabel,
     /// Whether an address that is new to the cluster is probed before it is announced on L2.
     pub probe: bool,
-    /// File with the list of interfaces that are never announced on.
+    /// File with the list of excluded interfaces.
     pub exclude_interfaces: PathBuf,
-    /// Where BGP peers may connect.
+    /// Address on which to accept BGP peers.
     pub bgp_listen: Option<SocketAddr>,
-    /// How long peers may take to move traffic away when the process ends.
+    /// Drain time of BGP sessions on shutdown.
     pub drain_time: Duration,
-    /// Membership among speakers; `None` where it is off.
+    /// Settings of membership; `None` if it is off.
     pub membership: Option<membership::Settings>,
 }
 
@@ -102,14 +101,14 @@ pub struct AnnounceSettings {
 pub(crate) enum Threads {
     /// One per core.
     PerCore,
-    /// Two, with one arena of memory for all threads: for a process that runs on every node.
+    /// Two, with one memory arena for all threads: for a process on every node.
     Two,
 }
 
 // === impl ProcessError ===
 
 impl ProcessError {
-    /// Names what was tried; to be used with `map_err`.
+    /// Adds the failed operation to an I/O error; for `map_err`.
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }
@@ -119,10 +118,10 @@ impl ProcessError {
 // === impl Process ===
 
 impl Process {
-    /// Runs `main` on a runtime of its own, with the handlers of SIGTERM and SIGINT installed.
+    /// Runs `main` on a new runtime, with handlers for SIGTERM and SIGINT.
     ///
     /// # Errors
-    /// Those of `main`, and a runtime or a handler that the operating system refuses.
+    /// Errors of `main`, or the operating system refuses a thread or a signal handler.
     pub(crate) fn run(
         threads: Threads,
         main: impl AsyncFnOnce(Self) -> Result<(), ProcessError>,
@@ -132,9 +131,9 @@ impl Process {
             sys::share_memory();
             builder.worker_threads(2);
         }
-        let runtime = builder.enable_all().build().map_err(ProcessError::io("the runtime can't be started"))?;
+        let runtime = builder.enable_all().build().map_err(ProcessError::io("cannot start the async runtime"))?;
         runtime.block_on(async {
-            let handler = |kind| signal(kind).map_err(ProcessError::io("signals can't be handled"));
+            let handler = |kind| signal(kind).map_err(ProcessError::io("cannot install signal handlers"));
             let (terminate, interrupt) = (handler(SignalKind::terminate())?, handler(SignalKind::interrupt())?);
             main(Self { admin: Admin::new(), terminate, interrupt, stop: watch::channel(false).0 }).await
         })
@@ -146,9 +145,8 @@ impl Process {
     /// An address cannot be bound.
     pub(crate) async fn serve(&self, addresses: impl IntoIterator<Item = SocketAddr>) -> Result<(), ProcessError> {
         for address in addresses {
-            let listener = TcpListener::bind(address)
-                .await
-                .map_err(ProcessError::io(format!("{address} can't be listened on")))?;
+            let listener =
+                TcpListener::bind(address).await.map_err(ProcessError::io(format!("cannot listen on {address}")))?;
             tokio::spawn(self.admin.clone().serve_on(listener, self.stop.subscribe()));
         }
         Ok(())
@@ -162,13 +160,13 @@ impl Process {
         }
     }
 
-    /// Ends the administrative server.
+    /// Stops the administrative server.
     pub(crate) fn finish(self) {
         self.stop.send_replace(true);
     }
 }
 
-/// Logs what is wrong with an object of the configuration.
+/// Logs a problem of a configuration object.
 pub(crate) fn log_problem(problem: &Problem) {
     let (object, field, code) = (&problem.object, &problem.field, problem.code.as_str());
     match problem.severity {

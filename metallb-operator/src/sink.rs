@@ -1,4 +1,4 @@
-//! Where results go: objects that this process writes to the Kubernetes API.
+//! Sinks of results: the objects that this process writes to the Kubernetes API.
 
 pub(crate) mod announcement_status;
 pub mod configuration_state;

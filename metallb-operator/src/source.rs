@@ -1,6 +1,6 @@
-//! Where facts come from: the Kubernetes API, followed by lists and watches, and directories of manifests.
+//! Sources of facts: the Kubernetes API, followed by lists and watches, and manifests.
 //!
-//! Nothing here decides anything. What is read is translated into the plain values of `metallb-core`.
+//! Objects are translated to plain values of `metallb-core`; no decision is made here.
 
 pub mod changes;
 pub mod manifests;

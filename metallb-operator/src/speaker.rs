@@ -1,6 +1,7 @@
-//! Announces from one node of a cluster: follows the API, decides with `metallb-core`, sends packets, writes statuses and Events.
+//! Announces from one node of a cluster: follows the API, decides with `metallb-core`, sends packets, writes statuses
+//! and Events.
 
-mod contacts;
+mod seed_nodes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -15,35 +16,35 @@ use tokio::sync::mpsc;
 
 use crate::announcer::{Announcer, Changes, Conflict, Identity, Obstacle, TransitionKind, log_transition};
 use crate::client;
-use crate::controller;
 use crate::exclusion;
 use crate::feed::{Feed, Relist, Role, Touched, Update};
 use crate::process::admin::Admin;
 use crate::process::{AnnounceSettings, Process, ProcessError, Threads, log_problem};
-use crate::sink::announcement_status::{Findings, StatusWriter};
+use crate::sink::announcement_status::{AddressChecks, StatusWriter};
 use crate::sink::configuration_state::{Component, ConfigurationReporter};
-use crate::sink::events::{self, EventSender, Notice, Severity as NoticeSeverity};
+use crate::sink::events::{self, Event, EventSender, EventType};
+use crate::sink::lease::LEASE;
 use crate::source::restore;
 
-/// How a speaker runs.
+/// Settings of a speaker.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Namespace of the configuration objects.
     pub namespace: String,
-    /// Name of the Pod, the owner of status objects; empty where there is none.
+    /// Name of the Pod, the owner of status objects; empty outside of a Pod.
     pub pod: String,
-    /// Where to serve metrics and probes.
+    /// Addresses of metrics and probes.
     pub listen: Vec<SocketAddr>,
-    /// What to announce, and how.
+    /// Settings of the announcements.
     pub announce: AnnounceSettings,
-    /// Label selector of the Pods of speakers, which membership joins.
+    /// Label selector of the speaker Pods, for membership.
     pub members: String,
 }
 
 struct Speaker {
     node: String,
     feed: Feed,
-    /// What changed since the picture was last complete.
+    /// Changes since the picture was last complete.
     touched: Touched,
     store: ConfigStore,
     config: Config,
@@ -52,7 +53,7 @@ struct Speaker {
     admin: Admin,
     events: EventSender,
     statuses: StatusWriter,
-    /// Hosts outside of the cluster that use addresses, and when they were seen.
+    /// Foreign hosts that use addresses, with the time of the last observation.
     conflicts: BTreeMap<IpAddr, (MacAddr, Instant)>,
     refused: BTreeMap<IpAddr, String>,
     problems: BTreeSet<Problem>,
@@ -62,7 +63,7 @@ struct Speaker {
 /// Runs until SIGINT or SIGTERM.
 ///
 /// # Errors
-/// What cannot work from the start. An API server that is away later changes nothing that is announced.
+/// A cause that prevents the start. An API server that becomes unreachable later ends no announcement.
 pub fn run(settings: &Settings) -> Result<(), ProcessError> {
     Process::run(Threads::Two, async |mut process| {
         let (_, client) = client::connect().await?;
@@ -82,7 +83,7 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
         let filter = exclusion::load(&announce.exclude_interfaces)?;
         let mut announcer = Announcer::start(identity, filter, admin.metrics.clone(), peer_queue, crate::sys::seed())?;
         if let Some(address) = announce.bgp_listen {
-            announcer.listen(address).map_err(ProcessError::io(format!("{address} can't be listened on")))?;
+            announcer.listen(address).map_err(ProcessError::io(format!("cannot listen on {address}")))?;
         }
         let members = match &announce.membership {
             Some(settings) => Some((announcer.gossip(settings)?, settings.bind.port())),
@@ -109,11 +110,11 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
             problems: BTreeSet::new(),
             reporter,
         };
-        let mut restores = restore::spawn(client.clone(), &namespace, controller::LEASE);
+        let mut restores = restore::spawn(client.clone(), &namespace, LEASE);
         let mut tick = tokio::time::interval(REFRESH);
         let mut batch = Vec::new();
         let mut joining = members.as_ref().map(|(members, port)| {
-            contacts::Contacts::new(client.clone(), &namespace, &settings.members, members.clone(), *port)
+            seed_nodes::SeedNodes::new(client.clone(), &namespace, &settings.members, members.clone(), *port)
         });
         let members = members.map(|(members, _)| members);
         loop {
@@ -122,7 +123,7 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
                 count = updates.recv_many(&mut batch, BATCH) => {
                     if count == 0 { break }
                     speaker.take(batch.drain(..));
-                    // Only who knows what to announce is of use to the others.
+                    // Join only after the first configuration was applied.
                     if speaker.loaded && let Some(joining) = joining.take() {
                         tokio::spawn(joining.run());
                     }
@@ -189,23 +190,24 @@ impl Speaker {
             match transition.kind {
                 TransitionKind::Announcing(protocol) => {
                     let message = format!("announcing from node \"{node}\" with protocol \"{protocol}\"");
-                    self.tell(&transition.service, NoticeSeverity::Normal, "nodeAssigned", message);
+                    self.send_event(&transition.service, EventType::Normal, "nodeAssigned", message);
                 }
                 TransitionKind::Withdrawn(_) => {}
                 TransitionKind::Failed(ip) => {
                     let message = format!(
-                        "the interfaces specified by LB IP \"{ip}\" doesn't exist in assigned node \"{node}\" with protocol \"layer2\""
+                        "the interfaces specified by LB IP \"{ip}\" doesn't exist in assigned node \"{node}\" \
+                         with protocol \"layer2\""
                     );
-                    self.tell(&transition.service, NoticeSeverity::Warning, "announceFailed", message);
+                    self.send_event(&transition.service, EventType::Warning, "announceFailed", message);
                 }
             }
         }
         self.statuses.update(self.announcer.announced(), &changes.services);
     }
 
-    fn tell(&self, key: &ServiceKey, severity: NoticeSeverity, reason: &str, message: String) {
+    fn send_event(&self, key: &ServiceKey, event_type: EventType, reason: &str, message: String) {
         let uid = self.feed.identity(key).map(|identity| identity.uid.to_string());
-        self.events.send(Notice::about_service(key, uid, severity, reason, message));
+        self.events.send(Event::about_service(key, uid, event_type, reason, message));
     }
 
     fn report(&mut self, problems: Vec<Problem>) {
@@ -246,21 +248,21 @@ impl Speaker {
         }
         if !news.is_empty() {
             let conflicts = self.conflicts.iter().map(|(ip, (mac, _))| (*ip, mac.to_string())).collect();
-            let findings = Findings { conflicts, refused: self.refused.clone() };
-            self.statuses.update_findings(findings, |ips| ips.iter().any(|ip| news.contains(ip)));
+            let checks = AddressChecks { conflicts, refused: self.refused.clone() };
+            self.statuses.update_checks(checks, |ips| ips.iter().any(|ip| news.contains(ip)));
         }
     }
 
-    /// Tells those who look after the Services that have an address.
+    /// Reports a problem of an address to the Services that have it.
     fn warn_holders(&self, ip: IpAddr, reason: &'static str, text: &str) {
         tracing::warn!(%ip, event = reason, "{text}");
         let services = self.feed.world.cluster.services.values();
         for service in services.filter(|service| service.ingress_ips().any(|held| held == Some(ip))) {
-            self.tell(&service.key, NoticeSeverity::Warning, reason, text.to_owned());
+            self.send_event(&service.key, EventType::Warning, reason, text.to_owned());
         }
     }
 
-    /// What `/status` shows, made when somebody asks.
+    /// Builds the `/status` document.
     fn status(&self) -> serde_json::Value {
         let problems: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
         let announced = self.announcer.announced();
@@ -273,11 +275,11 @@ impl Speaker {
     }
 }
 
-/// How often counters and conflicts are looked at.
+/// Interval of updating counters and conflicts.
 const REFRESH: Duration = Duration::from_secs(1);
 
-/// How long a conflict is shown; one that goes on is told every thirty seconds.
+/// How long a conflict is shown after the last report; a lasting conflict is reported every thirty seconds.
 const CONFLICT_SHOWN: Duration = Duration::from_secs(90);
 
-/// Updates that are taken in before anything is decided.
+/// Number of updates that are processed before the next decision.
 const BATCH: usize = 1024;

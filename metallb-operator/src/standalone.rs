@@ -1,4 +1,4 @@
-//! The whole pipeline without Kubernetes: manifests from a directory in, addresses in a state file and packets out.
+//! All subsystems without Kubernetes: reads manifests from a directory, keeps addresses in a state file, and announces.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -22,7 +22,7 @@ use crate::process::{AnnounceSettings, Process, ProcessError, Threads, log_probl
 use crate::source::manifests::Manifests;
 use crate::world::World;
 
-/// What the state file holds. `/status` shows it together with the sessions with routers, as they are when somebody asks.
+/// Content of the state file. `/status` shows it together with the present BGP sessions.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct State {
@@ -30,7 +30,7 @@ pub struct State {
     pub node: String,
     /// Every Service of type LoadBalancer.
     pub services: Vec<ServiceState>,
-    /// What is wrong with the manifests.
+    /// Problems of the manifests.
     pub problems: Vec<String>,
 }
 
@@ -48,26 +48,26 @@ pub struct ServiceState {
     pub pool: Option<String>,
     /// The addresses, in order.
     pub ips: Vec<IpAddr>,
-    /// Why.
+    /// Explanation of the state.
     pub reason: String,
     /// Whether this node answers on L2.
     pub l2: bool,
-    /// Peers that this node offers the addresses to.
+    /// Peers to which this node advertises the addresses.
     pub bgp: Vec<String>,
 }
 
-/// How standalone runs.
+/// Settings of standalone.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Directory of manifests.
+    /// Directory of the manifests.
     pub manifests: PathBuf,
-    /// File that remembers the addresses.
+    /// File that stores the assigned addresses.
     pub state: PathBuf,
-    /// Where to serve probes, metrics and status.
+    /// Addresses of probes, metrics and status.
     pub listen: Option<SocketAddr>,
-    /// What to announce, and how.
+    /// Settings of the announcements.
     pub announce: AnnounceSettings,
-    /// Addresses of the other nodes, with a port unless it is that of membership; empty for those of the Nodes.
+    /// Addresses of the other nodes, without a port for the membership port; empty for the addresses of the Nodes.
     pub join: Vec<(IpAddr, Option<u16>)>,
 }
 
@@ -79,7 +79,7 @@ struct Standalone {
     announcer: Announcer,
     admin: Admin,
     state: State,
-    /// Whether the state file says what `state` says.
+    /// Whether the state file contains `state`.
     is_stored: bool,
     last_world: Option<World>,
 }
@@ -87,7 +87,7 @@ struct Standalone {
 /// Runs until SIGINT or SIGTERM.
 ///
 /// # Errors
-/// What cannot work from the start. Later trouble, as a broken manifest, is reported and lived with.
+/// A cause that prevents the start. Later errors, such as a broken manifest, are logged.
 pub fn run(settings: Settings) -> Result<(), ProcessError> {
     Process::run(Threads::Two, async |mut process| {
         let mut status_requests = process.admin.status.on_request();
@@ -99,7 +99,7 @@ pub fn run(settings: Settings) -> Result<(), ProcessError> {
             if event.is_ok_and(|event| !is_change(event.kind)) {
                 return;
             }
-            // A full queue means that a look is due already.
+            // A full queue means that the manifests are about to be read anyway.
             let _ = changed.try_send(());
         })?;
         watcher.watch(&settings.manifests, notify::RecursiveMode::NonRecursive)?;
@@ -116,7 +116,7 @@ pub fn run(settings: Settings) -> Result<(), ProcessError> {
         let mut announcer =
             Announcer::start(identity, filter, process.admin.metrics.clone(), events, crate::sys::seed())?;
         if let Some(address) = announce.bgp_listen {
-            announcer.listen(address).map_err(ProcessError::io(format!("{address} can't be listened on")))?;
+            announcer.listen(address).map_err(ProcessError::io(format!("cannot listen on {address}")))?;
         }
         let membership = match &announce.membership {
             Some(settings) => Some((announcer.gossip(settings)?, settings.bind)),
@@ -137,28 +137,33 @@ pub fn run(settings: Settings) -> Result<(), ProcessError> {
         };
         standalone.reload()?;
         standalone.admin.readiness.set("manifests read", true);
-        // Only who knows what to announce is of use to the others.
-        let mut contacts = None;
+        // Join only after the first configuration was applied.
+        let mut seed_nodes = None;
         if let Some((members, bind)) = &membership {
-            standalone.join(members, *bind, &mut contacts);
+            standalone.join(members, *bind, &mut seed_nodes);
         }
         let mut tick = tokio::time::interval(REFRESH);
         loop {
             tokio::select! {
                 () = process.stop_requested() => break,
                 Some(()) = changes.recv() => {
-                    // Editors write in several steps: let them finish.
+                    // Editors write in several steps: wait until they have finished.
                     tokio::time::sleep(SETTLE).await;
                     while changes.try_recv().is_ok() {}
                     if let Err(error) = standalone.reload() {
-                        tracing::error!(%error, "manifests could not be read, the last ones stay in force");
+                        tracing::error!(
+                            %error, event = "manifestsUnreadable",
+                            "cannot read the manifests, the last ones stay in force"
+                        );
                     }
                     if let Some((members, bind)) = &membership {
-                        standalone.join(members, *bind, &mut contacts);
+                        standalone.join(members, *bind, &mut seed_nodes);
                     }
                 }
-                () = membership::changed(membership.as_ref().map(|(members, _)| members)) => standalone.follow_members(),
-                // Taken out, so that the queue has room: nothing that is stored follows from them.
+                () = membership::changed(membership.as_ref().map(|(members, _)| members)) => {
+                    standalone.follow_members();
+                }
+                // Drains the queue; these events change nothing that is stored.
                 Some(_) = peer_events.recv() => {}
                 Some(reply) = status_requests.recv() => drop(reply.send(standalone.status())),
                 _ = tick.tick() => standalone.refresh(),
@@ -174,7 +179,7 @@ pub fn run(settings: Settings) -> Result<(), ProcessError> {
 }
 
 impl Standalone {
-    /// Reads everything again and brings assignments and announcements in step.
+    /// Reads all manifests and updates assignments and announcements.
     fn reload(&mut self) -> Result<(), ProcessError> {
         let mut manifests = Manifests::read(std::slice::from_ref(&self.settings.manifests))?;
         let (mut world, mut problems) = manifests.world();
@@ -193,14 +198,14 @@ impl Standalone {
         Ok(())
     }
 
-    /// Says where other members may be, if that is not known already.
+    /// Passes the addresses of possible members to the membership driver if they changed.
     fn join(&self, members: &membership::Handle, bind: SocketAddr, known: &mut Option<Vec<SocketAddr>>) {
         let nodes = self.last_world.iter().flat_map(|world| world.cluster.nodes.values());
         let addresses = nodes.flat_map(|node| node.addresses.iter().copied());
-        let contacts = contacts(&self.settings.join, bind, addresses);
-        if known.as_ref() != Some(&contacts) {
-            members.join(contacts.clone());
-            *known = Some(contacts);
+        let seed_nodes = seed_nodes(&self.settings.join, bind, addresses);
+        if known.as_ref() != Some(&seed_nodes) {
+            members.join(seed_nodes.clone());
+            *known = Some(seed_nodes);
         }
     }
 
@@ -211,7 +216,7 @@ impl Standalone {
         }
     }
 
-    /// Tells what began, ended or failed, and stores what is announced now.
+    /// Reports announcements that began, ended or failed, and stores the present ones.
     fn announced(&mut self, changes: Changes) {
         for transition in changes.transitions {
             log_transition(&transition, &self.settings.announce.node);
@@ -227,14 +232,14 @@ impl Standalone {
         self.store();
     }
 
-    /// Gives what this node answers for to other speakers.
+    /// Hands all addresses of this node over to other speakers.
     fn hand_over(&mut self) {
         if let Some(world) = &self.last_world {
             self.announcer.hand_over(&self.config, &world.cluster);
         }
     }
 
-    /// Manifests have no status: what a Service holds stands in our state.
+    /// Adds the assigned addresses from the state file, because manifests have no status.
     fn restore(&self, world: &mut World) {
         for held in &self.state.services {
             let key = ServiceKey::new(&held.namespace, &held.name);
@@ -313,7 +318,7 @@ impl Standalone {
         self.store();
     }
 
-    /// Stores the state, unless it is stored already.
+    /// Writes the state file if the state changed.
     fn store(&mut self) {
         if self.is_stored {
             return;
@@ -321,12 +326,14 @@ impl Standalone {
         match save_state(&self.settings.state, &self.state) {
             Ok(()) => self.is_stored = true,
             Err(error) => {
-                tracing::error!(%error, "the state could not be stored: addresses may change at the next start");
+                tracing::error!(
+                    %error, event = "stateNotStored", "cannot store the state: addresses may change at the next start"
+                );
             }
         }
     }
 
-    /// What `/status` shows, made when somebody asks.
+    /// Builds the `/status` document.
     fn status(&self) -> serde_json::Value {
         let State { node, services, problems } = &self.state;
         let silent = self.last_world.as_ref().map(|world| self.announcer.silent(&self.config, &world.cluster));
@@ -337,8 +344,12 @@ impl Standalone {
     }
 }
 
-/// Where other members may be, when this one is at `bind`: as the command line says, or else where the nodes are.
-fn contacts(join: &[(IpAddr, Option<u16>)], bind: SocketAddr, nodes: impl Iterator<Item = IpAddr>) -> Vec<SocketAddr> {
+/// Addresses of possible members for a node at `bind`: from the command line, or else from the Nodes.
+fn seed_nodes(
+    join: &[(IpAddr, Option<u16>)],
+    bind: SocketAddr,
+    nodes: impl Iterator<Item = IpAddr>,
+) -> Vec<SocketAddr> {
     let port = bind.port();
     if !join.is_empty() {
         return join.iter().map(|&(ip, own)| SocketAddr::new(ip, own.unwrap_or(port))).collect();
@@ -346,16 +357,16 @@ fn contacts(join: &[(IpAddr, Option<u16>)], bind: SocketAddr, nodes: impl Iterat
     nodes.filter(|ip| ip.is_ipv4() == bind.is_ipv4()).map(|ip| SocketAddr::new(ip, port)).collect()
 }
 
-/// Whether a file may be another one now. That it was opened or read is no change: we do so ourselves, and would never end.
+/// Whether an event may have changed a manifest. Opening and reading do not count: our own reads would loop.
 const fn is_change(kind: notify::EventKind) -> bool {
     use notify::event::{AccessKind, AccessMode, EventKind};
     !matches!(kind, EventKind::Access(_)) || matches!(kind, EventKind::Access(AccessKind::Close(AccessMode::Write)))
 }
 
-/// Reads the state file; one that does not exist is empty.
+/// Reads the state file; a missing file is an empty state.
 ///
 /// # Errors
-/// It cannot be read or understood.
+/// The file cannot be read or is malformed.
 pub fn load_state(path: &Path) -> Result<State, ProcessError> {
     match std::fs::read(path) {
         Ok(bytes) => {
@@ -368,7 +379,7 @@ pub fn load_state(path: &Path) -> Result<State, ProcessError> {
     }
 }
 
-/// Writes beside the file and renames, so that a crash leaves the old state or the new one. What is unchanged is not written.
+/// Writes a temporary file and renames it, so that a crash leaves the old or the new state. Skips an unchanged state.
 fn save_state(path: &Path, state: &State) -> std::io::Result<()> {
     let text = serde_json::to_vec_pretty(state).map_err(std::io::Error::other)?;
     if std::fs::read(path).is_ok_and(|old| old == text) {
@@ -379,10 +390,10 @@ fn save_state(path: &Path, state: &State) -> std::io::Result<()> {
     std::fs::rename(beside, path)
 }
 
-/// How often counters and peers are looked at.
+/// Interval of updating counters and peers.
 const REFRESH: Duration = Duration::from_secs(1);
 
-/// How long a change of the manifests may go on.
+/// Longest wait for the end of a change of the manifests.
 const SETTLE: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
@@ -418,16 +429,16 @@ mod tests {
         let node = format!("apiVersion: v1\nkind: Node\nmetadata: {{name: n1}}\nstatus: {{addresses: {addresses}}}\n");
         std::fs::write(directory.path().join("node.yaml"), node).unwrap();
         let (world, _) = Manifests::read(&[directory.path().to_owned()]).unwrap().world();
-        let contacts = |bind: &str, join: &[(&str, Option<u16>)]| {
+        let seed_nodes = |bind: &str, join: &[(&str, Option<u16>)]| {
             let join: Vec<_> = join.iter().map(|(ip, port)| (ip.parse().unwrap(), *port)).collect();
             let addresses = world.cluster.nodes.values().flat_map(|node| node.addresses.iter().copied());
-            let contacts = contacts(&join, bind.parse().unwrap(), addresses);
-            contacts.iter().map(ToString::to_string).collect::<Vec<_>>()
+            let seed_nodes = seed_nodes(&join, bind.parse().unwrap(), addresses);
+            seed_nodes.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
-        assert_eq!(contacts("10.0.0.9:7946", &[]), ["10.0.0.1:7946"]);
-        assert_eq!(contacts("[fd00::9]:7000", &[]), ["[fd00::1]:7000"]);
+        assert_eq!(seed_nodes("10.0.0.9:7946", &[]), ["10.0.0.1:7946"]);
+        assert_eq!(seed_nodes("[fd00::9]:7000", &[]), ["[fd00::1]:7000"]);
         assert_eq!(
-            contacts("10.0.0.9:7946", &[("10.0.0.2", None), ("10.0.0.3", Some(80))]),
+            seed_nodes("10.0.0.9:7946", &[("10.0.0.2", None), ("10.0.0.3", Some(80))]),
             ["10.0.0.2:7946", "10.0.0.3:80"]
         );
     }

@@ -1,31 +1,30 @@
-//! What only the operating system gives: memory and randomness. The only room with calls that have no safe wrapper.
+//! Memory and randomness from the operating system. Contains the calls that have no safe wrapper.
 #![allow(unsafe_code)]
 
-/// Has all threads that start later take their memory from one place. The allocator of glibc gives each a place of its own, and what one
-/// of them frees there no other uses: after reading a thousand Services a third of the memory was like that. Other C libraries have
-/// one place anyway.
+/// Makes all threads that start later share one memory arena. By default glibc gives each thread an arena, whose free
+/// memory no other thread uses: after reading a thousand Services that was a third of the memory. Other C libraries
+/// have one arena anyway.
 pub(crate) fn share_memory() {
-    // SAFETY: it sets a number inside the allocator, under its lock.
+    // SAFETY: it sets a number inside the allocator, under the allocator's lock.
     #[cfg(target_env = "gnu")]
     let accepted = unsafe { nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1) };
     #[cfg(target_env = "gnu")]
     if accepted == 0 {
-        tracing::debug!("each thread has memory of its own");
+        tracing::debug!(event = "arenaLimitFailed", "mallopt(M_ARENA_MAX) failed");
     }
 }
 
-/// Gives the memory that is free back to the kernel. What is read and thrown away lies between what is kept, where the allocator of
-/// glibc never gives it back by itself. No other thread gets memory meanwhile, so it is for rare occasions.
+/// Returns free memory to the kernel. glibc does not return free memory that lies between used blocks by itself. Blocks
+/// all allocations while it runs, so call it rarely.
 pub(crate) fn give_back_memory() {
-    // SAFETY: it works inside the allocator, under its lock, on memory that nobody has.
+    // SAFETY: it works on free memory inside the allocator, under the allocator's lock.
     #[cfg(target_env = "gnu")]
     unsafe {
         nix::libc::malloc_trim(0);
     }
 }
 
-/// A number that no other process on this network is likely to have: it jitters timers and tells processes apart. Nothing secret
-/// depends on it.
+/// A random number that distinguishes processes and jitters timers. No secret depends on it.
 pub(crate) fn seed() -> u64 {
     getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()))
 }

@@ -1,4 +1,4 @@
-//! Logging: one line per record on standard output, JSON with upstream's keys or text.
+//! Logging: one line per record on standard output, as JSON with upstream's keys or as text.
 
 use std::fmt;
 
@@ -13,29 +13,29 @@ use tracing_subscriber::fmt::time::SystemTime;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// How much is logged; the names are upstream's.
+/// Log level; the names are upstream's.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum LogLevel {
-    /// Everything.
+    /// Everything
     All,
-    /// Decisions and protocol details.
+    /// Decisions and protocol details
     Debug,
-    /// What an operator wants to read.
+    /// Normal operation
     Info,
-    /// What deserves a look.
+    /// Warnings
     Warn,
-    /// What went wrong.
+    /// Errors
     Error,
-    /// Nothing.
+    /// No log
     None,
 }
 
-/// The shape of a log line.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum LogFormat {
-    /// One JSON object per line.
+    /// One JSON object per line
     Json,
-    /// For people.
+    /// Human-readable text
     Text,
 }
 
@@ -49,18 +49,18 @@ pub fn init(level: LogLevel, format: LogFormat) {
         LogLevel::Error => "error",
         LogLevel::None => "off",
     };
-    // This module warns at each cut of a watch, and quotes the whole of an answer that it cannot decode, Secrets included.
+    // This module logs a warning for each interrupted watch, and quotes undecodable answers, Secrets included.
     let client = if level == LogLevel::None { "" } else { ",kube_client::client=error" };
     let filter = EnvFilter::new(format!("{directive}{client}"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter);
-    // Only one subscriber can be global; a test that initialised first keeps its own.
+    // Only one subscriber can be global; if a test has installed one, it stays.
     let _ = match format {
         LogFormat::Json => builder.event_format(JsonLines).try_init(),
         LogFormat::Text => builder.with_timer(SystemTime).with_target(false).compact().try_init(),
     };
 }
 
-/// `{"ts":…,"caller":…,"level":…,"msg":…}` and the fields of the record, as the pipelines that read upstream's logs expect
+/// Writes `{"ts":…,"caller":…,"level":…,"msg":…}` and the fields of the record, as upstream does
 /// (`docs/upstream-behaviour.md#process`).
 struct JsonLines;
 
@@ -82,7 +82,7 @@ where
             ("level".to_owned(), Value::from(level_name(*metadata.level()))),
         ]);
         for (key, value) in fields.0 {
-            // A field of the record never hides where and when it was written.
+            // A field of the record must not replace time, place or level.
             line.entry(key).or_insert(value);
         }
         let text = serde_json::to_string(&line).map_err(|_| fmt::Error)?;
@@ -90,7 +90,7 @@ where
     }
 }
 
-/// The fields of one record; the message is `msg`.
+/// Collects the fields of one record; the message is `msg`.
 #[derive(Default)]
 struct Fields(Vec<(String, Value)>);
 

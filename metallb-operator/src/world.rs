@@ -1,4 +1,4 @@
-//! One picture of everything that decisions need, however it is fed: by watches or by manifests.
+//! One picture of all facts for decisions, from watches or manifests.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +12,11 @@ pub struct World {
     pub resources: Resources,
     /// Services, endpoints, nodes, namespaces.
     pub cluster: Cluster,
-    /// Services in the order in which they were read.
+    /// Services in reading order.
     pub order: Vec<ServiceKey>,
-    /// Which Service a slice belongs to, by namespace and name of the slice.
+    /// The Service of each slice, by namespace and name of the slice.
     slices: BTreeMap<(String, String), ServiceKey>,
-    /// The endpoints of each slice of a Service, which may have several.
+    /// The endpoints of each slice of a Service, which may have several slices.
     endpoints: BTreeMap<ServiceKey, BTreeMap<String, Vec<Endpoint>>>,
 }
 
@@ -66,7 +66,7 @@ impl World {
         }
     }
 
-    /// Adds the endpoints of a slice to those that are there; for reading many slices at once.
+    /// Adds the endpoints of a slice to the known ones; for reading many slices at once.
     pub fn extend_endpoints(&mut self, key: ServiceKey, endpoints: Vec<Endpoint>) {
         self.cluster.endpoints.entry(key).or_default().extend(endpoints);
     }
@@ -106,6 +106,6 @@ mod tests {
         );
         assert_eq!(set("web-2", None), (vec![web.clone()], none(), vec!["a".into()]));
         assert_eq!(set("web-2", None), (vec![], none(), vec!["a".into()]));
-        assert_eq!(set("web-3", Some((&web, &[]))), (vec![], none(), vec!["a".into()]), "no endpoints are no news");
+        assert_eq!(set("web-3", Some((&web, &[]))), (vec![], none(), vec!["a".into()]), "no endpoints change nothing");
     }
 }

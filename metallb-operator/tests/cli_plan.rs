@@ -1,4 +1,4 @@
-//! `metallb plan` and `metallb explain` as programs: the recorded conformance cases, exit codes, broken input, large input.
+//! `metallb plan` and `metallb explain` as programs: recorded conformance cases, exit codes, broken and large input.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,27 +10,27 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::{Value, json};
 
 #[test]
-fn plan_meets_every_recorded_case_about_allocation() {
+fn plan_agrees_with_every_recorded_case_about_allocation() {
     conformance("allocation.jsonl", 146);
 }
 
 #[test]
-fn plan_meets_every_recorded_case_about_bgp() {
+fn plan_agrees_with_every_recorded_case_about_bgp() {
     conformance("bgp.jsonl", 106);
 }
 
 #[test]
-fn plan_meets_every_recorded_case_about_configuration() {
+fn plan_agrees_with_every_recorded_case_about_configuration() {
     conformance("config.jsonl", 131);
 }
 
 #[test]
-fn plan_meets_every_recorded_case_about_l2() {
+fn plan_agrees_with_every_recorded_case_about_l2() {
     conformance("l2.jsonl", 95);
 }
 
 #[test]
-fn plan_of_manifests_exits_with_0_and_says_who_answers() {
+fn plan_of_manifests_exits_with_0_and_names_the_answering_node() {
     let (code, plan) = plan_json(&[], MANIFESTS);
     assert_eq!(code, 0);
     let web = &plan["services"][0];
@@ -41,7 +41,7 @@ fn plan_of_manifests_exits_with_0_and_says_who_answers() {
 }
 
 #[test]
-fn losing_the_owner_is_a_disruption_and_exits_with_2() {
+fn plan_without_the_owner_is_a_disruption_and_exits_with_2() {
     let (code, plan) = plan_json(&["--without-node", "node-b"], MANIFESTS);
     assert_eq!(code, 2);
     let moved =
@@ -52,18 +52,20 @@ fn losing_the_owner_is_a_disruption_and_exits_with_2() {
 }
 
 #[test]
-fn deleting_a_pool_in_use_loses_the_address() {
+fn plan_without_a_pool_in_use_loses_the_address() {
     let (code, plan) = plan_json(&["--delete", "IPAddressPool/metallb-system/demo"], MANIFESTS);
     assert_eq!(code, 2);
     let lost = |change: &Value| change["kind"] == "ip-lost" && change["from"] == "192.168.10.0";
     assert!(plan["changes"].as_array().unwrap().iter().any(lost));
 }
 
-/// As the controller leaves it in the status of the pool with `--quarantine-conflicts`.
+/// The status of the pool is as the controller writes it with `--quarantine-conflicts`.
 #[test]
-fn address_that_another_host_uses_is_planned_for_nobody_and_explained() {
+fn quarantined_address_is_not_assigned_and_is_explained() {
     let quarantine = |text: &str| -> String {
-        let status = "status: {assignedIPv4: 1, assignedIPv6: 0, availableIPv4: 0, availableIPv6: 0, quarantined: [{ip: 192.168.10.0, macAddress: '02:00:00:00:00:99', until: '2030-01-01T00:00:00Z'}]}";
+        let status = "status: {assignedIPv4: 1, assignedIPv6: 0, availableIPv4: 0, availableIPv6: 0, \
+                      quarantined: [{ip: 192.168.10.0, macAddress: '02:00:00:00:00:99', \
+                      until: '2030-01-01T00:00:00Z'}]}";
         let changed = text.replacen("spec: {addresses", &format!("{status}\nspec: {{addresses"), 1);
         assert_ne!(changed, text);
         changed
@@ -83,7 +85,7 @@ fn address_that_another_host_uses_is_planned_for_nobody_and_explained() {
 }
 
 #[test]
-fn change_that_only_adds_disrupts_nobody() {
+fn change_that_only_adds_is_no_disruption() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("more.yaml");
     std::fs::write(&file, SECOND_SERVICE).unwrap();
@@ -95,10 +97,12 @@ fn change_that_only_adds_disrupts_nobody() {
 }
 
 #[test]
-fn addresses_of_the_first_plan_are_held_when_a_change_brings_a_better_pool() {
+fn assigned_addresses_stay_when_a_change_adds_a_preferred_pool() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("pool.yaml");
-    let first = "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: aaa, namespace: metallb-system}\nspec: {addresses: [10.9.0.0/24], serviceAllocation: {priority: 1}}\n";
+    let first = "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\n\
+                 metadata: {name: aaa, namespace: metallb-system}\n\
+                 spec: {addresses: [10.9.0.0/24], serviceAllocation: {priority: 1}}\n";
     std::fs::write(&file, first).unwrap();
     let (code, plan) = plan_json(&["--change", file.to_str().unwrap()], MANIFESTS);
     assert_eq!((code, &plan["services"][0]["ips"]), (0, &json!(["192.168.10.0"])));
@@ -122,22 +126,22 @@ fn missing_file_exits_with_1_and_names_it() {
 }
 
 #[test]
-fn table_for_people_has_no_colours_in_a_pipe_and_says_whom_it_hurts() {
+fn table_in_a_pipe_has_no_colours_and_names_disrupted_services() {
     let output = metallb(&["plan", "-f", "-", "--without-node", "node-b"], MANIFESTS);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(!text.contains('\x1b'));
     for part in [
         "WHAT WOULD CHANGE",
-        "! answered by node-a instead of node-b",
+        "! announced by node-a instead of node-b",
         "! route withdrawn: 192.168.10.0/32 via node-b to tor",
-        "WHOM IT HURTS\n  connections break for 1 Service: default/web",
+        "DISRUPTED\n  connections break for 1 Service: default/web",
     ] {
         assert!(text.contains(part), "{part} is missing in:\n{text}");
     }
 }
 
 #[test]
-fn explain_tells_the_story_of_a_service() {
+fn explain_of_a_service_names_address_owner_and_routes() {
     let text = explain(&["default/web"], MANIFESTS);
     for part in ["192.168.10.0", "pool demo", "node-b answers", "node-a", "peer tor", "192.168.10.0/32"] {
         assert!(text.contains(part), "{part} is missing in:\n{text}");
@@ -169,7 +173,7 @@ fn explain_by_address_names_holder_owner_and_routes() {
         assert!(text.contains(part), "{part} is missing in:\n{text}");
     }
     let text = explain(&["--ip", "192.168.10.77"], MANIFESTS);
-    assert!(text.contains("pool demo") && text.contains("nobody"), "{text}");
+    assert!(text.contains("192.168.10.77 is in pool demo; unassigned"), "{text}");
 }
 
 #[test]
@@ -252,18 +256,19 @@ fn explain_of_an_unknown_service_exits_with_1_and_names_one_that_may_be_meant() 
 }
 
 #[test]
-fn what_would_be_hurt_beyond_addresses_is_seen() {
-    // Nobody answers any more, though the address stays.
+fn plan_without_an_advertisement_is_a_disruption_and_another_preference_is_none() {
+    // The address stays, but is no longer announced.
     let (code, plan) = plan_json(&["--delete", "l2advertisement/metallb-system/l2"], MANIFESTS);
     assert_eq!(code, 2);
-    let silent =
+    let lost =
         json!({"service": "default/web", "kind": "owner-moved", "from": "node-b", "to": null, "disruptive": true});
-    assert_eq!(plan["changes"], json!([silent]));
+    assert_eq!(plan["changes"], json!([lost]));
 
-    // Another preference is seen, and hurts nobody.
+    // Another local preference is a change, but no disruption.
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("bgp.yaml");
-    let preferred = "apiVersion: metallb.io/v1beta1\nkind: BGPAdvertisement\nmetadata: {name: bgp, namespace: metallb-system}\nspec: {localPref: 300}\n";
+    let preferred = "apiVersion: metallb.io/v1beta1\nkind: BGPAdvertisement\n\
+                     metadata: {name: bgp, namespace: metallb-system}\nspec: {localPref: 300}\n";
     std::fs::write(&file, preferred).unwrap();
     let (code, plan) = plan_json(&["--change", file.to_str().unwrap()], MANIFESTS);
     assert_eq!(code, 0);
@@ -273,7 +278,7 @@ fn what_would_be_hurt_beyond_addresses_is_seen() {
 }
 
 #[test]
-fn names_that_mean_nothing_are_errors_and_not_empty_plans() {
+fn unknown_names_are_errors_and_not_empty_plans() {
     for arguments in [["--without-node", "node-z"], ["--delete", "Service/default/nope"], ["--delete", "web"]] {
         let output = metallb(&[&["plan", "-f", "-"], &arguments[..]].concat(), MANIFESTS);
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -284,11 +289,19 @@ fn names_that_mean_nothing_are_errors_and_not_empty_plans() {
 }
 
 #[test]
-fn configuration_in_another_namespace_is_left_out_and_named() {
+fn path_without_a_flag_is_refused_with_the_flag_to_use() {
+    let output = metallb(&["plan", "manifests/"], "");
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("use `-f manifests/`"), "{error}");
+}
+
+#[test]
+fn configuration_in_another_namespace_is_ignored_with_a_note() {
     let elsewhere = MANIFESTS.replace("namespace: metallb-system", "namespace: lb");
     let output = metallb(&["plan", "-f", "-", "-o", "json"], &elsewhere);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(error.contains("4 configuration objects in namespace lb left out"), "{error}");
+    assert!(error.contains("ignored 4 configuration objects in namespace lb"), "{error}");
     let (code, plan) = plan_json(&["--namespace", "lb"], &elsewhere);
     assert_eq!((code, &plan["services"][0]["state"]), (0, &json!("assigned")));
 }
@@ -338,7 +351,7 @@ fn metallb(arguments: &[&str], input: &str) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // A program that fails early closes its input; its output says why.
+    // A program that fails early closes its input; its output then shows the reason.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap()
 }
@@ -356,7 +369,7 @@ fn explain(arguments: &[&str], input: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Runs every case of a file; `cases` guards against a file that lost some.
+/// Runs every case of a file, which must contain `cases` of them.
 fn conformance(file: &str, cases: usize) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../metallb-core/tests/data/conformance").join(file);
     let text = std::fs::read_to_string(path).unwrap();
@@ -425,7 +438,7 @@ fn by_name(list: &Value) -> BTreeMap<String, &Value> {
     list.as_array().into_iter().flatten().map(|value| (name(value), value)).collect()
 }
 
-/// Owner and interfaces of every address that `named` names; an address left out has no owner.
+/// Owner and interfaces of the addresses in `named`; an address that `list` lacks has no owner.
 fn owners(list: &Value, named: &Value) -> Value {
     let of = |ip: &Value| list.as_array().into_iter().flatten().find(|entry| entry["ip"] == *ip);
     let owner = |entry: &Value| {

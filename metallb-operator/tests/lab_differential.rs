@@ -65,7 +65,8 @@ fn lab_status_shows_what_a_running_standalone_does() {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     };
-    let parts = ["default/web", "assigned", "192.168.10.0", "answered by node-a", "PEER", "tor", "default/late waits:"];
+    let parts =
+        ["default/web", "assigned", "192.168.10.0", "answered by node-a", "PEER", "tor", "default/late is pending:"];
     let text = eventually("status shows everything", Duration::from_secs(20), || {
         let text = status(&[]).map_err(|error| format!("{error}\n{}", process.output()))?;
         match parts.iter().find(|part| !text.contains(**part)) {

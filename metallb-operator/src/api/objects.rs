@@ -1,4 +1,4 @@
-//! The way back: configuration as plain values to Kubernetes objects, for printing.
+//! Converts configuration from plain values to Kubernetes objects, for printing.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use kube::Resource;
@@ -11,10 +11,10 @@ use crate::api;
 
 /// All configuration objects: peers, pools, BGP and L2 advertisements, BFD profiles, communities
 /// (`docs/upstream-behaviour.md#configuration-legacy`).
-/// Secrets are not configuration and left out.
+/// Secrets are not configuration and are left out.
 ///
 /// # Errors
-/// A number is outside the range of its field in the API.
+/// A number is out of range of its field in the API.
 pub fn objects(resources: &spec::Resources) -> Result<Vec<Value>, serde_json::Error> {
     let mut all = Vec::new();
     for from in &resources.peers {
@@ -158,7 +158,7 @@ fn list(items: &[String]) -> Option<Vec<String>> {
     Some(items.to_vec()).filter(|items| !items.is_empty())
 }
 
-/// The numbers of the API have 32 bits.
+/// Numbers of the API have 32 bits.
 fn narrow(number: i64) -> Result<i32, serde_json::Error> {
     i32::try_from(number).map_err(serde::ser::Error::custom)
 }

@@ -1,5 +1,5 @@
-//! Brings derived schemas into the form of MetalLB's own definitions: what `schemars` cannot say about a Kubernetes type is
-//! said here, what it says beyond it is taken away (`docs/upstream-behaviour.md#crds`).
+//! Adapts derived schemas to MetalLB's own definitions: adds what `schemars` cannot express about Kubernetes types and
+//! removes what they do not have (`docs/upstream-behaviour.md#crds`).
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
@@ -20,7 +20,7 @@ pub(super) fn finish(definition: &mut CustomResourceDefinition) {
     }
 }
 
-/// Lets users leave `spec` out where no field of it is required; the API server fills in an empty one.
+/// Makes `spec` optional if none of its fields is required; the API server inserts an empty one.
 pub(super) fn make_spec_optional(definition: &mut CustomResourceDefinition) {
     for root in roots(definition) {
         root.required = None;
@@ -36,7 +36,7 @@ pub(super) fn roots(definition: &mut CustomResourceDefinition) -> impl Iterator<
     versions.filter_map(|version| version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()))
 }
 
-/// The schema at a path of properties; the items of a list are meant where the path goes through one.
+/// The schema at a path of properties; a path through a list continues in its items.
 pub(super) fn property<'a>(schema: &'a mut JSONSchemaProps, path: &[&str]) -> Option<&'a mut JSONSchemaProps> {
     let Some((first, rest)) = path.split_first() else { return Some(schema) };
     let next = schema.properties.as_mut()?.get_mut(*first)?;
@@ -50,7 +50,7 @@ pub(super) fn property<'a>(schema: &'a mut JSONSchemaProps, path: &[&str]) -> Op
 }
 
 fn tidy(schema: &mut JSONSchemaProps) {
-    // An absent field is absent: `null` is no value of any field.
+    // `null` is not a value of any field.
     schema.nullable = None;
     schema.title = None;
     if is_label_selector(schema) {
@@ -72,8 +72,8 @@ fn is_label_selector(schema: &JSONSchemaProps) -> bool {
     properties.is_some_and(|properties| properties.keys().eq(["matchExpressions", "matchLabels"]))
 }
 
-/// A selector is replaced as a whole when it is merged. The older BGPPeer has a type of its own, which asks for values and
-/// says nothing about merging: it is told apart by them being required.
+/// A merge replaces a selector as a whole. The older BGPPeer has its own selector type, which requires values and does
+/// not define merging; its required values identify it.
 fn finish_label_selector(schema: &mut JSONSchemaProps) {
     let own_type = property(schema, &["matchExpressions", "values"]).is_some_and(|values| values.min_items.is_some());
     if own_type {
@@ -87,7 +87,7 @@ fn finish_label_selector(schema: &mut JSONSchemaProps) {
     }
 }
 
-/// Says of the root what `kubectl explain` shows first, and names the fields that every object has.
+/// Sets the description that `kubectl explain` shows first, and the fields of every object.
 fn describe_root(root: &mut JSONSchemaProps) {
     if let Some(description) = property(root, &["spec"]).and_then(|spec| spec.description.clone()) {
         root.description = Some(description);

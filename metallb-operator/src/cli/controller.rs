@@ -18,11 +18,11 @@ pub struct ControllerArgs {
     admin: AdminArgs,
     #[command(flatten)]
     lease: LeaseArgs,
-    /// Secret to make for the speakers' gossip, unless it exists; empty makes none
+    /// Name of the Secret with the membership key; created if missing; empty disables creation
     #[arg(long, env = "METALLB_ML_SECRET_NAME", default_value = "", value_name = "NAME", hide_default_value = true)]
     ml_secret_name: String,
-    /// Take an address that a host outside of the cluster uses away from its Service, if there is another, and hand it out to nobody
-    /// for ten minutes after the host was last seen
+    /// Take an address that a foreign host uses away from its Service if another address is free, and assign it to no
+    /// Service until ten minutes after the host was last seen
     #[arg(long)]
     quarantine_conflicts: bool,
     /// Accepted for compatibility, without effect
@@ -35,14 +35,14 @@ pub struct ControllerArgs {
 }
 
 impl ControllerArgs {
-    /// Starts the log, and tells there which flags have no effect.
+    /// Starts the log and warns about flags that have no effect.
     pub fn start_log(&self) {
         self.log.init();
         self.upstream.warn();
         self.webhooks.warn();
     }
 
-    /// What the arguments say.
+    /// Converts the arguments to the settings of the controller.
     #[must_use]
     pub fn settings(&self) -> Settings {
         Settings {
@@ -51,7 +51,7 @@ impl ControllerArgs {
             pod: self.cluster.pod_name.clone(),
             pod_uid: self.lease.pod_uid().map(str::to_owned),
             lease: self.lease.timing(),
-            // Probes come from the kubelet over the pod network.
+            // The kubelet probes over the pod network.
             listen: self.admin.addresses(Ipv4Addr::UNSPECIFIED).collect(),
             membership_secret: Some(self.ml_secret_name.clone()).filter(|name| !name.is_empty()),
             quarantine_conflicts: self.quarantine_conflicts,

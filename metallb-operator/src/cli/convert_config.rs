@@ -1,4 +1,4 @@
-//! `metallb convert-config`: the ConfigMap of MetalLB before 0.13 as the objects that replaced it
+//! `metallb convert-config`: converts the ConfigMap of MetalLB before 0.13 to custom resources
 //! (`docs/upstream-behaviour.md#configuration-legacy`).
 
 use std::io::{Read as _, Write as _};
@@ -14,61 +14,60 @@ use crate::source::translate;
 
 /// Arguments of `metallb convert-config`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(
-    after_help = "Example:\n  kubectl get -n metallb-system configmap config -o yaml | metallb convert-config - | kubectl apply -f -"
-)]
+#[command(after_help = "Example:\n  kubectl get -n metallb-system configmap config -o yaml >config.yaml\n  \
+        metallb convert-config config.yaml | kubectl apply -f -")]
 pub struct ConvertConfigArgs {
     /// The ConfigMap as YAML or JSON; `-` is standard input
     #[arg(value_name = "FILE", default_value = "-")]
     source: PathBuf,
-    /// The input is not a ConfigMap but just the text under its key `config`
+    /// The input is the text under the key `config`, not a whole ConfigMap
     #[arg(long)]
     only_data: bool,
-    /// Namespace of the objects [default: that of the ConfigMap, or metallb-system]
+    /// Namespace of the objects [default: the namespace of the ConfigMap, or metallb-system]
     #[arg(long, value_name = "NAMESPACE")]
     namespace: Option<String>,
 }
 
-/// Why there are no objects. Nothing is printed then, and the exit code is not 0.
+/// Why the conversion failed. Nothing is printed then, and the exit code is not 0.
 #[derive(Debug, Error)]
 pub enum ConvertConfigError {
     /// The input cannot be read.
-    #[error("{} can't be read", path.display())]
+    #[error("cannot read {}", path.display())]
     Read {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         #[source]
         source: std::io::Error,
     },
-    /// The input is not what it should be.
+    /// The input is not valid YAML of the expected shape.
     #[error("{what} is malformed: {why}")]
     Malformed {
-        /// The ConfigMap or its text.
+        /// The part of the input.
         what: &'static str,
-        /// Why, with the line.
+        /// Explanation, with the line.
         why: String,
     },
-    /// The ConfigMap has no such key.
+    /// The ConfigMap has no key `config`.
     #[error("the ConfigMap has no key \"config\"")]
     NoConfig,
-    /// The configuration makes no sense.
+    /// The configuration is invalid.
     #[error("the configuration is invalid:{}", lines(.0))]
     Invalid(Vec<ConversionError>),
-    /// An object has a number that its field cannot hold.
-    #[error("an object can't be written: {0}")]
+    /// A number is out of range of its field in the API.
+    #[error("cannot write an object: {0}")]
     Object(String),
-    /// The objects cannot be printed.
-    #[error("the objects can't be printed")]
+    /// Standard output is not writable.
+    #[error("cannot print the objects")]
     Write(#[source] std::io::Error),
 }
 
 impl ConvertConfigArgs {
-    /// Prints the objects on standard output, and what deserves a look on standard error.
+    /// Prints the objects on standard output and notes for the operator on standard error.
     ///
     /// # Errors
-    /// All that is wrong with the configuration, see [`ConvertConfigError`].
-    #[expect(clippy::print_stderr, reason = "notes are for a person, and must not mix with the objects")]
+    /// All problems of the configuration, see [`ConvertConfigError`].
+    #[expect(clippy::print_stderr, reason = "notes must not mix with the objects")]
     pub fn run(self) -> Result<ExitCode, ConvertConfigError> {
         let text = self.read()?;
         let converted = convert(&text, self.only_data, self.namespace.as_deref())?;
@@ -91,7 +90,7 @@ impl ConvertConfigArgs {
     }
 }
 
-/// Objects as YAML, and what a person should look at.
+/// Objects as YAML, and notes for the operator.
 struct Converted {
     yaml: String,
     notes: Vec<ConversionNote>,
@@ -169,12 +168,13 @@ data:
         assert_eq!(expected.peers[0].password.expose(), "12");
     }
 
-    /// A cluster for every row below: a Service for each pool by name, and one that takes what comes.
+    /// A cluster for every row below: one Service per pool by name, and one without a preference.
     fn plan_with(configuration: &str) -> metallb_core::plan::Plan {
         let mut cluster = String::new();
         for node in ["node-a", "node-b", "node-c"] {
             cluster += &format!(
-                "---\napiVersion: v1\nkind: Node\nmetadata: {{name: {node}, labels: {{kubernetes.io/hostname: {node}, rack: r1}}}}\n"
+                "---\napiVersion: v1\nkind: Node\n\
+                 metadata: {{name: {node}, labels: {{kubernetes.io/hostname: {node}, rack: r1}}}}\n"
             );
         }
         for (name, annotations) in [
@@ -218,22 +218,28 @@ data:
                         "Gold_Pool",
                         "bgp",
                         "192.168.10.0/24",
-                        ", bgp-advertisements: [{aggregation-length: 24, localpref: 200, communities: [vip]}, {communities: [no-export]}]"
+                        ", bgp-advertisements: [{aggregation-length: 24, localpref: 200, communities: [vip]}, \
+                         {communities: [no-export]}]"
                     )
                 ),
             ),
             (
                 "peers with selectors",
-                "peers:\n- my-asn: 64500\n  peer-asn: 64501\n  peer-address: 10.0.0.1\n  node-selectors:\n  - match-labels: {kubernetes.io/hostname: node-a}\n\
-                 - my-asn: 64500\n  peer-asn: 64502\n  peer-address: 10.0.0.2\n  node-selectors:\n  - match-expressions: [{key: rack, operator: In, values: [r1]}]\n    match-labels: {kubernetes.io/hostname: node-b}\n"
+                "peers:\n- my-asn: 64500\n  peer-asn: 64501\n  peer-address: 10.0.0.1\n  node-selectors:\n  \
+                 - match-labels: {kubernetes.io/hostname: node-a}\n\
+                 - my-asn: 64500\n  peer-asn: 64502\n  peer-address: 10.0.0.2\n  node-selectors:\n  \
+                 - match-expressions: [{key: rack, operator: In, values: [r1]}]\n    \
+                 match-labels: {kubernetes.io/hostname: node-b}\n"
                     .to_owned()
                     + &format!("address-pools:\n{}", pool("gold-pool", "bgp", "192.168.10.0/28", "")),
             ),
             (
                 "both protocols, families and flags",
                 format!(
-                    "peers:\n- {{my-asn: 64500, peer-asn: 64500, peer-address: 10.0.0.1, peer-port: 1179, hold-time: 30s, password: secret, bfd-profile: Fast_One}}\n\
-                     bfd-profiles: [{{name: Fast_One, receive-interval: 100, echo-mode: true}}]\naddress-pools:\n{}\n{}\n{}",
+                    "peers:\n- {{my-asn: 64500, peer-asn: 64500, peer-address: 10.0.0.1, peer-port: 1179, \
+                     hold-time: 30s, password: secret, bfd-profile: Fast_One}}\n\
+                     bfd-profiles: [{{name: Fast_One, receive-interval: 100, echo-mode: true}}]\n\
+                     address-pools:\n{}\n{}\n{}",
                     pool("lan", "layer2", "192.168.9.1-192.168.9.5, 'fd00:9::/124'", ", avoid-buggy-ips: true"),
                     pool("gold-pool", "bgp", "192.168.10.0/24", ", auto-assign: false"),
                     pool("unused", "l2", "192.168.11.0/30", "")
@@ -243,14 +249,20 @@ data:
                 "IPv6 aggregates",
                 format!(
                     "peers:\n- {{my-asn: 64500, peer-asn: 64501, peer-address: 'fd00::1'}}\naddress-pools:\n{}",
-                    pool("gold-pool", "bgp", "192.168.10.0/24, 'fd00:10::/64'", ", bgp-advertisements: [{aggregation-length-v6: 64}]")
+                    pool(
+                        "gold-pool",
+                        "bgp",
+                        "192.168.10.0/24, 'fd00:10::/64'",
+                        ", bgp-advertisements: [{aggregation-length-v6: 64}]"
+                    )
                 ),
             ),
         ];
         for (name, config) in rows {
             let indented = config.lines().map(|line| format!("    {line}\n")).collect::<String>();
             let map = format!(
-                "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: config, namespace: metallb-system}}\ndata:\n  config: |\n{indented}"
+                "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: config, namespace: metallb-system}}\n\
+                 data:\n  config: |\n{indented}"
             );
             let converted =
                 convert(&map, false, None).map(|done| done.yaml).unwrap_or_else(|error| panic!("{name}: {error}"));

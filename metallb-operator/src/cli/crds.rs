@@ -1,4 +1,4 @@
-//! `metallb crds`: the definitions of all nine kinds.
+//! `metallb crds`: the custom resource definitions of all nine kinds.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -19,14 +19,14 @@ pub struct CrdsArgs {
     output_dir: Option<PathBuf>,
 }
 
-/// Why nothing is printed.
+/// Why the definitions were not written.
 #[derive(Debug, Error)]
 pub enum CrdsError {
     /// Writing failed.
-    #[error("the definitions can't be written")]
+    #[error("cannot write the definitions")]
     Write(#[from] std::io::Error),
     /// A definition cannot be serialised.
-    #[error("a definition can't be serialised: {0}")]
+    #[error("cannot serialise a definition: {0}")]
     Serialise(String),
 }
 
@@ -60,7 +60,7 @@ pub fn yaml(definition: &CustomResourceDefinition) -> Result<String, CrdsError> 
     serde_saphyr::to_string(&value).map_err(|error| CrdsError::Serialise(error.to_string()))
 }
 
-/// The limits of a schema are floating-point numbers to the library, and whole ones to everybody else.
+/// The schema type stores limits as floating-point numbers; YAML must show them as whole numbers.
 fn whole_numbers(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(whole_numbers),
@@ -77,5 +77,5 @@ fn whole_numbers(value: &mut Value) {
     }
 }
 
-/// Up to here every whole number is exact in floating point.
+/// Up to here, every whole number has an exact floating-point form.
 const MAX_EXACT: f64 = 9_007_199_254_740_992.0;

@@ -1,4 +1,4 @@
-//! `metallb explain`: the story of one Service or one address.
+//! `metallb explain`: explains one Service or one address.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -12,23 +12,24 @@ use thiserror::Error;
 use super::facts::{FactsArgs, FactsError};
 use super::output::{Output, OutputError};
 
-mod story;
+mod explanation;
 
 /// Arguments of `metallb explain`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  metallb explain default/web                    # in the cluster of the current kubeconfig\n  metallb explain -f manifests/ default/web\n  metallb explain --ip 192.168.10.7\n  kubectl get -A -o yaml svc,endpointslices,nodes,ns,ipaddresspools,l2advertisements,bgpadvertisements,bgppeers | metallb explain -f - default/web"
-)]
+#[command(after_help = "Examples:\n  \
+        metallb explain default/web              # in the cluster of the kubeconfig\n  \
+        metallb explain -f manifests/ default/web\n  \
+        metallb explain --ip 192.168.10.7")]
 pub struct ExplainArgs {
     #[command(flatten)]
     facts: FactsArgs,
     /// The Service
     #[arg(value_name = "NAMESPACE/NAME", required_unless_present = "ip")]
     service: Option<ServiceName>,
-    /// Explain an address: who has it, who answers for it, which routes carry it
+    /// Explain an address: which Service has it, which node answers for it, which routes carry it
     #[arg(long, value_name = "IP", conflicts_with = "service")]
     ip: Option<IpAddr>,
-    /// What to print
+    /// Output format
     #[arg(short, long, value_enum, default_value = "table", value_name = "FORMAT")]
     output: Output,
 }
@@ -46,54 +47,54 @@ impl FromStr for ServiceName {
     }
 }
 
-/// Why there is no explanation.
+/// Why nothing can be explained.
 #[derive(Debug, Error)]
 pub enum ExplainError {
-    /// There is nothing to explain with.
+    /// The facts cannot be read.
     #[error(transparent)]
     Facts(#[from] FactsError),
-    /// The Service is not there.
+    /// No such Service exists.
     #[error("there is no Service {name}{}", hint(.similar))]
     UnknownService {
-        /// What was asked for.
+        /// The name on the command line.
         name: ServiceKey,
-        /// What may have been meant.
+        /// Services with a similar name.
         similar: Vec<ServiceKey>,
     },
-    /// The explanation cannot be shown.
+    /// The explanation cannot be printed.
     #[error(transparent)]
     Output(#[from] OutputError),
 }
 
 impl ExplainArgs {
-    /// Explains and prints.
+    /// Explains the Service or address and prints the result.
     ///
     /// # Errors
-    /// What was given cannot be read or names nothing, or the result cannot be printed.
+    /// The facts cannot be read, the name matches nothing, or the result cannot be printed.
     pub fn run(self) -> Result<ExitCode, ExplainError> {
         let mut manifests = self.facts.read()?;
         let (world, unreadable) = self.facts.world(&mut manifests, &BTreeSet::new());
         if let Some(ServiceName(key)) = &self.service {
             let explanation = explain(&world.resources, &world.cluster, &world.order, &self.facts.options(), key)
                 .ok_or_else(|| unknown(key, &world.cluster))?;
-            self.output.print(&explanation, |paint| story::of_service(&explanation, paint))?;
+            self.output.print(&explanation, |paint| explanation::of_service(&explanation, paint))?;
         } else if let Some(ip) = self.ip {
             let ip = metallb_core::address::canonical(ip);
             let plan = self.facts.plan(&mut manifests, &BTreeSet::new(), None);
             let explanation = explain_address(&plan, &world.resources, &world.cluster, ip);
-            self.output.print(&explanation, |_| story::of_address(&explanation))?;
+            self.output.print(&explanation, |_| explanation::of_address(&explanation))?;
         }
-        self.facts.note_strays(&manifests);
+        self.facts.note_ignored(&manifests);
         note_unreadable(unreadable.len());
         Ok(ExitCode::SUCCESS)
     }
 }
 
-#[expect(clippy::print_stderr, reason = "a note for a person, which must not mix with the result")]
+#[expect(clippy::print_stderr, reason = "notes must not mix with the result")]
 fn note_unreadable(count: usize) {
     if count > 0 {
         let objects = super::output::counted(count, "object");
-        eprintln!("metallb: note: {objects} could not be read and may be missing in this (metallb plan lists them)");
+        eprintln!("metallb: note: {objects} could not be read and may be missing here (see metallb plan)");
     }
 }
 

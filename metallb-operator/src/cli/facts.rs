@@ -1,4 +1,4 @@
-//! Where `plan` and `explain` have their facts from: manifests, or the cluster as it is now.
+//! Source of the facts for `plan` and `explain`: manifests, or the present state of a cluster.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -16,48 +16,48 @@ use crate::source::snapshot::{self, Access, SnapshotError};
 use crate::source::translate;
 use crate::world::World;
 
-/// Where the facts of `plan` and `explain` come from.
+/// Source of the facts for `plan` and `explain`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct FactsArgs {
-    /// Manifests: a file, a directory, or - for standard input [default: the cluster, as kubectl would find it]
+    /// Manifests: a file, a directory, or - for standard input [default: the cluster that kubectl would use]
     #[arg(short = 'f', long = "file", value_name = "PATH")]
     files: Vec<PathBuf>,
-    /// The kubeconfig of the cluster [default: $KUBECONFIG, ~/.kube/config, or the pod's service account]
+    /// Kubeconfig of the cluster [default: $KUBECONFIG, ~/.kube/config, or the pod's service account]
     #[arg(long, value_name = "FILE", conflicts_with = "files")]
     kubeconfig: Option<PathBuf>,
-    /// The context of the kubeconfig [default: the current one]
+    /// Context of the kubeconfig [default: the current one]
     #[arg(long, value_name = "NAME", conflicts_with = "files")]
     context: Option<String>,
     /// Namespace of the configuration objects
     #[arg(long, default_value = translate::CONFIG_NAMESPACE, value_name = "NAMESPACE")]
     namespace: String,
-    /// Names of nodes, where there are no Node objects
+    /// Node names, used if the manifests contain no Node objects
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     nodes: Vec<String>,
-    /// Give every Service without endpoints a ready endpoint on every node
+    /// Assume one ready endpoint on every node for each Service without endpoints
     #[arg(long)]
     assume_endpoints: bool,
     /// Plan for Services of this loadBalancerClass [default: Services without a class]
     #[arg(long, default_value = "", hide_default_value = true, value_name = "CLASS")]
     lb_class: String,
-    /// Announce from nodes labelled node.kubernetes.io/exclude-from-external-load-balancers too
+    /// Also announce from nodes labelled node.kubernetes.io/exclude-from-external-load-balancers
     #[arg(long)]
     ignore_exclude_lb: bool,
 }
 
-/// Why there are no facts.
+/// Why the facts cannot be read.
 #[derive(Debug, Error)]
 pub enum FactsError {
-    /// Manifests cannot be read.
+    /// The manifests cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
     /// The cluster cannot be read.
-    #[error("the cluster can't be read (give manifests with -f to do without)")]
+    #[error("cannot read the cluster (use -f to read manifests instead)")]
     Cluster(#[from] SnapshotError),
 }
 
 impl FactsArgs {
-    /// Reads everything, from manifests or from the cluster.
+    /// Reads everything from manifests or from the cluster.
     ///
     /// # Errors
     /// A path or the cluster cannot be read.
@@ -69,7 +69,7 @@ impl FactsArgs {
         self.read_files(&self.files)
     }
 
-    /// Reads more manifests on the same terms.
+    /// Reads further manifests with the same settings.
     ///
     /// # Errors
     /// A path cannot be read.
@@ -79,20 +79,21 @@ impl FactsArgs {
         Ok(manifests)
     }
 
-    /// Tells on standard error what was read in vain and may have been meant.
-    #[expect(clippy::print_stderr, reason = "notes are for a person, and must not mix with the result")]
-    pub fn note_strays(&self, manifests: &Manifests) {
+    /// Notes on standard error which configuration objects were ignored because of their namespace.
+    #[expect(clippy::print_stderr, reason = "notes must not mix with the result")]
+    pub fn note_ignored(&self, manifests: &Manifests) {
         for (namespace, count) in manifests.elsewhere() {
             let objects = super::output::counted(*count, "configuration object");
             eprintln!(
-                "metallb: note: {objects} in namespace {namespace} left out: configuration counts in namespace {} (see --namespace)",
+                "metallb: note: ignored {objects} in namespace {namespace}: \
+                 configuration is read from namespace {} (see --namespace)",
                 self.namespace
             );
         }
     }
 
-    /// Plans what `manifests` say, without the nodes in `gone`. Services that got addresses in the plan `before` hold them: by
-    /// the time of a change they will be in their status.
+    /// Plans `manifests` without the nodes in `gone`. Services that got addresses in the plan `before` hold them: their
+    /// status will show the addresses by the time of a change.
     #[must_use]
     pub fn plan(&self, manifests: &mut Manifests, gone: &BTreeSet<NodeName>, before: Option<&Plan>) -> Plan {
         let (mut world, problems) = self.world(manifests, gone);
@@ -107,7 +108,7 @@ impl FactsArgs {
         result
     }
 
-    /// What the flags say that a plan should assume.
+    /// The assumptions of a plan, from the flags.
     #[must_use]
     pub fn options(&self) -> PlanOptions {
         PlanOptions {
@@ -120,7 +121,7 @@ impl FactsArgs {
         }
     }
 
-    /// The facts that `manifests` and the flags give, without the nodes in `gone`.
+    /// The facts from `manifests` and the flags, without the nodes in `gone`.
     pub(super) fn world(&self, manifests: &mut Manifests, gone: &BTreeSet<NodeName>) -> (World, Vec<Problem>) {
         let (mut world, problems) = manifests.world();
         let cluster = &mut world.cluster;

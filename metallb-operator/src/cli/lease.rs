@@ -1,4 +1,4 @@
-//! Flags of the Lease that lets one controller of several write.
+//! Flags of the Lease that elects the writing controller.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use clap::{ArgMatches, Args, FromArgMatches};
 
 use crate::sink::lease::LeaseTiming;
 
-/// The Lease of the controller. Times that do not fit together are refused with the rest of the command line.
+/// Settings of the controller's Lease. Inconsistent durations are rejected like any other wrong flag.
 #[derive(Clone, Debug)]
 pub struct LeaseArgs {
     pod_uid: Option<String>,
@@ -15,13 +15,13 @@ pub struct LeaseArgs {
 }
 
 impl LeaseArgs {
-    /// The uid of the Pod, where the downward API gives it.
+    /// Uid of the Pod, if the downward API provides it.
     #[must_use]
     pub fn pod_uid(&self) -> Option<&str> {
         self.pod_uid.as_deref().filter(|uid| !uid.is_empty())
     }
 
-    /// For how long the Lease is valid, and how often it is renewed.
+    /// Duration of the Lease and interval of renewals.
     #[must_use]
     pub const fn timing(&self) -> LeaseTiming {
         self.timing
@@ -62,26 +62,26 @@ impl Args for LeaseArgs {
     }
 }
 
-/// As they stand on the command line.
+/// The flags as written.
 #[derive(Clone, Debug, Args)]
 struct Flags {
-    /// Uid of this pod: a controller that is restarted in its pod takes over its own Lease at once [default: asked of
+    /// Uid of this pod; with it, a controller that restarts in its pod reclaims its Lease at once [default: read from
     /// the API server]
     #[arg(long, env = "METALLB_POD_UID", value_name = "UID")]
     pod_uid: Option<String>,
-    /// How long a Lease that nobody renews keeps other controllers from leading: a number of seconds, or 5s, 1500ms,
-    /// 1m; at most 60 s
+    /// Time after which other controllers may take a Lease that is not renewed: seconds, or a number with ms, s or m;
+    /// at most 60 s
     #[arg(long, value_parser = duration, default_value = "5s", value_name = "TIME")]
     lease_duration: Duration,
-    /// How long after a renewal the leader may write; shorter than the duration
+    /// Time after the last renewal during which the leader may write; shorter than the duration
     #[arg(long, value_parser = duration, default_value = "3s", value_name = "TIME")]
     lease_renew_deadline: Duration,
-    /// How often the leader renews; shorter than the deadline
+    /// Interval of renewals; shorter than the deadline
     #[arg(long, value_parser = duration, default_value = "1s", value_name = "TIME")]
     lease_renew_period: Duration,
 }
 
-/// A whole number with a unit; without one it is in seconds.
+/// Parses a whole number with a unit; a number without a unit counts seconds.
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);

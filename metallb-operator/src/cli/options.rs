@@ -1,4 +1,4 @@
-//! Flags that `controller` and `speaker` share, with upstream's names, defaults and environment
+//! Flags of upstream's `controller` and `speaker`, with their names, defaults and environment variables
 //! (`docs/upstream-behaviour.md#process`).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -7,13 +7,13 @@ use metallb_core::model::ExcludeLabel;
 
 use crate::telemetry::{self, LogFormat, LogLevel};
 
-/// Logging flags that every long-running subcommand takes.
+/// Logging flags of every long-running subcommand.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LogArgs {
-    /// How much to log
+    /// Log level
     #[arg(long, value_enum, default_value = "info", value_name = "LEVEL")]
     log_level: LogLevel,
-    /// The shape of a log line
+    /// Format of log lines
     #[arg(long, value_enum, default_value = "json", value_name = "FORMAT")]
     log_format: LogFormat,
 }
@@ -25,12 +25,12 @@ impl LogArgs {
     }
 }
 
-/// What `--ignore-exclude-lb` says of the exclude label.
+/// Treatment of the exclude label, from `--ignore-exclude-lb`.
 pub(crate) const fn exclude_label(ignored: bool) -> ExcludeLabel {
     if ignored { ExcludeLabel::Ignored } else { ExcludeLabel::Honoured }
 }
 
-/// Where the process runs in the cluster.
+/// Identity of the process in the cluster.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ClusterArgs {
     /// Namespace of the configuration objects [default: the pod's own namespace]
@@ -39,13 +39,13 @@ pub struct ClusterArgs {
     /// Name of this pod, used as the owner of status objects
     #[arg(long, env = "METALLB_POD_NAME", default_value = "", value_name = "POD", hide_default_value = true)]
     pub pod_name: String,
-    /// Handle only Services of this loadBalancerClass [default: Services without a class]
+    /// Serve only Services of this loadBalancerClass [default: Services without a class]
     #[arg(long, default_value = "", value_name = "CLASS", hide_default_value = true)]
     lb_class: String,
 }
 
 impl ClusterArgs {
-    /// The namespace that holds the configuration: the flag, the environment, the pod's own, in this order.
+    /// The namespace of the configuration, in this order: flag, environment variable, service account.
     #[must_use]
     pub fn namespace(&self) -> String {
         if let Some(namespace) = self.namespace.as_deref().filter(|namespace| !namespace.is_empty()) {
@@ -55,14 +55,14 @@ impl ClusterArgs {
             .map_or_else(|_| DEFAULT_NAMESPACE.to_owned(), |namespace| namespace.trim().to_owned())
     }
 
-    /// The class whose Services are handled; `None` means Services without a class.
+    /// The class of the Services to serve; `None` means Services without a class.
     #[must_use]
     pub fn lb_class(&self) -> Option<&str> {
         Some(self.lb_class.as_str()).filter(|class| !class.is_empty())
     }
 }
 
-/// Administrative endpoints.
+/// Ports of the administrative endpoints.
 #[derive(Clone, Debug, clap::Args)]
 pub struct AdminArgs {
     /// Port of /metrics on all addresses; 0 disables it
@@ -74,21 +74,21 @@ pub struct AdminArgs {
 }
 
 impl AdminArgs {
-    /// Where to serve in a cluster: metrics on all addresses, probes on `host`.
+    /// Addresses to serve on in a cluster: metrics on all addresses, probes on `host`.
     pub fn addresses(&self, host: Ipv4Addr) -> impl Iterator<Item = SocketAddr> {
         let metrics = (self.port != 0).then(|| SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), self.port));
         metrics.into_iter().chain(self.probe_address(host))
     }
 
-    /// Where to serve probes on `host`.
+    /// Address to serve probes on, at `host`.
     #[must_use]
     pub fn probe_address(&self, host: Ipv4Addr) -> Option<SocketAddr> {
         (self.health_probe_port != 0).then(|| SocketAddr::new(IpAddr::V4(host), self.health_probe_port))
     }
 }
 
-/// Flags of upstream's binaries that change nothing here. They are taken, so that its manifests and chart work unchanged, and
-/// named in the log where they are set.
+/// Flags of upstream's binaries that have no effect here. They are accepted so that upstream's manifests and chart work
+/// unchanged, and logged if set.
 #[derive(Clone, Debug, clap::Args)]
 pub struct UpstreamArgs {
     #[arg(long, value_name = "ADDRESS", hide = true)]
@@ -101,13 +101,13 @@ pub struct UpstreamArgs {
     tls_curve_preferences: Option<String>,
     #[arg(long, value_name = "DIR", hide = true)]
     metrics_cert_dir: Option<String>,
-    /// Upstream knows it as a variable only
+    /// Upstream has only the variable
     #[arg(long = "bgp-type", env = "METALLB_BGP_TYPE", value_parser = ["native", "frr", "frr-k8s"], hide = true)]
     bgp_type: Option<String>,
 }
 
 impl UpstreamArgs {
-    /// Names in the log what was set in vain.
+    /// Logs the flags that are set and have no effect.
     pub fn warn(&self) {
         warn_unused("--pprof-bind-address", self.pprof_bind_address.as_deref());
         warn_unused("--tls-min-version", self.tls_min_version.as_deref());
@@ -118,7 +118,7 @@ impl UpstreamArgs {
     }
 }
 
-/// The same for the controller only: webhooks and their certificates.
+/// Accepted and ignored flags of upstream's controller: webhooks and their certificates.
 #[derive(Clone, Debug, clap::Args)]
 pub struct UpstreamWebhookArgs {
     #[arg(long, value_name = "DIR", hide = true)]
@@ -136,7 +136,7 @@ pub struct UpstreamWebhookArgs {
 }
 
 impl UpstreamWebhookArgs {
-    /// Names in the log what was set in vain.
+    /// Logs the flags that are set and have no effect.
     pub fn warn(&self) {
         warn_unused("--cert-dir", self.cert_dir.as_deref());
         warn_unused("--cert-service-name", self.cert_service_name.as_deref());
@@ -147,7 +147,7 @@ impl UpstreamWebhookArgs {
     }
 }
 
-/// The same for the speaker only: its FRR back ends.
+/// Accepted and ignored flags of upstream's speaker: its FRR back ends.
 #[derive(Clone, Debug, clap::Args)]
 pub struct UpstreamFrrArgs {
     #[arg(long, env = "METALLB_HOST", hide = true)]
@@ -161,7 +161,7 @@ pub struct UpstreamFrrArgs {
 }
 
 impl UpstreamFrrArgs {
-    /// Names in the log what was set in vain; `--host` is ignored by upstream too.
+    /// Logs the flags that are set and have no effect. Upstream ignores `--host` too.
     pub fn warn(&self) {
         warn_unused("--bgp-debounce-timeout", self.bgp_debounce_timeout.as_deref());
         warn_unused("--frrk8s-namespace", self.frrk8s_namespace.as_deref());
@@ -171,7 +171,7 @@ impl UpstreamFrrArgs {
 
 fn warn_unused(flag: &str, value: Option<&str>) {
     if let Some(value) = value.filter(|value| !value.is_empty()) {
-        tracing::warn!(flag, value, "set, but without effect here");
+        tracing::warn!(event = "flagIgnored", flag, value, "a flag is accepted for compatibility and ignored");
     }
 }
 

@@ -1,4 +1,4 @@
-//! How subcommands print: tables and stories for people, JSON and YAML for programs.
+//! Output of the subcommands: tables and text, JSON, YAML.
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
@@ -7,33 +7,33 @@ use clap::ValueEnum;
 use serde::Serialize;
 use thiserror::Error;
 
-/// How to print.
+/// Output format.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Output {
-    /// For people
+    /// Human-readable table
     Table,
-    /// For programs
+    /// JSON
     Json,
-    /// For programs and people
+    /// YAML
     Yaml,
 }
 
-/// Why a result cannot be shown.
+/// Why a result cannot be printed.
 #[derive(Debug, Error)]
 pub enum OutputError {
-    /// Standard output does not take it.
-    #[error("the result can't be printed")]
+    /// Standard output is not writable.
+    #[error("cannot print the result")]
     Print(#[from] std::io::Error),
     /// The result cannot be serialised.
-    #[error("the result can't be serialised: {0}")]
+    #[error("cannot serialise the result: {0}")]
     Serialise(String),
 }
 
 impl Output {
-    /// Prints `data`, or for people what `table` makes of it. A reader that has seen enough, as `head`, is no error.
+    /// Prints `data`, or the text that `table` makes. A closed pipe, as behind `head`, is not an error.
     ///
     /// # Errors
-    /// The data cannot be serialised, or standard output does not take it.
+    /// The data cannot be serialised, or standard output is not writable.
     pub fn print(self, data: &impl Serialize, table: impl FnOnce(Paint) -> String) -> Result<(), OutputError> {
         let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
         let written = match self {
@@ -64,7 +64,7 @@ impl Paint {
     /// No colours.
     pub const PLAIN: Self = Self { colors: false };
 
-    /// Colours on a terminal that can show them, unless `NO_COLOR` is set.
+    /// Colours if standard output is a terminal that supports them and `NO_COLOR` is not set.
     #[must_use]
     pub fn for_stdout() -> Self {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
@@ -72,25 +72,25 @@ impl Paint {
         Self { colors: std::io::stdout().is_terminal() && !refused }
     }
 
-    /// Something that hurts.
+    /// An error or a disruption.
     #[must_use]
     pub fn bad(self, text: &str) -> String {
         self.tinted(text, "31")
     }
 
-    /// Something to look at.
+    /// A warning.
     #[must_use]
     pub fn odd(self, text: &str) -> String {
         self.tinted(text, "33")
     }
 
-    /// Something welcome.
+    /// An improvement.
     #[must_use]
     pub fn good(self, text: &str) -> String {
         self.tinted(text, "32")
     }
 
-    /// The head of a section.
+    /// The heading of a section.
     #[must_use]
     pub fn head(self, text: &str) -> String {
         self.tinted(text, "1")
@@ -101,7 +101,7 @@ impl Paint {
     }
 }
 
-/// Columns as wide as their widest cell, two blanks between.
+/// Aligns columns, separated by two blanks.
 #[must_use]
 pub fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -124,7 +124,19 @@ pub fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// What stands for nothing in a table.
+/// A sentence as a clause: without full stop, and without the capital of a first word that is no acronym.
+pub(super) fn clause(sentence: &str) -> String {
+    let sentence = sentence.strip_suffix('.').unwrap_or(sentence);
+    let mut letters = sentence.chars();
+    match (letters.next(), letters.next()) {
+        (Some(first), Some(second)) if !second.is_uppercase() && !second.is_ascii_digit() => {
+            first.to_lowercase().chain(std::iter::once(second)).chain(letters).collect()
+        }
+        _ => sentence.to_owned(),
+    }
+}
+
+/// `-` for an empty text.
 #[must_use]
 pub fn dash(text: String) -> String {
     if text.is_empty() { "-".to_owned() } else { text }

@@ -1,6 +1,7 @@
-//! `metallb plan`: what would happen, and what a change would do, before anything is applied.
+//! `metallb plan`: shows assignments and announcements, and the effects of a change, before anything is applied.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -17,44 +18,51 @@ mod table;
 
 /// Arguments of `metallb plan`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  metallb plan -f manifests/\n  metallb plan -f manifests/ --without-node node-1\n  metallb plan --change new-pool.yaml          # the cluster of the current kubeconfig, and what the file would change\n  kubectl get -A -o yaml svc,endpointslices,nodes,ns,ipaddresspools,l2advertisements,bgpadvertisements,bgppeers | metallb plan -f - -o json\n\nExit codes: 0 nothing disrupted, 2 something would be disrupted, 1 invalid input"
-)]
+#[command(after_help = "Examples:\n  \
+        metallb plan                             # the cluster of the kubeconfig\n  \
+        metallb plan --change new-pool.yaml      # effects of the file on the cluster\n  \
+        metallb plan -f manifests/ --without-node node-1\n  \
+        kubectl get -A -o yaml svc,endpointslices,nodes,ns >cluster.yaml\n  \
+        metallb plan -f cluster.yaml -f manifests/ -o json\n\n\
+        Exit codes: 0 nothing disrupted, 2 something would be disrupted, 1 invalid input")]
 pub struct PlanArgs {
     #[command(flatten)]
     facts: FactsArgs,
-    /// Manifests to apply over the present state; the difference is shown
+    /// Manifests to apply over the present state; shows the difference
     #[arg(long, value_name = "PATH")]
     change: Vec<PathBuf>,
-    /// Plan without this node; the difference is shown
+    /// Plan without this node; shows the difference
     #[arg(long, value_name = "NODE")]
     without_node: Vec<String>,
-    /// Plan without this object; the difference is shown
+    /// Plan without this object; shows the difference
     #[arg(long, value_name = "KIND/NAMESPACE/NAME")]
     delete: Vec<ObjectId>,
-    /// What to print
+    /// Output format
     #[arg(short, long, value_enum, default_value = "table", value_name = "FORMAT")]
     output: Output,
+    /// Rejects a path without `-f`, with a hint
+    #[arg(hide = true, value_name = "PATH", value_parser = path_without_flag)]
+    _path: Option<Infallible>,
 }
 
 /// Why there is no plan.
 #[derive(Debug, Error)]
 pub enum PlanError {
-    /// There is nothing to plan with.
+    /// The facts cannot be read.
     #[error(transparent)]
     Facts(#[from] FactsError),
-    /// The plan cannot be shown.
+    /// The plan cannot be printed.
     #[error(transparent)]
     Output(#[from] OutputError),
-    /// `--delete` names nothing.
+    /// No object has the name given with `--delete`.
     #[error("--delete {0}: there is no such object")]
     NothingToDelete(String),
-    /// `--without-node` names nothing.
+    /// No node has the name given with `--without-node`.
     #[error("--without-node {0}: there is no such node")]
     UnknownNode(NodeName),
 }
 
-/// What is printed for programs.
+/// The output as JSON or YAML.
 #[derive(Serialize)]
 struct Printed<'a> {
     #[serde(flatten)]
@@ -64,10 +72,10 @@ struct Printed<'a> {
 }
 
 impl PlanArgs {
-    /// Plans and prints.
+    /// Plans and prints the result.
     ///
     /// # Errors
-    /// What was given cannot be read or names nothing, or the result cannot be printed.
+    /// The facts cannot be read, a name matches nothing, or the result cannot be printed.
     pub fn run(self) -> Result<ExitCode, PlanError> {
         let mut manifests = self.facts.read()?;
         let before = self.facts.plan(&mut manifests, &BTreeSet::new(), None);
@@ -90,7 +98,7 @@ impl PlanArgs {
         } else {
             (before, None)
         };
-        self.facts.note_strays(&manifests);
+        self.facts.note_ignored(&manifests);
         let printed = Printed { plan: &plan, changes: changes.as_deref() };
         self.output.print(&printed, |paint| table::table(&plan, changes.as_deref(), manifests.skipped(), paint))?;
         let disrupted = changes.iter().flatten().any(|change| change.disruptive);
@@ -100,4 +108,8 @@ impl PlanArgs {
             (false, false) => ExitCode::SUCCESS,
         })
     }
+}
+
+fn path_without_flag(path: &str) -> Result<Infallible, String> {
+    Err(format!("manifests need a flag: use `-f {path}`"))
 }

@@ -24,7 +24,7 @@ pub struct SpeakerArgs {
     announce: AnnounceArgs,
     #[command(flatten)]
     membership: MembershipArgs,
-    /// Labels of the speaker pods, as a label selector; membership is off without it
+    /// Label selector of the speaker pods; membership is off without it
     #[arg(
         long,
         env = "METALLB_ML_LABELS",
@@ -40,29 +40,39 @@ pub struct SpeakerArgs {
     frr: UpstreamFrrArgs,
 }
 
-/// How speakers find out who of them lives: by gossip, where an address to listen on is given.
+/// Membership among speakers: gossip that detects failed nodes. It is on if a bind address is given.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Membership")]
 pub struct MembershipArgs {
-    /// Address to gossip on, where the other speakers reach this one; membership is off without it
+    /// Address for gossip, reachable from the other speakers; membership is off without it
     #[arg(long, env = "METALLB_ML_BIND_ADDR", default_value = "", value_name = "IP", hide_default_value = true)]
     ml_bindaddr: String,
-    /// UDP port to gossip on, the same on all nodes
+    /// UDP port for gossip, the same on all nodes
     #[arg(long, env = "METALLB_ML_BIND_PORT", default_value = "7946", value_name = "PORT", value_parser = port)]
     ml_bindport: u16,
-    /// Directory with the file secretkey, the key of the cluster; without it members talk in plain text
+    /// Directory with the file secretkey, the shared key; without it gossip is not encrypted
     #[arg(long, env = "METALLB_ML_SECRET_KEY_PATH", default_value = "", value_name = "DIR", hide_default_value = true)]
     ml_secret_key_path: String,
-    /// Gossip for long distances between nodes: slower
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", hide_default_value = true, action = clap::ArgAction::Set)]
+    /// Use slower timers, for long distances between nodes
+    #[arg(
+        long,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        value_name = "BOOL",
+        hide_default_value = true,
+        hide_possible_values = true,
+        action = clap::ArgAction::Set
+    )]
     ml_wan_config: bool,
 }
 
 impl MembershipArgs {
-    /// Settings of the membership driver; `None` where membership is off.
+    /// Settings of the membership driver; `None` if membership is off.
     ///
     /// # Errors
-    /// The address is none.
+    /// The bind address is not an IP address.
     fn settings(&self, node: &str) -> Result<Option<membership::Settings>, std::net::AddrParseError> {
         if self.ml_bindaddr.is_empty() {
             return Ok(None);
@@ -78,30 +88,41 @@ impl MembershipArgs {
     }
 }
 
-/// An empty variable counts as none, as upstream.
+/// An empty variable counts as unset, as in upstream.
 fn port(text: &str) -> Result<u16, std::num::ParseIntError> {
     if text.is_empty() { Ok(DEFAULT_PORT) } else { text.parse() }
 }
 
-/// The port of upstream.
+/// Upstream's port.
 const DEFAULT_PORT: u16 = 7946;
 
-/// What `speaker` and `standalone` share: who we are and where we may announce.
+/// Arguments that `speaker` and `standalone` share.
 #[derive(Clone, Debug, clap::Args)]
 pub struct AnnounceArgs {
-    /// Name of the node this process runs on, as in its Node object
+    /// Name of this node, as in its Node object
     #[arg(long, env = "METALLB_NODE_NAME", value_name = "NODE")]
     node_name: String,
-    /// Announce from nodes labelled node.kubernetes.io/exclude-from-external-load-balancers too
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", hide_default_value = true, action = clap::ArgAction::Set)]
+    /// Also announce from nodes labelled node.kubernetes.io/exclude-from-external-load-balancers
+    #[arg(
+        long,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        value_name = "BOOL",
+        hide_default_value = true,
+        hide_possible_values = true,
+        action = clap::ArgAction::Set
+    )]
     ignore_exclude_lb: bool,
-    /// Before an address that is new to the cluster is announced on L2, find out whether another host has it; takes up to 0.7 s
+    /// Before the first L2 announcement of an address, probe whether another host uses it; takes up to 0.7 s
     #[arg(long)]
     probe_before_announce: bool,
-    /// Let BGP peers connect to this address, too; ports below 1024 need CAP_NET_BIND_SERVICE [default: only this side connects]
+    /// Address on which to accept connections of BGP peers; ports below 1024 need CAP_NET_BIND_SERVICE [default:
+    /// connections are only opened by the speaker]
     #[arg(long, env = "METALLB_ML_BGP_LISTEN", value_name = "ADDR:PORT", value_parser = listen)]
     ml_bgp_listen: Option<Listen>,
-    /// How long peers that will drop the routes may move traffic away before a stopping process closes their sessions; 0 closes at once
+    /// Time on shutdown between lowering the preference of all routes and closing the BGP sessions; 0 closes at once
     #[arg(
         long,
         env = "METALLB_ML_BGP_DRAIN_TIME",
@@ -115,11 +136,11 @@ pub struct AnnounceArgs {
     exclude_interfaces: PathBuf,
 }
 
-/// Where peers may connect; `None` where the variable is empty.
+/// Address on which to accept BGP peers; `None` if the variable is empty.
 type Listen = Option<SocketAddr>;
 
 impl AnnounceArgs {
-    /// What the arguments say, for Services of a class.
+    /// Converts the arguments to settings, for Services of a class.
     ///
     /// # Errors
     /// [`ProcessError::BindAddress`]
@@ -146,25 +167,25 @@ fn listen(text: &str) -> Result<Listen, std::net::AddrParseError> {
 }
 
 impl SpeakerArgs {
-    /// Starts the log, and tells there which flags have no effect.
+    /// Starts the log and warns about flags that have no effect.
     pub fn start_log(&self) {
         self.log.init();
         self.upstream.warn();
         self.frr.warn();
     }
 
-    /// What the arguments say.
+    /// Converts the arguments to the settings of the speaker.
     ///
     /// # Errors
     /// [`ProcessError::BindAddress`]
     pub fn settings(&self) -> Result<Settings, ProcessError> {
         let mut announce = self.announce.settings(self.cluster.lb_class(), &self.membership)?;
-        // Without a selector there is nobody to join.
+        // Without a selector there is no pod to join.
         announce.membership = announce.membership.filter(|_| !self.ml_labels.is_empty());
         Ok(Settings {
             namespace: self.cluster.namespace(),
             pod: self.cluster.pod_name.clone(),
-            // Probes of a host-network pod are for this host only, as upstream.
+            // Probes of a host-network pod listen on loopback only, as upstream's.
             listen: self.admin.addresses(Ipv4Addr::LOCALHOST).collect(),
             announce,
             members: self.ml_labels.clone(),

@@ -20,16 +20,16 @@ pub struct StandaloneArgs {
     announce: AnnounceArgs,
     #[command(flatten)]
     membership: MembershipArgs,
-    /// Addresses of the other nodes, each with a port unless it is --ml-bindport [default: each InternalIP of a Node]
+    /// Addresses of the other nodes, with a port unless it is --ml-bindport [default: the InternalIPs of the Nodes]
     #[arg(long, value_name = "ADDR", value_delimiter = ',', value_parser = contact, help_heading = "Membership")]
     join: Vec<(IpAddr, Option<u16>)>,
-    /// Directory of manifests, watched for changes
+    /// Directory of manifests; changes are applied
     #[arg(long, value_name = "DIR")]
     manifests: PathBuf,
-    /// File that remembers the addresses
+    /// File that stores the assigned addresses
     #[arg(long, default_value = "/var/lib/metallb/state.json", value_name = "FILE")]
     state: PathBuf,
-    /// Handle only Services of this loadBalancerClass [default: Services without a class]
+    /// Serve only Services of this loadBalancerClass [default: Services without a class]
     #[arg(long, default_value = "", value_name = "CLASS", hide_default_value = true)]
     lb_class: String,
     /// Address of /healthz, /readyz, /metrics and /status
@@ -43,7 +43,7 @@ impl StandaloneArgs {
         self.log.init();
     }
 
-    /// What the arguments say.
+    /// Converts the arguments to the settings of standalone.
     ///
     /// # Errors
     /// [`ProcessError::BindAddress`]
@@ -59,7 +59,7 @@ impl StandaloneArgs {
     }
 }
 
-/// An address, with or without a port.
+/// Parses an address with or without a port.
 fn contact(text: &str) -> Result<(IpAddr, Option<u16>), std::net::AddrParseError> {
     match text.parse::<IpAddr>() {
         Ok(ip) => Ok((ip, None)),

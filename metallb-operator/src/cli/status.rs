@@ -1,15 +1,18 @@
-//! `metallb status`: what a running standalone or speaker does, from its `/status` endpoint or a state file.
+//! `metallb status`: shows the state of a running speaker or standalone, from `/status` or from a state file.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Empty};
+use hyper::Uri;
 use hyper::body::Bytes;
-use hyper::{Request, Uri};
-use hyper_util::rt::TokioIo;
+use hyper::http::uri::{PathAndQuery, Scheme};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use thiserror::Error;
+use tower::BoxError;
 
 use super::output::{Output, OutputError, Paint, columns, dash};
 use crate::process::ProcessError;
@@ -17,93 +20,92 @@ use crate::standalone::load_state;
 
 /// Arguments of `metallb status`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  metallb status\n  metallb status --url http://127.0.0.1:17472/status -o json\n  metallb status --state /var/lib/metallb/state.json     # the last state, while nothing runs"
-)]
+#[command(after_help = "Examples:\n  \
+        metallb status\n  \
+        metallb status --url http://127.0.0.1:17472/status -o json\n  \
+        metallb status --state /var/lib/metallb/state.json   # while nothing runs")]
 pub struct StatusArgs {
-    /// Where the process shows its status
+    /// URL of the status
     #[arg(long, default_value = "http://127.0.0.1:17472/status", value_name = "URL")]
     url: Uri,
     /// Read the state file of `metallb standalone` instead
     #[arg(long, value_name = "FILE", conflicts_with = "url")]
     state: Option<PathBuf>,
-    /// What to print
+    /// Output format
     #[arg(short, long, value_enum, default_value = "table", value_name = "FORMAT")]
     output: Output,
 }
 
-/// Why no status is shown.
+/// Why there is no status to show.
 #[derive(Debug, Error)]
 pub enum StatusError {
-    /// The state file cannot be used.
+    /// The state file cannot be read.
     #[error(transparent)]
     State(#[from] ProcessError),
-    /// There is no state file.
+    /// The state file does not exist.
     #[error("{} does not exist: is it the --state of `metallb standalone`?", .0.display())]
     Missing(PathBuf),
-    /// Nothing listens there, or it is not ours.
+    /// The URL cannot be read.
     #[error("no status from {url}: is metallb running here? (--state reads a state file)")]
     Unreachable {
-        /// What was asked.
+        /// The URL.
         url: Uri,
-        /// Why.
+        /// Error of the request.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The status cannot be shown.
+    /// The status cannot be printed.
     #[error(transparent)]
     Output(#[from] OutputError),
 }
 
 impl StatusArgs {
-    /// Prints the status.
+    /// Reads and prints the status.
     ///
     /// # Errors
-    /// There is none, or it cannot be printed.
+    /// The status cannot be read or printed.
     pub fn run(self) -> Result<ExitCode, StatusError> {
-        let status = match &self.state {
-            Some(path) if !path.exists() => return Err(StatusError::Missing(path.clone())),
-            Some(path) => {
-                serde_json::to_value(load_state(path)?).map_err(|error| OutputError::Serialise(error.to_string()))?
-            }
-            None => fetch(&self.url).map_err(|source| StatusError::Unreachable { url: self.url.clone(), source })?,
-        };
+        let status =
+            match &self.state {
+                Some(path) if !path.exists() => return Err(StatusError::Missing(path.clone())),
+                Some(path) => serde_json::to_value(load_state(path)?)
+                    .map_err(|error| OutputError::Serialise(error.to_string()))?,
+                None => fetch(self.url.clone())
+                    .map_err(|source| StatusError::Unreachable { url: self.url.clone(), source })?,
+            };
         self.output.print(&status, |paint| table(&status, paint))?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn fetch(url: &Uri) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
-    let host = url.host().ok_or("the URL has no host")?;
-    if url.scheme_str().is_some_and(|scheme| scheme != "http") {
-        return Err("only http is spoken".into());
+/// Gets the status; a URL without scheme or path means `http` and `/status`.
+fn fetch(url: Uri) -> Result<Value, BoxError> {
+    let mut parts = url.into_parts();
+    parts.scheme.get_or_insert(Scheme::HTTP);
+    if parts.path_and_query.as_ref().is_none_or(|path| path == "/") {
+        parts.path_and_query = Some(PathAndQuery::from_static("/status"));
     }
-    let authority = url.authority().ok_or("the URL has no host")?.as_str();
-    let address = format!("{host}:{}", url.port_u16().unwrap_or(80));
-    let path = url.path_and_query().map_or("/status", |path| if path == "/" { "/status" } else { path.as_str() });
+    let url = Uri::from_parts(parts)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let bytes = runtime.block_on(async {
+        let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
         let exchange = async {
-            let stream = tokio::net::TcpStream::connect(&address).await?;
-            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-            // Its error is the request's as well.
-            tokio::spawn(connection);
-            let request = Request::get(path).header("host", authority).body(Empty::<Bytes>::new())?;
-            let response = sender.send_request(request).await?;
+            let response = client.get(url).await?;
             if !response.status().is_success() {
-                return Err(format!("the answer is {}", response.status()).into());
+                return Err(format!("the server answered {}", response.status()).into());
             }
-            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(response.into_body().collect().await?.to_bytes())
+            Ok::<_, BoxError>(response.into_body().collect().await?.to_bytes())
         };
-        tokio::time::timeout(PATIENCE, exchange).await?
+        tokio::time::timeout(REQUEST_LIMIT, exchange).await?
     })?;
     Ok(serde_json::from_slice(&bytes)?)
 }
 
-/// Shows what the processes have in common: each leaves out what it does not know.
+/// Shows the fields that the status contains; each kind of process leaves out those that it does not have.
 fn table(status: &Value, paint: Paint) -> String {
     if status.is_null() {
-        return "The process there has no status to show yet, or is a controller: its status is that of the Services.\n".to_owned();
+        return "The process has no status yet, or is a controller, which reports in the status of Services.\n"
+            .to_owned();
     }
     let node = status["node"].as_str().unwrap_or("this node");
     let mut text = String::new();
@@ -124,7 +126,7 @@ fn table(status: &Value, paint: Paint) -> String {
         let pending = list("services").iter().filter(|service| service["state"] == "pending");
         for service in pending {
             let name = format!("{}/{}", field(service, "namespace"), field(service, "name"));
-            text.push_str(&format!("{} {name} waits: {}\n", paint.odd("-"), field(service, "reason")));
+            text.push_str(&format!("{} {name} is pending: {}\n", paint.odd("-"), field(service, "reason")));
         }
     } else {
         let mut names: Vec<&str> = list("l2").iter().chain(list("bgp")).filter_map(Value::as_str).collect();
@@ -146,7 +148,7 @@ fn table(status: &Value, paint: Paint) -> String {
         }
     }
     if !list("peers").is_empty() {
-        let heads = ["PEER", "ROUTER", "ASN", "STATE", "UPTIME", "ROUTES", "BFD", "LAST SESSION ENDED BECAUSE"];
+        let heads = ["PEER", "ROUTER", "ASN", "STATE", "UPTIME", "ROUTES", "BFD", "LAST SESSION ENDED"];
         let mut rows = vec![heads.map(str::to_owned)];
         rows.extend(list("peers").iter().map(|peer| {
             [
@@ -174,7 +176,7 @@ fn table(status: &Value, paint: Paint) -> String {
                 field(peer, "lastDown")
             ));
         }
-        let mut rows = vec![["PEER", "FROM", "TO", "ROUTER ID", "HOLD TIME", "AGREED ON"].map(str::to_owned)];
+        let mut rows = vec![["PEER", "FROM", "TO", "ROUTER ID", "HOLD TIME", "CAPABILITIES"].map(str::to_owned)];
         rows.extend(list("peers").iter().filter(|peer| peer["negotiated"].is_object()).map(|peer| {
             let negotiated = &peer["negotiated"];
             [
@@ -190,7 +192,7 @@ fn table(status: &Value, paint: Paint) -> String {
             text.push('\n');
             text.push_str(&columns(&rows));
         }
-        let heads = ["BFD PEER", "WE SEND", "ROUTER SENDS", "WE DETECT IN", "ROUTER DETECTS IN", "ROUTER ASKS FOR"];
+        let heads = ["BFD PEER", "SEND", "RECEIVE", "DETECTION", "ROUTER'S DETECTION", "ROUTER'S TIMERS"];
         let mut rows = vec![heads.map(str::to_owned)];
         rows.extend(list("peers").iter().filter(|peer| peer["bfd"]["timers"].is_object()).map(|peer| {
             let timers = &peer["bfd"]["timers"];
@@ -232,15 +234,15 @@ fn field(value: &Value, name: &str) -> String {
     }
 }
 
-/// How many were told, and of how many where that is not all.
+/// The number of advertised routes, and the number of wanted ones where it differs.
 fn routes(peer: &Value) -> String {
     match (&peer["routes"], &peer["routesWanted"]) {
-        (told, wanted) if wanted.is_null() || told == wanted => field(peer, "routes"),
-        (told, wanted) => format!("{told} of {wanted}"),
+        (sent, wanted) if wanted.is_null() || sent == wanted => field(peer, "routes"),
+        (sent, wanted) => format!("{sent} of {wanted}"),
     }
 }
 
-/// A number of seconds, by its two largest units.
+/// A duration by its two largest units.
 fn span(seconds: &Value) -> String {
     let Some(seconds) = seconds.as_u64() else { return "-".to_owned() };
     let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
@@ -252,12 +254,12 @@ fn span(seconds: &Value) -> String {
     }
 }
 
-/// Microseconds, as the milliseconds of a profile.
+/// Microseconds as milliseconds.
 fn milliseconds(microseconds: &Value) -> String {
     microseconds.as_u64().map_or("-".to_owned(), |time| format!("{}ms", time as f64 / 1e3))
 }
 
-/// Why, and when.
+/// Reason and age of the end of a session.
 fn ended(session: &Value) -> String {
     match session["endedBecause"].as_str() {
         Some(reason) => format!("{reason}, {} ago", span(&session["secondsAgo"])),
@@ -265,7 +267,7 @@ fn ended(session: &Value) -> String {
     }
 }
 
-/// The state, and why it is no better.
+/// The state and, if it is not Up, the reason.
 fn bfd(bfd: &Value) -> String {
     let reason = if bfd["problem"].is_null() { &bfd["cause"] } else { &bfd["problem"] };
     match (bfd["state"].as_str(), reason.as_str()) {
@@ -279,15 +281,15 @@ fn joined(list: &Value) -> String {
     list.as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
 }
 
-/// A process that does not answer so long will not.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Time limit of the request.
+const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn speaker_is_shown_by_service_with_its_sessions_and_a_controller_is_not_taken_for_one() {
+    fn table_of_a_speaker_shows_services_and_sessions_and_that_of_a_controller_refers_to_services() {
         let status = serde_json::json!({
             "node": "node-a", "l2": ["default/web"], "bgp": ["default/web", "shop/db"], "problems": ["pool a: empty"],
             "silent": {"shop/db": ["nobody answers: The Service has no usable endpoint."]},
@@ -301,7 +303,8 @@ mod tests {
                      "transmitMicroseconds": 300_000, "receiveMicroseconds": 16_700, "detectionMicroseconds": 50_100,
                      "remoteDetectionMicroseconds": 900_000, "remoteTransmitMicroseconds": 16_700,
                      "remoteReceiveMicroseconds": 300_000, "remoteDetectMultiplier": 3}}},
-                {"name": "core", "router": "192.0.2.2:179", "expectedAsn": "64601", "state": "Idle", "uptimeSeconds": null, "routes": 0, "routesWanted": 2,
+                {"name": "core", "router": "192.0.2.2:179", "expectedAsn": "64601", "state": "Idle",
+                 "uptimeSeconds": null, "routes": 0, "routesWanted": 2,
                  "lastDown": "connect failed: Connection refused",
                  "lastSession": {"endedBecause": "received Cease: Peer De-configured (6/3)", "secondsAgo": 3_725},
                  "negotiated": null,
@@ -314,11 +317,13 @@ mod tests {
             "shop/db      -                   advertised",
             "- shop/db: nobody answers: The Service has no usable endpoint.\n",
             "tor   192.0.2.1:179  64600  Established  7s      2       Up                    -",
-            "core  192.0.2.2:179  64601  Idle         -       0 of 2  Down (neighbor-down)  received Cease: Peer De-configured (6/3), 1h02m ago",
+            "core  192.0.2.2:179  64601  Idle         -       0 of 2  Down (neighbor-down)  \
+             received Cease: Peer De-configured (6/3), 1h02m ago",
             "- core is not up: connect failed: Connection refused",
             "tor   192.0.2.7:50000  192.0.2.1:179  192.0.2.1  90s        ipv4-unicast, graceful-restart",
-            "BFD PEER  WE SEND      ROUTER SENDS  WE DETECT IN  ROUTER DETECTS IN  ROUTER ASKS FOR",
-            "tor       every 300ms  every 16.7ms  50.1ms        900ms              transmit 16.7ms, receive 300ms, multiplier 3",
+            "BFD PEER  SEND         RECEIVE       DETECTION  ROUTER'S DETECTION  ROUTER'S TIMERS",
+            "tor       every 300ms  every 16.7ms  50.1ms     900ms               \
+             transmit 16.7ms, receive 300ms, multiplier 3",
             "  pool a: empty",
         ] {
             assert!(text.contains(line), "{line} is missing in:\n{text}");

@@ -1,4 +1,4 @@
-//! The definition of the command line, and the page that is made from it.
+//! The definition of the command line, and the page that is generated from it.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -15,9 +15,10 @@ fn command_line_definition_is_consistent() {
 #[test]
 fn page_of_flags_says_what_the_command_line_takes() {
     let mut text = String::from(
-        "# Flags\n\nWhat every command takes, as `metallb COMMAND --help` says it. A variable counts where the flag is not given. This page is made by a test of\n\
-         `metallb-operator` (`cargo test -p metallb-operator --lib page_of_flags` rewrites it when it is out of date). Flags of upstream that change\n\
-         nothing here are taken, too, and named in the log where they are set.\n",
+        "# Flags\n\nThe flags of every subcommand, as in `metallb COMMAND --help`. \
+         The environment variable counts if the flag is not given.\n\
+         A test of `metallb-operator` generates this page; `cargo test -p metallb-operator --lib page_of_flags`\n\
+         rewrites it when it is out of date. Upstream's flags without effect here are accepted and logged if set.\n",
     );
     let mut root = Cli::command();
     root.build();

@@ -32,7 +32,7 @@ fn purpose_of_a_request_is_read_from_its_query() {
 }
 
 #[test]
-fn limit_is_told_to_the_server_unless_the_caller_did() {
+fn limit_is_sent_to_the_server_unless_the_caller_set_one() {
     for (uri, expected) in [
         ("/a", "/a?timeout=10000ms"),
         ("/a?", "/a?timeout=10000ms"),
@@ -44,7 +44,7 @@ fn limit_is_told_to_the_server_unless_the_caller_did() {
     }
 }
 
-/// A server that sends `answer` to each connection once it was asked, and then nothing.
+/// A server that sends `answer` to the first request of each connection, and then nothing.
 async fn silent_after(answer: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -86,7 +86,7 @@ async fn request_whose_body_never_ends_ends_at_its_limit() {
 }
 
 #[tokio::test]
-async fn watch_without_an_answer_ends_at_the_limit_and_one_with_an_answer_goes_on() {
+async fn watch_without_an_answer_ends_at_the_limit_and_one_with_an_answer_continues() {
     let parameters = WatchParams::default();
     let silent = services(silent_after("").await, LIMIT).await;
     assert!(silent.watch(&parameters, "0").await.is_err());
@@ -98,7 +98,7 @@ async fn watch_without_an_answer_ends_at_the_limit_and_one_with_an_answer_goes_o
 }
 
 #[tokio::test]
-async fn errors_of_the_server_are_told_at_once_and_not_tried_again() {
+async fn errors_of_the_server_are_returned_at_once_and_not_retried() {
     let answer = "HTTP/1.1 429 Too Many Requests\r\nretry-after: 5\r\ncontent-length: 0\r\n\r\n";
     let services = services(silent_after(answer).await, Duration::from_secs(60)).await;
     let error = services.list(&ListParams::default()).await.unwrap_err();

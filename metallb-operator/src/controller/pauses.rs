@@ -1,4 +1,4 @@
-//! When a Service whose write failed may be written again: each Service for itself, so that the trouble of one slows no other.
+//! Pauses of Services after failed writes, per Service, so that one failing Service does not delay others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ struct Pause {
 }
 
 impl Pauses {
-    /// A write failed. Returns when the next one may start; `None` means at once. `jitter` lies between 0 and 1.
+    /// Records a failed write. Returns when the next one may start; `None` means at once. `jitter` is between 0 and 1.
     pub(super) fn failed(
         &mut self,
         service: &ServiceKey,
@@ -34,7 +34,7 @@ impl Pauses {
         let before = self.remove(service);
         let failures = before.map_or(0, |pause| pause.failures).saturating_add(1);
         let delay = match failure {
-            // The decision is made anew on what was read.
+            // The object was read: decide again without a pause.
             Failure::Conflict if was_read => return self.remember(service, now, now, failures),
             Failure::Unknown(_) if was_read && failures == 1 => return self.remember(service, now, now, failures),
             Failure::NotSent | Failure::Gone => return None,
@@ -49,12 +49,12 @@ impl Pauses {
         Some(until)
     }
 
-    /// A write was stored.
+    /// Records a successful write.
     pub(super) fn succeeded(&mut self, service: &ServiceKey) {
         self.remove(service);
     }
 
-    /// The facts of a Service changed: it need not wait any longer than [`CHANGED`] after its last failure.
+    /// Shortens the pause after a change of the Service to at most [`CHANGED`] after the last failure.
     pub(super) fn changed(&mut self, service: &ServiceKey) {
         let Some(pause) = self.by_service.get(service) else { return };
         let (until, failed_at, failures) = (pause.until, pause.failed_at, pause.failures);
@@ -69,7 +69,7 @@ impl Pauses {
         self.by_time.first().map(|(until, _)| *until)
     }
 
-    /// The Services whose pause is over. How often they failed stays known until a write succeeds.
+    /// Services whose pause is over. Their number of failures is kept until a write succeeds.
     pub(super) fn due(&mut self, now: Instant) -> Vec<ServiceKey> {
         let mut due = Vec::new();
         while let Some((until, _)) = self.by_time.first()
@@ -106,15 +106,15 @@ fn back_off(first: Duration, most: Duration, failures: u32) -> Duration {
     first.saturating_mul(1 << (failures - 1).min(16)).min(most)
 }
 
-/// The first pause after a refusal, and the longest one.
+/// The first and the longest pause after a refusal.
 const REFUSED: Duration = Duration::from_secs(1);
 const REFUSED_MAX: Duration = Duration::from_mins(5);
 
-/// The first pause after an answer that says nothing, and the longest one.
+/// The first and the longest pause after an unknown result.
 const UNREACHABLE: Duration = Duration::from_millis(100);
 const UNREACHABLE_MAX: Duration = Duration::from_secs(2);
 
-/// For how long a Service waits at most after a failure when somebody changes it.
+/// Longest pause after a failure once somebody changed the Service.
 const CHANGED: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Addresses that speakers saw other hosts use: taken out of circulation for a while.
+//! Addresses that foreign hosts use, by reports of speakers: out of circulation for some time.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::QuarantinedAddress;
 
-/// What is out of circulation, and until when.
+/// The quarantined addresses and the end of their quarantine.
 #[derive(Debug, Default)]
 pub(super) struct Quarantine(BTreeMap<IpAddr, Entry>);
 
@@ -19,7 +19,7 @@ struct Entry {
 }
 
 impl Quarantine {
-    /// Takes over what an earlier controller left in the status of a pool.
+    /// Restores the entries that an earlier controller wrote into the status of a pool.
     pub(super) fn adopt<'a>(&mut self, listed: impl IntoIterator<Item = &'a QuarantinedAddress>) {
         let read = |entry: &QuarantinedAddress| {
             Some((
@@ -30,12 +30,12 @@ impl Quarantine {
         self.0.extend(listed.into_iter().filter_map(read));
     }
 
-    /// A speaker says that a host uses an address. True when anything is to be written because of it, which is rare while it goes on.
+    /// Records a report of a speaker. True if the status must be written, which is rare while reports repeat.
     pub(super) fn report(&mut self, now: Timestamp, ip: IpAddr, mac: &str) -> bool {
         let fresh = Entry { mac: mac.into(), until: now.saturating_add(TERM).unwrap_or(now) };
         match self.0.get(&ip) {
             Some(known) if *known.mac == *mac && now.duration_until(known.until) > TERM / 2 => false,
-            // Two hosts that take turns are one reason to write, not one each time.
+            // Two hosts that alternate cause one write, not one per report.
             Some(known) if now.duration_until(known.until) > TERM - PATIENCE => false,
             _ => {
                 self.0.insert(ip, fresh);
@@ -44,19 +44,19 @@ impl Quarantine {
         }
     }
 
-    /// Releases what was not reported for its time. True when there was any.
+    /// Releases addresses without a recent report. True if there was any.
     pub(super) fn expire(&mut self, now: Timestamp) -> bool {
         let before = self.0.len();
         self.0.retain(|_, entry| entry.until > now);
         self.0.len() != before
     }
 
-    /// As the assignment needs it.
+    /// The addresses, for the assignment.
     pub(super) fn addresses(&self) -> BTreeMap<IpAddr, Arc<str>> {
         self.0.iter().map(|(ip, entry)| (*ip, Arc::clone(&entry.mac))).collect()
     }
 
-    /// As the status of a pool shows it; `is_inside` tells the addresses of the pool.
+    /// The entries for the status of a pool; `is_inside` selects the addresses of the pool.
     pub(super) fn listed(&self, is_inside: impl Fn(IpAddr) -> bool) -> Vec<QuarantinedAddress> {
         let inside = self.0.iter().filter(|(ip, _)| is_inside(**ip));
         inside
@@ -69,10 +69,10 @@ impl Quarantine {
     }
 }
 
-/// How long an address is out of circulation after the last report.
+/// Duration of the quarantine after the last report.
 const TERM: SignedDuration = SignedDuration::from_mins(10);
 
-/// For how long after a report another host on the same address is no news.
+/// For this long after a report, another host on the same address causes no write.
 const PATIENCE: SignedDuration = SignedDuration::from_mins(1);
 
 #[cfg(test)]
@@ -91,7 +91,7 @@ mod tests {
         let ip: IpAddr = "192.0.2.1".parse().unwrap();
         let mut quarantine = Quarantine::default();
         assert!(quarantine.report(at(0), ip, A));
-        assert!(!quarantine.report(at(1), ip, A), "said once");
+        assert!(!quarantine.report(at(1), ip, A), "already written");
         assert!(!quarantine.report(at(200), ip, A));
         assert!(quarantine.report(at(301), ip, A), "half of the time is over");
         assert!(!quarantine.expire(at(900)));

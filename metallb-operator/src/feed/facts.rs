@@ -1,4 +1,4 @@
-//! Facts that follow the steps of a kind.
+//! Applies the changes of a kind to the facts.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use metallb_core::config::spec::Spec;
 use crate::api;
 use crate::source::versions::Step;
 
-/// Applies steps to facts by name. True when one says something new.
+/// Applies changes to facts by name. True if a fact changed.
 pub(super) fn keyed<K, V: PartialEq, N>(
     facts: &mut BTreeMap<N, V>,
     steps: Vec<Step<K>>,
@@ -33,8 +33,8 @@ where
     changed
 }
 
-/// Applies steps to configuration objects, which stand in the order of their names. True when one says something new: a status
-/// or a field of others is none.
+/// Applies changes to configuration objects, which are sorted by name. True if a specification changed; the status and
+/// unknown fields do not count.
 pub(super) fn listed<K, S: Spec>(list: &mut Vec<S>, steps: Vec<Step<K>>, translate: impl Fn(&K) -> S) -> bool {
     let mut changed = false;
     for step in steps {
@@ -63,7 +63,7 @@ pub(super) fn listed<K, S: Spec>(list: &mut Vec<S>, steps: Vec<Step<K>>, transla
     changed
 }
 
-/// Applies steps to what speakers say of other hosts. True when one says something new.
+/// Applies changes to the conflicts that speakers report. True if one changed.
 pub(super) fn conflicts(
     by_object: &mut BTreeMap<String, Vec<api::AddressConflict>>,
     steps: Vec<Step<api::ServiceL2Status>>,

@@ -13,7 +13,7 @@ fn metadata(object: &Value) -> Metadata {
     Metadata::of(&read(object["metadata"].clone()))
 }
 
-/// A feed that follows these kinds, by hand.
+/// A feed that follows these kinds and is updated by hand.
 fn following(kinds: &[Kind]) -> Feed {
     Feed::following(kinds.iter().map(|kind| (*kind, watch::Sender::new(Demand::default()))).collect())
 }
@@ -45,7 +45,7 @@ fn touched(feed: &mut Feed, update: Update) -> Touched {
     touched
 }
 
-/// Fact 118 of contract control-plane, 156 and 157 of contract speaker.
+/// See `docs/upstream-behaviour.md`: heartbeats and unrelated fields of a Node cause no work.
 #[test]
 fn node_wakes_whoever_elects_by_labels_and_network_alone() {
     let heartbeat = |at: &str| json!({"type": "Ready", "status": "True", "lastHeartbeatTime": at});
@@ -72,7 +72,7 @@ fn node_wakes_whoever_elects_by_labels_and_network_alone() {
     assert!(touched(&mut feed, Update::Nodes(gone)).nodes, "deleted");
 }
 
-/// Fact 116 of contract control-plane, 153 of contract speaker.
+/// See `docs/upstream-behaviour.md`: no decision before every kind was listed.
 #[test]
 fn picture_is_incomplete_until_every_kind_was_listed() {
     let mut feed = following(&[Kind::Service, Kind::Pool, Kind::Node]);

@@ -1,4 +1,4 @@
-//! Series that are computed when they are scraped.
+//! Series that are computed on each scrape.
 
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
@@ -10,7 +10,7 @@ pub(super) fn label(name: &str, value: &str) -> LabelPair {
     pair
 }
 
-/// One family of counters, or else of gauges.
+/// One family of counters or gauges.
 pub(super) fn family(
     name: &str,
     help: &str,

@@ -1,5 +1,5 @@
-//! What the responder on L2 counted, asked for when it is scraped: a thousand addresses that nobody asks about cost nothing between
-//! two scrapes, neither time nor memory.
+//! Counters of the ARP/NDP responder, read on each scrape: addresses without requests cost neither time nor memory
+//! between two scrapes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use prometheus::proto::{MetricFamily, MetricType};
 
 use super::family::{family, label};
 
-/// All that a responder counts.
+/// All counters of a responder.
 #[derive(Clone, Debug)]
 pub struct L2Collector {
     responder: Handle,
@@ -28,10 +28,10 @@ type ByIp = fn(&Counters) -> &BTreeMap<IpAddr, u64>;
 type Alone = fn(&Counters) -> u64;
 
 impl L2Collector {
-    /// A collector of what this responder counts.
+    /// A collector for the counters of this responder.
     ///
     /// # Errors
-    /// Never: names and help texts are literals, which the test below checks.
+    /// Never: names and help texts are constants, which the test below checks.
     pub fn new(responder: Handle) -> prometheus::Result<Self> {
         Ok(Self { responder, descriptions: descriptions()? })
     }
@@ -106,12 +106,12 @@ static ALONE: [Series<Alone>; 4] = [
     },
     Series {
         name: "metallb_layer2_mismatched_senders_total",
-        help: "Number of ARP messages whose sender is not the sender of their frame",
+        help: "Number of ARP messages whose sender address differs from that of their frame",
         value: |counters| counters.mismatched_senders,
     },
     Series {
         name: "metallb_layer2_lost_events_total",
-        help: "Number of conflicts that were counted but not told, because too many came at once",
+        help: "Number of conflicts that were counted but not reported, because too many came at once",
         value: |counters| counters.lost_events,
     },
 ];

@@ -1,7 +1,7 @@
-//! Series about BGP and BFD sessions, computed when they are scraped.
+//! Series about BGP and BFD sessions, computed on each scrape.
 //!
-//! Names and labels are those of upstream's native speaker and of its exporter for FRR, whose series need no other program here.
-//! `vrf` stands only where a peer has one.
+//! Names and labels are those of upstream's native speaker and of its FRR exporter. The label `vrf` exists only for
+//! peers with a VRF.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -23,7 +23,7 @@ pub struct PeerCollector {
     descriptions: Vec<Desc>,
 }
 
-/// How a peer is called in its series.
+/// Labels of a peer.
 #[derive(Clone, Debug)]
 struct Labels {
     peer: String,
@@ -37,17 +37,17 @@ struct Series<T> {
     value: fn(&T) -> u64,
 }
 
-/// One session of BFD, in numbers.
+/// Counters of one BFD session.
 struct Path {
     up: bool,
     counters: metallb_bgp::bfd::Counters,
 }
 
 impl PeerCollector {
-    /// A collector for the sessions that `observer` sees.
+    /// A collector for the sessions of `observer`.
     ///
     /// # Errors
-    /// Never: names and help texts are literals, which the test below checks.
+    /// Never: names and help texts are constants, which the test below checks.
     pub fn new(observer: Observer) -> prometheus::Result<Self> {
         let labels = || vec!["peer".to_owned()];
         let describe = |name: &str, help: &str| Desc::new(name.to_owned(), help.to_owned(), labels(), HashMap::new());
@@ -60,7 +60,7 @@ impl PeerCollector {
         Ok(Self { observer, peers: Arc::default(), descriptions })
     }
 
-    /// Which peers there are now.
+    /// Replaces the list of peers.
     pub fn set_peers<'a>(&self, peers: impl Iterator<Item = &'a Arc<Peer>>) {
         let labels =
             |peer: &Arc<Peer>| Labels { peer: peer.metric_label(), vrf: peer.vrf.as_ref().map(ToString::to_string) };
@@ -118,7 +118,7 @@ impl Labels {
 }
 
 const ACCEPTED: (&str, &str) =
-    ("metallb_bgp_connections_accepted_total", "Number of connections that BGP peers opened and that were taken");
+    ("metallb_bgp_connections_accepted_total", "Number of connections from BGP peers that were accepted");
 const REFUSED: (&str, &str) =
     ("metallb_bgp_connections_refused_total", "Number of connections to the BGP port that were closed at once");
 
@@ -207,7 +207,7 @@ static BFD: [Series<Path>; 8] = [
     counter("metallb_bfd_echo_packet_output", "Number of sent BFD echo packets", |path| path.counters.echo_packets_out),
     counter("metallb_bfd_session_up_events", "Number of BFD session up events", |path| path.counters.up_events),
     counter("metallb_bfd_session_down_events", "Number of BFD session down events", |path| path.counters.down_events),
-    counter("metallb_bfd_zebra_notifications", "Number of BFD state changes that clients were told", |path| {
+    counter("metallb_bfd_zebra_notifications", "Number of BFD state changes reported to clients", |path| {
         path.counters.notifications
     }),
 ];

@@ -1,7 +1,7 @@
 //! The administrative HTTP endpoints: `/healthz`, `/readyz`, `/metrics`, `/status`.
 //!
-//! Readiness means something here: every source has delivered its first full picture and a configuration, or the last
-//! good one, is in force. Until then `/readyz` answers 503 and names what is missing.
+//! A process is ready when every source has delivered its first complete list and a configuration, or the last good
+//! one, is in force. Until then `/readyz` answers 503 and names the missing conditions.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,24 +17,24 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::metrics::Metrics;
 
-/// What must have happened before the process is ready, and whether it has.
+/// Conditions of readiness, and whether each is met.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
     conditions: Arc<Mutex<BTreeMap<&'static str, bool>>>,
 }
 
 impl Readiness {
-    /// Announces a condition that is not met yet.
+    /// Adds a condition that is not met yet.
     pub fn expect(&self, condition: &'static str) {
         self.set(condition, false);
     }
 
-    /// Marks a condition as met (or no longer met).
+    /// Marks a condition as met, or as no longer met.
     pub fn set(&self, condition: &'static str, met: bool) {
         self.conditions.lock().unwrap_or_else(PoisonError::into_inner).insert(condition, met);
     }
 
-    /// The conditions that are not met, in name order; empty means ready.
+    /// The conditions that are not met, by name; empty means ready.
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {
         let conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
@@ -42,22 +42,23 @@ impl Readiness {
     }
 }
 
-/// The live state that `/status` serves, made by the pipeline when somebody asks.
+/// Source of the `/status` document, which the process builds on request.
 #[derive(Clone, Debug, Default)]
 pub struct StatusBoard {
     requests: Option<mpsc::Sender<oneshot::Sender<serde_json::Value>>>,
 }
 
 impl StatusBoard {
-    /// From now on every reader's wish arrives here, to be answered with what is then shown. Clones made before do not know of it.
+    /// Connects the process: each request of a reader arrives at the receiver and is answered with the document.
+    /// Earlier clones stay unconnected.
     pub fn on_request(&mut self) -> mpsc::Receiver<oneshot::Sender<serde_json::Value>> {
-        // More readers at once than that wait for their turn.
-        let (requests, wishes) = mpsc::channel(16);
+        // When the queue is full, further readers wait for a place.
+        let (requests, pending) = mpsc::channel(16);
         self.requests = Some(requests);
-        wishes
+        pending
     }
 
-    /// The current value; `null` where nobody answers, or when the pipeline is too busy to say.
+    /// The present document; `null` if no process is connected or it does not answer in time.
     pub async fn current(&self) -> serde_json::Value {
         let Some(requests) = &self.requests else { return serde_json::Value::Null };
         let (reply, answer) = oneshot::channel();
@@ -65,11 +66,11 @@ impl StatusBoard {
             requests.send(reply).await.ok()?;
             answer.await.ok()
         };
-        tokio::time::timeout(PATIENCE, ask).await.ok().flatten().unwrap_or_default()
+        tokio::time::timeout(ANSWER_LIMIT, ask).await.ok().flatten().unwrap_or_default()
     }
 }
 
-/// Everything the endpoints show.
+/// State behind the endpoints.
 #[derive(Clone, Debug)]
 pub struct Admin {
     /// Series for `/metrics`.
@@ -81,7 +82,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Nothing expected, nothing measured.
+    /// No conditions and no metrics yet.
     #[must_use]
     pub fn new() -> Self {
         Self { metrics: Metrics::new(), readiness: Readiness::default(), status: StatusBoard::default() }
@@ -95,7 +96,7 @@ impl Admin {
         self.serve_on(TcpListener::bind(address).await?, shutdown).await
     }
 
-    /// The same on a socket that listens already.
+    /// Like [`serve`], on a listening socket.
     ///
     /// # Errors
     /// The socket fails.
@@ -108,7 +109,7 @@ impl Admin {
             .with_state(self);
         axum::serve(listener, router)
             .with_graceful_shutdown(async move {
-                // An error means that the sender is gone: the process is ending.
+                // An error means that the sender was dropped: the process is ending.
                 let _ = shutdown.wait_for(|stop| *stop).await;
             })
             .await
@@ -138,8 +139,8 @@ async fn status(State(admin): State<Admin>) -> impl IntoResponse {
     axum::Json(admin.status.current().await)
 }
 
-/// How long a reader waits for the pipeline.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(4);
+/// Time limit for the answer of the process.
+const ANSWER_LIMIT: std::time::Duration = std::time::Duration::from_secs(4);
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! `ServiceL2Status` and `ServiceBGPStatus`: what this node announces, as objects
+//! Writes `ServiceL2Status` and `ServiceBGPStatus`: what this node announces
 //! (`docs/upstream-behaviour.md#statuses`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,119 +27,122 @@ use crate::api::{
     ServiceL2Status, ServiceL2StatusSpec, ServiceL2StatusStatus,
 };
 
-/// Brings the objects in step in the background; only the last wish counts.
+/// Reconciles the status objects in the background. A newer desired state replaces an older one.
 pub(crate) struct StatusWriter {
-    wishes: Arc<Wishes>,
+    desired: Arc<DesiredStatuses>,
 }
 
-/// What is wanted, and of which Services that is news. It is the speaker's to write and the writer's to take, so that telling costs what
-/// changed.
+/// The desired statuses, and the Services whose statuses changed. The speaker writes them and the writer task takes
+/// them, so that an update costs as much as it changes.
 #[derive(Default)]
-struct Wishes {
+struct DesiredStatuses {
     inner: Mutex<(Wanted, BTreeSet<ServiceKey>)>,
-    news: Notify,
+    updated: Notify,
 }
 
-/// What the objects are to say.
+/// The desired content of the objects.
 #[derive(Clone, Default)]
 struct Wanted {
     announced: Announced,
-    findings: Findings,
+    checks: AddressChecks,
 }
 
-/// What is known of addresses besides that they are announced.
+/// Results of the checks of addresses.
 #[derive(Clone, Default)]
-pub(crate) struct Findings {
-    /// Hosts outside of the cluster that use them.
+pub(crate) struct AddressChecks {
+    /// Foreign hosts that use an address.
     pub(crate) conflicts: BTreeMap<IpAddr, String>,
-    /// Why they are not answered for.
+    /// Why an address is not announced.
     pub(crate) refused: BTreeMap<IpAddr, String>,
 }
 
-impl Wishes {
+impl DesiredStatuses {
     fn with<T>(&self, act: impl FnOnce(&mut Wanted, &mut BTreeSet<ServiceKey>) -> T) -> T {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let (wanted, changed) = &mut *inner;
         act(wanted, changed)
     }
 
-    /// What is wanted of the Services that changed since the last time; of all of them where they are many.
+    /// The desired state of the Services that changed since the last call; of all Services if many changed.
     fn take(&self, everything: bool) -> (Wanted, Option<BTreeSet<ServiceKey>>) {
         self.with(|wanted, changed| {
             let changed = std::mem::take(changed);
-            if everything || changed.len() > FEW {
+            if everything || changed.len() > MAX_SINGLE {
                 return (wanted.clone(), None);
             }
             let Announced { l2, bgp } = &wanted.announced;
             let l2 = changed.iter().filter_map(|key| Some((key.clone(), l2.get(key)?.clone()))).collect();
             let bgp = changed.iter().filter_map(|key| Some((key.clone(), bgp.get(key)?.clone()))).collect();
-            (Wanted { announced: Announced { l2, bgp }, findings: wanted.findings.clone() }, Some(changed))
+            (Wanted { announced: Announced { l2, bgp }, checks: wanted.checks.clone() }, Some(changed))
         })
     }
 }
 
 impl StatusWriter {
     pub(crate) fn spawn(client: Client, namespace: String, node: String, pod: String) -> Self {
-        let wishes = Arc::new(Wishes::default());
-        let shared = Arc::clone(&wishes);
-        mend::<ServiceL2Status>(Api::namespaced(client.clone(), &namespace), &node, Arc::clone(&wishes));
-        mend::<ServiceBgpStatus>(Api::namespaced(client.clone(), &namespace), &node, Arc::clone(&wishes));
+        let desired = Arc::new(DesiredStatuses::default());
+        let shared = Arc::clone(&desired);
+        resync::<ServiceL2Status>(Api::namespaced(client.clone(), &namespace), &node, Arc::clone(&desired));
+        resync::<ServiceBgpStatus>(Api::namespaced(client.clone(), &namespace), &node, Arc::clone(&desired));
         tokio::spawn(async move {
             let mut writer = Writer {
                 l2: Api::namespaced(client.clone(), &namespace),
                 bgp: Api::namespaced(client.clone(), &namespace),
                 pods: Api::namespaced(client, &namespace),
                 pod,
-                author: Author { node, owner: None },
+                manager: FieldManager { node, owner: None },
             };
-            // What an earlier run of this speaker left behind is looked at once, even if nothing is announced.
+            // The first pass covers all objects: an earlier run may have left some.
             let mut everything = true;
             loop {
                 let (wanted, changed) = shared.take(everything);
                 match writer.converge(&wanted, changed.as_ref()).await {
                     Ok(()) => {
-                        everything = tokio::time::timeout(RESYNC, shared.news.notified()).await.is_err();
+                        everything = tokio::time::timeout(RESYNC, shared.updated.notified()).await.is_err();
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "statuses could not be written, retrying");
+                        tracing::warn!(
+                            %error, event = "statusWriteFailed",
+                            "cannot write the announcement statuses, retrying"
+                        );
                         tokio::time::sleep(RETRY).await;
                         everything = true;
                     }
                 }
             }
         });
-        Self { wishes }
+        Self { desired }
     }
 
-    /// Tells what is announced now, and of which Services that is news.
+    /// Sets the announcements; only the Services in `changed` differ from the last call.
     pub(crate) fn update(&self, announced: &Announced, changed: &BTreeSet<ServiceKey>) {
         if changed.is_empty() {
             return;
         }
-        self.wishes.with(|wanted, news| {
+        self.desired.with(|wanted, changes| {
             for key in changed {
                 follow(&mut wanted.announced.l2, &announced.l2, key);
                 follow(&mut wanted.announced.bgp, &announced.bgp, key);
-                news.insert(key.clone());
+                changes.insert(key.clone());
             }
         });
-        self.wishes.news.notify_one();
+        self.desired.updated.notify_one();
     }
 
-    /// Tells what is known of addresses now; `is_news` says of the addresses of a Service whether that is.
-    pub(crate) fn update_findings(&self, findings: Findings, is_news: impl Fn(&[IpAddr]) -> bool) {
-        self.wishes.with(|wanted, news| {
-            wanted.findings = findings;
-            let touched = wanted.announced.l2.iter().filter(|(_, announcement)| is_news(&announcement.ips));
-            news.extend(touched.map(|(key, _)| key.clone()));
+    /// Sets the results of the checks; `is_changed` tells whether the result of one of these addresses changed.
+    pub(crate) fn update_checks(&self, checks: AddressChecks, is_changed: impl Fn(&[IpAddr]) -> bool) {
+        self.desired.with(|wanted, changes| {
+            wanted.checks = checks;
+            let touched = wanted.announced.l2.iter().filter(|(_, announcement)| is_changed(&announcement.ips));
+            changes.extend(touched.map(|(key, _)| key.clone()));
         });
-        self.wishes.news.notify_one();
+        self.desired.updated.notify_one();
     }
 }
 
-/// Has Services looked at again whose objects of this node somebody changed or deleted. Our own writes are among them; the look that
-/// follows finds nothing to do.
-fn mend<K>(api: Api<PartialObjectMeta<K>>, node: &str, wishes: Arc<Wishes>)
+/// Reconciles Services again after somebody changed or deleted their status objects of this node. Our own writes
+/// trigger it too; the pass that follows finds nothing to do.
+fn resync<K>(api: Api<PartialObjectMeta<K>>, node: &str, desired: Arc<DesiredStatuses>)
 where
     K: kube::Resource<DynamicType = ()> + Clone + Debug + Send + 'static,
 {
@@ -148,15 +151,17 @@ where
         let mut events = watcher::watcher(api, mine).default_backoff().boxed();
         while let Some(event) = events.next().await {
             match event {
-                // An object of no Service is removed when everything is looked at.
+                // An object of an unknown Service is removed by the next full pass.
                 Ok(Event::Apply(object) | Event::Delete(object)) => {
                     if let Some(key) = key_of(object.labels()) {
-                        wishes.with(|_, news| news.insert(key));
-                        wishes.news.notify_one();
+                        desired.with(|_, changes| changes.insert(key));
+                        desired.updated.notify_one();
                     }
                 }
                 Ok(Event::Init | Event::InitApply(_) | Event::InitDone) => {}
-                Err(error) => tracing::debug!(%error, "watch of statuses interrupted, retrying"),
+                Err(error) => tracing::debug!(
+                    %error, event = "statusWatchInterrupted", "the watch of statuses was interrupted, retrying"
+                ),
             }
         }
     });
@@ -174,83 +179,83 @@ struct Writer {
     bgp: Api<ServiceBgpStatus>,
     pods: Api<Pod>,
     pod: String,
-    author: Author,
+    manager: FieldManager,
 }
 
-/// Who writes: what it says is the same whatever the API server does.
-struct Author {
+/// The owner of the objects; it is the same for all writes.
+struct FieldManager {
     node: String,
     owner: Option<OwnerReference>,
 }
 
 impl Writer {
-    /// Brings the objects of these Services in step, or of all of them.
+    /// Reconciles the objects of these Services, or of all Services.
     async fn converge(&mut self, wanted: &Wanted, only: Option<&BTreeSet<ServiceKey>>) -> Result<(), Error> {
-        let Wanted { announced: wanted, findings } = wanted;
-        if self.author.owner.is_none() && !self.pod.is_empty() {
+        let Wanted { announced: wanted, checks } = wanted;
+        if self.manager.owner.is_none() && !self.pod.is_empty() {
             let pod = self.pods.get(&self.pod).await?;
-            self.author.owner = pod.owner_ref(&());
+            self.manager.owner = pod.owner_ref(&());
         }
         let Some(only) = only else {
-            let mine = ListParams::default().labels(&format!("{NODE_LABEL}={}", self.author.node));
-            self.converge_l2(wanted, findings, &mine).await?;
+            let mine = ListParams::default().labels(&format!("{NODE_LABEL}={}", self.manager.node));
+            self.converge_l2(wanted, checks, &mine).await?;
             return self.converge_bgp(wanted, &mine).await;
         };
         for key in only {
             let of_service = ListParams::default().labels(&format!(
                 "{NODE_LABEL}={},{SERVICE_LABEL}={},{NAMESPACE_LABEL}={}",
-                self.author.node, key.name, key.namespace
+                self.manager.node, key.name, key.namespace
             ));
             let l2 = wanted.l2.get_key_value(key).map(|(key, value)| (key.clone(), value.clone()));
             let bgp = wanted.bgp.get_key_value(key).map(|(key, value)| (key.clone(), value.clone()));
             let wanted = Announced { l2: l2.into_iter().collect(), bgp: bgp.into_iter().collect() };
-            self.converge_l2(&wanted, findings, &of_service).await?;
+            self.converge_l2(&wanted, checks, &of_service).await?;
             self.converge_bgp(&wanted, &of_service).await?;
         }
         Ok(())
     }
 
-    async fn converge_l2(&self, wanted: &Announced, findings: &Findings, mine: &ListParams) -> Result<(), Error> {
+    async fn converge_l2(&self, wanted: &Announced, checks: &AddressChecks, mine: &ListParams) -> Result<(), Error> {
         let status = |(key, announcement)| {
-            let status = self.author.l2_status(key, announcement, findings);
+            let status = self.manager.l2_status(key, announcement, checks);
             (ServiceKey::clone(key), status)
         };
         let blank = ServiceL2Status::new("", ServiceL2StatusSpec {});
-        self.author.converge(&self.l2, &L2, blank, wanted.l2.iter().map(status).collect(), mine).await
+        self.manager.converge(&self.l2, &L2, blank, wanted.l2.iter().map(status).collect(), mine).await
     }
 
     async fn converge_bgp(&self, wanted: &Announced, mine: &ListParams) -> Result<(), Error> {
         let status = |(key, (_, peers)): (&ServiceKey, &(Vec<IpAddr>, Arc<BTreeSet<PeerName>>))| {
-            (key.clone(), self.author.bgp_status(key, peers.iter().map(ToString::to_string).collect()))
+            (key.clone(), self.manager.bgp_status(key, peers.iter().map(ToString::to_string).collect()))
         };
         let blank = ServiceBgpStatus::new("", ServiceBgpStatusSpec {});
-        self.author.converge(&self.bgp, &BGP, blank, wanted.bgp.iter().map(status).collect(), mine).await
+        self.manager.converge(&self.bgp, &BGP, blank, wanted.bgp.iter().map(status).collect(), mine).await
     }
 }
 
-/// How the objects of one kind are kept.
-struct Form {
-    /// How their names begin.
+/// How the objects of one kind are named and written.
+struct Schema {
+    /// Prefix of their names.
     prefix: &'static str,
-    /// What a status leaves out when there is none.
+    /// Fields of the status that may be absent.
     optional: &'static [&'static str],
     owners: Owners,
 }
 
-/// Which nodes have an object for a Service.
+/// Which nodes write an object for a Service.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Owners {
-    /// The one that answers.
+    /// The node that answers.
     One,
-    /// All that offer a route.
+    /// Every node that advertises a route.
     Each,
 }
 
-const L2: Form = Form { prefix: "l2-", optional: &["interfaces", "conflicts", "refused"], owners: Owners::One };
-const BGP: Form = Form { prefix: "bgp-", optional: &[], owners: Owners::Each };
+const L2: Schema = Schema { prefix: "l2-", optional: &["interfaces", "conflicts", "refused"], owners: Owners::One };
+const BGP: Schema = Schema { prefix: "bgp-", optional: &[], owners: Owners::Each };
 
-impl Form {
-    /// With a null for what is not said any more: a merge leaves alone what it does not name.
+impl Schema {
+    /// The status with `null` for absent fields, because a merge patch keeps fields that it does not name.
     fn whole(&self, status: &impl Serialize) -> serde_json::Value {
         let mut value = json!(status);
         for field in self.optional {
@@ -262,12 +267,12 @@ impl Form {
     }
 }
 
-impl Author {
-    /// Makes our objects among those that `mine` selects say what is wanted, and removes those of which nothing is.
+impl FieldManager {
+    /// Makes our objects among those that `mine` selects equal to the wanted ones, and deletes the others.
     async fn converge<K>(
         &self,
         api: &Api<K>,
-        form: &Form,
+        schema: &Schema,
         blank: K,
         mut wanted: BTreeMap<ServiceKey, K::Status>,
         mine: &ListParams,
@@ -283,15 +288,15 @@ impl Author {
             match ours.and_then(|key| wanted.remove(&key)) {
                 Some(status) if object.status() == Some(&status) => {}
                 Some(status) => {
-                    let patch = Patch::Merge(json!({ "status": form.whole(&status) }));
+                    let patch = Patch::Merge(json!({ "status": schema.whole(&status) }));
                     api.patch_status(&object.name_any(), &PatchParams::default(), &patch).await?;
                 }
                 None => remove(object).await?,
             }
         }
         for (key, status) in wanted {
-            if form.owners == Owners::One {
-                // The new owner removes what the old one, which may be dead, left behind.
+            if schema.owners == Owners::One {
+                // The former owner may be dead; the new owner deletes its object.
                 let others = ListParams::default().labels(&format!(
                     "{SERVICE_LABEL}={},{NAMESPACE_LABEL}={},{NODE_LABEL}!={}",
                     key.name, key.namespace, self.node
@@ -301,7 +306,7 @@ impl Author {
                 }
             }
             let mut object = blank.clone();
-            *object.meta_mut() = self.metadata(form.prefix, &key);
+            *object.meta_mut() = self.metadata(schema.prefix, &key);
             let created = api.create(&PostParams::default(), &object).await?;
             let patch = Patch::Merge(json!({ "status": status }));
             api.patch_status(&created.name_any(), &PatchParams::default(), &patch).await?;
@@ -309,7 +314,7 @@ impl Author {
         Ok(())
     }
 
-    /// Whether the object goes with our pod. One of an earlier pod is about to be collected, and is made anew.
+    /// Whether our Pod owns the object. The object of an earlier Pod is about to be collected and is created again.
     fn owns(&self, object: &impl kube::ResourceExt) -> bool {
         let is_ours = |owner: &OwnerReference| object.owner_references().iter().any(|other| other.uid == owner.uid);
         self.owner.as_ref().is_none_or(is_ours)
@@ -329,13 +334,17 @@ impl Author {
         }
     }
 
-    fn l2_status(&self, key: &ServiceKey, announcement: &L2Announcement, findings: &Findings) -> ServiceL2StatusStatus {
-        let conflict = |ip: &IpAddr| {
-            Some(AddressConflict { ip: ip.to_string(), mac_address: findings.conflicts.get(ip)?.clone() })
-        };
+    fn l2_status(
+        &self,
+        key: &ServiceKey,
+        announcement: &L2Announcement,
+        checks: &AddressChecks,
+    ) -> ServiceL2StatusStatus {
+        let conflict =
+            |ip: &IpAddr| Some(AddressConflict { ip: ip.to_string(), mac_address: checks.conflicts.get(ip)?.clone() });
         let conflicts: Vec<AddressConflict> = announcement.ips.iter().filter_map(conflict).collect();
         let refused =
-            |ip: &IpAddr| Some(RefusedAddress { ip: ip.to_string(), reason: findings.refused.get(ip)?.clone() });
+            |ip: &IpAddr| Some(RefusedAddress { ip: ip.to_string(), reason: checks.refused.get(ip)?.clone() });
         let refused: Vec<RefusedAddress> = announcement.ips.iter().filter_map(refused).collect();
         let interfaces: Vec<_> =
             announcement.interfaces.iter().map(|name| InterfaceInfo { name: Some(name.to_string()) }).collect();
@@ -359,7 +368,7 @@ impl Author {
     }
 }
 
-/// Deleting what is gone already is fine.
+/// Treats a missing object as deleted.
 fn gone(error: Error) -> Result<(), Error> {
     match error {
         Error::Api(status) if status.code == 404 => Ok(()),
@@ -374,9 +383,9 @@ fn key_of(labels: &BTreeMap<String, String>) -> Option<ServiceKey> {
 const NODE_LABEL: &str = "metallb.io/node";
 const SERVICE_LABEL: &str = "metallb.io/service-name";
 const NAMESPACE_LABEL: &str = "metallb.io/service-namespace";
-/// So many Services are looked at one by one; more of them by one look at all.
-const FEW: usize = 16;
-/// How often everything is looked at, in case something was missed.
+/// Up to this number, changed Services are fetched one by one; above it, all objects are listed.
+const MAX_SINGLE: usize = 16;
+/// Interval of full passes, in case an event was missed.
 const RESYNC: std::time::Duration = std::time::Duration::from_secs(60);
 const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -384,17 +393,17 @@ const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 mod tests {
     use super::*;
 
-    fn author() -> Author {
+    fn manager() -> FieldManager {
         let owner =
             OwnerReference { kind: "Pod".to_owned(), name: "speaker-x".to_owned(), ..OwnerReference::default() };
-        Author { node: "node-1".to_owned(), owner: Some(owner) }
+        FieldManager { node: "node-1".to_owned(), owner: Some(owner) }
     }
 
     #[test]
     fn status_objects_are_named_labelled_and_owned_as_upstream_does() {
         let key = ServiceKey::new("shop", "web");
         for prefix in ["l2-", "bgp-"] {
-            let metadata = author().metadata(prefix, &key);
+            let metadata = manager().metadata(prefix, &key);
             assert_eq!((metadata.generate_name.as_deref(), metadata.name), (Some(prefix), None));
             let labels = metadata.labels.unwrap();
             let expected = [
@@ -403,25 +412,25 @@ mod tests {
                 ("metallb.io/service-namespace", "shop"),
             ];
             assert_eq!(labels, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
-            assert_eq!(key_of(&labels), Some(key.clone()), "and are found again by them");
+            assert_eq!(key_of(&labels), Some(key.clone()), "the labels lead back to the Service");
             let owners: Vec<String> = metadata.owner_references.unwrap().into_iter().map(|owner| owner.name).collect();
             assert_eq!(owners, ["speaker-x"]);
         }
-        assert_eq!(Author { owner: None, ..author() }.metadata("l2-", &key).owner_references, None);
+        assert_eq!(FieldManager { owner: None, ..manager() }.metadata("l2-", &key).owner_references, None);
     }
 
     #[test]
     fn object_of_an_earlier_pod_is_not_ours() {
         let of = |uid: &str| {
-            let mut author = author();
-            author.owner.as_mut().unwrap().uid = uid.to_owned();
-            author
+            let mut manager = manager();
+            manager.owner.as_mut().unwrap().uid = uid.to_owned();
+            manager
         };
         let mut object = ServiceL2Status::new("l2-1", ServiceL2StatusSpec {});
         object.metadata = of("old").metadata("l2-", &ServiceKey::new("shop", "web"));
         assert!(of("old").owns(&object));
         assert!(!of("new").owns(&object));
-        assert!(Author { owner: None, ..author() }.owns(&object), "who has no pod has nothing to compare with");
+        assert!(FieldManager { owner: None, ..manager() }.owns(&object), "without a Pod there is no owner to compare");
     }
 
     #[test]
@@ -435,12 +444,12 @@ mod tests {
             };
             let by_ip =
                 |list: &[(&str, &str)]| list.iter().map(|(ip, v)| (ip.parse().unwrap(), (*v).to_owned())).collect();
-            let findings = Findings { conflicts: by_ip(conflicts), refused: by_ip(refused) };
-            author().l2_status(&key, &announcement, &findings)
+            let checks = AddressChecks { conflicts: by_ip(conflicts), refused: by_ip(refused) };
+            manager().l2_status(&key, &announcement, &checks)
         };
         let all = status(&[], &[("192.0.2.9", "02:00:00:00:00:09")], &[("192.0.2.9", "a router has it")]);
         let bare = json!({ "node": "node-1", "serviceName": "web", "serviceNamespace": "shop" });
-        assert_eq!(serde_json::to_value(&all).unwrap(), bare, "what is found about others is not its");
+        assert_eq!(serde_json::to_value(&all).unwrap(), bare, "results for other addresses are left out");
         let null = json!(null);
         let written = L2.whole(&all);
         assert_eq!([&written["interfaces"], &written["conflicts"], &written["refused"]], [&null; 3]);

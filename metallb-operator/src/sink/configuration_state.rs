@@ -1,4 +1,4 @@
-//! `ConfigurationState`: whether this process can use the whole configuration, as an object
+//! Writes `ConfigurationState`: whether this process can use the whole configuration
 //! (`docs/upstream-behaviour.md#statuses`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::api::{ConfigurationState, ConfigurationStateStatus};
 
-/// Who judges.
+/// The reporting process.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Component {
     /// The controller.
@@ -30,13 +30,13 @@ pub enum Component {
     },
 }
 
-/// Keeps the object in step in the background; only the last verdict counts.
+/// Writes the object in the background. A newer verdict replaces an older one.
 #[derive(Clone, Debug)]
 pub struct ConfigurationReporter {
     verdict: watch::Sender<Option<Verdict>>,
 }
 
-/// What is wrong; empty when nothing is.
+/// The problems of the configuration; empty if it is valid.
 type Verdict = Vec<String>;
 
 impl Component {
@@ -64,7 +64,7 @@ impl Component {
 }
 
 impl ConfigurationReporter {
-    /// Starts the writer. `pod` is the owner of the object; without one it outlives the process.
+    /// Starts the writer. The Pod `pod` owns the object; without a Pod it outlives the process.
     #[must_use]
     pub fn spawn(client: Client, namespace: &str, pod: &str, component: Component) -> Self {
         let (verdict, mut verdicts) = watch::channel(None);
@@ -75,7 +75,7 @@ impl ConfigurationReporter {
             component,
         };
         tokio::spawn(async move {
-            // Somebody may delete or edit the object: then it is made anew.
+            // If somebody deletes or edits the object, it is written again.
             let mut seen =
                 watch_object(writer.states.clone(), &writer.component.object_name()).default_backoff().boxed();
             loop {
@@ -84,14 +84,19 @@ impl ConfigurationReporter {
                     state = seen.try_next() => match state {
                         Ok(_) => {}
                         Err(error) => {
-                            tracing::debug!(%error, "configuration state can't be watched, retrying");
+                            tracing::debug!(
+                                %error, event = "configurationStateWatchFailed",
+                                "cannot watch the ConfigurationState, retrying"
+                            );
                             continue;
                         }
                     },
                 }
                 let Some(verdict) = verdicts.borrow_and_update().clone() else { continue };
                 if let Err(error) = writer.converge(&verdict).await {
-                    tracing::warn!(%error, "configuration state could not be written, retrying");
+                    tracing::warn!(
+                        %error, event = "configurationStateWriteFailed", "cannot write the ConfigurationState, retrying"
+                    );
                     tokio::time::sleep(RETRY).await;
                     verdicts.mark_changed();
                 }
@@ -100,12 +105,12 @@ impl ConfigurationReporter {
         Self { verdict }
     }
 
-    /// Another process reports from here on: nothing is written until the next [`report`](Self::report).
+    /// Stops writing until the next [`report`](Self::report), because another process reports now.
     pub fn stand_by(&self) {
         self.verdict.send_if_modified(|known| known.take().is_some());
     }
 
-    /// Tells what is wrong now.
+    /// Reports the present problems.
     pub fn report(&self, problems: &BTreeSet<Problem>) {
         let errors = problems.iter().filter(|problem| problem.severity == Severity::Error);
         let verdict: Verdict = errors.map(ToString::to_string).collect();
@@ -155,7 +160,7 @@ impl Writer {
     }
 }
 
-/// The status that says `verdict`. The condition keeps its time while it says the same as before.
+/// The status for `verdict`. The condition keeps its transition time while its value stays the same.
 fn status(
     condition: &str,
     verdict: &Verdict,
@@ -185,10 +190,10 @@ fn status(
     }
 }
 
-/// What the schema allows for the message of a condition.
+/// Limit of the schema for the message of a condition.
 const MESSAGE_MAX: usize = 32_768;
 
-/// The pause before a write that failed is tried again.
+/// Pause before a failed write is retried.
 const RETRY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -205,7 +210,8 @@ mod tests {
         assert_eq!(
             first.error_summary.as_deref(),
             Some(
-                "configuration error: BGPPeer/ns/a: spec.bfdProfile: no\nconfiguration error: BGPPeer/ns/b: spec.myASN: no"
+                "configuration error: BGPPeer/ns/a: spec.bfdProfile: no\n\
+                 configuration error: BGPPeer/ns/b: spec.myASN: no"
             )
         );
         let time = |status: &ConfigurationStateStatus| status.conditions.as_ref().unwrap()[0].last_transition_time.0;

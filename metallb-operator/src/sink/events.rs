@@ -1,12 +1,13 @@
 //! core/v1 Events on Services, as upstream's users and tests read them: `source.component`, `count`, `lastTimestamp`.
 //!
-//! Repeating an Event raises the count of the existing object instead of making a new one.
+//! A repeated Event raises the count of the existing object. kube's `Recorder` is not used because it writes
+//! events.k8s.io/v1.
 
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};
 
-use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::api::core::v1::{Event as KubeEvent, EventSource, ObjectReference as KubeObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
@@ -17,67 +18,67 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// How important an Event is.
+/// Importance of an Event.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Severity {
+pub enum EventType {
     /// `type: Normal`
     Normal,
     /// `type: Warning`
     Warning,
 }
 
-/// The object that an Event is about.
+/// The object that an Event is about (`involvedObject`).
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct Regarding {
-    /// `v1`, `metallb.io/v1beta1`, …
+pub struct ObjectReference {
+    /// API version, such as `v1` or `metallb.io/v1beta1`.
     pub api_version: &'static str,
-    /// The kind, as in YAML.
+    /// Kind, as in YAML.
     pub kind: &'static str,
     /// Namespace of the object.
     pub namespace: String,
     /// Name of the object.
     pub name: String,
-    /// Identity of the object, so that a namesake created later is not mistaken for it.
+    /// Uid of the object, which distinguishes it from a later object of the same name.
     pub uid: Option<String>,
 }
 
-/// One thing worth telling the owner of an object.
+/// An Event to write.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct Notice {
-    /// What it is about.
-    pub regarding: Regarding,
+pub struct Event {
+    /// The object that the Event is about.
+    pub regarding: ObjectReference,
     /// Normal or Warning.
-    pub severity: Severity,
-    /// The stable reason, for tools.
+    pub event_type: EventType,
+    /// Stable reason for tools.
     pub reason: String,
-    /// The text, for people.
+    /// Text for people.
     pub message: String,
 }
 
-impl Notice {
-    /// About a Service.
+impl Event {
+    /// An Event about a Service.
     #[must_use]
     pub fn about_service(
         key: &ServiceKey,
         uid: Option<String>,
-        severity: Severity,
+        event_type: EventType,
         reason: &str,
         message: String,
     ) -> Self {
-        let regarding = Regarding {
+        let regarding = ObjectReference {
             api_version: "v1",
             kind: "Service",
             namespace: key.namespace.to_string(),
             name: key.name.to_string(),
             uid,
         };
-        Self { regarding, severity, reason: reason.to_owned(), message }
+        Self { regarding, event_type, reason: reason.to_owned(), message }
     }
 
-    /// About a Lease that controllers share.
+    /// An Event about a Lease that controllers share.
     #[must_use]
     pub fn about_lease(namespace: &str, name: &str, message: &str) -> Self {
-        let regarding = Regarding {
+        let regarding = ObjectReference {
             api_version: "coordination.k8s.io/v1",
             kind: "Lease",
             namespace: namespace.to_owned(),
@@ -86,16 +87,16 @@ impl Notice {
         };
         Self {
             regarding,
-            severity: Severity::Warning,
+            event_type: EventType::Warning,
             reason: "restoreDetected".to_owned(),
             message: message.to_owned(),
         }
     }
 
-    /// About a configuration object that is in error.
+    /// An Event about a configuration object with a problem.
     #[must_use]
     pub fn about_problem(problem: &Problem) -> Self {
-        let regarding = Regarding {
+        let regarding = ObjectReference {
             api_version: if problem.object.kind == "BGPPeer" { "metallb.io/v1beta2" } else { "metallb.io/v1beta1" },
             kind: problem.object.kind,
             namespace: problem.object.namespace.as_deref().unwrap_or_default().to_owned(),
@@ -103,38 +104,45 @@ impl Notice {
             uid: None,
         };
         let message = format!("{}: {}", problem.field, problem.message);
-        Self { regarding, severity: Severity::Warning, reason: problem.code.as_str().to_owned(), message }
+        Self { regarding, event_type: EventType::Warning, reason: problem.code.as_str().to_owned(), message }
     }
 }
 
-/// A cloneable, never-blocking front to the task that writes Events.
+/// Handle of the task that writes Events. Cloneable; never blocks.
 #[derive(Clone, Debug)]
 pub struct EventSender {
-    queue: mpsc::Sender<Notice>,
+    queue: mpsc::Sender<Event>,
 }
 
 impl EventSender {
-    /// Queues a notice. When the API server is so slow that the queue is full the notice is dropped and logged: Events are
-    /// advice, and waiting for them must never hold up an announcement.
-    pub fn send(&self, notice: Notice) {
-        if let Err(error) = self.queue.try_send(notice) {
-            let notice = match error {
-                mpsc::error::TrySendError::Full(notice) | mpsc::error::TrySendError::Closed(notice) => notice,
+    /// Queues an Event. If the queue is full, the Event is dropped and logged: Events are informational, and an
+    /// announcement must never wait for the API server.
+    pub fn send(&self, event: Event) {
+        if let Err(error) = self.queue.try_send(event) {
+            let event = match error {
+                mpsc::error::TrySendError::Full(event) | mpsc::error::TrySendError::Closed(event) => event,
             };
-            tracing::warn!(reason = notice.reason, message = notice.message, "event dropped, the queue is full");
+            tracing::warn!(
+                event = "eventDropped",
+                reason = event.reason,
+                message = event.message,
+                "the queue of Events is full, an Event was dropped"
+            );
         }
     }
 }
 
-/// Starts the writer. It ends when the last sender is gone and the queue is empty.
+/// Starts the writer. It ends when the last sender is dropped and the queue is empty.
 #[must_use]
 pub fn spawn(client: Client, component: &'static str) -> (EventSender, JoinHandle<()>) {
-    let (queue, mut notices) = mpsc::channel(QUEUE);
+    let (queue, mut queued) = mpsc::channel(QUEUE);
     let task = tokio::spawn(async move {
         let mut writer = Writer { client, component, written: HashMap::new() };
-        while let Some(notice) = notices.recv().await {
-            if let Err(error) = writer.write(&notice).await {
-                tracing::warn!(%error, reason = notice.reason, "event could not be written");
+        while let Some(event) = queued.recv().await {
+            if let Err(error) = writer.write(&event).await {
+                tracing::warn!(
+                    %error, event = "eventWriteFailed", reason = event.reason, "cannot write an Event"
+                );
             }
         }
     });
@@ -144,16 +152,16 @@ pub fn spawn(client: Client, component: &'static str) -> (EventSender, JoinHandl
 struct Writer {
     client: Client,
     component: &'static str,
-    /// Events already written, by the hash of their notice: the object's name and its count.
+    /// Written Events: the hash of the Event, the name of the object, and its count.
     written: HashMap<u64, (String, i32)>,
 }
 
 impl Writer {
-    async fn write(&mut self, notice: &Notice) -> Result<(), Error> {
-        let events: Api<Event> = Api::namespaced(self.client.clone(), &notice.regarding.namespace);
+    async fn write(&mut self, event: &Event) -> Result<(), Error> {
+        let events: Api<KubeEvent> = Api::namespaced(self.client.clone(), &event.regarding.namespace);
         let now = Timestamp::now();
         let mut hasher = DefaultHasher::new();
-        notice.hash(&mut hasher);
+        event.hash(&mut hasher);
         let identity = hasher.finish();
 
         if let Some((name, count)) = self.written.get_mut(&identity) {
@@ -163,16 +171,16 @@ impl Writer {
                     *count += 1;
                     return Ok(());
                 }
-                // Events expire after an hour: write it anew.
+                // The API server deletes Events after an hour: create it again.
                 Err(Error::Api(status)) if status.code == 404 => {}
                 Err(error) => return Err(error),
             }
         }
 
-        // The instant makes the name unique, as client-go's recorder does.
-        let name = format!("{}.{:x}", notice.regarding.name, now.as_nanosecond());
-        let event = self.event(notice, name.clone(), now);
-        events.create(&PostParams::default(), &event).await?;
+        // The time makes the name unique, as in client-go's recorder.
+        let name = format!("{}.{:x}", event.regarding.name, now.as_nanosecond());
+        let object = self.object(event, name.clone(), now);
+        events.create(&PostParams::default(), &object).await?;
         if self.written.len() >= REMEMBERED {
             self.written.clear();
         }
@@ -180,40 +188,40 @@ impl Writer {
         Ok(())
     }
 
-    fn event(&self, notice: &Notice, name: String, now: Timestamp) -> Event {
-        let regarding = &notice.regarding;
-        Event {
+    fn object(&self, event: &Event, name: String, now: Timestamp) -> KubeEvent {
+        let regarding = &event.regarding;
+        KubeEvent {
             metadata: ObjectMeta {
                 name: Some(name),
                 namespace: Some(regarding.namespace.clone()),
                 ..ObjectMeta::default()
             },
-            involved_object: ObjectReference {
+            involved_object: KubeObjectReference {
                 api_version: Some(regarding.api_version.to_owned()),
                 kind: Some(regarding.kind.to_owned()),
                 namespace: Some(regarding.namespace.clone()),
                 name: Some(regarding.name.clone()),
                 uid: regarding.uid.clone(),
-                ..ObjectReference::default()
+                ..KubeObjectReference::default()
             },
-            type_: Some(match notice.severity {
-                Severity::Normal => "Normal".to_owned(),
-                Severity::Warning => "Warning".to_owned(),
+            type_: Some(match event.event_type {
+                EventType::Normal => "Normal".to_owned(),
+                EventType::Warning => "Warning".to_owned(),
             }),
-            reason: Some(notice.reason.clone()),
-            message: Some(notice.message.clone()),
+            reason: Some(event.reason.clone()),
+            message: Some(event.message.clone()),
             source: Some(EventSource { component: Some(self.component.to_owned()), host: None }),
             reporting_component: Some(self.component.to_owned()),
             first_timestamp: Some(Time(now)),
             last_timestamp: Some(Time(now)),
             count: Some(1),
-            ..Event::default()
+            ..KubeEvent::default()
         }
     }
 }
 
-/// Notices that may wait for the API server: one per Service of a large cluster at start-up.
+/// Length of the queue: one Event per Service of a large cluster at start. Further Events are dropped.
 const QUEUE: usize = 16_384;
 
-/// Events whose objects are remembered for counting; beyond it counting starts anew.
+/// Number of Events whose count is remembered; above it, counting restarts.
 const REMEMBERED: usize = 16_384;

@@ -4,6 +4,7 @@
 //! holder of the Lease writes. A Lease is free when this process has not seen it change for its duration, by the
 //! monotonic clock of this process: clocks of two machines are never compared
 //! (docs/design/0028-leadership-by-observed-age.md).
+//! `kubert::lease` and `kube-lease-manager` need an older kube, and their clock rules differ.
 //!
 //! - [`LeaseKeeper`] owns a thread with a runtime and connections of its own, so that nothing else delays a renewal.
 //! - [`Leadership`] is what the rest of the process sees of it: a [`Standing`] to wait for, and
@@ -29,20 +30,20 @@ use tokio::sync::{oneshot, watch};
 use self::grant::Grant;
 pub use self::identity::Identity;
 
-/// Which Lease is kept, by whom, and how.
+/// Settings of one Lease.
 #[derive(Clone, Debug)]
 pub struct LeaseSettings {
     /// Namespace of the Lease.
     pub namespace: String,
     /// Name of the Lease.
     pub name: String,
-    /// This process.
+    /// Identity of this process.
     pub identity: Identity,
-    /// For how long and how often.
+    /// Duration and interval of renewals.
     pub timing: LeaseTiming,
 }
 
-/// For how long a Lease is valid, and how often it is renewed.
+/// Duration of a Lease and interval of its renewals.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct LeaseTiming {
     duration: Duration,
@@ -50,10 +51,10 @@ pub struct LeaseTiming {
     renew_every: Duration,
 }
 
-/// Why the times do not fit together.
+/// Why the durations are inconsistent.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum TimingError {
-    /// Too short or too long for a Lease.
+    /// The duration is out of range.
     #[error("the duration of the Lease must be from 1 s to 60 s")]
     Duration,
     /// Another process could take the Lease while this one still writes.
@@ -65,14 +66,14 @@ pub enum TimingError {
 }
 
 impl LeaseTiming {
-    /// The longest duration that a Lease may have, in seconds: of our own and, where another process wrote more into
-    /// the Lease, the longest that is believed.
+    /// The longest duration of a Lease, in seconds. Limits our own duration, and how long a duration written by another
+    /// process is respected.
     pub const LONGEST: Duration = Duration::from_secs(60);
 
-    /// Times that fit together: `renew_every` < `deadline` < `duration` ≤ [`Self::LONGEST`].
+    /// Checks that `renew_every` < `deadline` < `duration` ≤ [`Self::LONGEST`].
     ///
     /// # Errors
-    /// [`TimingError`] says which of them does not fit.
+    /// [`TimingError`] names the violated rule.
     pub fn new(duration: Duration, deadline: Duration, renew_every: Duration) -> Result<Self, TimingError> {
         if !(Duration::from_secs(1)..=Self::LONGEST).contains(&duration) {
             return Err(TimingError::Duration);
@@ -95,21 +96,21 @@ impl Default for LeaseTiming {
     }
 }
 
-/// A stretch of time in which this process leads. Terms count from 1 and increase with each acquisition and with each
-/// restore of etcd; they mean nothing to other processes.
+/// A period during which this process leads. Terms count from 1 and increase with each acquisition and with each
+/// restore of etcd; they have no meaning to other processes.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Term(u64);
 
-/// Where this process stands.
+/// State of the leadership.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Standing {
-    /// The present term; `None` while another process leads, or nobody.
+    /// The present term; `None` if this process does not lead.
     pub term: Option<Term>,
-    /// How many times a restore of etcd was proven by a write of this process.
+    /// Number of restores of etcd that a write of this process detected.
     pub restores: u64,
 }
 
-/// What the process sees of its leadership. Clones see the same.
+/// Handle to the state of the leadership. Clones share the state.
 #[derive(Clone, Debug)]
 pub struct Leadership {
     standing: watch::Receiver<Standing>,
@@ -117,13 +118,13 @@ pub struct Leadership {
 }
 
 impl Leadership {
-    /// Where this process stands, as the keeper saw it last.
+    /// The last state that the keeper published.
     #[must_use]
     pub fn standing(&self) -> Standing {
         *self.standing.borrow()
     }
 
-    /// Waits for the next change of the standing. For ever when the keeper has ended.
+    /// Waits for the next change of the state. Waits for ever if the keeper has ended.
     pub async fn changed(&mut self) -> Standing {
         if self.standing.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -131,16 +132,15 @@ impl Leadership {
         *self.standing.borrow_and_update()
     }
 
-    /// Whether a write of `term` may start now. Reads the monotonic clock and compares it with the start of the last
-    /// renewal that was answered, plus the deadline: a process that was stopped sees `false` when it goes on. Never
-    /// blocks.
+    /// Whether a write of `term` may start now. Compares the monotonic clock with the start of the last answered
+    /// renewal plus the deadline, so a process that was suspended gets `false` when it resumes. Never blocks.
     #[must_use]
     pub fn may_write(&self, term: Term) -> bool {
         self.grant.covers(term, Instant::now)
     }
 }
 
-/// Keeps the Lease on a thread of its own. When it is dropped the thread ends, and the Lease runs out by itself.
+/// Keeps the Lease on a thread of its own. Dropping it ends the thread, and the Lease then expires.
 #[derive(Debug)]
 pub struct LeaseKeeper {
     release: Option<oneshot::Sender<()>>,
@@ -148,10 +148,10 @@ pub struct LeaseKeeper {
 }
 
 impl LeaseKeeper {
-    /// Starts the thread. It connects with `config`, on connections of its own.
+    /// Starts the thread, which opens its own connections with `config`.
     ///
     /// # Errors
-    /// When the operating system gives no thread. An API server that is away is no error, now or later.
+    /// The operating system refuses the thread. An unreachable API server is never an error.
     pub fn start(config: kube::Config, settings: LeaseSettings) -> std::io::Result<(Self, Leadership)> {
         let grant = Arc::new(Grant::new(Instant::now()));
         let (publish, standing) = watch::channel(Standing::default());
@@ -163,15 +163,14 @@ impl LeaseKeeper {
         Ok((Self { release: Some(release), thread: Some(thread) }, Leadership { standing, grant }))
     }
 
-    /// Gives the Lease back, so that a successor need not wait for it to run out, and ends the thread. Nothing may be
-    /// written from here on. Takes at most 400 ms; a Lease that could not be given back in this time runs out by
-    /// itself.
+    /// Releases the Lease, so that a successor need not wait for its expiry, and ends the thread. Nothing may be
+    /// written afterwards. Takes at most 400 ms; a Lease that is not released in this time expires.
     pub async fn release(mut self) {
-        // The thread may have ended by itself; then there is nothing to give back.
+        // The thread may have ended already; then there is nothing to release.
         let asked = self.release.take().is_some_and(|release| release.send(()).is_ok());
         let Some(thread) = self.thread.take().filter(|_| asked) else { return };
         let ended = tokio::task::spawn_blocking(move || thread.join());
-        // The thread keeps the limit; the slack is for a machine that is busy.
+        // The thread observes the limit; the slack covers a busy machine.
         if !matches!(tokio::time::timeout(RELEASE_LIMIT + RELEASE_SLACK, ended).await, Ok(Ok(Ok(())))) {
             tracing::warn!(event = "leaseReleaseFailed", "the thread that keeps the Lease did not end in time");
         }
@@ -182,13 +181,16 @@ impl Drop for LeaseKeeper {
     fn drop(&mut self) {
         drop(self.release.take());
         if let Some(thread) = self.thread.take() {
-            // A panic in there has been reported by then.
+            // The panic hook has already reported a panic of the thread.
             let _ = thread.join();
         }
     }
 }
 
-/// The time in which the Lease is given back.
+/// Name of the Lease of the controllers.
+pub(crate) const LEASE: &str = "metallb-controller";
+
+/// Time limit for the release of the Lease.
 const RELEASE_LIMIT: Duration = Duration::from_millis(400);
 
 const RELEASE_SLACK: Duration = Duration::from_millis(100);

@@ -1,4 +1,4 @@
-//! Writes the counters of pools into their status: the latest state wins, and a burst of changes costs few requests.
+//! Writes the counters of pools into their status. A newer state replaces an older one, so a burst costs few requests.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use tokio::sync::watch;
 use crate::api::{IpAddressPool, IpAddressPoolStatus};
 use crate::sink::lease::{Leadership, Term};
 
-/// What the statuses of all pools should be.
+/// The desired statuses of all pools.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PoolStatuses {
-    /// The term of leadership in which this was found out; `None` for a standby, which writes nothing.
+    /// The term of leadership that computed them; `None` for a standby, which writes nothing.
     pub(crate) term: Option<Term>,
     /// By pool.
     pub(crate) pools: BTreeMap<PoolName, IpAddressPoolStatus>,
 }
 
-/// Starts the writer. It ends when the sender is gone.
+/// Starts the writer. It ends when the sender is dropped.
 pub(crate) fn spawn(client: Client, namespace: &str, leadership: Leadership) -> watch::Sender<PoolStatuses> {
     let (sender, mut desired) = watch::channel(PoolStatuses::default());
     let pools: Api<IpAddressPool> = Api::namespaced(client, namespace);
@@ -32,7 +32,7 @@ pub(crate) fn spawn(client: Client, namespace: &str, leadership: Leadership) -> 
             let wanted = desired.borrow_and_update().clone();
             let Some(current) = wanted.term else { continue };
             if term.replace(current) != Some(current) {
-                // Another leader may have written in between.
+                // Another leader may have written since.
                 written.clear();
             }
             written.retain(|name, _| wanted.pools.contains_key(name));
@@ -47,7 +47,10 @@ pub(crate) fn spawn(client: Client, namespace: &str, leadership: Leadership) -> 
                     }
                     Err(error) => {
                         failed = true;
-                        tracing::debug!(pool = %name, %error, event = "poolStatus", "the status of a pool could not be written");
+                        tracing::debug!(
+                            pool = %name, %error, event = "poolStatusFailed",
+                            "cannot write the status of a pool, retrying"
+                        );
                     }
                 }
             }
@@ -72,8 +75,8 @@ async fn write(pools: &Api<IpAddressPool>, name: &PoolName, status: &IpAddressPo
     }
 }
 
-/// Between two rounds: at most five writes a second for each pool.
+/// Pause between two rounds: at most five writes a second per pool.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// The pause after a write that failed.
+/// Pause after a failed write.
 const RETRY: Duration = Duration::from_secs(1);

@@ -1,8 +1,8 @@
-//! Writes the status of Services, and says how each write ended.
+//! Writes the status of Services and reports the result of each write.
 //!
-//! One patch writes status and annotation. It names the uid and the resourceVersion that were decided on, so that the API server
-//! refuses it where either is no longer true. After a conflict, or where the end is not known, the object is read before the end
-//! is reported: the next decision is then made on what the API server holds, not on what a watch may bring later.
+//! One patch writes status and annotation. It names the uid and the resourceVersion of the decision, so the API server
+//! refuses it if either has changed. After a conflict or an unknown result, the object is read before the result is
+//! reported: the next decision then uses what the API server holds, not what a watch may deliver later.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use crate::sink::lease::{Leadership, Term};
 use crate::source::watches::Round;
 
-/// Starts writes. Their ends arrive at the receiver that was made with it.
+/// Starts writes. Their results arrive at the receiver that was created with it.
 pub(crate) struct ServiceStatusWriter {
     client: Client,
     leadership: Leadership,
@@ -26,73 +26,73 @@ pub(crate) struct ServiceStatusWriter {
     ended: mpsc::Sender<Ended>,
 }
 
-/// The end of a write.
+/// The result of a write.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    /// What was to be written.
+    /// The write.
     pub(crate) write: Write,
     /// The round of lists in which the write began.
     pub(crate) asked: Round,
-    /// How it ended.
+    /// The result.
     pub(crate) end: WriteEnd,
-    /// What the API server showed of the object afterwards.
+    /// What the API server returned about the object afterwards.
     pub(crate) seen: Seen,
-    /// Why it failed.
+    /// The error, if the write failed.
     pub(crate) failure: Option<Failure>,
 }
 
-/// What the API server showed of an object.
+/// What the API server returned about an object.
 #[derive(Debug)]
 pub(crate) enum Seen {
     /// Nothing.
     Nothing,
     /// The object.
     Object(Box<KubeService>),
-    /// That the object of this uid is gone.
+    /// The object of this uid does not exist.
     Gone(Option<Uid>),
 }
 
-/// Why a write failed, in the classes that are treated differently.
+/// Why a write failed, by how the controller reacts.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Failure {
     /// This process may no longer write; nothing was sent.
     NotSent,
     /// Another version was stored before.
     Conflict,
-    /// The object is gone.
+    /// The object does not exist.
     Gone,
-    /// The API server refuses the write, whenever it is tried: admission, authorization, validation. With its words.
+    /// The API server refuses the write for good: admission, authorization, validation. With its message.
     Refused(String),
-    /// The API server has too much to do; it may say for how long.
+    /// The API server is overloaded; it may state a delay.
     Throttled(Option<Duration>),
-    /// It is not known whether the write was stored. With what is known.
+    /// Whether the write was stored is unknown. With the error.
     Unknown(String),
 }
 
 // === impl ServiceStatusWriter ===
 
 impl ServiceStatusWriter {
-    /// A writer for the time that `leadership` says, and the receiver of ends.
+    /// A writer that observes `leadership`, and the receiver of results.
     pub(crate) fn new(client: Client, leadership: Leadership) -> (Self, mpsc::Receiver<Ended>) {
-        // There is at most one write per Service; further ones wait in their tasks until earlier ends were taken in.
+        // At most one write per Service runs; when the queue is full, tasks wait until earlier results are read.
         let (ended, ends) = mpsc::channel(ENDS);
         (Self { client, leadership, permits: Arc::new(Semaphore::new(WRITERS)), ended }, ends)
     }
 
-    /// Starts a write of a term of leadership, in a round of lists.
+    /// Starts a write in a term of leadership and a round of lists.
     pub(crate) fn start(&self, term: Term, write: Write, asked: Round) {
         let services: Api<KubeService> = Api::namespaced(self.client.clone(), write.key.namespace.as_str());
         let (leadership, permits, ended) = (self.leadership.clone(), Arc::clone(&self.permits), self.ended.clone());
         tokio::spawn(async move {
             let permit = permits.acquire_owned().await.ok();
             let end = carry_out(&services, write, asked, || leadership.may_write(term), permit).await;
-            // The receiver is gone only when the process ends.
+            // The receiver is dropped only when the process ends.
             let _ = ended.send(end).await;
         });
     }
 }
 
-/// The write, and what has to be read to know where it led.
+/// Sends the write and, if its result requires it, reads the object.
 async fn carry_out(
     services: &Api<KubeService>,
     write: Write,
@@ -100,7 +100,7 @@ async fn carry_out(
     may_write: impl Fn() -> bool,
     permit: Option<OwnedSemaphorePermit>,
 ) -> Ended {
-    // A process that was stopped looks at the clock again before it sends.
+    // The process may have been suspended: check the clock again before sending.
     if !may_write() {
         return Ended { write, asked, end: WriteEnd::Rejected, seen: Seen::Nothing, failure: Some(Failure::NotSent) };
     }
@@ -127,7 +127,7 @@ async fn carry_out(
     Ended { write, asked, end, seen, failure }
 }
 
-/// Waits for a request. One that is slow gives its permit back, so that it keeps nobody else waiting.
+/// Waits for a request. A slow request returns its permit, so that it does not delay others.
 async fn give_back_when_slow<T>(request: impl Future<Output = T>, permit: Option<OwnedSemaphorePermit>) -> T {
     let mut request = std::pin::pin!(request);
     if let Ok(answer) = tokio::time::timeout(SLOW, request.as_mut()).await {
@@ -198,13 +198,13 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Requests to the API server at one time; slow ones do not count.
+/// Maximum number of concurrent requests, slow ones excluded.
 const WRITERS: usize = 64;
 
-/// After this time a request counts as slow.
+/// Time after which a request counts as slow.
 const SLOW: Duration = Duration::from_millis(500);
 
-/// Ends that wait to be taken in.
+/// Length of the queue of results.
 const ENDS: usize = 1024;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The vocabulary of the edge: names and versions of objects, and changes of a kind as the API server tells them. Pure.
+//! Names and versions of objects, and the changes of a kind that the API server reports. Pure.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -10,7 +10,7 @@ use metallb_core::model::ServiceKey;
 /// One change of one kind.
 #[derive(Clone, Debug)]
 pub enum Change<K> {
-    /// All objects of the kind, as just listed.
+    /// All objects of the kind, from a list.
     Reset(Listed<K>),
     /// An object that appeared or changed.
     Apply(K),
@@ -18,31 +18,31 @@ pub enum Change<K> {
     Delete(Metadata),
 }
 
-/// A list of all objects of a kind, read from the store and from no cache.
+/// A list of all objects of a kind, read from etcd and not from a cache.
 #[derive(Clone, Debug)]
 pub struct Listed<K> {
     /// The objects that can be decoded.
     pub objects: Vec<K>,
-    /// The objects that exist and cannot be decoded: they keep their last good form.
+    /// The objects that cannot be decoded: they keep their last good form.
     pub undecodable: Vec<Metadata>,
     /// The version of the list.
     pub version: Version,
-    /// The round that was asked for before the list began.
+    /// The round that was demanded before the list began.
     pub round: Round,
 }
 
-/// Counts how often everything was listed anew on demand.
+/// Counts the full lists on demand.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Round(u64);
 
-/// `metadata.uid`: tells an object from its namesakes before and after it.
+/// `metadata.uid`: distinguishes an object from others of the same name before and after it.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Uid(Arc<str>);
 
 /// `metadata.resourceVersion` of an object, of a list or of a bookmark.
 ///
-/// Versions of one resource compare as numbers (guaranteed from Kubernetes 1.35 on, KEP-5504, and true before). A version
-/// that is no number compares with nothing but itself.
+/// Versions of one resource compare as numbers (guaranteed from Kubernetes 1.35 on, KEP-5504, and true before). A
+/// version that is not a number equals itself and compares with no other.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Version(Form);
 
@@ -52,7 +52,7 @@ enum Form {
     Opaque(Arc<str>),
 }
 
-/// What a write must name so that it changes nothing but the object it was decided on.
+/// The preconditions of a write: it changes only the object and version of its decision.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Identity {
     /// The object.
@@ -61,7 +61,7 @@ pub struct Identity {
     pub version: Version,
 }
 
-/// Namespace and name of an object of any kind; the namespace of a cluster-scoped one is empty.
+/// Namespace and name of an object of any kind; the namespace of a cluster-scoped object is empty.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct ObjectName {
     /// The namespace.
@@ -70,7 +70,7 @@ pub struct ObjectName {
     pub name: Arc<str>,
 }
 
-/// The part of `metadata` that tells objects and their versions apart.
+/// The part of `metadata` that identifies objects and their versions.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Metadata {
     /// Namespace and name.
@@ -80,13 +80,13 @@ pub struct Metadata {
 }
 
 impl Version {
-    /// Whether this one is newer, or cannot be compared and differs.
+    /// Whether this version is newer, or different and not comparable.
     #[must_use]
     pub fn is_newer_than(&self, other: &Self) -> bool {
         !matches!(self.partial_cmp(other), Some(Ordering::Less | Ordering::Equal))
     }
 
-    /// Whether this one is older for certain.
+    /// Whether this version is certainly older.
     #[must_use]
     pub fn is_older_than(&self, other: &Self) -> bool {
         self.partial_cmp(other) == Some(Ordering::Less)
@@ -94,7 +94,7 @@ impl Version {
 }
 
 impl Metadata {
-    /// The metadata of an object; what is absent is empty.
+    /// The metadata of an object; absent fields are empty.
     #[must_use]
     pub fn of(metadata: &ObjectMeta) -> Self {
         fn text(field: Option<&String>) -> &str {
@@ -137,7 +137,7 @@ impl fmt::Display for Uid {
 
 impl From<&str> for Version {
     fn from(text: &str) -> Self {
-        // A number that is written in another way would not come out as the server wrote it.
+        // A number in another notation would not be printed as the server wrote it.
         let number = text.parse().ok().filter(|number: &u64| number.to_string() == text);
         Self(number.map_or_else(|| Form::Opaque(text.into()), Form::Number))
     }

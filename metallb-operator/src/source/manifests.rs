@@ -1,6 +1,6 @@
-//! Manifests as `kubectl` reads and prints them: files, directories, standard input; YAML of many documents, JSON, lists.
+//! Reads manifests as `kubectl` does: files, directories, standard input; YAML of many documents, JSON, lists.
 //!
-//! A document, item or object that cannot be read becomes a problem that names file, document and line; the rest is read.
+//! An unreadable document, item or object becomes a problem with file, document and line; the rest is read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
@@ -23,7 +23,7 @@ mod text;
 /// Objects in reading order. A later object of the same kind, namespace and name is kept apart, as a duplicate.
 #[derive(Clone, Debug)]
 pub struct Manifests {
-    /// Where configuration counts.
+    /// Namespace of the configuration; configuration elsewhere is ignored.
     namespace: String,
     objects: Vec<Manifest>,
     problems: Vec<Problem>,
@@ -35,12 +35,12 @@ pub struct Manifests {
 #[derive(Clone, Debug)]
 struct Manifest {
     id: ObjectId,
-    /// What it says, or what is wrong with it.
+    /// Its content, or the errors in it.
     fact: Result<Fact, Vec<String>>,
     origin: Origin,
 }
 
-/// What tells objects apart.
+/// Identity of an object.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct ObjectId {
     /// The kind as in YAML.
@@ -51,22 +51,22 @@ pub struct ObjectId {
     pub name: String,
 }
 
-/// Why manifests cannot be read at all.
+/// Why the manifests cannot be read at all.
 #[derive(Debug, Error)]
 pub enum ReadError {
     /// A file or directory cannot be read.
-    #[error("{} can't be read", path.display())]
+    #[error("cannot read {}", path.display())]
     Io {
-        /// Which.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         #[source]
         source: std::io::Error,
     },
 }
 
 impl Manifests {
-    /// No objects yet; configuration will count in `namespace` only.
+    /// An empty set; configuration is read from `namespace` only.
     #[must_use]
     pub fn new(namespace: &str) -> Self {
         Self {
@@ -78,18 +78,18 @@ impl Manifests {
         }
     }
 
-    /// Reads files, directories (`*.yaml`, `*.yml`, `*.json`, not recursive, by name) and `-`, standard input. Configuration
-    /// counts in the namespace `metallb-system`.
+    /// Reads files, directories (`*.yaml`, `*.yml`, `*.json`, not recursive, by name) and `-`, standard input.
+    /// Configuration is read from the namespace `metallb-system`.
     ///
     /// # Errors
-    /// A path cannot be read. What is in a file that can be read is never an error, but a problem.
+    /// A path cannot be read. Invalid content of a readable file is a problem, not an error.
     pub fn read(paths: &[PathBuf]) -> Result<Self, ReadError> {
         let mut manifests = Self::default();
         manifests.read_paths(paths)?;
         Ok(manifests)
     }
 
-    /// Reads more, as [`Self::read`] does.
+    /// Reads further paths, as [`Self::read`] does.
     ///
     /// # Errors
     /// A path cannot be read.
@@ -122,14 +122,14 @@ impl Manifests {
         Ok(())
     }
 
-    /// Takes in the documents of one text.
+    /// Reads the documents of one text.
     pub fn parse(&mut self, text: &str, source: &str) {
         let pieces = text::pieces(text, &source.into());
         let batches = in_parallel(&pieces, |piece| Batch::of(piece, &self.namespace));
         let mut batches = batches.into_iter();
         for document in pieces.chunk_by(|left, right| left.origin.document == right.origin.document) {
             let parts: Vec<Batch> = batches.by_ref().take(document.len()).collect();
-            // An item may stand on an anchor of another one: then the document is more than its parts.
+            // An item may use an anchor of another item: then only the whole document is readable.
             if let [first, ..] = document
                 && let Some(whole) = first.whole
                 && parts.iter().any(|part| part.broken)
@@ -144,7 +144,7 @@ impl Manifests {
         }
     }
 
-    /// Takes in one object or list that was never text, as from the API.
+    /// Adds an object or list that was not read from text, such as an answer of the API.
     pub fn add(&mut self, value: Value, source: &str) {
         let origin = Origin { source: source.into(), document: 1, item: None, line: None };
         let mut batch = Batch::default();
@@ -157,8 +157,8 @@ impl Manifests {
         self.problems.extend(batch.problems);
     }
 
-    /// Puts `other` over this: objects of the same identity are replaced in place, new ones come last. As with `kubectl apply`,
-    /// what a Service has from the cluster stays: its status, its age, its cluster addresses.
+    /// Applies `other`: objects with the same identity are replaced in place, new ones are appended. As with
+    /// `kubectl apply`, a Service keeps what the cluster set: status, age and cluster addresses.
     pub fn apply(&mut self, other: Self) {
         let mut incoming: BTreeMap<ObjectId, Manifest> = BTreeMap::new();
         let order: Vec<ObjectId> = other.objects.iter().map(|object| object.id.clone()).collect();
@@ -178,8 +178,8 @@ impl Manifests {
         self.problems.extend(other.problems);
     }
 
-    /// Removes an object; false when there is none. The kind may be spelled in any case; without a namespace, it is looked for
-    /// where `kubectl` and MetalLB would.
+    /// Removes an object; false if there is none. The kind is case-insensitive; a missing namespace means the default
+    /// namespace of `kubectl` or of the configuration.
     pub fn delete(&mut self, id: &ObjectId) -> bool {
         let before = self.objects.len();
         let home = self.namespace.as_str();
@@ -192,7 +192,7 @@ impl Manifests {
         self.objects.len() < before
     }
 
-    /// Names of the Secrets that peers take passwords from.
+    /// Names of the Secrets that contain passwords of peers.
     #[must_use]
     pub fn password_secrets(&self) -> BTreeSet<String> {
         let peers = self.objects.iter().filter_map(|object| match &object.fact {
@@ -202,19 +202,19 @@ impl Manifests {
         peers.filter(|name| !name.is_empty()).cloned().collect()
     }
 
-    /// Kinds that mean nothing to us, with how often they were read.
+    /// Kinds that are not used here, with the number of their objects.
     #[must_use]
     pub fn skipped(&self) -> &BTreeMap<String, usize> {
         &self.skipped
     }
 
-    /// Other namespaces that hold configuration, with how many objects: it does not count there.
+    /// Other namespaces that contain configuration, which is ignored, with the number of objects.
     #[must_use]
     pub fn elsewhere(&self) -> &BTreeMap<String, usize> {
         &self.elsewhere
     }
 
-    /// Turns the objects into facts, with all problems of reading.
+    /// Converts the objects to facts, with all problems of reading.
     pub fn world(&mut self) -> (World, Vec<Problem>) {
         let mut world = World::default();
         let mut problems = self.problems.clone();
@@ -222,12 +222,12 @@ impl Manifests {
         self.skipped.clear();
         self.elsewhere.clear();
         for object in &self.objects {
-            // An object that cannot be read is one of ours all the same.
+            // An unreadable object of an unknown kind counts as configuration.
             let configuration = match &object.fact {
                 Ok(fact) => fact.is_configuration(),
                 Err(_) => !matches!(object.id.kind.as_str(), "Service" | "Node" | "Namespace" | "EndpointSlice"),
             };
-            // Configuration counts only in its own namespace.
+            // Configuration is read from its own namespace only.
             if configuration && object.id.namespace != self.namespace {
                 if matches!(object.fact, Ok(Fact::Secret(_) | Fact::Legacy(_))) {
                     *self.skipped.entry(object.id.kind.clone()).or_default() += 1;
@@ -238,9 +238,9 @@ impl Manifests {
             }
             match &object.fact {
                 Ok(Fact::Other) => *self.skipped.entry(object.id.kind.clone()).or_default() += 1,
-                // Twins among configuration objects are judged, and reported, by the configuration itself.
+                // The configuration itself reports duplicates among its objects.
                 Ok(_) if !seen.insert(&object.id) && !configuration => {
-                    problems.push(object.problem("defined more than once: the first counts"));
+                    problems.push(object.problem("defined more than once: the first definition is used"));
                 }
                 Ok(fact) => fact.add_to(&mut world),
                 Err(errors) => problems.extend(errors.iter().map(|error| object.problem(error))),
@@ -251,7 +251,7 @@ impl Manifests {
 }
 
 impl Default for Manifests {
-    /// No objects yet; configuration will count in `metallb-system`.
+    /// An empty set; configuration is read from `metallb-system`.
     fn default() -> Self {
         Self::new(translate::CONFIG_NAMESPACE)
     }
@@ -269,12 +269,12 @@ impl Manifest {
     }
 }
 
-/// What one piece of text gives.
+/// The objects and problems of one piece of text.
 #[derive(Debug, Default)]
 struct Batch {
     objects: Vec<Manifest>,
     problems: Vec<Problem>,
-    /// Whether the text itself is broken.
+    /// Whether the text has a syntax error.
     broken: bool,
 }
 
@@ -298,7 +298,7 @@ impl Batch {
             self.problems.push(misread(origin, &place(origin), "not an object with apiVersion and kind"));
             return;
         };
-        // Typed lists leave kind and version to the list.
+        // The items of a typed list inherit kind and version from the list.
         if let Some(list) = list.filter(|list| list.kind != "List" && !fields.contains_key("kind")) {
             let kind = list.kind.strip_suffix("List").unwrap_or_default();
             fields.insert("kind".to_owned(), kind.into());
@@ -333,7 +333,7 @@ impl Batch {
         if !id.namespace.is_empty() {
             metadata.insert("namespace".to_owned(), id.namespace.as_str().into());
         }
-        // As the schema's default does in a cluster: `spec` may be left out where no field of it is required.
+        // The schema has a default for `spec` where no field of it is required.
         if matches!(id.kind.as_str(), "L2Advertisement" | "BGPAdvertisement" | "BFDProfile" | "Community") {
             fields.entry("spec").or_insert_with(|| Value::Object(Map::new()));
         }
@@ -342,7 +342,7 @@ impl Batch {
     }
 }
 
-/// A problem with the text itself.
+/// A problem of the text itself.
 fn misread(origin: &Origin, field: &str, message: &str) -> Problem {
     let object = ObjectRef { kind: "File", namespace: None, name: origin.source.as_ref().into() };
     Problem::error(object, field, ConfigReason::Malformed, format!("{origin}: {message}"))
@@ -353,7 +353,7 @@ fn place(origin: &Origin) -> String {
     whole.strip_prefix(&format!("{}: ", origin.source)).unwrap_or(&whole).to_owned()
 }
 
-/// Does `work` on every item, in order; with several threads where there is much to do.
+/// Applies `work` to every item, in order; with several threads if there are many items.
 fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     if threads == 1 || items.len() < WORTH_A_THREAD {
@@ -364,7 +364,7 @@ fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> 
         let share = items.len().div_ceil(threads);
         let workers: Vec<_> =
             items.chunks(share).map(|chunk| scope.spawn(move || chunk.iter().map(work).collect::<Vec<R>>())).collect();
-        // A thread that panicked has told why: the panic goes on here.
+        // The panic hook has reported the panic; continue it here.
         let join = |worker: std::thread::ScopedJoinHandle<'_, Vec<R>>| {
             worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         };
@@ -401,12 +401,12 @@ fn is_manifest(path: &Path) -> bool {
         && path.extension().is_some_and(|extension| matches!(extension.to_str(), Some("yaml" | "yml" | "json")))
 }
 
-/// A byte that is no text spoils the object it is in, and nothing else.
+/// Replaces invalid UTF-8, so that only the object that contains it is affected.
 fn lossy(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
-/// Kinds that are read, for references to them.
+/// Kinds that are read; needed for static names in references.
 const KINDS: [&str; 12] = [
     "BFDProfile",
     "BGPAdvertisement",
@@ -422,10 +422,10 @@ const KINDS: [&str; 12] = [
     "ConfigMap",
 ];
 
-/// Where an object of Kubernetes lives that does not say so.
+/// Namespace of a Kubernetes object without one.
 const DEFAULT_NAMESPACE: &str = "default";
 
-/// Fewer pieces than this are read sooner than a thread is started.
+/// Below this number of pieces, threads cost more than they save.
 const WORTH_A_THREAD: usize = 256;
 
 #[cfg(test)]
@@ -441,7 +441,8 @@ mod tests {
 
     fn pool(name: &str) -> String {
         format!(
-            "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {{name: {name}}}\nspec: {{addresses: [10.0.0.0/24]}}\n"
+            "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {{name: {name}}}\n\
+             spec: {{addresses: [10.0.0.0/24]}}\n"
         )
     }
 
@@ -516,7 +517,8 @@ mod tests {
     fn change_replaces_in_place_keeps_the_status_and_deletes_by_name() {
         let service = |ip: &str, status: &str| {
             format!(
-                "apiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec: {{type: LoadBalancer, loadBalancerIP: {ip}}}\n{status}"
+                "apiVersion: v1\nkind: Service\nmetadata: {{name: web}}\n\
+                 spec: {{type: LoadBalancer, loadBalancerIP: {ip}}}\n{status}"
             )
         };
         let held = "status: {loadBalancer: {ingress: [{ip: 10.0.0.7}]}}\n";
@@ -539,7 +541,8 @@ mod tests {
     fn config_map_of_old_is_configuration_in_its_own_namespace_only() {
         let map = |namespace: &str, address: &str| {
             format!(
-                "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: config, namespace: {namespace}}}\ndata:\n  config: |\n    \
+                "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: config, namespace: {namespace}}}\n\
+                 data:\n  config: |\n    \
                  address-pools: [{{name: lan, protocol: layer2, addresses: [{address}]}}]\n"
             )
         };

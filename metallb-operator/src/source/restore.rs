@@ -1,8 +1,8 @@
-//! Detects that etcd was restored from a snapshot, for a process that writes too rarely to learn it from its own writes.
+//! Detects a restore of etcd from a snapshot, for a process that writes too rarely to detect it by its own writes.
 //!
-//! After a restore watches go on as if nothing had happened, while objects have gone back to older versions. The Lease of the
-//! controllers is renewed every second, and a GET is answered from etcd itself: a version below one that was seen before is
-//! proof. Controllers need none of this, since they renew the Lease themselves.
+//! After a restore, watches continue silently, although objects reverted to older versions. The controllers renew their
+//! Lease every second, and etcd itself answers a GET, so a version below an earlier one proves the restore. Controllers
+//! do not need this module, because they renew the Lease themselves.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use kube::Client;
 use kube::api::Api;
 use tokio::sync::watch;
 
-/// Looks at the Lease from time to time. The receiver counts restores.
+/// Reads the Lease periodically. The receiver counts restores.
 pub(crate) fn spawn(client: Client, namespace: &str, lease: &'static str) -> watch::Receiver<u64> {
     let leases: Api<Lease> = Api::namespaced(client, namespace);
     let (found, restores) = watch::channel(0);
@@ -19,7 +19,7 @@ pub(crate) fn spawn(client: Client, namespace: &str, lease: &'static str) -> wat
         let mut highest = None;
         loop {
             tokio::time::sleep(PERIOD).await;
-            // Where the Lease cannot be read nothing is known, as without this task.
+            // A Lease that cannot be read proves nothing.
             let Ok(metadata) = leases.get_metadata(lease).await else { continue };
             let version = metadata.metadata.resource_version.and_then(|version| version.parse().ok());
             if went_back(&mut highest, version) {
@@ -35,14 +35,14 @@ pub(crate) fn spawn(client: Client, namespace: &str, lease: &'static str) -> wat
     restores
 }
 
-/// Takes a version in; true when it is below one that was seen before.
+/// Records a version; true if it is below an earlier one.
 fn went_back(highest: &mut Option<u64>, version: Option<u64>) -> bool {
     let Some(version) = version else { return false };
     let before = highest.replace(version);
     before.is_some_and(|before| version < before)
 }
 
-/// Between two looks: how long a restore stays unnoticed at most, for two requests a minute.
+/// Interval of reads. Limits the time until a restore is detected, at two requests a minute.
 const PERIOD: Duration = Duration::from_secs(30);
 
 #[cfg(test)]

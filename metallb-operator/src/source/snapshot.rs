@@ -1,6 +1,6 @@
-//! The cluster as it is now, each kind listed once: what `plan` and `explain` look at when they are given no manifests.
+//! The present state of the cluster, each kind listed once: the facts of `plan` and `explain` without manifests.
 //!
-//! The answers of the API server are read exactly as files are.
+//! The answers of the API server are read like files.
 
 use std::path::PathBuf;
 
@@ -14,51 +14,51 @@ use thiserror::Error;
 
 use crate::source::manifests::Manifests;
 
-/// How to reach the cluster; where nothing is said, as `kubectl` would.
+/// How to reach the cluster; the defaults are those of `kubectl`.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// The file to use.
+    /// Path of the kubeconfig.
     pub kubeconfig: Option<PathBuf>,
-    /// The context of the file.
+    /// Context in the kubeconfig.
     pub context: Option<String>,
 }
 
-/// Why there is no picture of the cluster.
+/// Why the cluster cannot be read.
 #[derive(Debug, Error)]
 pub enum SnapshotError {
     /// The kubeconfig cannot be used.
-    #[error("the kubeconfig can't be used")]
+    #[error("cannot use the kubeconfig")]
     Kubeconfig(#[from] KubeconfigError),
-    /// No kubeconfig, and no service account of a pod.
+    /// There is neither a kubeconfig nor a service account.
     #[error("there is no kubeconfig and no service account")]
     Nowhere(#[from] kube::config::InferConfigError),
     /// The client cannot be made.
-    #[error("the client can't be set up")]
+    #[error("cannot set up the Kubernetes client")]
     Client(#[source] Box<Error>),
     /// A kind cannot be listed.
-    #[error("{what} can't be listed")]
+    #[error("cannot list {what}")]
     List {
-        /// The kind, in the plural.
+        /// Plural of the kind.
         what: &'static str,
-        /// Why.
+        /// Error of the request.
         #[source]
         source: Box<Error>,
     },
     /// A request cannot be built.
-    #[error("the request for {what} can't be built")]
+    #[error("cannot build the request for {what}")]
     Request {
-        /// The kind, in the plural.
+        /// Plural of the kind.
         what: &'static str,
-        /// Why.
+        /// Error of the library.
         #[source]
         source: Box<kube::core::request::Error>,
     },
     /// The runtime cannot be started.
-    #[error("the runtime can't be started")]
+    #[error("cannot start the async runtime")]
     Runtime(#[from] std::io::Error),
 }
 
-/// Lists everything once. Configuration counts in `namespace` only.
+/// Lists everything once. Configuration is read from `namespace` only.
 ///
 /// # Errors
 /// The cluster cannot be reached, or a kind cannot be listed. A kind that the cluster does not know has no objects.
@@ -70,7 +70,7 @@ pub fn take(access: &Access, namespace: &str) -> Result<Manifests, SnapshotError
         let mut manifests = Manifests::new(namespace);
         for (group, resource, what) in KINDS {
             let mut listed = pages(&client, format!("{group}/{resource}"), what).await;
-            // Who reads configuration in its own namespace only sees what counts.
+            // A user with access to one namespace can still read the configuration there.
             if group.starts_with("/apis/metallb.io/") && listed.as_ref().is_err_and(SnapshotError::is_forbidden) {
                 listed = pages(&client, format!("{group}/namespaces/{namespace}/{resource}"), what).await;
             }
@@ -132,9 +132,8 @@ async fn pages(client: &Client, path: String, what: &'static str) -> Result<Vec<
     }
 }
 
-/// The Secrets that peers name, and only those. One that may not be read is taken as a good one: whoever asks is not allowed to
-/// know better.
-#[expect(clippy::print_stderr, reason = "a note for a person, which must not mix with the result")]
+/// Reads the Secrets that peers name, and no others. A Secret that the user may not read is assumed to be valid.
+#[expect(clippy::print_stderr, reason = "notes must not mix with the result")]
 async fn secrets(client: &Client, namespace: &str, manifests: &mut Manifests) -> Result<(), SnapshotError> {
     let what = "Secrets";
     for name in manifests.password_secrets() {
@@ -145,7 +144,7 @@ async fn secrets(client: &Client, namespace: &str, manifests: &mut Manifests) ->
             Ok(secret) => manifests.parse(&secret, "cluster, Secrets"),
             Err(Error::Api(status)) if status.code == 404 => {}
             Err(Error::Api(status)) if status.code == 403 => {
-                eprintln!("metallb: note: Secret {namespace}/{name} may not be read: its password is taken as valid");
+                eprintln!("metallb: note: cannot read Secret {namespace}/{name}; its password is assumed to be valid");
                 let stand_in = json!({
                     "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/basic-auth",
                     "metadata": {"name": name, "namespace": namespace}, "stringData": {"password": "unread"},
@@ -158,7 +157,7 @@ async fn secrets(client: &Client, namespace: &str, manifests: &mut Manifests) ->
     Ok(())
 }
 
-/// Where each kind is, in the order in which it is read: group, resource, name.
+/// Path of each kind, in reading order: group, resource, name.
 const KINDS: [(&str, &str, &str); 10] = [
     ("/apis/metallb.io/v1beta1", "ipaddresspools", "IPAddressPools"),
     ("/apis/metallb.io/v1beta1", "l2advertisements", "L2Advertisements"),
@@ -172,5 +171,5 @@ const KINDS: [(&str, &str, &str); 10] = [
     ("/apis/discovery.k8s.io/v1", "endpointslices", "EndpointSlices"),
 ];
 
-/// Objects per request, as kubectl asks for.
+/// Objects per request, as in `kubectl`.
 const PAGE: u32 = 500;

@@ -1,4 +1,4 @@
-//! Kubernetes objects to the plain values of `metallb-core`. Pure, and total: what is missing has its default.
+//! Translates Kubernetes objects to plain values of `metallb-core`. Pure and total: a missing field has its default.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -87,7 +87,7 @@ pub fn service_key(object: &core::Service) -> ServiceKey {
     ServiceKey::new(object.namespace().as_deref().unwrap_or(DEFAULT_NAMESPACE), &object.name_any())
 }
 
-/// The Service that a slice belongs to, and its endpoints; `None` for a slice without the label that names it.
+/// The Service of a slice, and its endpoints; `None` for a slice without the label that names the Service.
 #[must_use]
 pub fn endpoint_slice(object: &EndpointSlice) -> Option<(ServiceKey, Vec<Endpoint>)> {
     let service = object.labels().get("kubernetes.io/service-name")?;
@@ -126,7 +126,7 @@ pub fn namespace(object: &core::Namespace) -> Namespace {
     Namespace { name: object.name_any().into(), labels: object.labels().clone() }
 }
 
-/// A Secret, as far as the password of a peer is concerned.
+/// A Secret, reduced to the password of a peer.
 #[must_use]
 pub fn secret(object: &core::Secret) -> spec::SecretSpec {
     let data = object.data.as_ref().and_then(|data| data.get("password")).map(|bytes| bytes.0.clone());
@@ -156,8 +156,8 @@ pub fn pool(object: &api::IpAddressPool) -> spec::PoolSpec {
     }
 }
 
-/// What the status of an `IPAddressPool` says that hosts outside of the cluster use; `None` where there is no status. What cannot be
-/// read is passed over: nobody but the controller writes it.
+/// The quarantined addresses in the status of an `IPAddressPool`; `None` if it has no status. Malformed entries are
+/// skipped: only the controller writes them.
 #[must_use]
 pub fn quarantined(object: &api::IpAddressPool) -> Option<BTreeMap<IpAddr, Arc<str>>> {
     let listed = &object.status.as_ref()?.quarantined;
@@ -232,7 +232,7 @@ pub fn bgp_peer(object: &api::BgpPeer) -> spec::PeerSpec {
     }
 }
 
-/// A `BGPPeer` v1beta1 as the v1beta2 that it means. Timers that are not set stay unset: upstream's conversion makes them 0s,
+/// Converts a `BGPPeer` v1beta1 to v1beta2. Timers that are not set stay unset: upstream's conversion makes them 0s,
 /// which turns them off (`docs/upstream-behaviour.md#crds`).
 #[must_use]
 pub fn bgp_peer_v1beta1(object: &api::BgpPeerV1Beta1) -> spec::PeerSpec {
@@ -328,8 +328,8 @@ fn selector(from: &meta::LabelSelector) -> LabelSelector {
     }
 }
 
-/// Where a namespaced object of Kubernetes lives that does not say so.
+/// Namespace of a Kubernetes object without one.
 const DEFAULT_NAMESPACE: &str = "default";
 
-/// Where a configuration object lives that does not say so.
+/// Namespace of a configuration object without one.
 pub const CONFIG_NAMESPACE: &str = "metallb-system";

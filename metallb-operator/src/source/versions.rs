@@ -1,8 +1,8 @@
-//! Which of two answers of the API server about an object is the newer one. Pure.
+//! Decides which of two answers of the API server about an object is newer. Pure.
 //!
-//! Watches, lists and the answers to our own writes reach a process in any order, and may come from API servers that lag
-//! behind each other. [`Versions`] admits an answer only when it is newer than everything known of the object, so that a
-//! picture made of admitted answers never goes back in time.
+//! Watches, lists and answers to our own writes arrive in any order, and API servers lag behind each other.
+//! [`Versions`] accepts an answer only if it is newer than everything known about the object, so that a picture built
+//! from accepted answers never goes back in time.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
@@ -15,23 +15,23 @@ pub use crate::source::changes::{Identity, Metadata, ObjectName, Uid, Version};
 /// One change of the picture of a kind.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Step<K> {
-    /// An object that is new, or newer than the one in the picture.
+    /// A new object, or a newer version than that in the picture.
     Put(ObjectName, K),
-    /// The object in the picture is gone.
+    /// The object in the picture no longer exists.
     Remove(ObjectName),
 }
 
-/// The newest version known of each object of a kind, and the objects known to be deleted.
+/// The newest known version of each object of a kind, and the objects known to be deleted.
 #[derive(Debug, Default)]
 pub struct Versions {
     /// `None`: the object is in the picture, and its version was forgotten.
     known: BTreeMap<ObjectName, Option<Identity>>,
     deleted: Deleted,
-    /// The version of the newest list: an object that is not known and not newer than it was deleted.
+    /// Version of the newest list: an unknown object that is not newer was deleted.
     floor: Option<Version>,
     /// The round in which versions were last forgotten.
     forgotten: Round,
-    /// Versions were forgotten and no list followed yet.
+    /// Versions were forgotten, and no list has followed yet.
     awaits_list: bool,
 }
 
@@ -39,21 +39,21 @@ pub struct Versions {
 #[derive(Debug, Default)]
 struct Deleted {
     uids: HashSet<Uid>,
-    /// The last one of each name, and a version at which it was alive or just deleted: a namesake is newer.
+    /// The last one of each name, at a version at which it existed or was just deleted: a new object is newer.
     last: BTreeMap<ObjectName, Identity>,
-    /// In the order of their deletions.
+    /// In order of their deletion.
     order: VecDeque<(Uid, ObjectName)>,
 }
 
 impl Versions {
-    /// Uid and version of the newest object admitted under this name; `None` where there is none, or its version was
+    /// Uid and version of the newest accepted object of this name; `None` if there is none or its version was
     /// forgotten.
     #[must_use]
     pub fn identity(&self, name: &ObjectName) -> Option<&Identity> {
         self.known.get(name)?.as_ref()
     }
 
-    /// The steps by which the picture follows a change. What is older than the picture makes no step.
+    /// The changes of the picture that follow from `change`. Outdated information yields no change.
     pub fn follow<K: Resource<DynamicType = ()>>(&mut self, change: Change<K>) -> Vec<Step<K>> {
         match change {
             Change::Apply(object) => self.put(object).into_iter().collect(),
@@ -65,12 +65,13 @@ impl Versions {
         }
     }
 
-    /// Takes in the answer to a request of our own that began in round `asked`.
+    /// Processes the answer to a request of our own that began in round `asked`.
     pub fn answered<K: Resource<DynamicType = ()>>(&mut self, object: K, asked: Round) -> Option<Step<K>> {
         if asked < self.forgotten { None } else { self.put(object) }
     }
 
-    /// Takes in that a request of our own, begun in round `asked`, did not find this object. True when the picture loses it.
+    /// Processes a "not found" for a request of our own that began in round `asked`. True if the picture loses the
+    /// object.
     pub fn missing(&mut self, name: &ObjectName, uid: &Uid, asked: Round) -> bool {
         if self.awaits_list || asked < self.forgotten {
             return false;
@@ -87,8 +88,8 @@ impl Versions {
         is_known
     }
 
-    /// Forgets all versions and deletions: the history that they belong to was replaced by an older one. The names stay, for
-    /// the next list to say which of them are gone; until a list of `round` nothing else is admitted.
+    /// Forgets all versions and deletions, because an older history replaced theirs. The names stay, so that the next
+    /// list tells which of them no longer exist; until a list of `round`, nothing else is accepted.
     pub fn forget(&mut self, round: Round) {
         self.known.values_mut().for_each(|identity| *identity = None);
         self.deleted = Deleted::default();
@@ -110,7 +111,7 @@ impl Versions {
             return Vec::new();
         }
         self.awaits_list = false;
-        // A list that is as new as everything seen so far says itself which objects there are.
+        // A list that is as new as everything known is complete.
         let floor = self.floor.clone().filter(|floor| version.is_older_than(floor));
         let mut present = BTreeSet::new();
         let mut steps = Vec::new();
@@ -121,7 +122,7 @@ impl Versions {
                 steps.push(Step::Put(name, object));
             }
         }
-        // An object that cannot be decoded keeps its last good form, unless that belongs to a namesake before it.
+        // An undecodable object keeps its last good form, unless that belongs to an earlier object of the same name.
         present.extend(undecodable.into_iter().filter_map(|now| match self.known.get(&now.name) {
             Some(Some(known))
                 if known.uid != now.identity.uid && now.identity.version.is_newer_than(&known.version) =>
@@ -145,7 +146,7 @@ impl Versions {
         steps
     }
 
-    /// Whether the object is newer than what is known under its name; if so, it is known from now on.
+    /// Whether the object is newer than the known one of its name; if so, it becomes the known one.
     fn admit(&mut self, name: &ObjectName, object: Identity, floor: Option<&Version>) -> bool {
         if self.deleted.uids.contains(&object.uid) {
             return false;
@@ -169,14 +170,14 @@ impl Versions {
         true
     }
 
-    /// Takes in a deletion. True when the known object of this name is gone by it.
+    /// Processes a deletion. True if it removes the known object of this name.
     fn delete(&mut self, name: &ObjectName, deleted: &Identity) -> bool {
         if self.awaits_list {
             return false;
         }
         let is_gone = match self.known.get(name) {
             None => false,
-            // A namesake that is known stays when it was created after this deletion.
+            // A known newer object of the same name stays: it was created after this deletion.
             Some(Some(known)) if known.uid != deleted.uid => {
                 deleted.version.partial_cmp(&known.version) == Some(Ordering::Greater)
             }
@@ -215,8 +216,8 @@ impl Deleted {
         }
     }
 
-    /// Deleted objects that are remembered. The oldest one is dropped when there are more: an answer that is older than all of
-    /// the later deletions could bring it back, until the next list. Requests end within seconds, so that there is none.
+    /// Number of remembered deletions. Above it, the oldest is dropped: an answer older than all later deletions could
+    /// then restore the object until the next list. Requests end within seconds, so such an answer does not occur.
     const LIMIT: usize = 4096;
 }
 

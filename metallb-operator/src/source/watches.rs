@@ -1,10 +1,10 @@
-//! Follows one kind of the Kubernetes API: lists it once, then watches it, for ever.
+//! Follows one kind of the Kubernetes API: lists it once, then watches it.
 //!
-//! The runtime's own watcher hides the versions of lists, without which an answer of a server that lags behind cannot be told
-//! from news (`docs/design/0029-own-list-and-watch-loop.md`).
+//! The watcher of kube-runtime hides the versions of lists. Without them, an outdated answer of a lagging server looks
+//! like a change (`docs/design/0029-own-list-and-watch-loop.md`).
 //!
-//! An API server that is away, refuses, or no longer knows the kind changes nothing: the last content stays, and the next try
-//! comes after at most two seconds. An object that cannot be decoded is reported, and its kind keeps flowing.
+//! If the API server is unreachable, refuses, or no longer knows the kind, the last content stays, and the next attempt
+//! follows within two seconds. An object that cannot be decoded is reported, and the other objects are still followed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -34,13 +34,13 @@ mod position;
 pub struct Demand {
     /// The current round.
     pub round: Round,
-    /// The round that forgot the versions seen before it.
+    /// The last round in which the owner forgot all versions.
     pub forgotten: Round,
-    /// The version of the newest answer that the owner has from elsewhere: a list below it is too old.
+    /// Version of the newest answer that the owner got elsewhere: a list below it is outdated.
     pub floor: Option<Version>,
 }
 
-/// Follows `api` and sends each change, wrapped by `wrap`, until the receiver or the owner of `demand` is gone.
+/// Follows `api` and sends each change, wrapped by `wrap`, until the receiver or the owner of `demand` is dropped.
 pub fn spawn<K, M>(
     api: Api<DeserializeGuard<K>>,
     demand: watch::Receiver<Demand>,
@@ -71,7 +71,7 @@ struct Follower<K, M, W> {
     queue: mpsc::Sender<M>,
     wrap: W,
     position: Position,
-    /// Objects that were reported as undecodable, and in which version.
+    /// Objects that were reported as undecodable, and their versions.
     undecodable: BTreeMap<ObjectName, Version>,
     backoff: Backoff,
     outage: Outage,
@@ -89,7 +89,7 @@ where
         loop {
             let asked = demand.borrow_and_update().clone();
             self.position.meet(&asked);
-            // An interrupted step may lose an event: the list that follows holds it.
+            // An interrupted step may lose an event; the list that follows contains it.
             tokio::select! {
                 () = queue.closed() => return,
                 changed = demand.changed() => if changed.is_err() { return },
@@ -98,7 +98,7 @@ where
         }
     }
 
-    /// One list or one watch, and the pause after one that failed.
+    /// One list or one watch, and the pause after a failure.
     async fn step(&mut self, asked: &Demand) {
         let end = match self.position.next() {
             Next::List => self.list(asked).await,
@@ -109,7 +109,7 @@ where
         if self.outage.failed(Instant::now(), failure.cause()) {
             tracing::warn!(
                 kind = self.kind, error = %failure, event = "watchInterrupted",
-                "the kind cannot be followed, its last content stays"
+                "cannot list or watch a kind, its last content stays in use"
             );
         }
         sleep(self.backoff.next(self.random.random())).await;
@@ -123,7 +123,7 @@ where
             let read =
                 page.metadata.resource_version.filter(|version| !version.is_empty()).ok_or(Failure::NoVersion)?;
             let read = Version::from(read.as_str());
-            // All pages are of one moment, or the list is none.
+            // A list is valid only if all pages have one version.
             if version.get_or_insert_with(|| read.clone()) != &read {
                 return Err(Failure::Torn);
             }
@@ -197,7 +197,7 @@ where
         Ok(())
     }
 
-    /// The object, or the metadata of one that cannot be decoded, which is reported once per version.
+    /// The object, or the metadata of an undecodable one, which is reported once per version.
     fn decoded(&mut self, object: DeserializeGuard<K>) -> Result<K, Metadata> {
         let metadata = Metadata::of(object.meta());
         match object.0 {
@@ -211,7 +211,7 @@ where
                 if before.as_ref() != Some(&identity.version) {
                     tracing::error!(
                         kind = self.kind, namespace = %name.namespace, name = %name.name, error = error.error,
-                        event = "objectUndecodable", "the object cannot be decoded, its last good form stays"
+                        event = "objectUndecodable", "cannot decode an object, its last good form stays in use"
                     );
                 }
                 Err(metadata)
@@ -219,15 +219,15 @@ where
         }
     }
 
-    /// The kind is followed again, if it was not.
+    /// Records that the kind is followed again.
     fn followed(&mut self) {
         if self.outage.ended() {
-            tracing::info!(kind = self.kind, event = "watchResumed", "the kind is followed again");
+            tracing::info!(kind = self.kind, event = "watchResumed", "a kind is listed and watched again");
         }
     }
 
     async fn send(&self, change: Change<K>) {
-        // The receiver is gone only when the process ends, and then this task ends too.
+        // The receiver is dropped only when the process ends, and then this task ends too.
         let _ = self.queue.send((self.wrap)(change)).await;
     }
 }
@@ -235,13 +235,13 @@ where
 /// Objects per page, as `kubectl` asks for.
 const PAGE: u32 = 500;
 
-/// How long the server may let a watch go on: below the limits of the load balancers and of the runtime, and not the same for all.
+/// Duration of a watch: below the limits of load balancers and of the runtime, and random to spread the load.
 const WATCH_SECONDS: std::ops::RangeInclusive<u32> = 260..=290;
 
-/// How long the server may take to begin to answer a watch.
+/// Time limit for the first answer to a watch.
 const OPENING: Duration = Duration::from_secs(10);
 
-/// A watch that ends sooner and without an event did not serve: the next one waits.
+/// A watch that ends sooner and without an event is a failure: a pause follows.
 const SHORT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A plan for people: who has what, what needs attention, what would change and whom it hurts.
+//! A plan as text: assignments, items that need attention, changes and disruptions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -24,11 +24,11 @@ pub(super) fn table(
     attention(plan, paint, &mut text);
     problems(plan, paint, &mut text);
     if let Some(changes) = changes {
-        what_changes(changes, paint, &mut text);
+        difference(changes, paint, &mut text);
     }
     if !skipped.is_empty() {
         let kinds: Vec<String> = skipped.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-        let _ = writeln!(text, "\nSkipped, of kinds that decide nothing here: {}", kinds.join(", "));
+        let _ = writeln!(text, "\nIgnored objects: {}", kinds.join(", "));
     }
     text
 }
@@ -38,15 +38,15 @@ fn services(plan: &Plan) -> String {
         plan.services.iter().filter(|service| service.state != AssignmentState::Ignored).collect();
     let mut text = String::new();
     if ours.is_empty() {
-        text.push_str("No Service of type LoadBalancer is ours.\n");
+        text.push_str("There is no Service of type LoadBalancer and of this load balancer class.\n");
     } else {
-        let mut rows = vec![["SERVICE", "STATE", "POOL", "IPS", "ANSWERS (L2)", "ROUTES (BGP)"].map(str::to_owned)];
+        let mut rows = vec![["SERVICE", "STATE", "POOL", "IPS", "NODE (L2)", "ROUTES (BGP)"].map(str::to_owned)];
         rows.extend(ours.iter().map(|service| row(service)));
         text.push_str(&columns(&rows));
     }
     let ignored = plan.services.len() - ours.len();
     if ignored > 0 {
-        let _ = writeln!(text, "({} not ours: another type or load balancer class)", counted(ignored, "Service"));
+        let _ = writeln!(text, "({} ignored: another type or load balancer class)", counted(ignored, "Service"));
     }
     text
 }
@@ -73,9 +73,9 @@ fn answers(service: &ServicePlan) -> String {
     match &l2.node {
         Some(node) if on.is_empty() => node.to_string(),
         Some(node) => format!("{node} ({on})"),
-        // Not a lack where routers are told.
+        // No L2 announcement is wanted, so none is missing.
         None if l2.reason == L2Reason::NoMatchingAdvertisement => String::new(),
-        None => "nobody".to_owned(),
+        None => "none".to_owned(),
     }
 }
 
@@ -107,7 +107,7 @@ fn pools(plan: &Plan) -> String {
     let mut rows = vec![["POOL", "IPV4 USED", "IPV4 FREE", "IPV6 USED", "IPV6 FREE"].map(str::to_owned)];
     rows.extend(plan.pools.iter().map(|pool| {
         let (v4, v6) = ((pool.assigned_v4, pool.available_v4), (pool.assigned_v6, pool.available_v6));
-        // A family that the pool does not have is no shortage of it.
+        // A pool without addresses of a family shows no counters for it.
         let pair = |counters| match counters {
             (0, 0) => ["-".to_owned(), "-".to_owned()],
             (used, free) => [count(used), count(free)],
@@ -118,7 +118,7 @@ fn pools(plan: &Plan) -> String {
     columns(&rows)
 }
 
-/// Services that wait, and Services with an address that nobody announces; those of which the same is to be said together.
+/// Pending Services and Services whose address is not announced, grouped by reason.
 fn attention(plan: &Plan, paint: Paint, text: &mut String) {
     let mut groups: Vec<(String, String, Vec<String>)> = Vec::new();
     let mut known: BTreeMap<(String, String), usize> = BTreeMap::new();
@@ -128,11 +128,11 @@ fn attention(plan: &Plan, paint: Paint, text: &mut String) {
                 let refused = service.refused_pools.iter();
                 let lines =
                     refused.map(|verdict| format!("\n      pool {} {}", verdict.pool, verdict.refusal.explanation()));
-                (format!("without an address: {}", service.reason.message), lines.collect())
+                (format!("is pending: {}", service.reason.message), lines.collect())
             }
             AssignmentState::Assigned if service.bgp.is_empty() && service.l2.iter().all(|l2| l2.node.is_none()) => {
-                let why = service.l2.first().map_or("no advertisement reaches its pool", |l2| unanswered(l2.reason));
-                (format!("with an address that nobody announces: {why}"), String::new())
+                let why = service.l2.first().map_or("no advertisement matches its pool", |l2| unanswered(l2.reason));
+                (format!("address assigned but not announced: {why}"), String::new())
             }
             _ => continue,
         };
@@ -158,13 +158,13 @@ const fn unanswered(reason: L2Reason) -> &'static str {
     match reason {
         L2Reason::NoEndpoints => "it has no usable endpoint",
         L2Reason::NoMatchingAdvertisement => {
-            "no advertisement is for it, or no node may announce it (see metallb explain)"
+            "no advertisement matches it, or no node may announce it (see metallb explain)"
         }
         L2Reason::SharedIpWithServiceSelector => {
             "it may share its address, which rules out advertisements with serviceSelectors"
         }
         L2Reason::NoCandidate => "no node may answer for it",
-        L2Reason::OwnedForSharingService => "the node that answers for the address it shares cannot serve it",
+        L2Reason::OwnedForSharingService => "the node that answers for the shared address cannot serve it",
         _ => "see metallb explain",
     }
 }
@@ -176,7 +176,7 @@ fn problems(plan: &Plan, paint: Paint, text: &mut String) {
             Severity::Warning => paint.odd("warning"),
         };
         let place = if problem.field.is_empty() { String::new() } else { format!(" {}", problem.field) };
-        // A file names itself in the message.
+        // A problem of a file contains the file name in its message.
         if problem.object.kind == "File" {
             format!("  {label} {}", problem.message)
         } else {
@@ -186,28 +186,28 @@ fn problems(plan: &Plan, paint: Paint, text: &mut String) {
     section("PROBLEMS", lines, paint, text);
 }
 
-/// Changes by Service, those that hurt first.
-fn what_changes(changes: &[Change], paint: Paint, text: &mut String) {
+/// Changes by Service, disruptive ones first.
+fn difference(changes: &[Change], paint: Paint, text: &mut String) {
     let mut by_service: BTreeMap<&ServiceKey, Vec<&Change>> = BTreeMap::new();
     for change in changes {
         by_service.entry(&change.service).or_default().push(change);
     }
-    let (hurt, others): (Vec<_>, Vec<_>) =
+    let (disrupted, others): (Vec<_>, Vec<_>) =
         by_service.iter().partition(|(_, changes)| changes.iter().any(|change| change.disruptive));
-    let lines = hurt.iter().chain(&others).map(|(service, changes)| {
+    let lines = disrupted.iter().chain(&others).map(|(service, changes)| {
         let mut block = format!("  {service}");
-        let mut told = BTreeMap::new();
-        let mut said = BTreeSet::new();
-        // Both addresses of a Service move together.
-        for change in changes.iter().filter(|change| said.insert(sentence(change))) {
-            let seen: &mut usize = told.entry((change.kind, change.disruptive)).or_default();
-            *seen += 1;
-            if *seen <= LINES_PER_KIND {
+        let mut counts = BTreeMap::new();
+        let mut shown = BTreeSet::new();
+        // IPv4 and IPv6 changes of a Service often read the same.
+        for change in changes.iter().filter(|change| shown.insert(sentence(change))) {
+            let count: &mut usize = counts.entry((change.kind, change.disruptive)).or_default();
+            *count += 1;
+            if *count <= LINES_PER_KIND {
                 let mark = if change.disruptive { paint.bad("!") } else { paint.good("+") };
                 let _ = write!(block, "\n    {mark} {}", sentence(change));
             }
         }
-        for ((kind, _), count) in told.iter().filter(|(_, count)| **count > LINES_PER_KIND) {
+        for ((kind, _), count) in counts.iter().filter(|(_, count)| **count > LINES_PER_KIND) {
             let _ = write!(block, "\n      and {} more {}", count - LINES_PER_KIND, plural(*kind));
         }
         block
@@ -216,32 +216,38 @@ fn what_changes(changes: &[Change], paint: Paint, text: &mut String) {
     if changes.is_empty() {
         let _ = write!(text, "\n{}\n  nothing\n", paint.head("WHAT WOULD CHANGE"));
     }
-    let _ = write!(text, "\n{}\n", paint.head("WHOM IT HURTS"));
-    let names: Vec<String> = hurt.iter().take(10).map(|(service, _)| service.to_string()).collect();
-    let more = hurt.len() - names.len();
+    let _ = write!(text, "\n{}\n", paint.head("DISRUPTED"));
+    let names: Vec<String> = disrupted.iter().take(10).map(|(service, _)| service.to_string()).collect();
+    let more = disrupted.len() - names.len();
     let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
     let _ = match names.len() {
-        0 => writeln!(text, "  {}", paint.good("nobody")),
+        0 => writeln!(text, "  {}", paint.good("nothing")),
         _ => writeln!(
             text,
             "  {} {}{rest}",
-            paint.bad(&format!("connections break for {}:", counted(hurt.len(), "Service"))),
+            paint.bad(&format!("connections break for {}:", counted(disrupted.len(), "Service"))),
             names.join(", ")
         ),
     };
 }
 
 fn sentence(change: &Change) -> String {
-    let (from, to) = (change.from.as_deref().unwrap_or("nobody"), change.to.as_deref().unwrap_or("nobody"));
+    let (from, to) = (change.from.as_deref(), change.to.as_deref());
+    match (change.kind, from, to) {
+        (ChangeKind::OwnerMoved, None, Some(to)) => return format!("announced by {to}"),
+        (ChangeKind::OwnerMoved, Some(from), None) => return format!("no longer announced (was {from})"),
+        _ => {}
+    }
+    let (from, to) = (from.unwrap_or("nothing"), to.unwrap_or("nothing"));
     match change.kind {
         ChangeKind::IpLost => format!("loses {from}"),
         ChangeKind::IpChanged => format!("gets {to} instead of {from}"),
         ChangeKind::IpGained => format!("gets {to}"),
-        ChangeKind::OwnerMoved => format!("answered by {to} instead of {from}"),
-        ChangeKind::RouteAdded if change.from.is_some() => format!("route changes: {from} becomes {to}"),
+        ChangeKind::OwnerMoved => format!("announced by {to} instead of {from}"),
+        ChangeKind::RouteAdded if change.from.is_some() => format!("route changes from {from} to {to}"),
         ChangeKind::RouteAdded => format!("route added: {to}"),
         ChangeKind::RouteWithdrawn => format!("route withdrawn: {from}"),
-        _ => format!("{from} becomes {to}"),
+        _ => format!("changes from {from} to {to}"),
     }
 }
 
@@ -257,7 +263,7 @@ const fn plural(kind: ChangeKind) -> &'static str {
     }
 }
 
-/// A headed list, cut where nobody reads on; nothing for an empty one.
+/// A section with a heading, cut after [`LINES_PER_SECTION`]; nothing if there are no lines.
 fn section(head: &str, lines: impl Iterator<Item = String>, paint: Paint, text: &mut String) {
     let mut lines = lines.peekable();
     if lines.peek().is_none() {
@@ -274,16 +280,16 @@ fn section(head: &str, lines: impl Iterator<Item = String>, paint: Paint, text: 
     }
 }
 
-/// Numbers that stand for "more than can be counted" are not printed as digits.
+/// Saturated counters are not printed as digits.
 fn count(value: i64) -> String {
     if value > i64::MAX / 2 { "unlimited".to_owned() } else { value.to_string() }
 }
 
-/// What does not fit on a screen is not read.
+/// Lines per section before the rest is only counted.
 const LINES_PER_SECTION: usize = 40;
 
-/// Beyond, Services are only counted.
+/// Services per line before the rest is only counted.
 const NAMES_SHOWN: usize = 5;
 
-/// Many routes of one Service say the same.
+/// Changes of one kind per Service before the rest is only counted.
 const LINES_PER_KIND: usize = 4;

@@ -1,13 +1,12 @@
-//! The rules of leadership, without input or output: requests and their ends go in and out as values, and time is an
-//! argument.
+//! The rules of leadership, without input or output: requests and their results are values, and time is an argument.
 //!
 //! The monotonic clock decides everything. The wall clock is only copied into `renewTime`, for people who read the
 //! Lease.
 //!
-//! Why no two electors may write at one time, as long as their monotonic clocks run at one rate: a leader may write
+//! Why two electors never write at one time, if their monotonic clocks run at the same rate: a leader may write
 //! until `deadline` after the *start* of its last renewal that was answered. Another process takes the Lease only by an
 //! update that names the version which it has seen unchanged for at least `duration`, and `deadline` is shorter than
-//! `duration`. It saw that version after the renewal was started, so it counts from a later moment, and to a later one.
+//! `duration`. It saw that version after the renewal was started, so its wait starts later and ends later.
 
 use std::time::{Duration, Instant};
 
@@ -18,51 +17,51 @@ use super::identity::{Identity, PodUid};
 use super::record::{self, Version};
 use super::{LeaseSettings, Standing, Term};
 
-/// What to do next.
+/// The next step.
 #[derive(Debug)]
 pub(super) struct Step {
-    /// To be sent now; its end must be reported by [`Elector::ended`].
+    /// Send this request now; report its result with [`Elector::ended`].
     pub(super) request: Option<Request>,
-    /// When to ask again, if nothing happens before.
+    /// Ask again at this time, unless something happens before.
     pub(super) wake: Option<Instant>,
 }
 
-/// A request to the API server. There is never more than one under way.
+/// A request to the API server. At most one is in progress.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Request {
-    /// Read the Lease, without a resourceVersion: the answer must not come from a cache.
+    /// Read the Lease without a resourceVersion: the answer must not come from a cache.
     Get,
     /// Create it.
     Create(Box<Lease>),
-    /// Replace it; it names the version that it replaces.
+    /// Replace it; the update names the version that it replaces.
     Update(Box<Lease>),
 }
 
-/// How a request ended.
+/// The result of a request.
 #[derive(Clone, Debug)]
 pub(super) enum End {
-    /// Read or written: the Lease as it is now.
+    /// Success, with the present Lease.
     Done(Box<Lease>),
-    /// There is no such Lease.
+    /// The Lease does not exist.
     Absent,
-    /// Nothing was written, another write was faster (409).
+    /// Nothing was written, because another write came first (409).
     Conflict,
-    /// Nothing was read or written: the server refuses it.
+    /// The server refuses the request; nothing was read or written.
     Refused,
-    /// It may have been done or not, or may still be done: no answer, or an error of the server.
+    /// Unknown: no answer, or a server error. The request may still be executed.
     Unknown,
 }
 
-/// Something that changed the standing, for the log.
+/// A change of the state, for the log.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Turn {
-    /// This process leads.
+    /// This process leads now.
     Acquired(Term),
     /// This process no longer leads.
     Lost(Loss),
     /// Another process holds the Lease.
     Follows(String),
-    /// A restore of etcd is proven.
+    /// A restore of etcd was detected.
     Restored,
 }
 
@@ -71,11 +70,11 @@ pub(super) enum Turn {
 pub(super) enum Loss {
     /// No renewal was answered before the deadline.
     Late,
-    /// The Lease names another holder, or none.
+    /// The Lease names another holder or none.
     Taken,
-    /// The Lease was set back by a restore of etcd; it is evaluated again.
+    /// A restore of etcd reverted the Lease; it is evaluated again.
     SetBack,
-    /// This process gives it back.
+    /// This process releases it.
     Released,
 }
 
@@ -83,25 +82,25 @@ pub(super) enum Loss {
 #[derive(Debug)]
 pub(super) struct Elector {
     settings: LeaseSettings,
-    /// As it is written: with the Pod's uid only while this process holds the Pod's lock.
+    /// Our identity as written: with the Pod's uid only while this process holds the Pod's lock.
     claimant: Identity,
     observed: Observed,
     follows: bool,
     releasing: bool,
     pending: Option<Pending>,
-    /// A conflict must be looked at before anything else is written.
+    /// After a conflict the Lease must be read before the next write.
     conflicted: bool,
     failures: u32,
     not_before: Option<Instant>,
     last_read: Option<Instant>,
-    /// The start of the last renewal that was answered.
+    /// Start of the last answered renewal.
     renewed: Option<Instant>,
     last_write: Option<Version>,
     leading: Option<Leading>,
     terms: u64,
     restores: u64,
     rewinds: u64,
-    /// The other holder that was told last.
+    /// The last other holder that was reported.
     followed: Option<String>,
     turns: Vec<Turn>,
 }
@@ -112,11 +111,11 @@ struct Leading {
     until: Instant,
 }
 
-/// What is known of the Lease.
+/// Knowledge about the Lease.
 #[derive(Clone, Debug)]
 enum Observed {
     Nothing,
-    /// It does not exist. Where another process held it before, it is not created before that process must have
+    /// It does not exist. If another process held it before, it is not created before that process must have stopped.
     /// stopped.
     Absent {
         free_at: Instant,

@@ -1,4 +1,4 @@
-//! Follows one Lease by list and watch, so that a release is seen at once.
+//! Follows one Lease by list and watch, so that a release is noticed at once.
 //!
 //! The answers may come from a cache; the elector judges how old they are. Without a watch the elector reads the Lease
 //! by itself.
@@ -30,7 +30,7 @@ pub(super) async fn run(leases: Api<Lease>, name: String, inputs: mpsc::Sender<I
     }
 }
 
-/// One list and the watches after it; `Ok` when nobody receives any more.
+/// One list and the watches after it; `Ok` if the receiver is dropped.
 async fn follow(leases: &Api<Lease>, name: &str, inputs: &mpsc::Sender<Input>) -> Result<(), Error> {
     let field = format!("metadata.name={name}");
     let listed = leases.list(&ListParams::default().fields(&field)).await?;

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::Term;
 
-/// Until when which term may write. One thread changes it, any number of threads read it.
+/// The term that may write, and its end. One thread changes it; any number of threads read it.
 #[derive(Debug)]
 pub(super) struct Grant {
-    /// What the instants below are counted from.
+    /// Origin of the instants below.
     epoch: Instant,
     /// 0 for none.
     term: AtomicU64,
@@ -17,12 +17,12 @@ pub(super) struct Grant {
 }
 
 impl Grant {
-    /// Nobody may write.
+    /// No term may write.
     pub(super) fn new(epoch: Instant) -> Self {
         Self { epoch, term: AtomicU64::new(0), until: AtomicU64::new(0) }
     }
 
-    /// From now on `term` may write until `until`.
+    /// Permits `term` to write until `until`.
     pub(super) fn give(&self, term: Term, until: Instant) {
         if self.term.load(Ordering::SeqCst) != term.0 {
             // A reader must not combine the new term with the end of the old one.
@@ -32,7 +32,7 @@ impl Grant {
         self.until.store(self.nanoseconds(until), Ordering::SeqCst);
     }
 
-    /// From now on nobody may write.
+    /// Revokes the permission.
     pub(super) fn withdraw(&self) {
         self.until.store(0, Ordering::SeqCst);
         self.term.store(0, Ordering::SeqCst);

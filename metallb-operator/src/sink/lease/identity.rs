@@ -1,8 +1,8 @@
-//! How a process signs the Lease.
+//! The identity of a process in the Lease.
 
 use std::fmt;
 
-/// Names one process among all that run, and the Pod that it runs in.
+/// Identity of a process, and of the Pod that it runs in.
 ///
 /// The text is `<pod name>_<pod uid>_<nonce>`: neither a Pod's name nor its uid may contain `_`, the nonce is
 /// hexadecimal. The uid is empty where it is not known, or while another process of the Pod holds the Pod's lock.
@@ -14,7 +14,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The identity of this process. `pod` may be empty outside of a Pod; a `uid` that is none is left out.
+    /// The identity of this process. `pod` may be empty outside of a Pod; an invalid `uid` is ignored.
     #[must_use]
     pub fn new(pod: &str, uid: Option<&str>) -> Self {
         Self { pod: pod.replace('_', "-"), uid: uid.and_then(PodUid::parse), nonce: crate::sys::seed() }
@@ -31,7 +31,7 @@ impl Identity {
         self.uid.as_ref()
     }
 
-    /// The same process, with another knowledge of its Pod.
+    /// The same process with another uid of its Pod.
     pub(super) fn with_uid(&self, uid: Option<PodUid>) -> Self {
         Self { uid, ..self.clone() }
     }
@@ -44,7 +44,7 @@ impl Identity {
         Some(Self { pod, uid, nonce })
     }
 
-    /// Whether both are the same process, whatever it knew of its Pod.
+    /// Whether both are the same process, with or without the uid of its Pod.
     pub(super) fn is_same_process(&self, other: &Self) -> bool {
         (&self.pod, self.nonce) == (&other.pod, other.nonce)
     }

@@ -1,4 +1,4 @@
-//! What the keeper tells in the log: one line for each change of state, none for each try.
+//! Log lines of the keeper: one for each change of state, none for repeated attempts.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use kube::Error;
 
 use super::elector::{Loss, Turn};
 
-/// Remembers what was told last.
+/// Remembers the last report of each kind.
 #[derive(Debug)]
 pub(super) struct Journal {
     lease: String,
@@ -32,14 +32,14 @@ impl Journal {
         for turn in turns {
             match turn {
                 Turn::Acquired(term) => {
-                    tracing::info!(lease, term = term.0, event = "leadershipAcquired", "this process leads");
+                    tracing::info!(lease, term = term.0, event = "leadershipAcquired", "this process leads now");
                 }
                 Turn::Lost(loss) => {
                     let why = match loss {
                         Loss::Late => "no renewal of the Lease was answered in time",
                         Loss::Taken => "the Lease names another holder",
-                        Loss::SetBack => "the Lease was set back",
-                        Loss::Released => "the Lease is given back",
+                        Loss::SetBack => "a restore of etcd reverted the Lease",
+                        Loss::Released => "this process released the Lease",
                     };
                     tracing::info!(lease, why, event = "leadershipLost", "this process no longer leads");
                 }
@@ -70,9 +70,9 @@ impl Journal {
                 lease,
                 error = error as &dyn std::error::Error,
                 event = "leaseUnavailable",
-                "the Lease can't be read or written, trying again"
+                "cannot read or write the Lease, retrying"
             ),
-            None => tracing::info!(lease, event = "leaseAvailable", "the Lease can be read and written again"),
+            None => tracing::info!(lease, event = "leaseAvailable", "the Lease is readable and writable again"),
         }
         self.trouble = trouble;
     }
@@ -85,7 +85,7 @@ impl Journal {
                 lease,
                 error = error as &dyn std::error::Error,
                 event = "leaseUnwatched",
-                "the Lease can't be watched and is read once in each renewal period"
+                "cannot watch the Lease; it is read once per renewal period"
             ),
             None if self.is_unwatched => tracing::info!(lease, event = "leaseWatched", "the Lease is watched again"),
             _ => {}
@@ -103,7 +103,7 @@ impl Journal {
                 lease,
                 %error,
                 event = "podLockHeld",
-                "the lock of this Pod can't be taken, so its Lease is not taken before it runs out"
+                "cannot take the lock of this Pod, so the Lease is not reclaimed before it expires"
             );
         }
         self.is_unlocked = error.is_some();
@@ -114,7 +114,7 @@ impl Journal {
         tracing::warn!(
             lease = self.lease,
             event = "leaseReleaseFailed",
-            "the Lease could not be given back in time and runs out by itself"
+            "the Lease was not released in time and will expire"
         );
     }
 }

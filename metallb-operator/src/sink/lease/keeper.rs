@@ -1,4 +1,4 @@
-//! The thread that keeps the Lease: it carries out what the elector decides, and publishes where this process stands.
+//! The thread that keeps the Lease: it executes the decisions of the elector and publishes the state of the leadership.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::record::Version;
 use super::{LeaseSettings, RELEASE_LIMIT, Standing, follow};
 use crate::client;
 
-/// What reaches the keeper from its other tasks.
+/// Messages of other tasks to the keeper.
 #[derive(Debug)]
 pub(super) enum Input {
     /// The Lease, as a list or a watch shows it.
@@ -37,7 +37,7 @@ pub(super) enum Input {
     Pod(Option<PodUid>),
 }
 
-/// Where the standing is published. When it is dropped nobody leads.
+/// Publishes the state. Dropping it ends the leadership.
 #[derive(Debug)]
 pub(super) struct Office {
     standing: watch::Sender<Standing>,
@@ -72,7 +72,7 @@ pub(super) fn run(config: kube::Config, settings: &LeaseSettings, office: Office
     let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            tracing::error!(%error, event = "leaseKeeperFailed", "the Lease is not kept: no runtime");
+            tracing::error!(%error, event = "leaseKeeperFailed", "cannot start the runtime that keeps the Lease");
             return;
         }
     };
@@ -82,11 +82,11 @@ pub(super) fn run(config: kube::Config, settings: &LeaseSettings, office: Office
         match client::with_limit(config, limit) {
             Ok(client) => Keeper::new(client, settings, office).run(released).await,
             Err(error) => {
-                tracing::error!(%error, event = "leaseKeeperFailed", "the Lease is not kept: no client");
+                tracing::error!(%error, event = "leaseKeeperFailed", "cannot build the client that keeps the Lease");
             }
         }
     });
-    // A name that is being resolved must not hold up the end.
+    // A pending name resolution must not delay the end.
     runtime.shutdown_background();
 }
 
@@ -210,7 +210,7 @@ impl<'a> Keeper<'a> {
     }
 }
 
-/// How a request ended, and why not otherwise.
+/// The result of a request, and its error.
 struct Answer {
     end: End,
     error: Option<Error>,
@@ -237,7 +237,7 @@ async fn send(leases: Api<Lease>, name: String, request: Request) -> Answer {
     }
 }
 
-/// Tells the uid of the Pod as soon as the API server does.
+/// Reports the uid of the Pod once the API server has returned it.
 async fn ask_for_uid(pods: Api<Pod>, pod: String, inputs: mpsc::Sender<Input>) {
     loop {
         match tokio::time::timeout(UID_LIMIT, pods.get_metadata_opt(&pod)).await {

@@ -26,7 +26,7 @@ impl Version {
     }
 }
 
-/// Who holds a Lease; `None` for nobody. An empty text is nobody, as client-go writes it.
+/// The holder of a Lease; `None` if it is free. client-go writes an empty text for a free Lease.
 pub(super) fn holder(lease: &Lease) -> Option<&str> {
     lease.spec.as_ref()?.holder_identity.as_deref().filter(|holder| !holder.is_empty())
 }
@@ -40,7 +40,7 @@ pub(super) fn believed_duration(lease: &Lease, timing: &LeaseTiming) -> Duration
     written.min(LeaseTiming::LONGEST).max(timing.duration)
 }
 
-/// The Lease to write so that `holder` has it. `base` is what it replaces: its version makes the write fail when
+/// The Lease to write for `holder`. `base` is what it replaces: its version makes the write fail when
 /// another process was faster, and what people wrote into its metadata stays.
 pub(super) fn claimed(base: Option<&Lease>, settings: &LeaseSettings, claimant: &Identity, now: Timestamp) -> Lease {
     let mut lease = base.cloned().unwrap_or_default();
@@ -61,7 +61,7 @@ pub(super) fn claimed(base: Option<&Lease>, settings: &LeaseSettings, claimant: 
     lease
 }
 
-/// The Lease to write so that nobody has it.
+/// The Lease to write for a release.
 pub(super) fn released(base: &Lease, settings: &LeaseSettings, now: Timestamp) -> Lease {
     let mut lease = base.clone();
     let before = lease.spec.take().unwrap_or_default();
@@ -76,7 +76,7 @@ pub(super) fn released(base: &Lease, settings: &LeaseSettings, now: Timestamp) -
     lease
 }
 
-/// Without the bookkeeping of the server, which it keeps by itself.
+/// Without the fields that the server manages.
 fn metadata(before: ObjectMeta, settings: &LeaseSettings) -> ObjectMeta {
     ObjectMeta {
         name: Some(settings.name.clone()),

@@ -1,4 +1,4 @@
-//! One object as a fact that decisions need.
+//! The content of one object, as a fact for decisions.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,10 +16,10 @@ use super::ObjectId;
 use crate::source::translate;
 use crate::world::World;
 
-/// What an object says, for those that say something to us.
+/// The content of an object of a known kind.
 #[derive(Clone, Debug)]
 pub(super) enum Fact {
-    /// With what its status says that foreign hosts use, if it has a status.
+    /// With the quarantined addresses of its status, if it has a status.
     Pool(PoolSpec, Option<BTreeMap<IpAddr, Arc<str>>>),
     L2Advertisement(L2AdvertisementSpec),
     BgpAdvertisement(BgpAdvertisementSpec),
@@ -27,26 +27,26 @@ pub(super) enum Fact {
     BfdProfile(BfdProfileSpec),
     Community(CommunitySpec),
     Secret(SecretSpec),
-    /// With whether the object has a status: what is applied by hand has none, and leaves that of the cluster alone.
+    /// With whether the object has a status: a manifest has none, and must not clear that of the cluster.
     Service {
         service: Box<Service>,
         has_status: bool,
     },
     Node(Node),
     Namespace(Namespace),
-    /// Nothing where the slice belongs to no Service.
+    /// `None` if the slice belongs to no Service.
     Endpoints(Option<(ServiceKey, Vec<Endpoint>)>),
-    /// The configuration of MetalLB before 0.13.
+    /// The ConfigMap of MetalLB before 0.13.
     Legacy(Resources),
-    /// A kind that means nothing to us.
+    /// A kind that is not used here.
     Other,
 }
 
 impl Fact {
-    /// Reads an object of kind `id.kind` whose namespace is filled in.
+    /// Reads an object of kind `id.kind` with its namespace set.
     ///
     /// # Errors
-    /// Everything that is wrong with its shape, in words.
+    /// All schema violations, as text.
     pub(super) fn read(id: &ObjectId, version: &str, mut value: Value) -> Result<Self, Vec<String>> {
         if version.starts_with("metallb.io/") {
             drop_nulls(&mut value);
@@ -85,7 +85,7 @@ impl Fact {
         })
     }
 
-    /// Whether it counts only in the namespace of the configuration.
+    /// Whether it is read only from the namespace of the configuration.
     pub(super) const fn is_configuration(&self) -> bool {
         matches!(
             self,
@@ -100,7 +100,7 @@ impl Fact {
         )
     }
 
-    /// What becomes of an object when `newer` is applied over it: the API server keeps what the manifest does not mention.
+    /// Applies `newer` over this fact. As in the API server, what the manifest does not mention stays.
     pub(super) fn replaced_by(&mut self, newer: Self) {
         let old = std::mem::replace(self, newer);
         if let (Self::Pool(_, new @ None), Self::Pool(_, known)) = (&mut *self, &old) {
@@ -158,7 +158,7 @@ impl Fact {
     }
 }
 
-/// What the API server does with fields that have no value: they are as if they were not there.
+/// Removes fields with the value `null`, as the API server does.
 fn drop_nulls(value: &mut Value) {
     match value {
         Value::Object(fields) => {
@@ -190,5 +190,5 @@ fn join(resources: &mut Resources, more: &Resources) {
     resources.secrets.extend(more.secrets.iter().cloned());
 }
 
-/// Configuration kinds: in a version that does not exist they are a mistake, not a kind of somebody else.
+/// Kinds of the configuration: an unknown version of one is an error, not a foreign kind.
 const OURS: [&str; 6] = ["IPAddressPool", "L2Advertisement", "BGPAdvertisement", "BGPPeer", "BFDProfile", "Community"];

@@ -1,6 +1,7 @@
-//! Text in pieces that can be read one by one: the documents of a YAML stream, JSON documents in a row, the items of lists.
+//! Splits text into pieces that can be read independently: documents of a YAML stream, JSON documents, items of lists.
 //!
-//! A piece that is broken costs only itself, knows where it stands, and pieces can be read by several threads.
+//! A syntax error affects only its piece, a piece knows its line, and several threads can read pieces. A parser for the
+//! whole stream would lose all documents after a syntax error.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,29 +10,29 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// Where something stands in the input.
+/// A position in the input.
 #[derive(Clone, Debug)]
 pub(super) struct Origin {
     pub(super) source: Arc<str>,
-    /// The document of the source, and the item of its list; counted from 1.
+    /// Number of the document and of the item in its list, counted from 1.
     pub(super) document: usize,
     pub(super) item: Option<usize>,
-    /// Where it begins; absent for what was never text.
+    /// First line; `None` for an object that was not read from text.
     pub(super) line: Option<usize>,
 }
 
-/// Part of a text that is read by itself.
+/// A part of the text that is read independently.
 #[derive(Debug)]
 pub(super) struct Piece<'a> {
     pub(super) origin: Origin,
     body: Body<'a>,
-    /// The list that the piece is an item of.
+    /// The list, if the piece is an item of one.
     pub(super) list: Option<Arc<List>>,
-    /// The document that the piece is an item of, if it can be read as a whole too: items may refer to one another.
+    /// The whole document, if the piece is an item: items may refer to one another.
     pub(super) whole: Option<&'a str>,
 }
 
-/// What the items of a typed list leave to the list.
+/// Kind and version that the items of a typed list inherit.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct List {
     #[serde(default)]
@@ -40,7 +41,7 @@ pub(super) struct List {
     pub(super) api_version: String,
 }
 
-/// Why a piece cannot be read, and in which line.
+/// A syntax error and its line.
 #[derive(Clone, Debug)]
 pub(super) struct Fault {
     pub(super) line: usize,
@@ -50,18 +51,18 @@ pub(super) struct Fault {
 #[derive(Debug)]
 enum Body<'a> {
     Yaml(&'a str),
-    /// A sequence of one item.
+    /// A YAML sequence of one item.
     YamlItem(&'a str),
     Json(&'a str),
     Fault(Fault),
 }
 
-/// Takes a text apart. What is not even a document becomes a piece that is a fault.
+/// Splits a text. Text that is not a document becomes a piece with an error.
 pub(super) fn pieces<'a>(text: &'a str, source: &Arc<str>) -> Vec<Piece<'a>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.trim_start().starts_with('{') {
         let json = json_pieces(text, source);
-        // YAML may begin with a brace too; but what fails as either is told about as JSON.
+        // YAML may begin with a brace too; if neither parser accepts the text, the JSON error is reported.
         let broken_at_once = matches!(json.first(), Some(Piece { body: Body::Fault(_), .. }));
         if !broken_at_once {
             return json;
@@ -73,7 +74,7 @@ pub(super) fn pieces<'a>(text: &'a str, source: &Arc<str>) -> Vec<Piece<'a>> {
 }
 
 impl Piece<'_> {
-    /// The piece as a value; null where there is nothing but comments.
+    /// The piece as a value; null if it contains only comments.
     pub(super) fn value(&self) -> Result<Value, Fault> {
         let first = self.origin.line.unwrap_or(1);
         match &self.body {
@@ -102,7 +103,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Reads one YAML document that begins in line `first`. Large is fine, deep is not.
+/// Reads one YAML document that begins in line `first`. Limits the depth, not the size.
 pub(super) fn yaml(text: &str, first: usize) -> Result<Value, Fault> {
     let mut options = serde_saphyr::Options::default();
     options.with_snippet = false;
@@ -118,7 +119,7 @@ pub(super) fn yaml(text: &str, first: usize) -> Result<Value, Fault> {
         let mut line = first;
         if let Some(at) = error.location() {
             line += usize::try_from(at.line()).unwrap_or(1).max(1) - 1;
-            // The line is that of the piece: of no use to anybody.
+            // This line number counts from the piece, so it would mislead.
             if let Some(cut) = message.rfind(" at line ") {
                 message.truncate(cut);
             }
@@ -131,7 +132,7 @@ pub(super) fn yaml(text: &str, first: usize) -> Result<Value, Fault> {
 
 fn yaml_pieces<'a>(text: &'a str, source: &Arc<str>) -> Vec<Piece<'a>> {
     let mut documents = documents(text);
-    // A marker at the very beginning begins the first document.
+    // A marker at the very beginning starts the first document.
     if documents.len() > 1 && is_blank(documents[0].1) {
         documents.remove(0);
     }
@@ -160,7 +161,7 @@ fn yaml_pieces<'a>(text: &'a str, source: &Arc<str>) -> Vec<Piece<'a>> {
     pieces
 }
 
-/// The documents of a YAML stream with the line each begins on, counted from 1.
+/// The documents of a YAML stream with their first lines, counted from 1.
 fn documents(text: &str) -> Vec<(usize, &str)> {
     let mut documents = Vec::new();
     let (mut start, mut start_line) = (0, 1);
@@ -170,7 +171,7 @@ fn documents(text: &str) -> Vec<(usize, &str)> {
         let begins = marker == "---" || marker.starts_with("--- ") || marker.starts_with("---\t");
         if begins || marker == "..." {
             documents.push((start_line, &text[start..offset]));
-            // A document may begin on the line of its marker.
+            // A document may start on the line of its marker.
             start = offset + 3;
             start_line = index + 1;
         }
@@ -180,13 +181,13 @@ fn documents(text: &str) -> Vec<(usize, &str)> {
     documents
 }
 
-/// Whether there is nothing but comments and directives.
+/// Whether the text contains only comments and directives.
 fn is_blank(document: &str) -> bool {
     document.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#') || line.starts_with('%'))
 }
 
-/// The items of a list in block style, as kubectl prints it, each with the line it begins on, counted from 0; `None` for
-/// anything else.
+/// The items of a list in block style, as `kubectl` prints it, each with its first line, counted from 0; `None` for
+/// other text.
 fn block_list(document: &str) -> Option<(List, Vec<(usize, &str)>)> {
     let mut lines = Lines { text: document, offset: 0, number: 0 };
     let head = lines.find(|line| line.text.trim_end() == "items:")?.start;
@@ -246,7 +247,7 @@ impl<'a> Iterator for Lines<'a> {
     }
 }
 
-/// One JSON document after another, as several `kubectl get -o json` print them.
+/// Concatenated JSON documents, as several `kubectl get -o json` print them.
 fn json_pieces<'a>(text: &'a str, source: &Arc<str>) -> Vec<Piece<'a>> {
     #[derive(Deserialize)]
     struct Envelope<'a> {
@@ -286,7 +287,7 @@ fn json_pieces<'a>(text: &'a str, source: &Arc<str>) -> Vec<Piece<'a>> {
     pieces
 }
 
-/// Counts lines on the way through a text.
+/// Counts lines while moving through a text.
 struct Position<'a> {
     text: &'a str,
     offset: usize,
@@ -294,7 +295,7 @@ struct Position<'a> {
 }
 
 impl Position<'_> {
-    /// The line that `part`, a part of the text behind all parts asked for before, begins on.
+    /// The first line of `part`, which must follow all parts of earlier calls.
     fn line_of(&mut self, part: &str) -> usize {
         let offset = (part.as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize);
         let between = self.text.as_bytes().get(self.offset..offset).unwrap_or_default();
@@ -304,7 +305,7 @@ impl Position<'_> {
     }
 }
 
-/// Deeper than any object of Kubernetes, and shallow enough for the stack of a thread.
+/// Deeper than any Kubernetes object, and shallow enough for the stack of a thread.
 const MAX_DEPTH: usize = 64;
 
 #[cfg(test)]
@@ -318,15 +319,17 @@ mod tests {
     #[test]
     fn items_of_a_list_in_block_style_are_what_the_whole_document_says() {
         let documents = [
-            "apiVersion: v1\nitems:\n- a: |\n    items:\n    - x\n  b: [1,\n    2]\n- \"q\n    - r\"\n-\n  c: d\nkind: List\n",
-            "kind: NodeList\nitems: # all\n  # first\n  - a: 1\n\n  # second\n  - b:\n    - c\n    - - d\nmetadata: {}\n",
+            "apiVersion: v1\nitems:\n- a: |\n    items:\n    - x\n  b: [1,\n    2]\n- \"q\n    - r\"\n\
+             -\n  c: d\nkind: List\n",
+            "kind: NodeList\nitems: # all\n  # first\n  - a: 1\n\n  # second\n  - b:\n    - c\n    - - d\n\
+             metadata: {}\n",
             "kind: List\nitems:\n  - a: >\n      text\n\n      - more\n  - {b: c}\n",
         ];
         for document in documents {
             let whole = yaml(document, 1).unwrap();
             let items = whole["items"].as_array().unwrap();
             let found: Vec<Value> = read(document).into_iter().map(|(_, value)| value.unwrap()).collect();
-            // A comment behind `items:` is not how anything prints: then the document is one piece.
+            // `kubectl` prints no comment behind `items:`; such a document is one piece.
             let expected = if document.contains("items: #") { vec![whole.clone()] } else { items.clone() };
             assert_eq!(found, expected, "{document}");
         }

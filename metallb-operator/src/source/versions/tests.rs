@@ -1,4 +1,4 @@
-//! Answers in any order: single rules as tables, all of them together against a history that is known to be true.
+//! Answers in any order: single rules as tables, and all rules against a known history.
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -25,7 +25,7 @@ fn name(name: &str) -> ObjectName {
     metadata(name, "", "").name
 }
 
-/// What is known of `web`.
+/// The known identity of `web`.
 fn known(versions: &Versions) -> Option<(String, String)> {
     let identity = versions.identity(&name("web"))?;
     Some((identity.uid.to_string(), identity.version.to_string()))
@@ -151,7 +151,7 @@ fn memory_of_deletions_is_bounded_and_drops_the_oldest() {
     assert_eq!(versions.follow(Change::Apply(object("web", "u0", "6"))).len(), 1, "what the bound costs");
 }
 
-/// What happens next in a run against a store with two caches that lag behind it.
+/// The next step of a run against a store with two lagging caches.
 #[derive(Clone, Copy, Debug)]
 enum Act {
     /// Somebody creates or changes an object.
@@ -160,15 +160,15 @@ enum Act {
     Delete(usize),
     /// A cache takes in some of what happened.
     CatchUp(usize, usize),
-    /// Some events reach us from the cache that we watch.
+    /// Some events of the watched cache arrive.
     Events(usize),
-    /// An event reaches us once more.
+    /// An event arrives a second time.
     Repeat(usize),
     /// The watch ends; we list from a cache and watch it.
     List(usize),
-    /// We write the object as we know it; a conflict makes us read it.
+    /// We write the known object; after a conflict we read it.
     Write(usize),
-    /// One of the answers to our requests reaches us.
+    /// One of the answers to our requests arrives.
     Answer(usize),
 }
 
@@ -186,20 +186,20 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     prop::collection::vec(act, 1..120)
 }
 
-/// The true history, and how far each of those who read it is.
+/// The true history, and the progress of each reader.
 #[derive(Default)]
 struct Run {
     /// Event `n` has version `n + 1`: the object's name and uid, and whether it exists after it.
     history: Vec<(usize, String, bool)>,
     caches: [usize; 2],
     watched: usize,
-    /// Events that reached us.
+    /// Events that arrived.
     position: usize,
     answers: Vec<Answer>,
     versions: Versions,
     /// Uid and version of each object in our picture.
     picture: BTreeMap<ObjectName, (String, u64)>,
-    /// The highest version that the picture had of each name, and all uids that left it.
+    /// The highest version of each name in the picture, and all uids that left it.
     highest: BTreeMap<ObjectName, u64>,
     gone: BTreeSet<String>,
 }
@@ -212,7 +212,7 @@ enum Answer {
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
 impl Run {
-    /// The objects as they were after so many events.
+    /// The objects after this many events.
     fn at(&self, version: usize) -> BTreeMap<usize, (String, usize)> {
         let mut objects = BTreeMap::new();
         for (index, (name, uid, exists)) in self.history[..version].iter().enumerate() {
@@ -270,7 +270,7 @@ impl Run {
                 let objects = self.at(version).into_iter();
                 let objects = objects.map(|(name, (uid, version))| object(NAMES[name], &uid, &version.to_string()));
                 let change = list(objects.collect(), &version.to_string());
-                // The loop itself refuses a list that is older than what it saw; whatever passes must do no harm.
+                // The loop refuses a list that is older than what it saw; an accepted list must be harmless.
                 self.follow(change);
                 if version >= self.position {
                     (self.watched, self.position) = (cache, version);

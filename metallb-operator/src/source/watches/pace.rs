@@ -1,16 +1,16 @@
-//! How often a watch tries again, and how often it says so. Pure.
+//! Pauses between attempts of a watch, and the rate of its log lines. Pure.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Pauses between tries that fail: each about twice as long as the one before it, up to [`Backoff::CAP`].
+/// Pauses after failures: each about twice as long as the one before, up to [`Backoff::CAP`].
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     failures: u32,
 }
 
-/// Whether the log says that the API server does not serve the kind.
+/// State of the log: whether it says that the kind is unavailable.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
     /// The cause that was logged.
@@ -19,27 +19,28 @@ pub(super) struct Outage {
 }
 
 impl Backoff {
-    /// The pause before the next try; `jitter`, from 0 to 1, spreads processes that failed at the same time over half of it.
+    /// The pause before the next attempt; `jitter`, from 0 to 1, spreads processes that failed together over half of
+    /// the pause.
     pub(super) fn next(&mut self, jitter: f64) -> Duration {
         let full = Self::FIRST.saturating_mul(1 << self.failures.min(16)).min(Self::CAP);
         self.failures = self.failures.saturating_add(1);
         full.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
     }
 
-    /// The server did what was asked: the next failure is the first one.
+    /// Records a success: the next failure is the first one.
     pub(super) fn reset(&mut self) {
         self.failures = 0;
     }
 
     const FIRST: Duration = Duration::from_millis(100);
 
-    /// Above this a process would be out of step for longer than the outage that caused it.
+    /// A longer pause would leave a process outdated for longer than the outage.
     pub(super) const CAP: Duration = Duration::from_secs(2);
 }
 
 impl Outage {
-    /// A try failed by `cause`. True when a line is due: the cause is another one than logged, and the last line is not from
-    /// just now.
+    /// Records a failure by `cause`. True if it should be logged: the cause differs from the logged one, and the last
+    /// line is not recent.
     pub(super) fn failed(&mut self, now: Instant, cause: u16) -> bool {
         let is_recent = self.logged_at.is_some_and(|at| now.saturating_duration_since(at) < Self::BETWEEN_LINES);
         if self.logged == Some(cause) || is_recent {
@@ -49,12 +50,12 @@ impl Outage {
         true
     }
 
-    /// A try succeeded. True when a line is due: the log says that tries fail.
+    /// Records a success. True if it should be logged, because a failure was.
     pub(super) fn ended(&mut self) -> bool {
         self.logged.take().is_some()
     }
 
-    /// A server that answers and fails by turns costs two lines in this time.
+    /// An unstable server causes at most two lines in this time.
     const BETWEEN_LINES: Duration = Duration::from_secs(10);
 }
 

@@ -1,4 +1,4 @@
-//! Where in the history of its kind a watch stands, and how it goes on. Pure.
+//! The position of a watch in the history of its kind, and the next request. Pure.
 
 use kube::core::Status;
 use thiserror::Error;
@@ -6,12 +6,12 @@ use thiserror::Error;
 use super::Demand;
 use crate::source::changes::{Round, Version, raise};
 
-/// What was seen of a kind, and what must be asked for next.
+/// The known history of a kind, and the next request.
 #[derive(Debug, Default)]
 pub(super) struct Position {
     /// The highest version in lists, events and bookmarks.
     seen: Option<Version>,
-    /// Whether a watch from there misses nothing.
+    /// Whether a watch from that version misses nothing.
     is_listed: bool,
     round: Round,
     forgotten: Round,
@@ -26,7 +26,7 @@ pub(super) enum Next {
     Watch(Version),
 }
 
-/// Why a list or a watch ended before its time.
+/// Why a list or a watch failed.
 #[derive(Debug, Error)]
 pub(super) enum Failure {
     /// The request failed, or the stream of events broke.
@@ -35,7 +35,7 @@ pub(super) enum Failure {
     /// The server ended the watch.
     #[error("the server ended the watch: {}", .0.message)]
     Ended(Box<Status>),
-    /// The server did not begin to answer.
+    /// The server did not answer in time.
     #[error("the server gave no answer")]
     NoAnswer,
     /// The watch ended at once, without an event.
@@ -58,7 +58,7 @@ pub(super) enum Failure {
 }
 
 impl Position {
-    /// Takes in what the owner asks for.
+    /// Processes the demands of the owner.
     pub(super) fn meet(&mut self, demand: &Demand) {
         if demand.forgotten > self.forgotten {
             self.forgotten = demand.forgotten;
@@ -70,7 +70,7 @@ impl Position {
         }
     }
 
-    /// How to go on.
+    /// The next request.
     pub(super) fn next(&self) -> Next {
         match &self.seen {
             Some(seen) if self.is_listed => Next::Watch(seen.clone()),
@@ -78,7 +78,7 @@ impl Position {
         }
     }
 
-    /// Takes in a list. It is refused when it is older than what was seen before it was asked for.
+    /// Processes a list. It is refused if it is older than what was known before the request.
     pub(super) fn listed(&mut self, version: &Version, demand: &Demand) -> Result<(), Failure> {
         let floors = self.seen.iter().chain(&demand.floor);
         if let Some(seen) = floors.into_iter().find(|seen| version.is_older_than(seen)) {
@@ -89,31 +89,31 @@ impl Position {
         Ok(())
     }
 
-    /// Takes in the version of an event or of a bookmark.
+    /// Records the version of an event or a bookmark.
     pub(super) fn saw(&mut self, version: &Version) {
         raise(&mut self.seen, version);
     }
 
-    /// Takes in that the request failed.
+    /// Records that the request failed.
     pub(super) fn failed(&mut self, failure: &Failure) {
         self.is_listed &= !failure.is_answer();
     }
 }
 
 impl Failure {
-    /// Whether the server answered in a way that makes the version to watch from useless, as 410 does. Where it did not answer
-    /// or is overloaded, the watch goes on from where it was: a list would cost more and say no more.
+    /// Whether the answer of the server invalidates the version to watch from, as 410 does. Without an answer, or if
+    /// the server is overloaded, the watch continues at its version: a list would cost more and yield the same.
     fn is_answer(&self) -> bool {
         match self {
             Self::Request(kube::Error::Api(status)) => status.code != 429 && status.code < 500,
-            // A line that is no event: what it was meant to say is lost.
+            // A malformed line hides an event that is lost.
             Self::Request(kube::Error::SerdeError(_)) | Self::Ended(_) => true,
             Self::NoVersion | Self::Torn | Self::Outdated { .. } => true,
             Self::Request(_) | Self::NoAnswer | Self::Short => false,
         }
     }
 
-    /// What the log tells apart: the HTTP status, or a number below those.
+    /// The cause for the log: the HTTP status, or a number below all of them.
     pub(super) fn cause(&self) -> u16 {
         match self {
             Self::Request(kube::Error::Api(status)) | Self::Ended(status) => status.code,

@@ -1,4 +1,4 @@
-//! The loop against a server on loopback that answers as a script says.
+//! The loop against a scripted server on loopback.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -34,7 +34,7 @@ enum End {
     Open,
 }
 
-/// The loop, what it sends, and what it asks the server for.
+/// The loop, its output, and its requests.
 struct Followed {
     changes: Receiver<Change<ConfigMap>>,
     requests: UnboundedReceiver<String>,
@@ -42,7 +42,7 @@ struct Followed {
 }
 
 impl Followed {
-    /// Follows a server that answers by this script, and not at all after it.
+    /// Follows a server that answers by this script, and then no longer.
     async fn by(script: Vec<Reply>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -56,7 +56,7 @@ impl Followed {
         };
         tokio::spawn(axum::serve(listener, Router::new().fallback(answer)).into_future());
         let mut config = Config::new(format!("http://{address}").parse().unwrap());
-        // As the client of the process: the loop alone decides when to try again.
+        // As in the client of the process, only the loop retries.
         config.default_retry = false;
         let client = Client::try_from(config).unwrap();
         let (demand, asked) = watch::channel(Demand::default());
@@ -121,7 +121,7 @@ impl Reply {
             }
             Self::Watch(events, end) => {
                 let lines = events.into_iter().map(|event| match event {
-                    // A line that is no event.
+                    // A malformed line.
                     Value::String(line) => format!("{line}\n"),
                     event => format!("{event}\n"),
                 });
@@ -130,7 +130,7 @@ impl Reply {
                 let rest: stream::BoxStream<'static, _> = match end {
                     End::Closed => stream::empty().boxed(),
                     End::Open => stream::pending().boxed(),
-                    // What was written before must not be lost with the connection.
+                    // The connection must not drop data that was written before.
                     End::Cut => sleep(Duration::from_millis(50))
                         .map(|()| Err(std::io::Error::other("cut")))
                         .into_stream()
@@ -142,7 +142,7 @@ impl Reply {
     }
 }
 
-/// `list`, `list page TOKEN` or `watch VERSION`. What every request must hold is asserted here.
+/// `list`, `list page TOKEN` or `watch VERSION`. Also checks the required parameters of each request.
 fn in_short(uri: &Uri) -> String {
     let query = uri.query().unwrap_or_default();
     let parameter = |name: &str| query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
@@ -162,7 +162,8 @@ fn nth(round: u64) -> Round {
 
 fn object(name: &str, version: &str) -> Value {
     json!({"kind": "ConfigMap", "apiVersion": "v1",
-        "metadata": {"namespace": "default", "name": name, "uid": format!("uid-of-{name}"), "resourceVersion": version}})
+        "metadata": {"namespace": "default", "name": name, "uid": format!("uid-of-{name}"),
+                     "resourceVersion": version}})
 }
 
 fn undecodable(name: &str, version: &str) -> Value {
@@ -361,7 +362,7 @@ async fn new_round_interrupts_a_hanging_watch_a_hanging_list_and_a_pause() {
 #[tokio::test]
 async fn new_round_does_not_wait_for_the_pause_after_failures() {
     let mut followed = Followed::by((0..100).map(|_| Reply::Status(503)).collect()).await;
-    // The fifth pause is 800 ms at least.
+    // The fifth pause is at least 800 ms.
     followed.expect_requests(&["list"; 5]).await;
     for round in 1..=5 {
         followed.ask(round, 0);

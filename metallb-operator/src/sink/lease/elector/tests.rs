@@ -393,7 +393,7 @@ fn leader_that_sees_another_holder_stops_at_once() {
     assert!(!scene.leads());
     let turns = [Turn::Acquired(Term(1)), Turn::Lost(Loss::Taken), Turn::Follows(FOREIGN.to_owned())];
     assert_eq!(scene.elector.take_turns(), turns);
-    // The holder is told once, not with each of its renewals.
+    // The holder is reported once, not with each of its renewals.
     scene.server.edit(|_| {});
     scene.deliver();
     assert_eq!(scene.elector.take_turns(), []);

@@ -23,7 +23,7 @@ enum Move {
     Drop(usize),
     /// The watch delivers its next event.
     Deliver(usize),
-    /// The process is stopped for a while, in the middle of whatever it did.
+    /// The process is suspended for a while, at any point.
     Stop {
         process: usize,
         milliseconds: u64,
@@ -148,7 +148,7 @@ impl World {
         }
     }
 
-    /// Who may write now, whether it runs or is stopped.
+    /// The processes that may write now, running or suspended.
     fn writers(&mut self) -> usize {
         let now = self.start + Duration::from_millis(self.milliseconds);
         let writers = self

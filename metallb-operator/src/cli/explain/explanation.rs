@@ -1,4 +1,4 @@
-//! An explanation as a story for people.
+//! An explanation as text.
 
 use std::fmt::Write as _;
 
@@ -7,9 +7,9 @@ use metallb_core::model::{InterfaceName, NodeName};
 use metallb_core::plan::{AddressExplanation, Explanation, L2Plan, MissingReason, RoutePlan, candidate_text};
 use metallb_core::routes::BgpReason;
 
-use crate::cli::output::{Paint, counted};
+use crate::cli::output::{Paint, clause, counted};
 
-/// The story of one Service: its address, who answers, which routes, and what is missing.
+/// Explains one Service: its address, the node that answers, its routes, and missing objects.
 pub(super) fn of_service(explanation: &Explanation, paint: Paint) -> String {
     let service = &explanation.service;
     let name = &service.key;
@@ -18,8 +18,8 @@ pub(super) fn of_service(explanation: &Explanation, paint: Paint) -> String {
     let _ = match (service.state, &service.pool) {
         (AssignmentState::Assigned, Some(pool)) => writeln!(text, "{name} has {ips} from pool {pool}."),
         (AssignmentState::Assigned, None) => writeln!(text, "{name} has {ips}."),
-        (AssignmentState::Pending, _) => writeln!(text, "{name} waits for an address."),
-        (AssignmentState::Ignored, _) => writeln!(text, "{name} is not ours."),
+        (AssignmentState::Pending, _) => writeln!(text, "{name} is pending."),
+        (AssignmentState::Ignored, _) => writeln!(text, "{name} is ignored."),
     };
     let _ = writeln!(text, "  {} ({})", service.reason.message, service.reason.code.as_str());
     for verdict in &service.refused_pools {
@@ -27,7 +27,7 @@ pub(super) fn of_service(explanation: &Explanation, paint: Paint) -> String {
     }
     if let Some(l2) = service.l2.first() {
         let _ = write!(text, "\n{}\n", paint.head("L2 (ARP, NDP)"));
-        answering(l2, &mut text);
+        owner(l2, &mut text);
     }
     if !explanation.routing.is_empty() {
         let _ = write!(text, "\n{}\n", paint.head("BGP"));
@@ -35,7 +35,7 @@ pub(super) fn of_service(explanation: &Explanation, paint: Paint) -> String {
     }
     let announced = !service.bgp.is_empty() || service.l2.iter().any(|l2| l2.node.is_some());
     let unused = |code| matches!(code, MissingReason::L2Advertisement | MissingReason::BgpAdvertisement);
-    // One way to announce an address is enough: the other one is not missing, only not used.
+    // One kind of advertisement is enough: the other one is not missing, only unused.
     let (unused, missing): (Vec<_>, Vec<_>) =
         explanation.missing.iter().partition(|missing| announced && unused(missing.code));
     for (head, list) in [(paint.bad("MISSING"), missing), (paint.head("NOT USED"), unused)] {
@@ -49,7 +49,7 @@ pub(super) fn of_service(explanation: &Explanation, paint: Paint) -> String {
     text
 }
 
-/// The story of one address: who has it, who answers for it, which routes carry it.
+/// Explains one address: its Service, the node that answers, its routes.
 pub(super) fn of_address(explanation: &AddressExplanation<'_>) -> String {
     let ip = explanation.ip;
     let mut text = String::new();
@@ -58,16 +58,19 @@ pub(super) fn of_address(explanation: &AddressExplanation<'_>) -> String {
     let _ = match (holders.is_empty(), pools.is_empty()) {
         (false, false) => writeln!(text, "{ip} of {pools} belongs to {holders}."),
         (false, true) => writeln!(text, "{ip} belongs to {holders}."),
-        (true, false) => writeln!(text, "{ip} lies in {pools}; nobody has it."),
-        (true, true) => writeln!(text, "{ip} lies in no pool; nobody has it."),
+        (true, false) => writeln!(text, "{ip} is in {pools}; unassigned."),
+        (true, true) => writeln!(text, "{ip} is in no pool; unassigned."),
     };
     for claimant in &explanation.claimants {
-        let _ = writeln!(text, "  {claimant} has it in its status, but not from us (metallb explain {claimant})");
+        let _ = writeln!(
+            text,
+            "  {claimant} shows it in its status, but metallb did not assign it (see metallb explain {claimant})"
+        );
     }
     for (holder, l2) in explanation.holders.iter().zip(&explanation.l2) {
         let _ = match &l2.node {
             Some(node) => writeln!(text, "  {node} answers for {holder}{}", on(&l2.interfaces)),
-            None => writeln!(text, "  nobody answers for {holder}: {}", l2.reason.meaning()),
+            None => writeln!(text, "  not announced for {holder}: {}", clause(l2.reason.meaning())),
         };
     }
     for route in &explanation.routes {
@@ -76,17 +79,17 @@ pub(super) fn of_address(explanation: &AddressExplanation<'_>) -> String {
     text
 }
 
-fn answering(l2: &L2Plan, text: &mut String) {
+fn owner(l2: &L2Plan, text: &mut String) {
     let _ = match &l2.node {
         Some(node) => writeln!(text, "  {node} answers{}", on(&l2.interfaces)),
-        None => writeln!(text, "  nobody answers: {}", l2.reason.meaning()),
+        None => writeln!(text, "  not announced: {}", clause(l2.reason.meaning())),
     };
     if !l2.successors.is_empty() {
         let next = l2.successors.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", then ");
         let _ = writeln!(text, "  if it fails: {next}");
     }
-    let told = |node: &NodeName| Some(node) == l2.node.as_ref() || l2.successors.contains(node);
-    let others = l2.candidates.iter().filter(|candidate| !told(&candidate.node));
+    let is_shown = |node: &NodeName| Some(node) == l2.node.as_ref() || l2.successors.contains(node);
+    let others = l2.candidates.iter().filter(|candidate| !is_shown(&candidate.node));
     for (reason, nodes) in by_reason(others.map(|candidate| (candidate.reason, candidate.node.as_str()))) {
         let _ = writeln!(text, "  {nodes}: {}", candidate_text(reason));
     }
@@ -104,13 +107,13 @@ fn routes(explanation: &Explanation, text: &mut String) {
             route.effective_local_pref()
         );
     }
-    let silent = explanation.routing.iter().filter(|routing| routing.reason != BgpReason::Advertised);
-    for (reason, nodes) in by_reason(silent.map(|routing| (routing.reason, routing.node.as_str()))) {
-        let _ = writeln!(text, "  nothing from {nodes}: {}", reason.meaning());
+    let without_route = explanation.routing.iter().filter(|routing| routing.reason != BgpReason::Advertised);
+    for (reason, nodes) in by_reason(without_route.map(|routing| (routing.reason, routing.node.as_str()))) {
+        let _ = writeln!(text, "  no route from {nodes}: {}", clause(reason.meaning()));
     }
 }
 
-/// Nodes by what is said of them; many nodes are counted.
+/// Groups nodes by reason; a long list of nodes is counted.
 fn by_reason<'a, R: Copy + PartialEq>(nodes: impl Iterator<Item = (R, &'a str)>) -> Vec<(R, String)> {
     let mut groups: Vec<(R, Vec<&str>)> = Vec::new();
     for (reason, node) in nodes {
@@ -133,5 +136,5 @@ fn on(interfaces: &[InterfaceName]) -> String {
     format!(" on {}", interfaces.iter().map(InterfaceName::as_str).collect::<Vec<_>>().join(", "))
 }
 
-/// Beyond, nodes are only counted.
+/// Further nodes are counted only.
 const NAMES_SHOWN: usize = 8;

@@ -1,4 +1,4 @@
-//! Where the other speakers are: the addresses of their pods.
+//! Addresses of the speaker Pods, the seed nodes of membership.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -8,21 +8,21 @@ use kube::Client;
 use kube::api::{Api, ListParams};
 use metallb_membership::driver::Handle;
 
-/// Looks for speaker pods again and again.
-pub(super) struct Contacts {
+/// Lists the speaker Pods periodically.
+pub(super) struct SeedNodes {
     pods: Api<Pod>,
     labels: String,
     members: Handle,
     port: u16,
 }
 
-impl Contacts {
+impl SeedNodes {
     pub(super) fn new(client: Client, namespace: &str, labels: &str, members: Handle, port: u16) -> Self {
         Self { pods: Api::namespaced(client, namespace), labels: labels.to_owned(), members, port }
     }
 
-    /// Never ends. While the API server is away, the addresses known stay in force; should it be away at the start, this node does
-    /// not enter the cluster and announces nothing on L2, since others may.
+    /// Never ends. While the API server is unreachable, the known addresses stay in use. If it is unreachable at the
+    /// start, this node does not join and announces nothing on L2, since other nodes may.
     pub(super) async fn run(self) {
         let mut known = Vec::new();
         let mut joined = false;
@@ -31,16 +31,19 @@ impl Contacts {
             let pause = match self.pods.list(&parameters).await {
                 Ok(pods) => {
                     let addresses = pods.items.into_iter().filter_map(|pod| pod.status?.pod_ip?.parse::<IpAddr>().ok());
-                    let mut contacts: Vec<SocketAddr> = addresses.map(|ip| SocketAddr::new(ip, self.port)).collect();
-                    contacts.sort();
-                    if !joined || contacts != known {
-                        self.members.join(contacts.clone());
-                        (known, joined) = (contacts, true);
+                    let mut seed_nodes: Vec<SocketAddr> = addresses.map(|ip| SocketAddr::new(ip, self.port)).collect();
+                    seed_nodes.sort();
+                    if !joined || seed_nodes != known {
+                        self.members.join(seed_nodes.clone());
+                        (known, joined) = (seed_nodes, true);
                     }
                     PERIOD
                 }
                 Err(error) => {
-                    tracing::warn!(%error, event = "podsUnknown", "speaker pods can't be listed, those known are kept");
+                    tracing::warn!(
+                        %error, event = "podsUnknown",
+                        "cannot list the speaker Pods, the known ones stay in use"
+                    );
                     RETRY
                 }
             };
@@ -49,6 +52,6 @@ impl Contacts {
     }
 }
 
-/// New speakers find the old ones by themselves, so this only mends what went wrong.
+/// New speakers contact the existing ones themselves, so this only repairs missed contacts.
 const PERIOD: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(2);
