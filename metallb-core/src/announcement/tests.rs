@@ -273,7 +273,7 @@ fn change() -> impl Strategy<Value = Change> {
         4 => (0..SERVICES, service).prop_map(|(index, state)| Change::Service(index, state)),
         4 => (0..SERVICES, proptest::collection::vec((0..NODES, any::<bool>()), 0..4))
             .prop_map(|(index, on)| Change::Endpoints(index, on)),
-        2 => (0..NODES, 0_u8..3, rarely.clone(), rarely)
+        2 => (0..NODES, 0_u8..3, rarely, rarely)
             .prop_map(|(index, rack, excluded, lost)| Change::NodeLabels(index, rack, excluded, lost)),
         1 => (0..NODES).prop_map(Change::NodeGone),
         3 => (0_u8..16).prop_map(Change::Live),

@@ -272,17 +272,17 @@ impl Reconciler {
     /// A write ended. What the API server answered must be in the picture already; after a conflict or an unknown end that is the
     /// object as read anew, where it could be read.
     pub fn write_ended(&mut self, key: &ServiceKey, id: WriteId, end: WriteEnd, pace: Pace, picture: &impl Picture) {
-        if let Some(writes) = self.writes.get_mut(key) {
-            if let Some(sent) = writes.under_way.take_if(|sent| sent.id == id) {
-                writes.paused = pace == Pace::Later;
-                match end {
-                    WriteEnd::Written => {}
-                    // One before it, of unknown end, may have stored the same: then its Events are still to be reported.
-                    WriteEnd::Rejected => writes.unknown.push(Sent { is_void: true, ..sent }),
-                    WriteEnd::Unknown => {
-                        writes.unknown.retain(|known| known.version != sent.version || known.ips != sent.ips);
-                        writes.unknown.push(sent);
-                    }
+        if let Some(writes) = self.writes.get_mut(key)
+            && let Some(sent) = writes.under_way.take_if(|sent| sent.id == id)
+        {
+            writes.paused = pace == Pace::Later;
+            match end {
+                WriteEnd::Written => {}
+                // One before it, of unknown end, may have stored the same: then its Events are still to be reported.
+                WriteEnd::Rejected => writes.unknown.push(Sent { is_void: true, ..sent }),
+                WriteEnd::Unknown => {
+                    writes.unknown.retain(|known| known.version != sent.version || known.ips != sent.ips);
+                    writes.unknown.push(sent);
                 }
             }
         }

@@ -41,7 +41,7 @@ pub(super) enum Step {
     /// A process is killed and started again.
     Kill(usize),
     /// The leader gives the Lease back.
-    StepDown(usize),
+    Resign(usize),
 }
 
 impl Step {
@@ -53,7 +53,7 @@ impl Step {
         let (changes, faults) = match self {
             Self::Create(_) | Self::Wish(..) | Self::Delete(_) => (1, 0),
             Self::OldList(..) | Self::Hang(_) | Self::Refuse(_) => (0, 1),
-            Self::Depose(_) | Self::Kill(_) | Self::StepDown(_) => (0, 1),
+            Self::Depose(_) | Self::Kill(_) | Self::Resign(_) => (0, 1),
             _ => (0, 0),
         };
         Budget { changes, faults }
@@ -123,7 +123,7 @@ impl World {
                 let is_paused =
                     |index: &usize| controller.reconciler.writes.get(&key(*index)).is_some_and(|writes| writes.paused);
                 steps.extend((0..SERVICES).filter(is_paused).map(|index| Step::Resume(place, index)));
-                steps.extend([Step::StepDown(place), Step::Kill(place), Step::Depose(place)]);
+                steps.extend([Step::Resign(place), Step::Kill(place), Step::Depose(place)]);
             }
             Role::Standby => {
                 if self.leader().is_none() {
@@ -206,7 +206,7 @@ impl World {
                 self.step_down(place)?;
                 self.take_over(1 - place)?;
             }
-            Step::StepDown(place) => self.step_down(place)?,
+            Step::Resign(place) => self.step_down(place)?,
             Step::Kill(place) => {
                 let term = self.controllers[place].term + 1;
                 self.controllers[place] = Controller { term, ..Controller::new(Reconciler::new(None)) };
