@@ -110,7 +110,7 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
             timing: settings.lease,
         };
         let (keeper, mut leadership) = LeaseKeeper::start(config, lease)
-            .map_err(ProcessError::io("the thread that keeps the Lease can't be started"))?;
+            .map_err(ProcessError::io("cannot start the thread that keeps the Lease"))?;
         // The first lists after the Lease was taken are the fresh ones that a new leader needs.
         let first = tokio::time::timeout(FIRST_CLAIM, leadership.changed()).await.unwrap_or_default();
         let (events, _writer) = events::spawn(client.clone(), "metallb-controller");

@@ -374,7 +374,7 @@ pub fn load_state(path: &Path) -> Result<State, ProcessError> {
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(State::default()),
         Err(source) => {
-            Err(ProcessError::Io { what: format!("the state file {} can't be read", path.display()), source })
+            Err(ProcessError::Io { what: format!("cannot read the state file {}", path.display()), source })
         }
     }
 }
