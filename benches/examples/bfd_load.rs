@@ -10,7 +10,7 @@
 //! packets: a thread that only waits, sends packets of the same size at the same rate, and reads received packets
 //! without decoding them.
 
-#![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "a measurement prints times")]
+#![expect(clippy::print_stdout, reason = "a measurement prints times")]
 
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};

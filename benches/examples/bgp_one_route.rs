@@ -5,7 +5,7 @@
 //! the call of `change_routes` to the return of that `read`. Trials are one millisecond apart, so that each includes
 //! its wake-ups.
 
-#![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "a measurement prints times")]
+#![expect(clippy::print_stdout, reason = "a measurement prints times")]
 
 use std::collections::BTreeMap;
 use std::error::Error;

@@ -90,7 +90,7 @@ fn pool_with_service_allocation_serves_only_matching_services() {
         let mut asker = ask("s");
         change(&mut asker, |terms| terms.service = ServiceKey::new(namespace, "s"));
         change(&mut asker, |terms| {
-            terms.labels = label.map(|label| ("team".to_owned(), label.to_owned())).into_iter().collect()
+            terms.labels = label.map(|label| ("team".to_owned(), label.to_owned())).into_iter().collect();
         });
         let outcome = allocator.assign(&asker, &ips(&["1.2.3.4"])).cloned();
         assert_eq!(outcome.is_ok(), served, "{namespaces:?} {team:?} {namespace} {label:?}");

@@ -250,7 +250,7 @@ fn older_assignment_keeps_an_address_that_stands_on_two_services() {
             let repair = desk.write_of(&loser_name);
             assert_eq!(brings(&repair), Some(ips(&["1.0.0.1"])), "{why}, {order}");
             desk.expect_quiet();
-            assert_eq!(desk.repairs, [names.clone()], "{why}, {order}");
+            assert_eq!(desk.repairs, std::slice::from_ref(&names), "{why}, {order}");
             assert_eq!(desk.count(&loser_name, "duplicateAddress"), 1);
             // Refused: told once more by the driver, and tried again.
             desk.end(&repair, WriteEnd::Rejected, Pace::Later);
@@ -284,7 +284,7 @@ fn nobody_joins_an_address_that_is_being_released_and_the_others_stay() {
     let at = |name: &str, created, port| sharing(holder(name, created, "1.0.0.0", Some(created)), "k", port);
     let mut desk = Desk::new(&one_pool("1.0.0.0/31"), [at("first", 1, 80), at("second", 2, 81)]);
     desk.change("second", |service| {
-        _ = service.annotations.insert("metallb.io/allow-shared-ip".to_owned(), "l".to_owned())
+        _ = service.annotations.insert("metallb.io/allow-shared-ip".to_owned(), "l".to_owned());
     });
     let leaving = desk.write_of("second");
     assert_eq!(brings(&leaving), Some(ips(&["1.0.0.1"])));

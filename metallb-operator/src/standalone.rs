@@ -373,9 +373,7 @@ pub fn load_state(path: &Path) -> Result<State, ProcessError> {
             serde_json::from_slice(&bytes).map_err(|source| ProcessError::State { path: path.to_owned(), source })
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(State::default()),
-        Err(source) => {
-            Err(ProcessError::Io { what: format!("cannot read the state file {}", path.display()), source })
-        }
+        Err(source) => Err(ProcessError::Io { what: format!("cannot read the state file {}", path.display()), source }),
     }
 }
 
