@@ -2,7 +2,8 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::world::{Answer, Controller, Flaw, Flight, Object, Role, SERVICES, Wish, World, key};
+use super::flaws::Flaw;
+use super::world::{Answer, Controller, Flight, Object, Role, SERVICES, Wish, World, key};
 use crate::assignment::reconciler::Sent;
 use crate::model::{Service, Uid, WRITE_SETTLED};
 

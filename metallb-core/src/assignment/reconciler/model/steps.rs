@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::flaws::{self, Flaw};
 use super::world::{
-    ADDRESSES, Answer, Budget, Controller, Flaw, Flight, Late, OLD_LISTS, Object, Role, SERVICES, View, Wish, World,
+    ADDRESSES, Answer, Budget, Controller, Flight, Late, OLD_LISTS, Object, Role, SERVICES, View, Wish, World,
     index_of, key,
 };
 use crate::assignment::{Effect, Pace, Reconciler, Write, WriteEnd, processing_order};
@@ -41,7 +42,7 @@ pub(super) enum Step {
     /// A process is killed and started again.
     Kill(usize),
     /// The leader gives the Lease back.
-    Resign(usize),
+    HandOver(usize),
 }
 
 impl Step {
@@ -53,7 +54,7 @@ impl Step {
         let (changes, faults) = match self {
             Self::Create(_) | Self::Wish(..) | Self::Delete(_) => (1, 0),
             Self::OldList(..) | Self::Hang(_) | Self::Refuse(_) => (0, 1),
-            Self::Depose(_) | Self::Kill(_) | Self::Resign(_) => (0, 1),
+            Self::Depose(_) | Self::Kill(_) | Self::HandOver(_) => (0, 1),
             _ => (0, 0),
         };
         Budget { changes, faults }
@@ -123,7 +124,7 @@ impl World {
                 let is_paused =
                     |index: &usize| controller.reconciler.writes.get(&key(*index)).is_some_and(|writes| writes.paused);
                 steps.extend((0..SERVICES).filter(is_paused).map(|index| Step::Resume(place, index)));
-                steps.extend([Step::Resign(place), Step::Kill(place), Step::Depose(place)]);
+                steps.extend([Step::HandOver(place), Step::Kill(place), Step::Depose(place)]);
             }
             Role::Standby => {
                 if self.leader().is_none() {
@@ -206,7 +207,7 @@ impl World {
                 self.step_down(place)?;
                 self.take_over(1 - place)?;
             }
-            Step::Resign(place) => self.step_down(place)?,
+            Step::HandOver(place) => self.step_down(place)?,
             Step::Kill(place) => {
                 let term = self.controllers[place].term + 1;
                 self.controllers[place] = Controller { term, ..Controller::new(Reconciler::new(None)) };
@@ -331,15 +332,6 @@ impl World {
         self.drive(flight.sender.0, |reconciler, view| reconciler.write_ended(&key, id, end, pace, view))
     }
 
-    /// A flaw: the end of a write leads to nothing.
-    fn forget_flight(&mut self, flight: &Flight) -> Result<(), String> {
-        self.drive(flight.sender.0, |reconciler, _| {
-            if let Some(writes) = reconciler.writes.get_mut(&key(flight.index)) {
-                writes.under_way.take_if(|sent| sent.id == flight.write.id);
-            }
-        })
-    }
-
     /// A controller decides on Services of which it has news.
     fn update(&mut self, place: usize, mut news: Vec<usize>) -> Result<(), String> {
         // The driver's order is any; this one differs from that of creation.
@@ -356,22 +348,14 @@ impl World {
         self.drive(place, |reconciler, view| reconciler.update(keys, view))
     }
 
-    /// A flaw: what others hold as well is left as it is.
-    fn is_left_alone(&self, place: usize, index: usize) -> bool {
-        let controller = &self.controllers[place];
-        let (object, assigner) = (&controller.view.objects[index], controller.reconciler.assigner.as_ref());
-        self.flaw == Some(Flaw::NeverRepairs)
-            && object.as_ref().zip(assigner).is_some_and(|(object, it)| !it.rivals(&object.service).is_empty())
-    }
-
     /// Lets a controller do something, and sends what it wants to write.
-    fn drive(&mut self, place: usize, act: impl FnOnce(&mut Reconciler, &View)) -> Result<(), String> {
+    pub(super) fn drive(&mut self, place: usize, act: impl FnOnce(&mut Reconciler, &View)) -> Result<(), String> {
         let flaw = self.flaw;
         let controller = &mut self.controllers[place];
         let reconciler = Arc::make_mut(&mut controller.reconciler);
         act(reconciler, &controller.view);
         if flaw == Some(Flaw::FreesAtOnce) {
-            free_at_once(reconciler, &controller.view);
+            flaws::free_at_once(reconciler, &controller.view);
         }
         let mut writes = Vec::new();
         while let Some(effect) = reconciler.poll_effect() {
@@ -426,19 +410,4 @@ impl World {
 
 fn flight_of(place: usize, term: u32, index: usize, write: Write) -> Flight {
     Flight { write: Arc::new(write), index, sender: (place, term), awaited: true, hangs: false, answer: None }
-}
-
-/// A flaw: nothing stands that is not held.
-fn free_at_once(reconciler: &mut Reconciler, view: &View) {
-    let forget = |reconciler: &mut Reconciler| {
-        let Some(assigner) = &mut reconciler.assigner else { return };
-        (0..SERVICES).for_each(|index| _ = assigner.allocator.set_standing(&key(index), &[]));
-    };
-    forget(reconciler);
-    let Some(assigner) = &reconciler.assigner else { return };
-    let waiting: Vec<_> = assigner.waiting.iter().map(|service| service.key.clone()).collect();
-    for key in waiting {
-        reconciler.update([key], view);
-        forget(reconciler);
-    }
 }

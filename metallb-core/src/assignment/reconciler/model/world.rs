@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::flaws::Flaw;
 use crate::assignment::{Picture, Reconciler, Write};
 use crate::config::Config;
 use crate::config::spec::{ObjectMeta, PoolSpec, Resources};
@@ -125,25 +126,6 @@ pub(super) struct Late {
     pub(super) address: usize,
     pub(super) index: usize,
     pub(super) version: u32,
-}
-
-/// A way in which controllers went wrong.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Flaw {
-    /// A change that came in while a write was under way is forgotten when the write is stored.
-    ForgetsChanges,
-    /// An address is free as soon as the decision gives it up.
-    FreesAtOnce,
-    /// 404 counts as success, and whatever came in meanwhile is skipped, a Service of the same name too.
-    SkipsNamesakes,
-    /// A standby decides as well, and what it decided outranks the statuses when it begins to lead.
-    StandbyDecides,
-    /// A LIST counts whatever its version.
-    BelievesOldLists,
-    /// A write of unknown end counts as rejected.
-    TakesUnknownForRejected,
-    /// Two holders of one address are left as they are.
-    NeverRepairs,
 }
 
 // === impl World ===
@@ -309,15 +291,6 @@ impl View {
             news.extend(is_news.then_some(index));
         }
         news
-    }
-}
-
-impl View {
-    /// A flaw: what is remembered outranks what is seen.
-    pub(super) fn without_statuses(&self) -> Self {
-        let mut blind = self.clone();
-        blind.objects.iter_mut().flatten().for_each(|object| Arc::make_mut(object).service.ingress.clear());
-        blind
     }
 }
 
