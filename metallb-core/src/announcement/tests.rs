@@ -447,6 +447,29 @@ fn address_that_moves_to_another_node_is_handed_over_to_its_owner() {
 }
 
 #[test]
+fn address_of_a_node_that_is_gone_moves_though_no_node_asked_whom_to_monitor() {
+    let mut world = World::new();
+    world.change(&Change::Service(0, Some((vec![1], false, 1, false, 1))));
+    world.change(&Change::Endpoints(0, (0..NODES).map(|index| (index, true)).collect()));
+    let options = || Options { class: None, exclude_label: ExcludeLabel::Honoured };
+    let mut views: Vec<NodeView> = (0..NODES).map(|index| NodeView::new(node(index), options())).collect();
+    let owners = |views: &mut [NodeView], world: &World| -> Vec<usize> {
+        let World { config, cluster, live, interfaces, .. } = world;
+        let answers = |view: &mut NodeView| {
+            let update = view.apply(Facts { config, cluster, live: Some(live), interfaces }, Touched::Everything);
+            update.l2.is_some_and(|answers| !answers.addresses.is_empty())
+        };
+        views.iter_mut().enumerate().filter_map(|(index, view)| answers(view).then_some(index)).collect()
+    };
+    let before = owners(&mut views, &world);
+    assert_eq!(before.len(), 1);
+    world.change(&Change::NodeGone(u8::try_from(before[0]).unwrap()));
+    let after = owners(&mut views, &world);
+    assert_eq!(after.len(), 1, "one of the others answers");
+    assert_ne!(after, before);
+}
+
+#[test]
 fn interface_that_appears_ends_a_failure() {
     let mut world = World::new();
     world.live = LiveSpeakers::Only(BTreeSet::from([node(0)]));
