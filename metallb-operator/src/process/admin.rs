@@ -96,7 +96,7 @@ impl Admin {
         self.serve_on(TcpListener::bind(address).await?, shutdown).await
     }
 
-    /// Like [`serve`], on a listening socket.
+    /// Like [`serve`](Self::serve), on a listening socket.
     ///
     /// # Errors
     /// The socket fails.
