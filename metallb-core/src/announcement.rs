@@ -167,8 +167,6 @@ impl NodeView {
         };
         let elects_anew = !matches!(touched, Touched::Services(_));
         if elects_anew {
-            // What a change of nodes moves can be told only of elections that are ranked.
-            self.rank();
             let live = facts.live.unwrap_or(&self.elections.rules().live).clone();
             self.elections.set_nodes(&facts.cluster.nodes, live);
         }
@@ -199,14 +197,9 @@ impl NodeView {
     /// they fail. `None` where they are the same as at the last call. Ranking them takes longer than
     /// [`apply`](Self::apply), and nothing that is announced waits for it.
     pub fn monitor(&mut self) -> Option<BTreeSet<NodeName>> {
-        self.rank();
-        self.monitoring.follow(&self.node, &self.elections)
-    }
-
-    /// Ranks the other nodes wherever a step left it open.
-    fn rank(&mut self) {
         let changed = self.elections.settle(NonZeroUsize::MIN);
         self.monitoring.open(changed.services, false);
+        self.monitoring.follow(&self.node, &self.elections)
     }
 
     /// The nodes that take over when this one leaves, for every address that it answers for or gave up.

@@ -238,7 +238,7 @@ impl Elections {
     /// of a Service may be unknown, if it is not `node`. Returns what changed since the last call.
     pub fn settle_for(&mut self, node: &NodeName) -> Changed {
         self.groups.regroup(&self.entries, &self.sets, &mut self.changed.services);
-        self.groups.claim(node);
+        self.groups.claim(node, &mut self.changed.services);
         self.take_changed()
     }
 

@@ -36,7 +36,9 @@ enum Change {
 /// A Service; `None` where it is deleted.
 type ServiceState = Option<(Vec<u8>, bool, u8, bool, u8)>;
 
-const NODES: u8 = 4;
+/// More nodes than an election remembers.
+const NODES: u8 = 7;
+const FEW: u8 = 4;
 const SERVICES: u8 = 5;
 
 fn node(index: u8) -> NodeName {
@@ -76,15 +78,15 @@ fn pool(index: u8) -> PoolSpec {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(nodes: u8) -> Self {
         let mut world = Self {
             resources: Resources { pools: vec![pool(0), pool(1)], ..Resources::default() },
             config: Config::default(),
             cluster: Cluster::default(),
-            live: LiveSpeakers::Only((0..NODES).map(node).collect()),
+            live: LiveSpeakers::Only((0..nodes).map(node).collect()),
             interfaces: BTreeSet::from(["eth1".into()]),
         };
-        for index in 0..NODES {
+        for index in 0..nodes {
             world.cluster.nodes.insert(node(index), Node::new(node(index).as_str()));
         }
         world.change(&Change::L2(0, Some((0, 0, 0))));
@@ -241,7 +243,20 @@ impl Follower {
         Self { view: NodeView::new(node(index), Options::default()), outcome: Outcome::default() }
     }
 
+    /// A step, with the nodes to monitor after it.
     fn step(&mut self, world: &World, touched: Touched<'_>) -> Update {
+        let update = self.apply(world, touched);
+        self.monitor();
+        update
+    }
+
+    fn monitor(&mut self) {
+        if let Some(nodes) = self.view.monitor() {
+            self.outcome.monitor = nodes;
+        }
+    }
+
+    fn apply(&mut self, world: &World, touched: Touched<'_>) -> Update {
         let update = self.view.apply(world.facts(), touched);
         if let Some(answers) = &update.l2 {
             self.outcome.answers = answers.clone();
@@ -256,9 +271,6 @@ impl Follower {
             }
         }
         self.outcome.routes.retain(|_, routes| !routes.is_empty());
-        if let Some(nodes) = self.view.monitor() {
-            self.outcome.monitor = nodes;
-        }
         self.outcome.announced = self.view.announced().clone();
         self.outcome.probed.extend(update.probe.iter().copied());
         update
@@ -276,7 +288,7 @@ fn change() -> impl Strategy<Value = Change> {
         2 => (0..NODES, 0_u8..3, rarely, rarely)
             .prop_map(|(index, rack, excluded, lost)| Change::NodeLabels(index, rack, excluded, lost)),
         1 => (0..NODES).prop_map(Change::NodeGone),
-        3 => (0_u8..16).prop_map(Change::Live),
+        3 => (0_u8..128).prop_map(Change::Live),
         2 => (0_u8..2, proptest::option::weighted(0.8, (0_u8..3, 0_u8..3, 0_u8..3)))
             .prop_map(|(index, state)| Change::L2(index, state)),
         1 => (0_u8..2, proptest::option::weighted(0.8, (0_u8..3, 0_u8..3, any::<bool>())))
@@ -292,12 +304,12 @@ proptest! {
     /// anything else. The views of all nodes together are what the plan says.
     #[test]
     fn view_that_follows_changes_equals_one_that_sees_everything_at_once(
-        changes in proptest::collection::vec(change(), 1..40),
+        changes in proptest::collection::vec((change(), proptest::bool::weighted(0.3)), 1..40),
     ) {
-        let mut world = World::new();
+        let mut world = World::new(NODES);
         let mut followers: Vec<Follower> = (0..NODES).map(Follower::new).collect();
         followers.iter_mut().for_each(|follower| drop(follower.step(&world, Touched::Everything)));
-        for change in &changes {
+        for (change, monitors) in &changes {
             let before = world.live.clone();
             let (configuration, services) = world.change(change);
             let touched = match configuration {
@@ -307,9 +319,16 @@ proptest! {
             };
             let plan = world.plan();
             for (index, follower) in (0..NODES).zip(&mut followers) {
-                follower.step(&world, touched);
+                follower.apply(&world, touched);
                 let mut fresh = Follower::new(index);
-                fresh.step(&world, Touched::Everything);
+                fresh.apply(&world, Touched::Everything);
+                // Where the other nodes are not ranked, the nodes to monitor are those of an earlier step.
+                if *monitors {
+                    follower.monitor();
+                    fresh.monitor();
+                } else {
+                    fresh.outcome.monitor.clone_from(&follower.outcome.monitor);
+                }
                 // A node remembers the addresses that it gave up; a new view does not know them.
                 let successors = std::mem::take(&mut follower.outcome.answers.successors);
                 let probed = std::mem::take(&mut follower.outcome.probed);
@@ -355,11 +374,11 @@ fn agree(plan: &Plan, world: &World, me: &NodeName, outcome: &Outcome) -> Result
 
 /// 120 Services, every second one with the policy Local, on four nodes.
 fn large() -> (World, Follower) {
-    let mut world = World::new();
+    let mut world = World::new(FEW);
     for index in 0..120_u8 {
         let ips = vec![index];
         world.change(&Change::Service(index, Some((ips, index.is_multiple_of(2), 1, false, 1))));
-        world.change(&Change::Endpoints(index, vec![(index % NODES, true)]));
+        world.change(&Change::Endpoints(index, vec![(index % FEW, true)]));
     }
     let mut follower = Follower::new(0);
     follower.step(&world, Touched::Everything);
@@ -398,7 +417,7 @@ fn step_reads_and_elects_only_what_changed() {
 
 #[test]
 fn address_is_probed_when_no_service_had_it_and_never_at_the_first_step() {
-    let mut world = World::new();
+    let mut world = World::new(FEW);
     world.live = LiveSpeakers::Only(BTreeSet::from([node(0)]));
     world.change(&Change::Endpoints(0, vec![(0, true)]));
     world.change(&Change::Endpoints(1, vec![(0, true)]));
@@ -423,7 +442,7 @@ fn address_is_probed_when_no_service_had_it_and_never_at_the_first_step() {
 
 #[test]
 fn address_that_moves_to_another_node_is_handed_over_to_its_owner() {
-    let mut world = World::new();
+    let mut world = World::new(FEW);
     world.change(&Change::Service(0, Some((vec![1], false, 1, false, 1))));
     world.change(&Change::Endpoints(0, vec![(0, true)]));
     let owner = (0..NODES).find(|&index| {
@@ -448,7 +467,7 @@ fn address_that_moves_to_another_node_is_handed_over_to_its_owner() {
 
 #[test]
 fn address_of_a_node_that_is_gone_moves_though_no_node_asked_whom_to_monitor() {
-    let mut world = World::new();
+    let mut world = World::new(NODES);
     world.change(&Change::Service(0, Some((vec![1], false, 1, false, 1))));
     world.change(&Change::Endpoints(0, (0..NODES).map(|index| (index, true)).collect()));
     let options = || Options { class: None, exclude_label: ExcludeLabel::Honoured };
@@ -471,7 +490,7 @@ fn address_of_a_node_that_is_gone_moves_though_no_node_asked_whom_to_monitor() {
 
 #[test]
 fn interface_that_appears_ends_a_failure() {
-    let mut world = World::new();
+    let mut world = World::new(FEW);
     world.live = LiveSpeakers::Only(BTreeSet::from([node(0)]));
     world.change(&Change::L2(0, Some((0, 0, 2))));
     world.change(&Change::Service(0, Some((vec![1], false, 1, false, 1))));
@@ -487,4 +506,23 @@ fn interface_that_appears_ends_a_failure() {
     world.change(&Change::Interfaces(1));
     let update = follower.step(&world, Touched::Services(&BTreeSet::new()));
     assert_eq!(kinds(update), [TransitionKind::Failed(ip(1))]);
+}
+
+#[test]
+fn node_that_becomes_live_announces_although_the_others_were_never_ranked() {
+    let mut world = World::new(NODES);
+    world.change(&Change::Service(0, Some((vec![1], false, 1, false, 1))));
+    world.change(&Change::Endpoints(0, vec![(0, true)]));
+    let mut owners = 0;
+    for index in 0..NODES {
+        let mut follower = Follower::new(index);
+        let all = world.live.clone();
+        world.live = LiveSpeakers::Only((0..NODES).filter(|other| *other != index).map(node).collect());
+        follower.apply(&world, Touched::Everything);
+        assert!(follower.view.announced().l2.is_empty(), "node-{index} is not live");
+        world.live = all;
+        follower.apply(&world, Touched::Live);
+        owners += follower.view.announced().l2.len();
+    }
+    assert_eq!(owners, 1);
 }

@@ -138,7 +138,8 @@ impl Groups {
     }
 
     /// Finds those groups that `node` wins, among those whose owner is unknown: far cheaper than ranking them.
-    pub(super) fn claim(&mut self, node: &NodeName) {
+    /// Adds the members of those groups to `changed`.
+    pub(super) fn claim(&mut self, node: &NodeName, changed: &mut BTreeSet<ServiceKey>) {
         let unclaimed = std::mem::take(&mut self.unclaimed);
         let unranked = self.waiting(unclaimed, |group| group.best.is_empty());
         let mut won = Vec::new();
@@ -151,6 +152,7 @@ impl Groups {
             let Some(group) = self.groups.get_mut(id) else { continue };
             let standing = group.candidates.standing(node, group.ip);
             group.best.extend(standing.map(|standing| (standing, node.clone())));
+            changed.extend(group.members.iter().cloned());
         }
     }
 
