@@ -25,10 +25,13 @@ use self::world::{Budget, Wish, World};
 #[test]
 fn every_interleaving_keeps_the_rules_and_serves_everybody() {
     let mut search = Search::default();
-    for (scene, changes, faults) in [(FULL, 2, 1), (FULL, 1, 2), (EMPTY, 2, 1), (CONTENDED, 1, 2)] {
+    // Without optimisation the whole search takes minutes.
+    let many = if cfg!(debug_assertions) { 1 } else { 2 };
+    let budgets = [(FULL, many, 1), (FULL, 1, 2), (EMPTY, many, 1), (CONTENDED, 1, 2)];
+    for (scene, changes, faults) in budgets {
         explore(&mut search, scene, &[], Budget { changes, faults }, None).expect("the rules hold");
     }
-    assert!(search.states() > 100_000, "{} states", search.states());
+    assert!(search.states() > if cfg!(debug_assertions) { 1_000 } else { 100_000 }, "{} states", search.states());
 }
 
 #[test]
@@ -57,7 +60,9 @@ fn namesake_that_is_skipped_is_found() {
 
 #[test]
 fn standby_that_decides_is_found() {
-    assert_found(Flaw::StandbyDecides, EMPTY, &[Step::Create(0), Step::Create(1)], (0, 1), "loses the address");
+    // The leader sees two Services one after the other, the standby both at once.
+    let seen = &[Step::Create(0), Step::Create(1), Step::Watch(0), Step::Watch(0), Step::List(1)];
+    assert_found(Flaw::StandbyDecides, EMPTY, seen, (0, 1), "loses the address");
 }
 
 #[test]
