@@ -4,7 +4,7 @@
 //!
 //! A [`NodeView`] keeps all of it in step with the facts, and costs what changes. It has no effects: whoever owns it
 //! turns each [`Update`] into calls of the protocol engines. `plan` and `explain` use the same parts for all nodes:
-//! [`holder`], [`Elections`](crate::election::Elections) and [`ExportPolicy`](crate::routes::ExportPolicy).
+//! [`holder`], [`Elections`] and [`ExportPolicy`].
 
 pub mod export;
 

@@ -93,7 +93,7 @@ pub struct AddressExplanation<'a> {
     pub routes: Vec<&'a RoutePlan>,
 }
 
-/// Explains one Service of `cluster`; `None` when there is no such Service. Takes what [`plan`] takes.
+/// Explains one Service of `cluster`; `None` when there is no such Service. Takes what [`plan`](super::plan) takes.
 #[must_use]
 pub fn explain(
     resources: &Resources,
