@@ -23,13 +23,13 @@ guarded=(
   metallb-operator/src/api.rs metallb-operator/src/api/objects.rs metallb-operator/src/api/schema.rs
   metallb-operator/src/cli metallb-operator/src/cli.rs
   metallb-operator/src/client metallb-operator/src/client.rs metallb-operator/src/controller
-  metallb-operator/src/controller.rs metallb-operator/src/exclusion.rs metallb-operator/src/feed
-  metallb-operator/src/feed.rs metallb-operator/src/lib.rs metallb-operator/src/main.rs metallb-operator/src/metrics
+  metallb-operator/src/controller.rs metallb-operator/src/exclusion.rs metallb-operator/src/index
+  metallb-operator/src/index.rs metallb-operator/src/lib.rs metallb-operator/src/main.rs metallb-operator/src/metrics
   metallb-operator/src/metrics.rs metallb-operator/src/process metallb-operator/src/process.rs
   metallb-operator/src/sink metallb-operator/src/sink.rs metallb-operator/src/source.rs metallb-operator/src/source/watches
   metallb-operator/src/source/restore.rs metallb-operator/src/source/snapshot.rs metallb-operator/src/source/translate.rs
   metallb-operator/src/speaker metallb-operator/src/speaker.rs metallb-operator/src/standalone.rs
-  metallb-operator/src/sys.rs metallb-operator/src/telemetry.rs metallb-operator/src/world.rs
+  metallb-operator/src/sys.rs metallb-operator/src/telemetry.rs
   metallb-operator/tests/cli_plan.rs
 )
 

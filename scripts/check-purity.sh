@@ -36,16 +36,15 @@ api:
 metrics:
 telemetry:
 exclusion:
-world:
-source: sys api world
-feed: api source world
-announcer: sys metrics exclusion source world
+source: sys api
+index: api source
+announcer: sys metrics exclusion source
 sink: sys api client source announcer
 process: sys client metrics exclusion source
-controller: sys api client metrics source feed world sink process
-speaker: sys api client metrics exclusion source feed world announcer sink process
-standalone: sys metrics exclusion source world announcer sink process
-cli: api telemetry source world sink process controller speaker standalone
+controller: sys api client metrics source index sink process
+speaker: sys api client metrics exclusion source index announcer sink process
+standalone: sys metrics exclusion source announcer sink process
+cli: api telemetry source sink process controller speaker standalone
 main:
 lib:
 '

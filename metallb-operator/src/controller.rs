@@ -23,7 +23,7 @@ use self::pauses::Pauses;
 use self::quarantine::Quarantine;
 use crate::api::IpAddressPoolStatus;
 use crate::client;
-use crate::feed::{Feed, Relist, Role, Touched, Update};
+use crate::index::{Index, Relist, Role, Touched, Update};
 use crate::process::admin::Admin;
 use crate::process::{Process, ProcessError, Threads, log_problem};
 use crate::sink::configuration_state::{Component, ConfigurationReporter};
@@ -54,7 +54,7 @@ pub struct Settings {
 }
 
 struct Controller {
-    feed: Feed,
+    index: Index,
     reconciler: Reconciler,
     store: ConfigStore,
     config: Config,
@@ -118,10 +118,10 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
             tokio::spawn(membership_key::ensure(client.clone(), namespace.clone(), secret.clone()));
         }
         let kinds = if settings.quarantine_conflicts { Role::Quarantine } else { Role::Controller };
-        let (feed, mut updates) = Feed::start(&client, &namespace, kinds);
+        let (index, mut updates) = Index::start(&client, &namespace, kinds);
         let (writer, mut ends) = ServiceStatusWriter::new(client.clone(), leadership.clone());
         let mut controller = Controller {
-            feed,
+            index,
             reconciler: Reconciler::new(settings.class.as_deref()),
             store: ConfigStore::new(),
             config: Config::default(),
@@ -182,9 +182,9 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-impl Picture for Feed {
+impl Picture for Index {
     fn service(&self, key: &ServiceKey) -> Option<&Service> {
-        self.world.cluster.services.get(key)
+        self.cluster().services.get(key)
     }
 
     fn version(&self, key: &ServiceKey) -> Option<ObjectVersion> {
@@ -192,7 +192,7 @@ impl Picture for Feed {
     }
 
     fn services(&self) -> impl Iterator<Item = &Service> {
-        self.world.cluster.services.values()
+        self.cluster().services.values()
     }
 }
 
@@ -211,12 +211,12 @@ impl Controller {
                 before
             }
             (Some(term), _) => {
-                self.feed.relist(if restored { Relist::Forget } else { Relist::Again });
+                self.index.relist(if restored { Relist::Forget } else { Relist::Again });
                 LeaderRole::Listing(term)
             }
             (None, _) => {
                 if restored {
-                    self.feed.relist(Relist::Forget);
+                    self.index.relist(Relist::Forget);
                 }
                 LeaderRole::Standby
             }
@@ -241,17 +241,14 @@ impl Controller {
     }
 
     fn take(&mut self, updates: impl Iterator<Item = Update>) {
-        let mut touched = Touched::default();
-        for update in updates {
-            self.feed.apply(update, &mut touched);
-        }
+        let touched = self.index.apply(updates);
         self.proceed(touched);
     }
 
     /// Decides on the changes, if this process leads.
     fn proceed(&mut self, touched: Touched) {
         self.is_reparsed &= !touched.config;
-        if !self.feed.is_complete() {
+        if !self.index.is_complete() {
             // The first decision after the lists covers all Services.
             return;
         }
@@ -259,7 +256,7 @@ impl Controller {
         match self.role {
             LeaderRole::Standby => {
                 self.parse();
-                self.reconciler.update(touched.versions, &self.feed);
+                self.reconciler.update(touched.versions, &self.index);
             }
             LeaderRole::Listing(term) => {
                 self.role = LeaderRole::Leading(term);
@@ -269,14 +266,14 @@ impl Controller {
                 let pools_changed = self.parse();
                 self.report();
                 if pools_changed {
-                    self.reconciler.set_config(&self.config, &self.feed);
+                    self.reconciler.set_config(&self.config, &self.index);
                 }
                 for service in &touched.services {
                     self.pauses.changed(service);
                 }
                 self.admin.metrics.client.updates.inc_by(touched.services.len() as u64);
                 let changed: BTreeSet<ServiceKey> = touched.versions.into_iter().chain(touched.services).collect();
-                self.reconciler.update(changed, &self.feed);
+                self.reconciler.update(changed, &self.index);
                 if touched.conflicts {
                     self.look_at_conflicts();
                 }
@@ -290,18 +287,18 @@ impl Controller {
         self.parse();
         if let Some(quarantine) = &mut self.quarantine {
             *quarantine = Quarantine::default();
-            quarantine.adopt(self.feed.quarantined());
-            self.reconciler.set_quarantined(quarantine.addresses(), &self.feed);
+            quarantine.adopt(self.index.quarantined());
+            self.reconciler.set_quarantined(quarantine.addresses(), &self.index);
         }
-        self.pauses.retain(|service| self.feed.world.cluster.services.contains_key(service));
+        self.pauses.retain(|service| self.index.cluster().services.contains_key(service));
         self.refusals.clear();
         self.reported.clear();
         self.report();
-        self.reconciler.take_over(&self.config, &self.feed);
+        self.reconciler.take_over(&self.config, &self.index);
         self.look_at_conflicts();
         tracing::info!(
             event = "leading",
-            services = self.feed.world.cluster.services.len(),
+            services = self.index.cluster().services.len(),
             "leading: all objects are listed, assigning addresses"
         );
     }
@@ -311,7 +308,7 @@ impl Controller {
         let (Some(assigner), Some(quarantine)) = (self.reconciler.assigner(), &mut self.quarantine) else { return };
         let now = Timestamp::now();
         let mut changed = quarantine.expire(now);
-        for conflict in self.feed.conflicts.values().flatten() {
+        for conflict in self.index.conflicts() {
             let Ok(ip) = conflict.ip.parse() else { continue };
             if assigner.allocator().pool_of(&[ip]).is_some() && quarantine.report(now, ip, &conflict.mac_address) {
                 tracing::warn!(
@@ -322,7 +319,7 @@ impl Controller {
             }
         }
         if changed {
-            self.reconciler.set_quarantined(quarantine.addresses(), &self.feed);
+            self.reconciler.set_quarantined(quarantine.addresses(), &self.index);
         }
     }
 
@@ -331,8 +328,7 @@ impl Controller {
         if std::mem::replace(&mut self.is_reparsed, true) {
             return false;
         }
-        let world = &self.feed.world;
-        let Parsed { config, problems } = self.store.update(&world.resources, &world.cluster);
+        let Parsed { config, problems } = self.store.update(self.index.resources(), self.index.cluster());
         let pools_changed = config.pools != self.config.pools;
         self.config = config;
         self.problems = problems.into_iter().collect();
@@ -383,26 +379,18 @@ impl Controller {
             );
         }
         self.under_way += 1;
-        self.writer.start(term, write, self.feed.round());
+        self.writer.start(term, write, self.index.round());
     }
 
     /// Processes the result of a write.
     fn finish(&mut self, ended: Ended) {
         self.under_way -= 1;
         let Ended { write, asked, end, seen, failure } = ended;
-        let mut touched = Touched::default();
-        let was_read = match seen {
-            Seen::Object(object) => {
-                self.feed.observe(*object, asked, &mut touched);
-                true
-            }
-            Seen::Gone(uid) => {
-                if let Some(uid) = uid {
-                    self.feed.deleted(&write.key, &uid.as_str().into(), asked, &mut touched);
-                }
-                true
-            }
-            Seen::Nothing => false,
+        let (was_read, touched) = match seen {
+            Seen::Object(object) => (true, self.index.observe(*object, asked)),
+            Seen::Gone(Some(uid)) => (true, self.index.deleted(&write.key, &uid.as_str().into(), asked)),
+            Seen::Gone(None) => (true, Touched::default()),
+            Seen::Nothing => (false, Touched::default()),
         };
         let pace = self.judge(&write, failure.as_ref(), was_read);
         if end == WriteEnd::Written && self.reconciler.assigner().is_some() {
@@ -410,7 +398,7 @@ impl Controller {
                 self.send_event(&write.key, event);
             }
         }
-        self.reconciler.write_ended(&write.key, write.id, end, pace, &self.feed);
+        self.reconciler.write_ended(&write.key, write.id, end, pace, &self.index);
         self.proceed(touched);
     }
 
@@ -458,7 +446,7 @@ impl Controller {
     /// Allows writes of Services whose pause is over.
     fn resume(&mut self) {
         for service in self.pauses.due(Instant::now()) {
-            self.reconciler.resume(&service, &self.feed);
+            self.reconciler.resume(&service, &self.index);
         }
         self.carry_out();
     }
@@ -468,7 +456,7 @@ impl Controller {
             EventKind::Warning => EventType::Warning,
             EventKind::Normal => EventType::Normal,
         };
-        let uid = self.feed.service(key).and_then(|service| service.uid.as_ref()).map(ToString::to_string);
+        let uid = self.index.service(key).and_then(|service| service.uid.as_ref()).map(ToString::to_string);
         self.events.send(Event::about_service(key, uid, severity, event.reason, event.message.clone()));
     }
 

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   kube watches ─┐                       ┌─> Service status, Events          (controller)
-//!                 ├─> World ─> metallb-core ─┤
+//!                 ├─> Index ─> metallb-core ─┤
 //!   manifests ────┘                       └─> ARP/NDP, BGP, statuses, Events  (speaker)
 //! ```
 //!
@@ -15,7 +15,7 @@ pub mod cli;
 pub mod client;
 pub mod controller;
 pub mod exclusion;
-pub mod feed;
+pub mod index;
 pub mod metrics;
 pub mod process;
 pub mod sink;
@@ -24,4 +24,3 @@ pub mod speaker;
 pub mod standalone;
 mod sys;
 pub mod telemetry;
-pub mod world;

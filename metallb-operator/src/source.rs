@@ -1,6 +1,6 @@
 //! Sources of facts: the Kubernetes API, followed by lists and watches, and manifests.
 //!
-//! Objects are translated to plain values of `metallb-core`; no decision is made here.
+//! Objects are translated to plain values of `metallb-core`, the facts; no decision is made here.
 
 pub mod changes;
 pub mod manifests;
@@ -9,3 +9,4 @@ pub mod snapshot;
 pub mod translate;
 pub mod versions;
 pub mod watches;
+pub mod world;

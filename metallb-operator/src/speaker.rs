@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use crate::announcer::{Announcer, Changes, Conflict, Identity, Obstacle, TransitionKind, log_transition};
 use crate::client;
 use crate::exclusion;
-use crate::feed::{Feed, Relist, Role, Touched, Update};
+use crate::index::{Index, Relist, Role, Touched, Update};
 use crate::process::admin::Admin;
 use crate::process::{AnnounceSettings, Process, ProcessError, Threads, log_problem};
 use crate::sink::announcement_status::{AddressChecks, StatusWriter};
@@ -43,7 +43,7 @@ pub struct Settings {
 
 struct Speaker {
     node: String,
-    feed: Feed,
+    index: Index,
     /// Changes since the picture was last complete.
     touched: Touched,
     store: ConfigStore,
@@ -93,10 +93,10 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
         let statuses = StatusWriter::spawn(client.clone(), namespace.clone(), node.clone(), settings.pod.clone());
         let component = Component::Speaker { node: node.clone() };
         let reporter = ConfigurationReporter::spawn(client.clone(), &namespace, &settings.pod, component);
-        let (feed, mut updates) = Feed::start(&client, &namespace, Role::Speaker);
+        let (index, mut updates) = Index::start(&client, &namespace, Role::Speaker);
         let mut speaker = Speaker {
             node,
-            feed,
+            index,
             touched: Touched::default(),
             store: ConfigStore::new(),
             config: Config::default(),
@@ -130,7 +130,7 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
                 }
                 () = membership::changed(members.as_ref()) => speaker.follow_members(),
                 Ok(()) = restores.changed() => {
-                    speaker.feed.relist(Relist::Forget);
+                    speaker.index.relist(Relist::Forget);
                 }
                 Some(_) = peer_events.recv() => {}
                 Some(reply) = status_requests.recv() => drop(reply.send(speaker.status())),
@@ -138,7 +138,7 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
             }
         }
         tracing::info!(event = "shutdown", "shutting down: stopping ARP/NDP replies, closing BGP sessions");
-        speaker.announcer.hand_over(&speaker.config, &speaker.feed.world.cluster);
+        speaker.announcer.hand_over(&speaker.config, speaker.index.cluster());
         speaker.announcer.drain(announce.drain_time, process.stop_requested()).await;
         speaker.announcer.shutdown(true).await;
         process.finish();
@@ -148,28 +148,26 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
 
 impl Speaker {
     fn take(&mut self, updates: impl Iterator<Item = Update>) {
-        for update in updates {
-            self.feed.apply(update, &mut self.touched);
-        }
-        if !self.feed.is_complete() {
+        let touched = self.index.apply(updates);
+        self.touched.merge(touched);
+        if !self.index.is_complete() {
             return;
         }
         let touched = std::mem::take(&mut self.touched);
         self.admin.readiness.set("caches synced", true);
         if touched.config || !self.loaded {
-            let world = &self.feed.world;
-            let Parsed { config, problems } = self.store.update(&world.resources, &world.cluster);
+            let Parsed { config, problems } = self.store.update(self.index.resources(), self.index.cluster());
             self.report(problems);
             self.config = config;
             self.loaded = true;
             let services = Announce::Configuration(&touched.services);
-            let changes = self.announcer.apply(&self.config, &self.feed.world.cluster, services);
+            let changes = self.announcer.apply(&self.config, self.index.cluster(), services);
             self.announced(changes);
         } else if touched.services.is_empty() {
             // A change of a node is one of the configuration.
             return;
         } else {
-            let cluster = &self.feed.world.cluster;
+            let cluster = self.index.cluster();
             let changes = self.announcer.apply(&self.config, cluster, Announce::Services(&touched.services));
             self.announced(changes);
         }
@@ -178,7 +176,7 @@ impl Speaker {
 
     fn follow_members(&mut self) {
         if self.loaded {
-            let changes = self.announcer.apply(&self.config, &self.feed.world.cluster, Announce::Live);
+            let changes = self.announcer.apply(&self.config, self.index.cluster(), Announce::Live);
             self.announced(changes);
         }
     }
@@ -206,7 +204,7 @@ impl Speaker {
     }
 
     fn send_event(&self, key: &ServiceKey, event_type: EventType, reason: &str, message: String) {
-        let uid = self.feed.identity(key).map(|identity| identity.uid.to_string());
+        let uid = self.index.identity(key).map(|identity| identity.uid.to_string());
         self.events.send(Event::about_service(key, uid, event_type, reason, message));
     }
 
@@ -256,7 +254,7 @@ impl Speaker {
     /// Reports a problem of an address to the Services that have it.
     fn warn_holders(&self, ip: IpAddr, reason: &'static str, text: &str) {
         tracing::warn!(%ip, event = reason, "{text}");
-        let services = self.feed.world.cluster.services.values();
+        let services = self.index.cluster().services.values();
         for service in services.filter(|service| service.ingress_ips().any(|held| held == Some(ip))) {
             self.send_event(&service.key, EventType::Warning, reason, text.to_owned());
         }
@@ -270,7 +268,7 @@ impl Speaker {
         let bgp: Vec<String> = announced.bgp.keys().map(ToString::to_string).collect();
         serde_json::json!({
             "node": self.node, "l2": l2, "bgp": bgp, "peers": self.announcer.peers(), "problems": problems,
-            "refused": self.refused, "silent": self.announcer.silent(&self.config, &self.feed.world.cluster),
+            "refused": self.refused, "silent": self.announcer.silent(&self.config, self.index.cluster()),
         })
     }
 }

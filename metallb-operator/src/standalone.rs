@@ -20,7 +20,7 @@ use crate::exclusion;
 use crate::process::admin::Admin;
 use crate::process::{AnnounceSettings, Process, ProcessError, Threads, log_problem};
 use crate::source::manifests::Manifests;
-use crate::world::World;
+use crate::source::world::World;
 
 /// Content of the state file. `/status` shows it together with the present BGP sessions.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]

@@ -8,7 +8,7 @@ use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use metallb_core::model::ServiceKey;
-use metallb_operator::feed::{Feed, Relist, Role, Touched, Update};
+use metallb_operator::index::{Index, Relist, Role, Touched, Update};
 use metallb_operator::source::changes::{Change, Listed, Metadata, Round};
 use metallb_operator::source::watches::{self, Demand};
 use serde_json::json;
@@ -83,36 +83,35 @@ async fn api_watch_feed_is_complete_again_in_a_new_round_and_admits_our_own_writ
     services.create(&PostParams::default(), &serde_json::from_value(service).unwrap()).await.unwrap();
 
     let client = server.client(Identity::Controller).await;
-    let (mut feed, mut updates) = Feed::start(&client, "metallb-system", Role::Quarantine);
-    complete(&mut feed, &mut updates).await;
+    let (mut index, mut updates) = Index::start(&client, "metallb-system", Role::Quarantine);
+    complete(&mut index, &mut updates).await;
     let key = ServiceKey::new("default", "web");
-    let before = feed.identity(&key).unwrap().clone();
+    let before = index.identity(&key).unwrap().clone();
 
     let patch = Patch::Merge(json!({"metadata": {"labels": {"app": "web"}}}));
     let answer = services.patch("web", &PatchParams::default(), &patch).await.unwrap();
-    let mut touched = Touched::default();
-    feed.observe(answer, feed.round(), &mut touched);
+    let touched = index.observe(answer, index.round());
     assert!(touched.versions.contains(&key) && touched.services.contains(&key));
-    let written = feed.identity(&key).unwrap().clone();
+    let written = index.identity(&key).unwrap().clone();
     assert!(before.version.is_older_than(&written.version));
 
-    feed.relist(Relist::Again);
-    assert!(!feed.is_complete() && feed.was_complete());
-    let touched = complete(&mut feed, &mut updates).await;
+    index.relist(Relist::Again);
+    assert!(!index.is_complete() && index.was_complete());
+    let touched = complete(&mut index, &mut updates).await;
     assert!(!touched.versions.contains(&key), "neither the event nor the list is news");
-    assert_eq!(feed.identity(&key), Some(&written));
+    assert_eq!(index.identity(&key), Some(&written));
 
     services.delete("web", &DeleteParams::default()).await.unwrap();
-    feed.relist(Relist::Forget);
-    assert!(feed.identity(&key).is_none(), "its version is forgotten");
-    let touched = complete(&mut feed, &mut updates).await;
-    assert!(touched.services.contains(&key) && !feed.world.cluster.services.contains_key(&key));
+    index.relist(Relist::Forget);
+    assert!(index.identity(&key).is_none(), "its version is forgotten");
+    let touched = complete(&mut index, &mut updates).await;
+    assert!(touched.services.contains(&key) && !index.cluster().services.contains_key(&key));
 }
 
-async fn complete(feed: &mut Feed, updates: &mut mpsc::Receiver<Update>) -> Touched {
+async fn complete(index: &mut Index, updates: &mut mpsc::Receiver<Update>) -> Touched {
     let mut touched = Touched::default();
-    while !feed.is_complete() {
-        feed.apply(next(updates).await, &mut touched);
+    while !index.is_complete() {
+        touched.merge(index.apply([next(updates).await]));
     }
     touched
 }

@@ -14,7 +14,7 @@ use crate::cli::options::exclude_label;
 use crate::source::manifests::{Manifests, ReadError};
 use crate::source::snapshot::{self, Access, SnapshotError};
 use crate::source::translate;
-use crate::world::World;
+use crate::source::world::World;
 
 /// Source of the facts for `plan` and `explain`.
 #[derive(Clone, Debug, clap::Args)]

@@ -15,7 +15,7 @@ use thiserror::Error;
 use self::fact::Fact;
 use self::text::{Fault, List, Origin, Piece};
 use crate::source::translate;
-use crate::world::World;
+use crate::source::world::World;
 
 mod fact;
 mod text;

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::ObjectId;
 use crate::source::translate;
-use crate::world::World;
+use crate::source::world::World;
 
 /// The content of an object of a known kind.
 #[derive(Clone, Debug)]

@@ -1,4 +1,5 @@
-//! Keeps a [`World`] up to date with the Kubernetes API.
+//! One picture of the cluster, kept up to date with the Kubernetes API: [`Index::apply`] takes what the watches report
+//! and returns what it touched.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -8,7 +9,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::Api;
 use kube::core::DeserializeGuard;
 use kube::{Client, Resource};
-use metallb_core::model::ServiceKey;
+use metallb_core::config::spec::Resources;
+use metallb_core::model::{Cluster, ServiceKey};
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 
@@ -18,7 +20,7 @@ use crate::source::changes::{Change, Identity, Metadata, ObjectName, Round, Uid,
 use crate::source::translate;
 use crate::source::versions::{Step, Versions};
 use crate::source::watches::{self, Demand};
-use crate::world::World;
+use crate::source::world::World;
 
 mod facts;
 
@@ -84,13 +86,12 @@ pub enum Kind {
     L2Status,
 }
 
-/// A world that follows the API and never goes back to an older state.
+/// A picture that follows the API and never goes back to an older state.
 #[derive(Debug, Default)]
-pub struct Feed {
-    /// The present picture.
-    pub world: World,
+pub struct Index {
+    world: World,
     /// Addresses that foreign hosts use, by the status object that reports them.
-    pub conflicts: BTreeMap<String, Vec<api::AddressConflict>>,
+    conflicts: BTreeMap<String, Vec<api::AddressConflict>>,
     quarantined: BTreeMap<ObjectName, Vec<api::QuarantinedAddress>>,
     versions: BTreeMap<Kind, Versions>,
     demands: BTreeMap<Kind, watch::Sender<Demand>>,
@@ -115,6 +116,17 @@ pub struct Touched {
     pub conflicts: bool,
 }
 
+impl Touched {
+    /// Adds the changes of a later batch.
+    pub fn merge(&mut self, later: Self) {
+        self.config |= later.config;
+        self.nodes |= later.nodes;
+        self.services.extend(later.services);
+        self.versions.extend(later.versions);
+        self.conflicts |= later.conflicts;
+    }
+}
+
 /// The set of watched kinds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Role {
@@ -135,7 +147,7 @@ pub enum Relist {
     Forget,
 }
 
-impl Feed {
+impl Index {
     /// Starts the watches that `role` needs. Configuration is read from `namespace` only.
     #[must_use]
     pub fn start(client: &Client, namespace: &str, role: Role) -> (Self, mpsc::Receiver<Update>) {
@@ -204,6 +216,23 @@ impl Feed {
         self.round
     }
 
+    /// The configuration objects as written.
+    #[must_use]
+    pub fn resources(&self) -> &Resources {
+        &self.world.resources
+    }
+
+    /// Services, endpoints, nodes, namespaces.
+    #[must_use]
+    pub fn cluster(&self) -> &Cluster {
+        &self.world.cluster
+    }
+
+    /// Addresses that foreign hosts use, as speakers report them.
+    pub fn conflicts(&self) -> impl Iterator<Item = &api::AddressConflict> {
+        self.conflicts.values().flatten()
+    }
+
     /// Uid and version of the newest known Service of this name.
     #[must_use]
     pub fn identity(&self, key: &ServiceKey) -> Option<&Identity> {
@@ -217,9 +246,12 @@ impl Feed {
 
     /// Processes a Service from the answer to a request of our own that began in round `asked`. An answer older than
     /// the picture is ignored; later, so are lists older than this answer.
-    pub fn observe(&mut self, object: core::Service, asked: Round, touched: &mut Touched) {
+    pub fn observe(&mut self, object: core::Service, asked: Round) -> Touched {
+        let mut touched = Touched::default();
         let version = Metadata::of(&object.metadata).identity.version;
-        let Some(step) = self.versions.entry(Kind::Service).or_default().answered(object, asked) else { return };
+        let Some(step) = self.versions.entry(Kind::Service).or_default().answered(object, asked) else {
+            return touched;
+        };
         if let Some(demand) = self.demands.get(&Kind::Service) {
             // No watch is interrupted: the floor is read when the next list begins.
             demand.send_if_modified(|demand| {
@@ -227,20 +259,31 @@ impl Feed {
                 false
             });
         }
-        self.apply_service(step, touched);
+        self.apply_service(step, &mut touched);
+        touched
     }
 
     /// Processes a "not found" for a write of this Service that began in round `asked`: the object of this uid does not
     /// exist. Do not pass a "not found" that does not name the Service (its path is not served yet).
-    pub fn deleted(&mut self, key: &ServiceKey, uid: &Uid, asked: Round, touched: &mut Touched) {
+    pub fn deleted(&mut self, key: &ServiceKey, uid: &Uid, asked: Round) -> Touched {
+        let mut touched = Touched::default();
         let name = ObjectName::from(key);
         if self.versions.entry(Kind::Service).or_default().missing(&name, uid, asked) {
-            self.apply_service(Step::Remove(name), touched);
+            self.apply_service(Step::Remove(name), &mut touched);
         }
+        touched
     }
 
-    /// Processes an update.
-    pub fn apply(&mut self, update: Update, touched: &mut Touched) {
+    /// Processes updates in their order.
+    pub fn apply(&mut self, updates: impl IntoIterator<Item = Update>) -> Touched {
+        let mut touched = Touched::default();
+        for update in updates {
+            self.apply_update(update, &mut touched);
+        }
+        touched
+    }
+
+    fn apply_update(&mut self, update: Update, touched: &mut Touched) {
         match update {
             Update::Services(change) => {
                 for step in self.follow(Kind::Service, change) {
