@@ -117,7 +117,7 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
         if let Some(secret) = &settings.membership_secret {
             tokio::spawn(membership_key::ensure(client.clone(), namespace.clone(), secret.clone()));
         }
-        let kinds = if settings.quarantine_conflicts { Role::Quarantine } else { Role::Controller };
+        let kinds = Role::Controller { conflicts: settings.quarantine_conflicts };
         let (index, mut updates) = Index::start(&client, &namespace, kinds);
         let (writer, mut ends) = ServiceStatusWriter::new(client.clone(), leadership.clone());
         let mut controller = Controller {
@@ -155,7 +155,7 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
                 }
                 Some(end) = ends.recv() => controller.finish(end),
                 () = sleep_until(pause_ends) => controller.resume(),
-                _ = tick.tick(), if settings.quarantine_conflicts => controller.look_at_conflicts(),
+                _ = tick.tick(), if settings.quarantine_conflicts => controller.sweep_conflicts(),
             }
         }
         tracing::info!(event = "shutdown", "shutting down: finishing writes, releasing the Lease");
@@ -275,7 +275,7 @@ impl Controller {
                 let changed: BTreeSet<ServiceKey> = touched.versions.into_iter().chain(touched.services).collect();
                 self.reconciler.update(changed, &self.index);
                 if touched.conflicts {
-                    self.look_at_conflicts();
+                    self.sweep_conflicts();
                 }
             }
         }
@@ -295,7 +295,7 @@ impl Controller {
         self.reported.clear();
         self.report();
         self.reconciler.take_over(&self.config, &self.index);
-        self.look_at_conflicts();
+        self.sweep_conflicts();
         tracing::info!(
             event = "leading",
             services = self.index.cluster().services.len(),
@@ -304,7 +304,7 @@ impl Controller {
     }
 
     /// Quarantines addresses that speakers report as used by foreign hosts, and releases those without recent reports.
-    fn look_at_conflicts(&mut self) {
+    fn sweep_conflicts(&mut self) {
         let (Some(assigner), Some(quarantine)) = (self.reconciler.assigner(), &mut self.quarantine) else { return };
         let now = Timestamp::now();
         let mut changed = quarantine.expire(now);

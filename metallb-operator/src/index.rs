@@ -131,9 +131,10 @@ impl Touched {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Role {
     /// The kinds that assignment needs.
-    Controller,
-    /// The same and the conflicts that speakers report.
-    Quarantine,
+    Controller {
+        /// Also the statuses in which speakers report addresses that foreign hosts use.
+        conflicts: bool,
+    },
     /// The kinds that announcing needs.
     Speaker,
 }
@@ -166,7 +167,7 @@ impl Index {
             watches.local(Kind::Peer, Update::Peers);
             watches.local(Kind::BfdProfile, Update::BfdProfiles);
         }
-        if role == Role::Quarantine {
+        if role == (Role::Controller { conflicts: true }) {
             watches.local(Kind::L2Status, Update::L2Statuses);
         }
         (Self::following(watches.demands), updates)

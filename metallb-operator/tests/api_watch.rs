@@ -83,7 +83,7 @@ async fn api_watch_feed_is_complete_again_in_a_new_round_and_admits_our_own_writ
     services.create(&PostParams::default(), &serde_json::from_value(service).unwrap()).await.unwrap();
 
     let client = server.client(Identity::Controller).await;
-    let (mut index, mut updates) = Index::start(&client, "metallb-system", Role::Quarantine);
+    let (mut index, mut updates) = Index::start(&client, "metallb-system", Role::Controller { conflicts: true });
     complete(&mut index, &mut updates).await;
     let key = ServiceKey::new("default", "web");
     let before = index.identity(&key).unwrap().clone();

@@ -24,22 +24,22 @@ use super::LabelSelector;
 )]
 #[serde(rename_all = "camelCase", default)]
 pub struct L2AdvertisementSpec {
-    /// Pools by name. Without names and selectors all pools are meant.
+    /// Pools by name. Without names and selectors the advertisement applies to all pools.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip_address_pools: Option<Vec<String>>,
-    /// Pools by label; one must match.
+    /// Pools by label; one selector must match.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip_address_pool_selectors: Option<Vec<LabelSelector>>,
-    /// Nodes that may answer; one must match. Empty means all.
+    /// Nodes that may answer ARP and NDP requests; one selector must match. Empty means all nodes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_selectors: Option<Vec<LabelSelector>>,
-    /// Services by label; one must match. Empty means all.
+    /// Services by label; one selector must match. Empty means all Services.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_selectors: Option<Vec<LabelSelector>>,
-    /// Interfaces to answer on. Empty means all.
+    /// Interfaces on which nodes answer. Empty means all interfaces.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interfaces: Option<Vec<String>>,
-    /// Nodes that are preferred among those that may answer.
+    /// Preferences among the nodes that may answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preferred_node_selectors: Option<Vec<NodePreference>>,
 }
@@ -84,26 +84,26 @@ pub struct BgpAdvertisementSpec {
     /// Prefix length of IPv6 routes.
     #[serde(default = "host_v6", rename = "aggregationLengthV6")]
     pub aggregation_length_v6: i32,
-    /// LOCAL_PREF for internal peers; 0 or absent leaves the default, 100.
+    /// LOCAL_PREF of the routes, sent to internal peers only; 0 or absent means the default, 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0), extend("format" = "int32"))]
     pub local_pref: Option<i64>,
     /// Communities: `A:B`, `large:X:Y:Z`, or the name of an alias.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub communities: Option<Vec<String>>,
-    /// Pools by name. Without names and selectors all pools are meant.
+    /// Pools by name. Without names and selectors the advertisement applies to all pools.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip_address_pools: Option<Vec<String>>,
-    /// Pools by label; one must match.
+    /// Pools by label; one selector must match.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip_address_pool_selectors: Option<Vec<LabelSelector>>,
-    /// Nodes that are next hops; one must match. Empty means all.
+    /// Nodes that advertise the routes; one selector must match. Empty means all nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_selectors: Option<Vec<LabelSelector>>,
-    /// Names of BGPPeers. Empty means all.
+    /// Names of the BGPPeers to advertise to. Empty means all peers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peers: Option<Vec<String>>,
-    /// Services by label; one must match. Empty means all.
+    /// Services by label; one selector must match. Empty means all Services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_selectors: Option<Vec<LabelSelector>>,
 }
@@ -116,7 +116,7 @@ fn host_v6() -> i32 {
     128
 }
 
-/// Names for communities.
+/// Aliases of BGP communities.
 #[derive(Clone, CustomResource, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[kube(
     group = "metallb.io",
@@ -134,13 +134,13 @@ pub struct CommunitySpec {
     pub communities: Option<Vec<CommunityAlias>>,
 }
 
-/// One name for one community.
+/// An alias of a BGP community.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct CommunityAlias {
-    /// The name to use in BGPAdvertisements.
+    /// The alias, for use in BGPAdvertisements.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// `A:B` or `large:X:Y:Z`.
+    /// The community: `A:B` or `large:X:Y:Z`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
 }

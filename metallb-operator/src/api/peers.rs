@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::LabelSelector;
 
-/// A router to hold a BGP session with.
+/// A router with which nodes have a BGP session.
 #[derive(Clone, CustomResource, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[kube(
     group = "metallb.io",
@@ -33,48 +33,48 @@ pub struct BgpPeerSpec {
     #[serde(rename = "myASN")]
     #[schemars(range(min = 0, max = 4_294_967_295_i64))]
     pub my_asn: i64,
-    /// The router's number; this or dynamicASN is needed.
+    /// The router's autonomous system number; either this or dynamicASN is required.
     #[serde(default, rename = "peerASN", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 4_294_967_295_i64))]
     pub peer_asn: Option<i64>,
-    /// The number to show to this router instead of myASN.
+    /// The autonomous system number to present to this router instead of myASN.
     #[serde(default, rename = "localASN", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4_294_967_295_i64))]
     pub local_asn: Option<i64>,
-    /// Accept any number that is the same as ours (`internal`) or any other (`external`).
+    /// Accept our own autonomous system number (`internal`) or any other one (`external`).
     #[serde(default, rename = "dynamicASN", skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = ["internal", "external"]))]
     pub dynamic_asn: Option<String>,
-    /// The router's address; this or interface is needed.
+    /// The router's address; either this or interface is required.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer_address: Option<String>,
-    /// The interface behind which the router is (unnumbered).
+    /// The interface on which the router is found by its link-local address (unnumbered session).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<String>,
-    /// The address to connect from.
+    /// The local address of the session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_address: Option<String>,
     /// The TCP port to connect to.
     #[serde(default = "bgp_port", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 16_384), extend("format" = null))]
     pub peer_port: Option<i32>,
-    /// Hold time, as `90s`; 0 or at least 3 seconds.
+    /// Hold time, such as `90s`; 0 or at least 3 seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_time: Option<String>,
-    /// Keepalive interval, as `30s`.
+    /// Keepalive interval, such as `30s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keepalive_time: Option<String>,
-    /// Pause between attempts to connect, whole seconds.
+    /// Pause between attempts to connect, in whole seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [
         {"rule": "duration(self).getSeconds() >= 1 && duration(self).getSeconds() <= 65535", "message": "connect time should be between 1 seconds to 65535"},
         {"rule": "duration(self).getMilliseconds() % 1000 == 0", "message": "connect time should contain a whole number of seconds"},
     ]))]
     pub connect_time: Option<String>,
-    /// BGP identifier, an IPv4 address.
+    /// BGP identifier of the nodes, an IPv4 address.
     #[serde(default, rename = "routerID", skip_serializing_if = "Option::is_none")]
     pub router_id: Option<String>,
-    /// Nodes that hold the session; one must match. Empty means all.
+    /// Nodes that have the session; one selector must match. Empty means all nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_selectors: Option<Vec<LabelSelector>>,
     /// TCP MD5 password.
@@ -83,25 +83,25 @@ pub struct BgpPeerSpec {
     /// Secret of type kubernetes.io/basic-auth with the password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_secret: Option<SecretReference>,
-    /// BFDProfile to watch the router with.
+    /// Name of the BFDProfile of the session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bfd_profile: Option<String>,
-    /// Keep the routes in the router while a speaker restarts.
+    /// Whether the router keeps the routes while a speaker restarts (RFC 4724).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [
         {"rule": "self == oldSelf", "message": "EnableGracefulRestart cannot be changed after creation"},
     ]))]
     pub enable_graceful_restart: Option<bool>,
-    /// The router is more than one hop away.
+    /// Whether the router may be more than one hop away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ebgp_multi_hop: Option<bool>,
-    /// VRF device of the session.
+    /// Name of the VRF device of the session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vrf: Option<String>,
     /// Deprecated, without effect.
     #[serde(default, rename = "disableMP")]
     pub disable_mp: bool,
-    /// Both address families over this session.
+    /// Whether the session carries routes of both address families.
     #[serde(default)]
     pub dual_stack_address_family: bool,
 }
@@ -123,7 +123,7 @@ fn bgp_port() -> Option<i32> {
     Some(179)
 }
 
-/// A router to hold a BGP session with; the older, smaller version.
+/// A router with which nodes have a BGP session, in the older version.
 #[derive(Clone, CustomResource, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[kube(
     group = "metallb.io",
@@ -146,38 +146,38 @@ pub struct BgpPeerV1Beta1Spec {
     #[serde(rename = "myASN")]
     #[schemars(range(min = 0, max = 4_294_967_295_i64))]
     pub my_asn: i64,
-    /// The router's number.
+    /// The router's autonomous system number.
     #[serde(rename = "peerASN")]
     #[schemars(range(min = 0, max = 4_294_967_295_i64))]
     pub peer_asn: i64,
     /// The router's address.
     pub peer_address: String,
-    /// The address to connect from.
+    /// The local address of the session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_address: Option<String>,
     /// The TCP port to connect to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 16_384), extend("format" = null))]
     pub peer_port: Option<i32>,
-    /// Hold time, as `90s`.
+    /// Hold time, such as `90s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_time: Option<String>,
-    /// Keepalive interval, as `30s`.
+    /// Keepalive interval, such as `30s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keepalive_time: Option<String>,
-    /// BGP identifier, an IPv4 address.
+    /// BGP identifier of the nodes, an IPv4 address.
     #[serde(default, rename = "routerID", skip_serializing_if = "Option::is_none")]
     pub router_id: Option<String>,
-    /// Nodes that hold the session; one must match. Empty means all.
+    /// Nodes that have the session; one selector must match. Empty means all nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_selectors: Option<Vec<NodeSelector>>,
     /// TCP MD5 password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
-    /// BFDProfile to watch the router with.
+    /// Name of the BFDProfile of the session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bfd_profile: Option<String>,
-    /// The router is more than one hop away.
+    /// Whether the router may be more than one hop away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ebgp_multi_hop: Option<bool>,
 }
@@ -189,7 +189,7 @@ pub struct NodeSelector {
     /// Labels that a node must have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub match_labels: Option<BTreeMap<String, String>>,
-    /// Further requirements; all must be met.
+    /// Further requirements on the labels; all must be met.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub match_expressions: Option<Vec<NodeSelectorRequirement>>,
 }
@@ -234,7 +234,7 @@ pub(super) fn bgp_peer_crd() -> CustomResourceDefinition {
     definition
 }
 
-/// How to watch a router by BFD.
+/// Settings of BFD sessions.
 #[derive(Clone, CustomResource, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[kube(
     group = "metallb.io",
@@ -269,13 +269,13 @@ pub struct BfdProfileSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 60_000))]
     pub echo_interval: Option<i32>,
-    /// Use the echo function.
+    /// Whether the echo function is used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub echo_mode: Option<bool>,
-    /// Wait for the router's packets before sending.
+    /// Whether the session waits for the router's first packet before it sends (passive role).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub passive_mode: Option<bool>,
-    /// Lowest TTL accepted on multihop sessions.
+    /// Lowest TTL of packets that multihop sessions accept.
     #[serde(rename = "minimumTtl", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 254))]
     pub minimum_ttl: Option<i32>,

@@ -27,32 +27,32 @@ pub struct IpAddressPoolSpec {
     /// Addresses over which this pool has authority: CIDRs (`192.168.10.0/24`) or ranges (`192.168.9.1-192.168.9.5`), of
     /// either family.
     pub addresses: Vec<String>,
-    /// Whether addresses go to Services that do not ask for this pool.
+    /// Whether Services that do not request this pool may get its addresses.
     #[serde(default = "enabled")]
     pub auto_assign: bool,
-    /// Leave IPv4 addresses that end in .0 or .255 alone.
+    /// Do not assign IPv4 addresses that end in .0 or .255.
     #[serde(default, rename = "avoidBuggyIPs")]
     pub avoid_buggy_ips: bool,
-    /// Restrict the pool to some namespaces or Services.
+    /// Restricts the pool to some namespaces or Services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_allocation: Option<ServiceAllocation>,
 }
 
-/// Whom a pool serves.
+/// The Services that a pool serves.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceAllocation {
-    /// Lower is preferred; 0 or absent is last.
+    /// Priority among the pools that serve a Service: lower is preferred; 0 or absent comes last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = null))]
     pub priority: Option<i64>,
-    /// Namespaces by name.
+    /// Namespaces by name; added to those that namespaceSelectors match.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<Vec<String>>,
-    /// Namespaces by label; one must match.
+    /// Namespaces by label; one selector must match.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace_selectors: Option<Vec<LabelSelector>>,
-    /// Services by label; one must match.
+    /// Services by label; one selector must match.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_selectors: Option<Vec<LabelSelector>>,
 }
@@ -66,13 +66,13 @@ pub struct IpAddressPoolStatus {
     /// Distinct IPv6 addresses in use.
     #[serde(rename = "assignedIPv6")]
     pub assigned_ipv6: i64,
-    /// IPv4 addresses left.
+    /// Available IPv4 addresses.
     #[serde(rename = "availableIPv4")]
     pub available_ipv4: i64,
-    /// IPv6 addresses left.
+    /// Available IPv6 addresses.
     #[serde(rename = "availableIPv6")]
     pub available_ipv6: i64,
-    /// Addresses that hosts outside of the cluster use: they are handed out to nobody for a while.
+    /// Addresses that hosts outside of the cluster use. They are not assigned while they are listed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quarantined: Vec<QuarantinedAddress>,
 }
@@ -85,7 +85,7 @@ pub struct QuarantinedAddress {
     pub ip: String,
     /// The hardware address of the host.
     pub mac_address: String,
-    /// When it is handed out again unless the host is seen once more, as RFC 3339 writes it.
+    /// When the address becomes available again if the host is not seen before then, in RFC 3339 format.
     pub until: String,
 }
 

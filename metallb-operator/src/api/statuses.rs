@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::schema;
 
-/// Which node answers for a Service.
+/// The node that answers ARP and NDP requests for a Service.
 #[derive(Clone, CustomResource, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[kube(
     group = "metallb.io",
@@ -28,7 +28,7 @@ use super::schema;
 )]
 pub struct ServiceL2StatusSpec {}
 
-/// What a speaker says about a Service on L2.
+/// State of a Service on L2, reported by the speaker of the node.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ServiceL2StatusStatus {
@@ -44,13 +44,13 @@ pub struct ServiceL2StatusStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "Value is immutable"}]))]
     pub service_namespace: Option<String>,
-    /// Where it answers; absent means on all interfaces.
+    /// Interfaces on which the node answers; absent means all interfaces.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interfaces: Option<Vec<InterfaceInfo>>,
-    /// Addresses of the Service that hosts outside of the cluster were seen using, lately.
+    /// Addresses of the Service that hosts outside of the cluster used recently.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conflicts: Option<Vec<AddressConflict>>,
-    /// Addresses of the Service that the node does not answer for, and why.
+    /// Addresses of the Service that the node does not answer for, with the reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<Vec<RefusedAddress>>,
 }
@@ -61,11 +61,11 @@ pub struct ServiceL2StatusStatus {
 pub struct RefusedAddress {
     /// The address.
     pub ip: String,
-    /// Why, in words.
+    /// The reason.
     pub reason: String,
 }
 
-/// A host outside of the cluster uses an address.
+/// An address that a host outside of the cluster uses.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AddressConflict {
@@ -83,7 +83,7 @@ pub struct InterfaceInfo {
     pub name: Option<String>,
 }
 
-/// To which peers a node offers a Service.
+/// The BGP peers to which a node advertises a Service.
 #[derive(Clone, CustomResource, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[kube(
     group = "metallb.io",
@@ -101,7 +101,7 @@ pub struct InterfaceInfo {
 )]
 pub struct ServiceBgpStatusSpec {}
 
-/// What a speaker says about a Service on BGP.
+/// State of a Service on BGP, reported by the speaker of the node.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ServiceBgpStatusStatus {
@@ -117,12 +117,13 @@ pub struct ServiceBgpStatusStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "Value is immutable"}]))]
     pub service_namespace: Option<String>,
-    /// Names of BGPPeers, sorted.
+    /// Names of the BGPPeers, sorted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peers: Option<Vec<String>>,
 }
 
-/// Whether the configuration makes sense to a controller or a speaker. It has no specification, so the derived type cannot read it.
+/// Whether the configuration is valid for the controller or a speaker. It has no specification, so the derived type
+/// cannot read it.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Resource, Serialize)]
 #[resource(inherit = ConfigurationStateDefinition)]
 pub struct ConfigurationState {
@@ -131,13 +132,13 @@ pub struct ConfigurationState {
     pub types: TypeMeta,
     /// Name, labels, owner.
     pub metadata: ObjectMeta,
-    /// The verdict.
+    /// The result of the validation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<ConfigurationStateStatus>,
 }
 
 impl ConfigurationState {
-    /// An object without a verdict.
+    /// An object without a result.
     #[must_use]
     pub fn new(metadata: ObjectMeta) -> Self {
         Self { types: TypeMeta::resource::<Self>(), metadata, status: None }
@@ -197,7 +198,7 @@ const CONDITION_TYPE: &str = concat!(
     r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$"
 );
 
-/// The verdict and its reasons.
+/// The result of the validation, with its reasons.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ConfigurationStateStatus {
@@ -205,7 +206,7 @@ pub struct ConfigurationStateStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = ["Valid", "Invalid", "Unknown"]))]
     pub result: Option<String>,
-    /// The messages of all conditions that say why it is invalid.
+    /// The messages of all conditions that report an error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_summary: Option<String>,
     /// One condition per reconciler.
