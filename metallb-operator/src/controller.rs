@@ -4,7 +4,6 @@
 //! effects. While another process leads, only the picture and the configuration are kept up to date.
 
 mod membership_key;
-mod pauses;
 mod quarantine;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +18,6 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::watch;
 
-use self::pauses::Pauses;
 use self::quarantine::Quarantine;
 use crate::api::IpAddressPoolStatus;
 use crate::client;
@@ -29,6 +27,7 @@ use crate::process::{Process, ProcessError, Threads, log_problem};
 use crate::sink::configuration_state::{Component, ConfigurationReporter};
 use crate::sink::events::{self, Event, EventSender, EventType};
 use crate::sink::lease::{Identity, LEASE, LeaseKeeper, LeaseSettings, LeaseTiming, Standing, Term};
+use crate::sink::pauses::Pauses;
 use crate::sink::pool_status::{self, PoolStatuses};
 use crate::sink::service_status::{Ended, Failure, Seen, ServiceStatusWriter};
 

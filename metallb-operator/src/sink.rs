@@ -4,5 +4,6 @@ pub(crate) mod announcement_status;
 pub mod configuration_state;
 pub mod events;
 pub mod lease;
+pub(crate) mod pauses;
 pub(crate) mod pool_status;
 pub(crate) mod service_status;

@@ -90,7 +90,7 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
             None => None,
         };
         let (events, _writer) = events::spawn(client.clone(), "metallb-speaker");
-        let statuses = StatusWriter::spawn(client.clone(), namespace.clone(), node.clone(), settings.pod.clone());
+        let statuses = StatusWriter::spawn(&client, &namespace, &node, &settings.pod);
         let component = Component::Speaker { node: node.clone() };
         let reporter = ConfigurationReporter::spawn(client.clone(), &namespace, &settings.pod, component);
         let (index, mut updates) = Index::start(&client, &namespace, Role::Speaker);
@@ -181,7 +181,7 @@ impl Speaker {
         }
     }
 
-    fn announced(&self, changes: Changes) {
+    fn announced(&mut self, changes: Changes) {
         for transition in changes.transitions {
             let node = self.node.as_str();
             log_transition(&transition, node);

@@ -230,9 +230,9 @@ async fn api_roles_allow_what_is_needed_and_nothing_else() {
         ("patch update", "metallb.io", "ipaddresspools", "status", "", system, true, false),
         // What speakers say of other hosts that use addresses.
         ("get list watch", "metallb.io", "servicel2statuses", "", "", system, true, true),
-        ("create delete", "metallb.io", "servicel2statuses", "", "", system, false, true),
+        ("create patch delete", "metallb.io", "servicel2statuses", "", "", system, false, true),
         ("patch", "metallb.io", "servicel2statuses", "status", "", system, false, true),
-        ("get list watch create delete", "metallb.io", "servicebgpstatuses", "", "", system, false, true),
+        ("get list watch create patch delete", "metallb.io", "servicebgpstatuses", "", "", system, false, true),
         ("patch", "metallb.io", "servicebgpstatuses", "status", "", system, false, true),
         ("get list watch", "", "secrets", "", "", system, false, true),
         ("get list watch", "", "secrets", "", "", "elsewhere", false, false),

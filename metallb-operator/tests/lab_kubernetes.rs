@@ -606,7 +606,7 @@ fn lab_kubernetes_service_leaves_the_address_that_a_foreign_host_uses() {
     });
     println!("{foreign} took 192.168.10.0: the Service has {moved}\n{listed}");
 
-    // Whatever others do to the status objects is mended.
+    // Edited and deleted status objects are written again.
     let name = "jsonpath={.items[*].metadata.name}";
     let names = || api.kubectl(&["get", "servicel2statuses", "-n", "metallb-system", "-o", name], None);
     let first = eventually("there is a status", PATIENCE, || {
@@ -634,9 +634,12 @@ fn lab_kubernetes_service_leaves_the_address_that_a_foreign_host_uses() {
         )?;
         if !status.is_empty() && !status.contains("made-up") { Ok(()) } else { Err(status) }
     });
+    let uid = "jsonpath={.items[*].metadata.uid}";
+    let uids = || api.kubectl(&["get", "servicel2statuses", "-n", "metallb-system", "-o", uid], None);
+    let first = uids().unwrap();
     api.kubectl(&["delete", "servicel2statuses", "--all", "-n", "metallb-system"], None).unwrap();
     eventually("a deleted status is written again", soon, || {
-        let second = names()?;
+        let second = uids()?;
         if !second.is_empty() && second != first { Ok(()) } else { Err(second) }
     });
 }

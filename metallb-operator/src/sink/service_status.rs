@@ -110,7 +110,7 @@ async fn carry_out(
         match services.patch_status(&name, &params, &patch).await {
             Ok(object) => (WriteEnd::Written, Seen::Object(Box::new(object)), None),
             Err(error) => {
-                let failure = classify(&error, &write.key);
+                let failure = classify(&error, &write.key.name);
                 let (end, seen) = match &failure {
                     Failure::Gone => (WriteEnd::Rejected, Seen::Gone(write.uid.clone())),
                     Failure::Conflict => (WriteEnd::Rejected, read(services, &write.key, write.uid.as_ref()).await),
@@ -140,7 +140,7 @@ async fn give_back_when_slow<T>(request: impl Future<Output = T>, permit: Option
 async fn read(services: &Api<KubeService>, key: &ServiceKey, uid: Option<&Uid>) -> Seen {
     match services.get(&key.name).await {
         Ok(object) => Seen::Object(Box::new(object)),
-        Err(error) if classify(&error, key) == Failure::Gone => Seen::Gone(uid.cloned()),
+        Err(error) if classify(&error, &key.name) == Failure::Gone => Seen::Gone(uid.cloned()),
         Err(_) => Seen::Nothing,
     }
 }
@@ -166,12 +166,13 @@ fn patch(write: &Write) -> Value {
     patch
 }
 
-fn classify(error: &Error, service: &ServiceKey) -> Failure {
+/// The class of an error of a request about the object `name`.
+pub(crate) fn classify(error: &Error, name: &str) -> Failure {
     let Error::Api(status) = error else { return Failure::Unknown(chain(error)) };
     // A server that does not serve the path yet answers 404 too, and names no object.
-    let names_service = || status.details.as_ref().is_some_and(|details| *details.name == *service.name);
+    let names_object = || status.details.as_ref().is_some_and(|details| details.name == name);
     match status.code {
-        404 if names_service() => Failure::Gone,
+        404 if names_object() => Failure::Gone,
         404 => Failure::Unknown(status.message.clone()),
         409 => Failure::Conflict,
         429 => {
@@ -268,7 +269,7 @@ mod tests {
             let details: StatusDetails =
                 serde_json::from_value(json!({ "name": "web", "retryAfterSeconds": after })).unwrap();
             let status = Status { code, message: "no".to_owned(), details: Some(details), ..Status::default() };
-            classify(&Error::Api(Box::new(status)), &ServiceKey::new("default", "web"))
+            classify(&Error::Api(Box::new(status)), "web")
         };
         let rows = [
             (404, 0, Failure::Gone),
@@ -286,10 +287,9 @@ mod tests {
             assert_eq!(answer(code, after), expected, "{code}");
         }
         let lost = Error::ReadEvents(std::io::Error::other("connection reset"));
-        let key = ServiceKey::new("default", "web");
-        assert!(matches!(classify(&lost, &key), Failure::Unknown(text) if text.contains("connection reset")));
+        assert!(matches!(classify(&lost, "web"), Failure::Unknown(text) if text.contains("connection reset")));
         let no_path = Status { code: 404, message: "page not found".to_owned(), ..Status::default() };
-        let no_path = classify(&Error::Api(Box::new(no_path)), &key);
+        let no_path = classify(&Error::Api(Box::new(no_path)), "web");
         assert_eq!(no_path, Failure::Unknown("page not found".to_owned()), "no object is named");
     }
 }

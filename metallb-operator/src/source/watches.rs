@@ -21,7 +21,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use self::pace::{Backoff, Outage};
+pub(crate) use self::pace::Backoff;
+use self::pace::Outage;
 use self::position::{Failure, Next, Position};
 pub use crate::source::changes::{Change, Listed, Round};
 use crate::source::changes::{Metadata, ObjectName, Version};

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 /// Pauses after failures: each about twice as long as the one before, up to [`Backoff::CAP`].
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     failures: u32,
 }
 
@@ -21,14 +21,14 @@ pub(super) struct Outage {
 impl Backoff {
     /// The pause before the next attempt; `jitter`, from 0 to 1, spreads processes that failed together over half of
     /// the pause.
-    pub(super) fn next(&mut self, jitter: f64) -> Duration {
+    pub(crate) fn next(&mut self, jitter: f64) -> Duration {
         let full = Self::FIRST.saturating_mul(1 << self.failures.min(16)).min(Self::CAP);
         self.failures = self.failures.saturating_add(1);
         full.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
     }
 
     /// Records a success: the next failure is the first one.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 

@@ -9,7 +9,7 @@ use crate::sink::service_status::Failure;
 
 /// Pauses of single Services, with exponential back-off.
 #[derive(Debug, Default)]
-pub(super) struct Pauses {
+pub(crate) struct Pauses {
     by_time: BTreeSet<(Instant, ServiceKey)>,
     by_service: BTreeMap<ServiceKey, Pause>,
 }
@@ -23,7 +23,7 @@ struct Pause {
 
 impl Pauses {
     /// Records a failed write. Returns when the next one may start; `None` means at once. `jitter` is between 0 and 1.
-    pub(super) fn failed(
+    pub(crate) fn failed(
         &mut self,
         service: &ServiceKey,
         failure: &Failure,
@@ -50,12 +50,12 @@ impl Pauses {
     }
 
     /// Records a successful write.
-    pub(super) fn succeeded(&mut self, service: &ServiceKey) {
+    pub(crate) fn succeeded(&mut self, service: &ServiceKey) {
         self.remove(service);
     }
 
     /// Shortens the pause after a change of the Service to at most [`CHANGED`] after the last failure.
-    pub(super) fn changed(&mut self, service: &ServiceKey) {
+    pub(crate) fn changed(&mut self, service: &ServiceKey) {
         let Some(pause) = self.by_service.get(service) else { return };
         let (until, failed_at, failures) = (pause.until, pause.failed_at, pause.failures);
         if until > failed_at + CHANGED {
@@ -64,13 +64,18 @@ impl Pauses {
         }
     }
 
+    /// Whether a Service is paused.
+    pub(crate) fn is_paused(&self, service: &ServiceKey, now: Instant) -> bool {
+        self.by_service.get(service).is_some_and(|pause| pause.until > now)
+    }
+
     /// When the next pause ends.
-    pub(super) fn next(&self) -> Option<Instant> {
+    pub(crate) fn next(&self) -> Option<Instant> {
         self.by_time.first().map(|(until, _)| *until)
     }
 
     /// Services whose pause is over. Their number of failures is kept until a write succeeds.
-    pub(super) fn due(&mut self, now: Instant) -> Vec<ServiceKey> {
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<ServiceKey> {
         let mut due = Vec::new();
         while let Some((until, _)) = self.by_time.first()
             && *until <= now
@@ -82,7 +87,7 @@ impl Pauses {
     }
 
     /// Forgets Services that no longer exist.
-    pub(super) fn retain(&mut self, exists: impl Fn(&ServiceKey) -> bool) {
+    pub(crate) fn retain(&mut self, exists: impl Fn(&ServiceKey) -> bool) {
         self.by_service.retain(|service, _| exists(service));
         self.by_time.retain(|(_, service)| exists(service));
     }
