@@ -23,6 +23,7 @@ use crate::api::IpAddressPoolStatus;
 use crate::client;
 use crate::index::{Index, Relist, Role, Touched, Update};
 use crate::process::admin::Admin;
+use crate::process::supervision::PULSE;
 use crate::process::{Process, ProcessError, Threads, log_problem};
 use crate::sink::configuration_state::{Component, ConfigurationReporter};
 use crate::sink::events::{self, Event, EventSender, EventType};
@@ -141,9 +142,12 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
             namespace,
             random: SmallRng::seed_from_u64(crate::sys::seed()),
         };
+        let pulse = process.admin.watchdog.watch("controller", Instant::now());
+        let mut pulses = tokio::time::interval(PULSE);
         let mut tick = tokio::time::interval(QUARANTINE_PERIOD);
         let mut batch = Vec::new();
         loop {
+            pulse.beat(Instant::now());
             let pause_ends = controller.pauses.next();
             tokio::select! {
                 () = process.stop_requested() => break,
@@ -154,6 +158,7 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
                 }
                 Some(end) = ends.recv() => controller.finish(end),
                 () = sleep_until(pause_ends) => controller.resume(),
+                _ = pulses.tick() => {}
                 _ = tick.tick(), if settings.quarantine_conflicts => controller.sweep_conflicts(),
             }
         }

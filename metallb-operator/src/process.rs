@@ -1,6 +1,7 @@
 //! The frame of every long-running subcommand: runtime, signals, administrative server, shutdown, and one error type.
 
 pub mod admin;
+pub mod supervision;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -126,6 +127,7 @@ impl Process {
         threads: Threads,
         main: impl AsyncFnOnce(Self) -> Result<(), ProcessError>,
     ) -> Result<(), ProcessError> {
+        supervision::end_on_panic();
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         if threads == Threads::Two {
             sys::share_memory();

@@ -111,6 +111,7 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
             reporter,
         };
         let mut restores = restore::spawn(client.clone(), &namespace, LEASE);
+        let pulse = process.admin.watchdog.watch("speaker", Instant::now());
         let mut tick = tokio::time::interval(REFRESH);
         let mut batch = Vec::new();
         let mut joining = members.as_ref().map(|(members, port)| {
@@ -118,6 +119,7 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
         });
         let members = members.map(|(members, _)| members);
         loop {
+            pulse.beat(Instant::now());
             tokio::select! {
                 () = process.stop_requested() => break,
                 count = updates.recv_many(&mut batch, BATCH) => {

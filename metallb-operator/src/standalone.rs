@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use metallb_core::announcement::Touched;
 use metallb_core::assignment::{Assigner, AssignmentState, EventKind};
@@ -142,8 +142,10 @@ pub fn run(settings: Settings) -> Result<(), ProcessError> {
         if let Some((members, bind)) = &membership {
             standalone.join(members, *bind, &mut seed_nodes);
         }
+        let pulse = process.admin.watchdog.watch("standalone", Instant::now());
         let mut tick = tokio::time::interval(REFRESH);
         loop {
+            pulse.beat(Instant::now());
             tokio::select! {
                 () = process.stop_requested() => break,
                 Some(()) = changes.recv() => {

@@ -1,11 +1,12 @@
 //! The administrative HTTP endpoints: `/healthz`, `/readyz`, `/metrics`, `/status`.
 //!
-//! A process is ready when every source has delivered its first complete list and a configuration, or the last good
+//! A process is healthy while none of its loops hangs. It is ready when every source has delivered its first complete list and a configuration, or the last good
 //! one, is in force. Until then `/readyz` answers 503 and names the missing conditions.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::State;
@@ -15,6 +16,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::supervision::Watchdog;
 use crate::metrics::Metrics;
 
 /// Conditions of readiness, and whether each is met.
@@ -79,13 +81,20 @@ pub struct Admin {
     pub readiness: Readiness,
     /// State for `/status`.
     pub status: StatusBoard,
+    /// The loops for `/healthz`.
+    pub watchdog: Watchdog,
 }
 
 impl Admin {
     /// No conditions and no metrics yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { metrics: Metrics::new(), readiness: Readiness::default(), status: StatusBoard::default() }
+        Self {
+            metrics: Metrics::new(),
+            readiness: Readiness::default(),
+            status: StatusBoard::default(),
+            watchdog: Watchdog::new(Instant::now()),
+        }
     }
 
     /// Serves `/healthz`, `/readyz`, `/metrics` and `/status` on `address` until `shutdown` turns true.
@@ -102,7 +111,7 @@ impl Admin {
     /// The socket fails.
     pub async fn serve_on(self, listener: TcpListener, mut shutdown: watch::Receiver<bool>) -> std::io::Result<()> {
         let router = Router::new()
-            .route("/healthz", get(async || "ok\n"))
+            .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
             .route("/status", get(status))
@@ -119,6 +128,13 @@ impl Admin {
 impl Default for Admin {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+async fn healthz(State(admin): State<Admin>) -> impl IntoResponse {
+    match admin.watchdog.hanging(Instant::now()).as_slice() {
+        [] => (StatusCode::OK, "ok\n".to_owned()),
+        hanging => (StatusCode::SERVICE_UNAVAILABLE, format!("hanging: {}\n", hanging.join(", "))),
     }
 }
 
