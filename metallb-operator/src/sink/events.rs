@@ -1,12 +1,17 @@
 //! core/v1 Events on Services, as upstream's users and tests read them: `source.component`, `count`, `lastTimestamp`.
 //!
-//! A repeated Event raises the count of the existing object. kube's `Recorder` is not used because it writes
+//! A repeated Event raises the count of the existing object, similar Events are combined, and each object has a budget
+//! (`recorder`). kube's `Recorder` is not used because it writes
 //! events.k8s.io/v1.
 
-use std::collections::HashMap;
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash as _, Hasher as _};
+mod recorder;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::{Event as KubeEvent, EventSource, ObjectReference as KubeObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -17,6 +22,8 @@ use metallb_core::model::ServiceKey;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+
+use self::recorder::{Admission, Outcome, Recorder, Request, SeriesId};
 
 /// Importance of an Event.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -112,22 +119,16 @@ impl Event {
 #[derive(Clone, Debug)]
 pub struct EventSender {
     queue: mpsc::Sender<Event>,
+    /// Events that did not fit into the queue since the last log line.
+    dropped: Arc<AtomicU64>,
 }
 
 impl EventSender {
-    /// Queues an Event. If the queue is full, the Event is dropped and logged: Events are informational, and an
+    /// Queues an Event. If the queue is full, the Event is dropped and counted: Events are informational, and an
     /// announcement must never wait for the API server.
     pub fn send(&self, event: Event) {
-        if let Err(error) = self.queue.try_send(event) {
-            let event = match error {
-                mpsc::error::TrySendError::Full(event) | mpsc::error::TrySendError::Closed(event) => event,
-            };
-            tracing::warn!(
-                event = "eventDropped",
-                reason = event.reason,
-                message = event.message,
-                "the queue of Events is full, an Event was dropped"
-            );
+        if self.queue.try_send(event).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -136,56 +137,107 @@ impl EventSender {
 #[must_use]
 pub fn spawn(client: Client, component: &'static str) -> (EventSender, JoinHandle<()>) {
     let (queue, mut queued) = mpsc::channel(QUEUE);
+    let dropped = Arc::<AtomicU64>::default();
+    let lost = Arc::clone(&dropped);
     let task = tokio::spawn(async move {
-        let mut writer = Writer { client, component, written: HashMap::new() };
-        while let Some(event) = queued.recv().await {
-            if let Err(error) = writer.write(&event).await {
-                tracing::warn!(
-                    %error, event = "eventWriteFailed", reason = event.reason, "cannot write an Event"
-                );
+        let writer = Writer { client, component };
+        let mut recorder = Recorder::default();
+        let mut losses = Losses::default();
+        let mut requests = FuturesUnordered::new();
+        let mut is_open = true;
+        while is_open || !requests.is_empty() {
+            tokio::select! {
+                event = queued.recv(), if is_open => match event {
+                    Some(event) => {
+                        if recorder.record(event, Instant::now()) == Admission::OverBudget {
+                            losses.over_budget += 1;
+                        }
+                    }
+                    None => is_open = false,
+                },
+                Some((id, outcome, error)) = requests.next() => {
+                    recorder.ended(id, outcome);
+                    losses.failed(error);
+                }
             }
+            while let Some(request) = recorder.next() {
+                requests.push(writer.write(request));
+            }
+            losses.queue_full += lost.swap(0, Ordering::Relaxed);
+            losses.log(Instant::now());
         }
     });
-    (EventSender { queue }, task)
+    (EventSender { queue, dropped }, task)
+}
+
+/// Events that were not written, for one log line per minute.
+#[derive(Debug, Default)]
+struct Losses {
+    queue_full: u64,
+    over_budget: u64,
+    failed: u64,
+    last_error: Option<String>,
+    logged_at: Option<Instant>,
+}
+
+impl Losses {
+    fn failed(&mut self, error: Option<Error>) {
+        let Some(error) = error else { return };
+        // Nothing can be created in a namespace that is being deleted.
+        if matches!(&error, Error::Api(status) if status.code == 403 && status.message.contains("being terminated")) {
+            return;
+        }
+        self.failed += 1;
+        self.last_error = Some(error.to_string());
+    }
+
+    fn log(&mut self, now: Instant) {
+        let is_recent = self.logged_at.is_some_and(|at| now.saturating_duration_since(at) < BETWEEN_LINES);
+        let (queue_full, over_budget, failed) = (self.queue_full, self.over_budget, self.failed);
+        if is_recent || queue_full + over_budget + failed == 0 {
+            return;
+        }
+        let error = self.last_error.take();
+        tracing::warn!(
+            event = "eventsNotWritten",
+            queue_full,
+            over_budget,
+            failed,
+            error,
+            "some Events were not written: the queue was full, their objects had too many, or the API server refused them"
+        );
+        *self = Self { logged_at: Some(now), ..Self::default() };
+    }
 }
 
 struct Writer {
     client: Client,
     component: &'static str,
-    /// Written Events: the hash of the Event, the name of the object, and its count.
-    written: HashMap<u64, (String, i32)>,
 }
 
 impl Writer {
-    async fn write(&mut self, event: &Event) -> Result<(), Error> {
-        let events: Api<KubeEvent> = Api::namespaced(self.client.clone(), &event.regarding.namespace);
+    /// Executes a request.
+    fn write(&self, request: Request) -> impl Future<Output = (SeriesId, Outcome, Option<Error>)> + use<> {
+        let events: Api<KubeEvent> = Api::namespaced(self.client.clone(), &request.event.regarding.namespace);
         let now = Timestamp::now();
-        let mut hasher = DefaultHasher::new();
-        event.hash(&mut hasher);
-        let identity = hasher.finish();
-
-        if let Some((name, count)) = self.written.get_mut(&identity) {
-            let patch = json!({ "count": *count + 1, "lastTimestamp": Time(now) });
-            match events.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
-                Ok(_) => {
-                    *count += 1;
-                    return Ok(());
-                }
-                // The API server deletes Events after an hour: create it again.
-                Err(Error::Api(status)) if status.code == 404 => {}
-                Err(error) => return Err(error),
+        let Request { id, event, object, count } = request;
+        let is_known = object.is_some();
+        // The time makes the name unique, as in client-go's recorder.
+        let name = object.unwrap_or_else(|| format!("{}.{:x}", event.regarding.name, now.as_nanosecond()));
+        let new = KubeEvent { count: Some(count), ..self.object(&event, name.clone(), now) };
+        async move {
+            let result = if is_known {
+                let patch = json!({ "count": count, "lastTimestamp": Time(now), "message": event.message });
+                events.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await
+            } else {
+                events.create(&PostParams::default(), &new).await
+            };
+            match result {
+                Ok(_) => (id, Outcome::Written(name), None),
+                Err(Error::Api(status)) if status.code == 404 && is_known => (id, Outcome::Gone, None),
+                Err(error) => (id, Outcome::Failed, Some(error)),
             }
         }
-
-        // The time makes the name unique, as in client-go's recorder.
-        let name = format!("{}.{:x}", event.regarding.name, now.as_nanosecond());
-        let object = self.object(event, name.clone(), now);
-        events.create(&PostParams::default(), &object).await?;
-        if self.written.len() >= REMEMBERED {
-            self.written.clear();
-        }
-        self.written.insert(identity, (name, 1));
-        Ok(())
     }
 
     fn object(&self, event: &Event, name: String, now: Timestamp) -> KubeEvent {
@@ -223,5 +275,5 @@ impl Writer {
 /// Length of the queue: one Event per Service of a large cluster at start. Further Events are dropped.
 const QUEUE: usize = 16_384;
 
-/// Number of Events whose count is remembered; above it, counting restarts.
-const REMEMBERED: usize = 16_384;
+/// Time between two log lines about Events that were not written.
+const BETWEEN_LINES: Duration = Duration::from_mins(1);
