@@ -366,7 +366,7 @@ fn election_order(ip: &str) -> Vec<String> {
     ranked.into_iter().map(|(_, name)| name).collect()
 }
 
-/// What somebody changes or removes of a ServiceBGPStatus comes back as it was: one for each node, the speakers' names of peers in it.
+/// An edited or deleted ServiceBGPStatus is written again: one for each node, with the names of its peers.
 fn statuses_are_mended(api: &KubeApi) {
     let selector = "metallb.io/node=kind-worker,metallb.io/service-name=metallb1-cluster";
     let listed = |path: &str| {
@@ -384,11 +384,11 @@ fn statuses_are_mended(api: &KubeApi) {
     let wrong = "{\"status\":{\"peers\":[\"someone\"]}}";
     let on = ["servicebgpstatus", &name, "-n", "metallb-system"];
     api.kubectl(&[&["patch"], &on[..], &["--subresource=status", "--type=merge", "-p", wrong]].concat(), None).unwrap();
-    // Long before everything is looked at anyway.
     eventually("an edit is undone", Duration::from_secs(20), || is(".status.peers", "[\"test\"]"));
+    let uid = listed(".metadata.uid").unwrap();
     api.kubectl(&[&["delete"], &on[..]].concat(), None).unwrap();
-    eventually("what was deleted is there again", Duration::from_secs(20), || is(".status.peers", "[\"test\"]"));
-    assert_ne!(listed(".metadata.name").unwrap(), name);
+    eventually("a deleted status is written again", Duration::from_secs(20), || is(".status.peers", "[\"test\"]"));
+    assert_ne!(listed(".metadata.uid").unwrap(), uid);
 }
 
 /// What the elected node has itself it does not announce, and its ServiceL2Status says so for as long as it has it.
