@@ -85,10 +85,35 @@ pub struct Conflict {
     pub text: String,
 }
 
-/// Logs what began, ended or failed on `node`.
-pub fn log_transition(transition: &Transition, node: &str) {
+/// Logs what began, ended or failed on `node`: of many Services at once only their number at level info, and each at
+/// level debug.
+pub fn log_transitions(transitions: &[Transition], node: &str) {
+    let mut counts: BTreeMap<(&str, Protocol), usize> = BTreeMap::new();
+    for transition in transitions {
+        match transition.kind {
+            TransitionKind::Announcing(protocol) => *counts.entry(("announced", protocol)).or_default() += 1,
+            TransitionKind::Withdrawn(protocol) => *counts.entry(("withdrawn", protocol)).or_default() += 1,
+            TransitionKind::Failed(_) => {}
+        }
+    }
+    let is_summed_up = transitions.len() > LOGGED_SINGLY;
+    for ((what, protocol), services) in counts.into_iter().filter(|_| is_summed_up) {
+        tracing::info!(services, node, %protocol, event = "servicesChanged", "{services} Services are {what}");
+    }
+    for transition in transitions {
+        log_transition(transition, node, is_summed_up);
+    }
+}
+
+fn log_transition(transition: &Transition, node: &str, is_summed_up: bool) {
     let service = transition.service.to_string();
     match &transition.kind {
+        TransitionKind::Announcing(protocol) if is_summed_up => {
+            tracing::debug!(service, node, %protocol, event = "serviceAnnounced", "announcing");
+        }
+        TransitionKind::Withdrawn(protocol) if is_summed_up => {
+            tracing::debug!(service, node, %protocol, event = "serviceWithdrawn", "withdrawn");
+        }
         TransitionKind::Announcing(protocol) => {
             tracing::info!(service, node, %protocol, event = "serviceAnnounced", "announcing");
         }
@@ -437,6 +462,9 @@ fn shared(known: &mut BTreeMap<RouteAttributes, Arc<Attributes>>, wanted: RouteA
 fn raise(counter: &prometheus::IntCounter, value: u64) {
     counter.inc_by(value.saturating_sub(counter.get()));
 }
+
+/// Number of changes in one step up to which each is logged at level info.
+const LOGGED_SINGLY: usize = 20;
 
 /// How many times obstacles are looked for until the kernel is asked once more.
 const LOOKS_PER_QUESTION: u32 = 8;

@@ -31,6 +31,7 @@ use crate::sink::lease::{Identity, LEASE, LeaseKeeper, LeaseSettings, LeaseTimin
 use crate::sink::pauses::Pauses;
 use crate::sink::pool_status::{self, PoolStatuses};
 use crate::sink::service_status::{Ended, Failure, Seen, ServiceStatusWriter};
+use crate::sys;
 
 /// Settings of a controller.
 #[derive(Clone, Debug)]
@@ -140,7 +141,7 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
             pool_statuses: pool_status::spawn(client, &namespace, leadership.clone()),
             quarantine: settings.quarantine_conflicts.then(Quarantine::default),
             namespace,
-            random: SmallRng::seed_from_u64(crate::sys::seed()),
+            random: SmallRng::seed_from_u64(sys::seed()),
         };
         let pulse = process.admin.watchdog.watch("controller", Instant::now());
         let mut pulses = tokio::time::interval(PULSE);
@@ -157,7 +158,7 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
                     controller.take(batch.drain(..));
                 }
                 Some(end) = ends.recv() => controller.finish(end),
-                () = sleep_until(pause_ends) => controller.resume(),
+                () = sys::sleep_until(pause_ends) => controller.resume(),
                 _ = pulses.tick() => {}
                 _ = tick.tick(), if settings.quarantine_conflicts => controller.sweep_conflicts(),
             }
@@ -177,13 +178,6 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
         process.finish();
         Ok(())
     })
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
-    }
 }
 
 impl Picture for Index {

@@ -1,6 +1,7 @@
 //! Announces from one node of a cluster: follows the API, decides with `metallb-core`, sends packets, writes statuses
 //! and Events.
 
+mod pace;
 mod seed_nodes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +15,8 @@ use metallb_l2::interface::MacAddr;
 use metallb_membership::driver as membership;
 use tokio::sync::mpsc;
 
-use crate::announcer::{Announcer, Changes, Conflict, Identity, Obstacle, TransitionKind, log_transition};
+use self::pace::Pace;
+use crate::announcer::{Announcer, Changes, Conflict, Identity, Obstacle, TransitionKind, log_transitions};
 use crate::client;
 use crate::exclusion;
 use crate::index::{Index, Relist, Role, Touched, Update};
@@ -25,6 +27,7 @@ use crate::sink::configuration_state::{Component, ConfigurationReporter};
 use crate::sink::events::{self, Event, EventSender, EventType};
 use crate::sink::lease::LEASE;
 use crate::source::restore;
+use crate::sys;
 
 /// Settings of a speaker.
 #[derive(Clone, Debug)]
@@ -44,8 +47,9 @@ pub struct Settings {
 struct Speaker {
     node: String,
     index: Index,
-    /// Changes since the picture was last complete.
+    /// Changes that did not take effect yet.
     touched: Touched,
+    pace: Pace,
     store: ConfigStore,
     config: Config,
     loaded: bool,
@@ -81,7 +85,7 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
             probe: announce.probe,
         };
         let filter = exclusion::load(&announce.exclude_interfaces)?;
-        let mut announcer = Announcer::start(identity, filter, admin.metrics.clone(), peer_queue, crate::sys::seed())?;
+        let mut announcer = Announcer::start(identity, filter, admin.metrics.clone(), peer_queue, sys::seed())?;
         if let Some(address) = announce.bgp_listen {
             announcer.listen(address).map_err(ProcessError::io(format!("cannot listen on {address}")))?;
         }
@@ -98,6 +102,7 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
             node,
             index,
             touched: Touched::default(),
+            pace: Pace::new(Instant::now()),
             store: ConfigStore::new(),
             config: Config::default(),
             loaded: false,
@@ -130,6 +135,7 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
                         tokio::spawn(joining.run());
                     }
                 }
+                () = sys::sleep_until(speaker.due()) => speaker.proceed(),
                 () = membership::changed(members.as_ref()) => speaker.follow_members(),
                 Ok(()) = restores.changed() => {
                     speaker.index.relist(Relist::Forget);
@@ -152,10 +158,19 @@ impl Speaker {
     fn take(&mut self, updates: impl Iterator<Item = Update>) {
         let touched = self.index.apply(updates);
         self.touched.merge(touched);
+        self.proceed();
+    }
+
+    /// Processes the changes that may take effect now.
+    fn proceed(&mut self) {
         if !self.index.is_complete() {
             return;
         }
-        let touched = std::mem::take(&mut self.touched);
+        let touched = if self.loaded {
+            self.pace.admit(&mut self.touched, Instant::now())
+        } else {
+            std::mem::take(&mut self.touched)
+        };
         self.admin.readiness.set("caches synced", true);
         if touched.config || !self.loaded {
             let Parsed { config, problems } = self.store.update(self.index.resources(), self.index.cluster());
@@ -176,6 +191,12 @@ impl Speaker {
         self.admin.metrics.client.updates.inc();
     }
 
+    /// When a change that waits may take effect.
+    fn due(&self) -> Option<Instant> {
+        // An incomplete picture becomes complete by an update, which is processed anyway.
+        self.pace.next_due(&self.touched).filter(|_| self.index.is_complete())
+    }
+
     fn follow_members(&mut self) {
         if self.loaded {
             let changes = self.announcer.apply(&self.config, self.index.cluster(), Announce::Live);
@@ -184,9 +205,9 @@ impl Speaker {
     }
 
     fn announced(&mut self, changes: Changes) {
+        let node = self.node.as_str();
+        log_transitions(&changes.transitions, node);
         for transition in changes.transitions {
-            let node = self.node.as_str();
-            log_transition(&transition, node);
             match transition.kind {
                 TransitionKind::Announcing(protocol) => {
                     let message = format!("announcing from node \"{node}\" with protocol \"{protocol}\"");
@@ -224,6 +245,7 @@ impl Speaker {
         self.announcer.refresh_metrics();
         self.announcer.tidy();
         let now = Instant::now();
+        self.pace.tidy(now);
         let ended: Vec<IpAddr> = self
             .conflicts
             .extract_if(.., |_, (_, seen)| now.saturating_duration_since(*seen) >= CONFLICT_SHOWN)

@@ -15,7 +15,7 @@ use notify::Watcher as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::announcer::{Announcer, Changes, Conflict, Identity, Obstacle, log_transition};
+use crate::announcer::{Announcer, Changes, Conflict, Identity, Obstacle, log_transitions};
 use crate::exclusion;
 use crate::process::admin::Admin;
 use crate::process::{AnnounceSettings, Process, ProcessError, Threads, log_problem};
@@ -220,9 +220,7 @@ impl Standalone {
 
     /// Reports announcements that began, ended or failed, and stores the present ones.
     fn announced(&mut self, changes: Changes) {
-        for transition in changes.transitions {
-            log_transition(&transition, &self.settings.announce.node);
-        }
+        log_transitions(&changes.transitions, &self.settings.announce.node);
         let announced = self.announcer.announced();
         for service in &mut self.state.services {
             let key = ServiceKey::new(&service.namespace, &service.name);

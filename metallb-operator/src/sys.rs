@@ -1,4 +1,4 @@
-//! Memory and randomness from the operating system. Contains the calls that have no safe wrapper.
+//! Memory, randomness and time from the operating system. Contains the calls that have no safe wrapper.
 #![allow(unsafe_code)]
 
 /// Makes all threads that start later share one memory arena. By default glibc gives each thread an arena, whose free
@@ -27,4 +27,12 @@ pub(crate) fn give_back_memory() {
 /// A random number that distinguishes processes and jitters timers. No secret depends on it.
 pub(crate) fn seed() -> u64 {
     getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()))
+}
+
+/// Sleeps until `deadline`; without one, for ever.
+pub(crate) async fn sleep_until(deadline: Option<std::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
 }

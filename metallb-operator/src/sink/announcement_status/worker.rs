@@ -22,6 +22,7 @@ use super::objects::{self, NODE_LABEL, Owner, StatusKind};
 use crate::sink::service_status::{Failure, classify};
 use crate::source::changes::Metadata;
 use crate::source::watches::Backoff;
+use crate::sys;
 
 /// Starts the task that keeps the objects of one kind equal to the desired ones.
 pub(super) fn spawn<K: StatusKind>(
@@ -42,7 +43,7 @@ pub(super) fn spawn<K: StatusKind>(
             desired,
             ledger: Ledger::default(),
             requests: FuturesUnordered::new(),
-            random: SmallRng::seed_from_u64(crate::sys::seed()),
+            random: SmallRng::seed_from_u64(sys::seed()),
             is_failing: false,
         };
         worker.run().await;
@@ -97,7 +98,7 @@ impl<K: StatusKind> Worker<K> {
                     self.ledger.changed(changed);
                 }
                 Some((service, result)) = self.requests.next() => self.end(service, result),
-                () = sleep_until(resume_watch), if resume_watch.is_some() => resume_watch = None,
+                () = sys::sleep_until(resume_watch), if resume_watch.is_some() => resume_watch = None,
                 event = events.next(), if resume_watch.is_none() => match event {
                     None => return,
                     Some(Ok(event)) => {
@@ -111,7 +112,7 @@ impl<K: StatusKind> Worker<K> {
                         resume_watch = Some(now + pause.next(self.random.random()));
                     }
                 },
-                () = sleep_until(due), if due.is_some() => {}
+                () = sys::sleep_until(due), if due.is_some() => {}
             }
         }
     }
@@ -237,13 +238,6 @@ async fn send<K: StatusKind>(
 async fn patch_status<K: StatusKind>(objects: &Api<K>, name: &str, status: &K::Status) -> Result<Option<K>, Error> {
     let patch = Patch::Merge(objects::status_patch::<K>(status));
     objects.patch_status(name, &PatchParams::default(), &patch).await.map(Some)
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Requests that run at the same time, for one kind.

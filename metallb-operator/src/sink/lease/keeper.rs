@@ -21,6 +21,7 @@ use super::lock::PodLock;
 use super::record::Version;
 use super::{LeaseSettings, RELEASE_LIMIT, Standing, follow};
 use crate::client;
+use crate::sys;
 
 /// Messages of other tasks to the keeper.
 #[derive(Debug)]
@@ -155,7 +156,7 @@ impl<'a> Keeper<'a> {
                     self.elector.ended(Instant::now(), answer.end);
                 }
                 Some(input) = inputs.recv() => self.take(input),
-                () = sleep_until(wake) => {}
+                () = sys::sleep_until(wake) => {}
                 asked = or_never(&mut released) => {
                     released = None;
                     if asked.is_err() {
@@ -259,13 +260,6 @@ async fn ask_for_uid(pods: Api<Pod>, pod: String, inputs: mpsc::Sender<Input>) {
 async fn or_never<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
     match future {
         Some(future) => future.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn sleep_until(wake: Option<Instant>) {
-    match wake {
-        Some(wake) => tokio::time::sleep_until(wake.into()).await,
         None => std::future::pending().await,
     }
 }
