@@ -1,7 +1,8 @@
 //! The administrative HTTP endpoints: `/healthz`, `/readyz`, `/metrics`, `/status`.
 //!
-//! A process is healthy while none of its loops hangs. It is ready when every source has delivered its first complete list and a configuration, or the last good
-//! one, is in force. Until then `/readyz` answers 503 and names the missing conditions.
+//! A process is healthy while none of its loops hangs. It is ready when every source has delivered its first complete
+//! list and a configuration, or the last good one, is in force. Until then `/readyz` answers 503 and names the missing
+//! conditions.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

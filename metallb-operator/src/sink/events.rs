@@ -204,7 +204,7 @@ impl Losses {
             over_budget,
             failed,
             error,
-            "some Events were not written: the queue was full, their objects had too many, or the API server refused them"
+            "some Events were not written: the queue was full, an object had too many, or the API server refused them"
         );
         *self = Self { logged_at: Some(now), ..Self::default() };
     }
