@@ -189,20 +189,36 @@ impl Allocator {
         request: &Request,
         own: Option<&Allocation>,
     ) -> Option<Place> {
-        let own = own.into_iter().filter(|held| held.pool == state.pool.name).flat_map(|held| &held.ips);
-        // So does what the asker gives up, until the API no longer shows it.
-        let own = own
-            .chain(self.standing.of(&request.service))
-            .filter(|&&ip| IpFamily::of(ip) == family && self.may_hold(request, ip))
-            .filter_map(|&ip| self.locate(&[ip]).ok())
-            .filter(|(pool, _)| self.pools[*pool].pool.name == state.pool.name);
-        let free = own.map(|(_, [place, _])| place).chain(state.first_free(family)).min();
+        let mut free = state.first_free(family);
+        let standing = self.standing.of(&request.service);
+        if own.is_some() || !standing.is_empty() {
+            free = self.lowest_own(state, family, request, own, standing).into_iter().chain(free).min();
+        }
         let shared = state
             .shared
             .candidates(&request.key, family)
             .take_while(|&place| free.is_none_or(|free| place < free))
             .find(|place| self.may_hold(request, place.ip));
         shared.or(free)
+    }
+
+    /// The lowest address of a family in a pool that the asker holds, or gives up and the API still shows.
+    #[inline(never)]
+    fn lowest_own(
+        &self,
+        state: &PoolState,
+        family: IpFamily,
+        request: &Request,
+        own: Option<&Allocation>,
+        standing: &[IpAddr],
+    ) -> Option<Place> {
+        let own = own.into_iter().filter(|held| held.pool == state.pool.name).flat_map(|held| &held.ips);
+        own.chain(standing)
+            .filter(|&&ip| IpFamily::of(ip) == family && self.may_hold(request, ip))
+            .filter_map(|&ip| self.locate(&[ip]).ok())
+            .filter(|(pool, _)| self.pools[*pool].pool.name == state.pool.name)
+            .map(|(_, [place, _])| place)
+            .min()
     }
 
     /// Whether nobody who holds an address keeps the asker from it.

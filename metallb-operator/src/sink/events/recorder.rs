@@ -219,7 +219,7 @@ fn hash(value: &(impl std::hash::Hash + ?Sized)) -> u64 {
 /// Begins the message of an Event that stands for similar ones; client-go's words.
 const COMBINED: &str = "(combined from similar events): ";
 
-/// Number of different messages from which on Events that differ only in the message are combined, and how long messages
+/// Number of different messages after which Events that differ only in the message are combined, and how long messages
 /// are remembered; client-go's values.
 const SIMILAR_MAX: usize = 10;
 const SIMILAR_FOR: Duration = Duration::from_mins(10);
