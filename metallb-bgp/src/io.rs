@@ -17,9 +17,11 @@ pub mod bfd_udp;
 mod config;
 mod connector;
 mod driver;
+mod host;
 mod incoming_report;
 mod listener;
 mod mailbox;
+mod netlink;
 mod resolver;
 mod shared_peer;
 mod snapshot;
@@ -29,5 +31,5 @@ mod worker;
 
 pub use config::{BfdConfig, Distance, Endpoint, PeerConfig, Router};
 pub use incoming_report::{IncomingReport, Refusal};
-pub use snapshot::{EndedSession, PeerEvent, PeerSnapshot};
+pub use snapshot::{EndedSession, PeerEvent, PeerSnapshot, Withheld, WithheldReason};
 pub use speaker::{Observer, Speaker};

@@ -17,6 +17,7 @@ mod direct;
 
 use std::borrow::Borrow;
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,7 @@ use crate::session::{
     Action, Backoff, BfdState, ConfigChange, ConnectionError, Counters, DownReason, Event, Mode, Negotiated, Role,
     Session, SessionConfig, Shared, Slot, State, Step, Stop, Timer, Timers,
 };
-use crate::types::{Attributes, RouterId};
+use crate::types::{Asn, Attributes, RouterId};
 use crate::wire::iana::CeaseSubcode;
 use crate::wire::notification::Notification;
 
@@ -50,8 +51,8 @@ pub struct Peer {
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
     stopped: bool,
-    /// BFD went from Up to Down, and the next attempt waits for it to come up.
-    bfd_down: bool,
+    /// BFD went from Up to Down. Until this time the next attempt waits for BFD.
+    bfd_wait: Option<Instant>,
     bfd: Option<BfdState>,
     last_down: Option<DownReason>,
 }
@@ -79,7 +80,7 @@ impl Peer {
             actions: VecDeque::new(),
             events: VecDeque::new(),
             stopped: false,
-            bfd_down: false,
+            bfd_wait: None,
             bfd: None,
             last_down: None,
             shared: Shared {
@@ -88,6 +89,7 @@ impl Peer {
                 backoff: Backoff::new(seed, config.connect_time),
                 restarting: config.graceful_restart,
                 routes_known: false,
+                last_open: None,
                 config,
             },
         };
@@ -167,6 +169,31 @@ impl Peer {
         }
     }
 
+    /// The addresses of this host have changed: an established session advertises its routes with the new next hops,
+    /// and withdraws those of a family that has none any more.
+    pub fn set_next_hops(&mut self, now: Instant, slot: Slot, next_hops: NextHops) {
+        if let Some(session) = &mut self.sessions[slot as usize] {
+            session.set_next_hops(now, next_hops, &mut self.shared);
+        }
+    }
+
+    /// The local address of a connection was removed from this host, and another one is used from now on. The peer should
+    /// drop the routes with the old next hop, even if it would keep them over a restart.
+    pub fn handle_source_removed(&mut self, now: Instant, slot: Slot, address: IpAddr) {
+        if let Some(session) = &mut self.sessions[slot as usize] {
+            session.close_hard(Notification::new(CeaseSubcode::OtherConfigurationChange, &[]), &mut self.shared);
+            self.end(now, slot, DownReason::ConnectionLost(ConnectionError::SourceRemoved(address)));
+        }
+    }
+
+    /// The cause of the last failure is gone, so the next attempt does not wait for the end of the pause.
+    pub fn retry(&mut self, now: Instant) {
+        if self.bfd_wait.is_none() && self.timers.at(Timer::IdleHold).is_some_and(|at| at > now + RETRY) {
+            let pause = self.shared.backoff.jitter(RETRY);
+            self.timers.set(Timer::IdleHold, Some(now + pause));
+        }
+    }
+
     /// Processes expired timers. Early and repeated calls are harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
         for slot in Slot::ALL {
@@ -201,16 +228,17 @@ impl Peer {
         }
     }
 
-    /// The state of the path as reported by BFD (RFC 5882). If BFD goes from Up to Down, the session ends, and the next
-    /// attempt waits for BFD.
+    /// The state of the path as reported by BFD (RFC 5882 §4.3.2). If BFD goes from Up to Down, the session ends, and the
+    /// next attempt waits for BFD, but not for long: BFD of the router may have ended while BGP and the path are fine. BFD
+    /// that was not Up since then says nothing about the path, and ends no session.
     pub fn handle_bfd(&mut self, now: Instant, state: BfdState) {
         let before = self.bfd.replace(state);
         match state {
             BfdState::Down => {
-                self.bfd_down |= before == Some(BfdState::Up);
-                if !self.bfd_down {
+                if before != Some(BfdState::Up) {
                     return;
                 }
+                self.bfd_wait = Some(now + BFD_WAIT);
                 if let Attempt::Connecting(slot) = self.attempt {
                     self.actions.push_back(Action::Close(slot));
                     self.handle_connect_failed(now, ConnectionError::BfdDown);
@@ -218,13 +246,28 @@ impl Peer {
                 // RFC 9384
                 self.close_all(now, &Notification::new(CeaseSubcode::BfdDown, &[]));
             }
-            BfdState::Up | BfdState::AdminDown => {
-                let waited = std::mem::take(&mut self.bfd_down);
-                if waited && self.attempt == Attempt::None && self.timers.at(Timer::IdleHold).is_some() {
-                    let pause = self.shared.backoff.jitter(BFD_SETTLE);
-                    self.timers.set(Timer::IdleHold, Some(now + pause));
-                }
-            }
+            BfdState::Up | BfdState::AdminDown => self.end_bfd_wait(now),
+        }
+    }
+
+    /// BFD watches another path from now on, so the failure of the previous one does not count.
+    pub fn forget_bfd(&mut self, now: Instant) {
+        self.bfd = None;
+        self.end_bfd_wait(now);
+    }
+
+    /// The next attempt waits for BFD, at most until this time.
+    #[must_use]
+    pub fn waits_for_bfd_until(&self) -> Option<Instant> {
+        let idle = self.attempt != Attempt::Waiting && self.state() == State::Idle;
+        self.bfd_wait.filter(|_| idle).and(self.timers.at(Timer::IdleHold))
+    }
+
+    fn end_bfd_wait(&mut self, now: Instant) {
+        let waited = self.bfd_wait.take().is_some();
+        if waited && self.attempt == Attempt::None && self.timers.at(Timer::IdleHold).is_some() {
+            let pause = self.shared.backoff.jitter(BFD_SETTLE);
+            self.timers.set(Timer::IdleHold, Some(now + pause));
         }
     }
 
@@ -380,10 +423,29 @@ impl Peer {
         furthest.and_then(Session::negotiated)
     }
 
+    /// The next hops in use, from the peer's OPEN on.
+    #[must_use]
+    pub fn next_hops(&self) -> Option<&NextHops> {
+        let furthest = self.sessions.iter().flatten().max_by_key(|session| session.state());
+        furthest.filter(|session| session.negotiated().is_some()).map(Session::next_hops)
+    }
+
     /// The routes of the peer.
     #[must_use]
     pub const fn rib(&self) -> &AdjRibOut {
         &self.shared.rib
+    }
+
+    /// AS number and BGP identifier in the peer's last OPEN, whether or not it was accepted.
+    #[must_use]
+    pub const fn last_open(&self) -> Option<(Asn, RouterId)> {
+        self.shared.last_open
+    }
+
+    /// The configuration of the session.
+    #[must_use]
+    pub const fn config(&self) -> &SessionConfig {
+        &self.shared.config
     }
 
     /// Counters since the creation of the peer.
@@ -482,7 +544,7 @@ impl Peer {
 
     fn next_pause(&mut self, now: Instant) -> Duration {
         let pause = self.shared.backoff.next(now);
-        if self.bfd_down { pause.max(BFD_WAIT) } else { pause }
+        self.bfd_wait.map_or(pause, |until| pause.max(until.saturating_duration_since(now)))
     }
 
     fn send_routes(&mut self, now: Instant) {
@@ -503,9 +565,13 @@ impl Peer {
 /// Limit for one connection attempt.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Limit for the wait for BFD after it went down. Then a connection is attempted without it, because the peer may have
-/// been reconfigured without BFD.
-const BFD_WAIT: Duration = Duration::from_secs(120);
+/// Limit for the wait for BFD after it went down. Then a connection is attempted without it, because BFD of the peer may
+/// have ended or been removed from its configuration. On a working path BFD returns within about three seconds: it sends
+/// a packet a second while it is down (RFC 5880 §6.8.3).
+const BFD_WAIT: Duration = Duration::from_secs(10);
+
+/// Pause before the next attempt when the cause of the failure is gone.
+const RETRY: Duration = Duration::from_millis(200);
 
 /// Pause between the return of BFD and the next attempt.
 const BFD_SETTLE: Duration = Duration::from_secs(1);

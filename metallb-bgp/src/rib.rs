@@ -11,7 +11,7 @@ mod shared;
 mod table;
 
 use std::borrow::Borrow;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -35,9 +35,9 @@ pub struct AdjRibOut {
 /// The next hops of a session, by family.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct NextHops {
-    /// For IPv4 prefixes. `None`: they are not advertised. An IPv6 address needs RFC 8950.
+    /// For IPv4 prefixes. `None`: they are not advertised, or withdrawn. An IPv6 address needs RFC 8950.
     pub v4: Option<IpAddr>,
-    /// For IPv6 prefixes. `None`: they are not advertised.
+    /// For IPv6 prefixes. `None`: they are not advertised, or withdrawn.
     pub v6: Option<IpAddr>,
 }
 
@@ -126,6 +126,35 @@ impl AdjRibOut {
         }
     }
 
+    /// The next hops of the session change: routes whose next hop is another one are advertised again. Those of a family
+    /// that has none any more are withdrawn by the next [`poll_transmit`](Self::poll_transmit), and stay wanted.
+    pub fn change_next_hops(&mut self, before: &NextHops, after: &NextHops) {
+        self.sets.forget_templates();
+        for family in [Family::Ipv4, Family::Ipv6] {
+            if before.of(family) != after.of(family) && after.of(family).is_some() {
+                self.replay(Some(family));
+            }
+        }
+    }
+
+    /// Whether the peer should have a route to exactly this address.
+    #[must_use]
+    pub fn wants_host(&self, address: IpAddr) -> bool {
+        match IpNet::from(address) {
+            IpNet::V4(net) => self.v4.wants(&wide_v4(net)),
+            IpNet::V6(net) => self.v6.wants(&wide_v6(net)),
+        }
+    }
+
+    /// The number of routes of a family that the peer should have and that were advertised to it.
+    #[must_use]
+    pub const fn routes_of(&self, family: Family) -> (usize, usize) {
+        match family {
+            Family::Ipv4 => (self.v4.wanted(), self.v4.advertised()),
+            Family::Ipv6 => (self.v6.wanted(), self.v6.advertised()),
+        }
+    }
+
     /// The number of routes that were advertised to the peer.
     #[must_use]
     pub const fn advertised(&self) -> usize {
@@ -141,8 +170,8 @@ impl AdjRibOut {
     /// Writes whole messages to `out`, withdrawals first, until there is no room for another one of `message_max` bytes
     /// or nothing is pending. `out` must have room for one message. If nothing is written, the peer is up to date.
     ///
-    /// All calls of one session must pass the same `encoding` and `next_hops`; call [`reset`](Self::reset) between two
-    /// sessions.
+    /// All calls of one session must pass the same `encoding`, and the same `next_hops` unless
+    /// [`change_next_hops`](Self::change_next_hops) was called; call [`reset`](Self::reset) between two sessions.
     pub fn poll_transmit(
         &mut self,
         out: &mut [u8],
@@ -152,12 +181,16 @@ impl AdjRibOut {
     ) -> Transmitted {
         let mut sent = Transmitted::default();
         for family in [Family::Ipv4, Family::Ipv6] {
-            let Some(next_hop) = next_hops.of(family) else { continue };
+            let next_hop = next_hops.of(family);
             while let Some(room) = out.get_mut(sent.bytes..sent.bytes + message_max) {
-                let mut templates = self.sets.templates(encoding, family, next_hop);
-                let bytes = match family {
-                    Family::Ipv4 => self.v4.next_message(room, &mut templates),
-                    Family::Ipv6 => self.v6.next_message(room, &mut templates),
+                // A withdrawal has no next hop.
+                let hop = next_hop.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+                let mut templates = self.sets.templates(encoding, family, hop);
+                let bytes = match (family, next_hop) {
+                    (Family::Ipv4, Some(_)) => self.v4.next_message(room, &mut templates),
+                    (Family::Ipv6, Some(_)) => self.v6.next_message(room, &mut templates),
+                    (Family::Ipv4, None) => self.v4.next_withdrawal(room, &mut templates),
+                    (Family::Ipv6, None) => self.v6.next_withdrawal(room, &mut templates),
                 };
                 if bytes == 0 {
                     break;

@@ -21,7 +21,7 @@ use self::outbox::Pending;
 pub use self::state::State;
 pub(crate) use self::timer::{Timer, Timers};
 use crate::rib::{AdjRibOut, NextHops};
-use crate::types::{Family, RouterId};
+use crate::types::{Asn, Family, RouterId};
 use crate::wire::iana::{FsmSubcode, MessageType};
 use crate::wire::notification::{Notification, NotificationCode};
 use crate::wire::open::{Capabilities, GracefulRestart, Open};
@@ -34,7 +34,12 @@ pub(crate) struct Session {
     role: Role,
     state: State,
     router_id: RouterId,
+    /// The addresses of this end that a next hop can be.
+    offered: NextHops,
+    /// The next hops in use, of the negotiated families.
     next_hops: NextHops,
+    /// Whether our OPEN offered IPv6 next hops for IPv4 prefixes.
+    offers_extended: bool,
     negotiated: Option<Negotiated>,
     input: Vec<u8>,
     /// Number of bytes of `input` that were decoded.
@@ -58,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) restarting: bool,
     /// The routes were set at least once.
     pub(crate) routes_known: bool,
+    /// AS number and BGP identifier in the peer's last OPEN.
+    pub(crate) last_open: Option<(Asn, RouterId)>,
 }
 
 /// The result of processing one message or timer.
@@ -85,7 +92,9 @@ impl Session {
                 Role::Passive => State::Active,
             },
             router_id,
-            next_hops,
+            offered: next_hops,
+            next_hops: NextHops::default(),
+            offers_extended: false,
             negotiated: None,
             input: Vec::new(),
             read: 0,
@@ -190,6 +199,22 @@ impl Session {
         self.flush(now, shared);
     }
 
+    /// The addresses of this end have changed: routes are advertised again with other next hops, or withdrawn.
+    pub(crate) fn set_next_hops(&mut self, now: Instant, offered: NextHops, shared: &mut Shared) {
+        self.offered = offered;
+        let after = self.negotiated_next_hops();
+        let before = std::mem::replace(&mut self.next_hops, after);
+        if before != self.next_hops {
+            shared.rib.change_next_hops(&before, &self.next_hops);
+            self.handle_routes(now, shared);
+        }
+    }
+
+    /// The next hops in use, from the peer's OPEN on.
+    pub(crate) const fn next_hops(&self) -> &NextHops {
+        &self.next_hops
+    }
+
     /// Ends the session with a NOTIFICATION, which is sent only after an OPEN was sent (RFC 4271 §8.2.1.5), and returns
     /// the reason.
     pub(crate) fn close(&mut self, notification: Notification, shared: &mut Shared) -> DownReason {
@@ -219,6 +244,7 @@ impl Session {
     }
 
     fn send_open(&mut self, now: Instant, shared: &mut Shared) {
+        self.offers_extended = self.lacks_v4(&shared.config);
         self.open(shared).encode(&mut self.output);
         shared.counters.opens_sent += 1;
         self.state = State::OpenSent;
@@ -236,6 +262,7 @@ impl Session {
             router_id: self.router_id,
             capabilities: Capabilities {
                 families: config.families.clone(),
+                other_families: false,
                 four_octet_asn: true,
                 route_refresh: true,
                 enhanced_refresh: true,
@@ -246,7 +273,7 @@ impl Session {
                     restart_time: RESTART_TIME,
                     preserved: config.families.clone(),
                 }),
-                extended_next_hop: self.lacks_v4(config),
+                extended_next_hop: self.offers_extended,
             },
         }
     }
@@ -265,6 +292,7 @@ impl Session {
             }
             (State::Connect | State::Active | State::OpenSent, Message::Open(open)) => {
                 counters.opens_received += 1;
+                shared.last_open = Some((open.asn, open.router_id));
                 if self.state != State::OpenSent {
                     // RFC 4271 §8.2.2, event 20: the peer's OPEN ends the delay of ours.
                     self.send_open(now, shared);
@@ -327,7 +355,15 @@ impl Session {
 
     /// Whether IPv4 prefixes need an IPv6 next hop (RFC 8950), because this end has no IPv4 address.
     fn lacks_v4(&self, config: &SessionConfig) -> bool {
-        config.families.contains(&Family::Ipv4) && self.next_hops.v4.is_none() && self.next_hops.v6.is_some()
+        config.families.contains(&Family::Ipv4) && self.offered.v4.is_none() && self.offered.v6.is_some()
+    }
+
+    fn negotiated_next_hops(&self) -> NextHops {
+        let Some(negotiated) = &self.negotiated else { return NextHops::default() };
+        let NextHops { v4, v6 } = self.offered;
+        let v4 = v4.or(v6.filter(|_| negotiated.extended_next_hop));
+        let carried = |family| negotiated.families.contains(&family);
+        NextHops { v4: v4.filter(|_| carried(Family::Ipv4)), v6: v6.filter(|_| carried(Family::Ipv6)) }
     }
 
     fn decode_context(&self, config: &SessionConfig) -> DecodeContext {
@@ -350,14 +386,9 @@ impl Session {
 
     fn accept(&mut self, now: Instant, open: &Open, shared: &mut Shared) -> Result<(), Notification> {
         let mut negotiated = negotiate(&shared.config, self.router_id, open)?;
-        negotiated.extended_next_hop &= self.lacks_v4(&shared.config);
-        if negotiated.extended_next_hop {
-            self.next_hops.v4 = self.next_hops.v6;
-        }
-        let carried = |family| negotiated.families.contains(&family);
-        self.next_hops.v4 = self.next_hops.v4.filter(|_| carried(Family::Ipv4));
-        self.next_hops.v6 = self.next_hops.v6.filter(|_| carried(Family::Ipv6));
+        negotiated.extended_next_hop &= self.offers_extended;
         self.negotiated = Some(negotiated);
+        self.next_hops = self.negotiated_next_hops();
         self.state = State::OpenConfirm;
         self.send_keepalive(now, shared);
         self.rearm_hold(now, &shared.config);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::watch;
 
-use super::addresses::Addresses;
+use super::addresses::{Addresses, on_link};
 use super::bfd_udp::{BfdError, BfdPath, BfdReport, BfdStatus, Driver, Handle};
 use super::{BfdConfig, Distance, Endpoint, Router};
 use crate::bfd::{Cause, Hops, Profile, State};
@@ -145,7 +145,7 @@ impl Drop for BfdClient {
 /// The path to a router by the configuration of its peer.
 pub(super) fn path_to(remote: IpAddr, endpoint: &Endpoint, bfd: &BfdConfig, addresses: &Addresses) -> BfdPath {
     let guess = || match endpoint.distance {
-        Distance::Routed if !addresses.on_link(remote) => Hops::Multiple,
+        Distance::Routed if !on_link(remote, endpoint.device.as_deref()) => Hops::Multiple,
         _ => Hops::Single,
     };
     let interface = match &endpoint.router {
@@ -209,9 +209,10 @@ mod tests {
     #[test]
     fn hops_follow_from_the_addresses_unless_configured() {
         let endpoint = |distance| Endpoint::new("127.0.0.9:179".parse().unwrap(), distance);
-        let far = "192.0.2.1".parse().unwrap();
+        // It has no route.
+        let far = "0.0.0.1".parse().unwrap();
         let near = "127.0.0.9".parse().unwrap();
-        let addresses = Addresses::of(&[("lo", "127.0.0.1/8")]);
+        let addresses = Addresses::read();
         let bfd = |hops| BfdConfig { profile: Profile::default(), hops };
         for (remote, distance, hops, expected) in [
             (near, Distance::Routed, None, Hops::Single),

@@ -67,12 +67,12 @@ pub enum Distance {
 pub struct BfdConfig {
     /// The parameters of the session.
     pub profile: Profile,
-    /// Single-hop or multi-hop; `None` decides by the addresses of this host.
+    /// Single-hop or multi-hop; `None` decides by the route to the router.
     pub hops: Option<Hops>,
 }
 
 impl BfdConfig {
-    /// A session with these parameters, single-hop or multi-hop by the addresses of this host.
+    /// A session with these parameters, single-hop or multi-hop by the route to the router.
     #[must_use]
     pub const fn new(profile: Profile) -> Self {
         Self { profile, hops: None }

@@ -1,17 +1,16 @@
-//! Opens connections, and selects the addresses of this end.
+//! Opens connections.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::addresses::Addresses;
+use super::addresses::on_link;
 use super::resolver::Neighbor;
 use super::{Distance, Endpoint, Router, sockopt};
 use crate::error::IoError;
-use crate::rib::NextHops;
 use crate::session::ConnectionError;
 
 /// Resolves the router and connects to it. `neighbor` is the router of an unnumbered peer.
@@ -34,8 +33,7 @@ async fn connect_to(peer: SocketAddr, endpoint: &Endpoint) -> io::Result<TcpStre
     if let Some(password) = &endpoint.password {
         sockopt::set_md5(socket.as_fd(), peer.ip(), password)?;
     }
-    let addresses = Addresses::read();
-    let ttl = ttl(endpoint.distance, addresses.on_link(peer.ip()));
+    let ttl = ttl(endpoint.distance, on_link(peer.ip(), endpoint.device.as_deref()));
     match peer {
         SocketAddr::V4(_) => socket.set_ttl_v4(ttl.into())?,
         SocketAddr::V6(_) => socket.set_unicast_hops_v6(ttl.into())?,
@@ -55,16 +53,6 @@ async fn connect_to(peer: SocketAddr, endpoint: &Endpoint) -> io::Result<TcpStre
     // Without Nagle's algorithm an update does not wait for the acknowledgement of the previous one.
     socket.set_tcp_nodelay(true)?;
     TcpSocket::from_std_stream(socket.into()).connect(peer).await
-}
-
-/// The next hops on a connection: the local address, and for the other family an address of the same interface. A
-/// link-local address is used for both families (RFC 8950), because an unnumbered link has no other.
-pub(super) fn next_hops(local: IpAddr, addresses: &Addresses) -> NextHops {
-    match local {
-        IpAddr::V4(_) => NextHops { v4: Some(local), v6: addresses.other_family(local) },
-        IpAddr::V6(v6) if v6.is_unicast_link_local() => NextHops { v4: None, v6: Some(local) },
-        IpAddr::V6(_) => NextHops { v4: addresses.other_family(local), v6: Some(local) },
-    }
 }
 
 /// The TTL of a connection. Packets to a direct neighbour must not pass a router: on a link they cannot, and 255

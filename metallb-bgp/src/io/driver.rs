@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::PeerConfig;
+use super::addresses::Addresses;
 use super::bfd_client::BfdSessions;
 use super::incoming_report::PendingConnection;
 use super::mailbox::{Changes, Drain, Routes};
@@ -39,11 +40,12 @@ impl Driver {
         engine: Peer,
         events: mpsc::Sender<PeerEvent>,
         bfd: Arc<BfdSessions>,
+        host: watch::Receiver<Arc<Addresses>>,
         predecessor: Option<JoinHandle<()>>,
     ) -> Self {
         let shared = Shared::new(engine, &config);
         let handle = Handle { shared: shared.clone() };
-        let worker = Worker::new(Arc::clone(name), config, shared, events, bfd);
+        let worker = Worker::new(Arc::clone(name), config, shared, events, bfd, host);
         let task = tokio::spawn(async move {
             if let Some(predecessor) = predecessor {
                 // Even if it panicked, its connection is closed.

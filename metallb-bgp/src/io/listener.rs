@@ -10,7 +10,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::addresses::Addresses;
+use super::addresses::on_link;
 use super::connector::ttl;
 use super::driver::Handle;
 use super::incoming_report::{IncomingCounters, IncomingReport, PendingConnection, Refusal};
@@ -51,7 +51,7 @@ impl Incoming {
         if !peer.has_key {
             return Err(Refusal::NoKey);
         }
-        let on_link = Addresses::read().on_link(ip);
+        let on_link = on_link(ip, None);
         if peer.distance == Distance::Direct && !on_link {
             return Err(Refusal::NotDirect);
         }

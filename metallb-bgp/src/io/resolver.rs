@@ -61,6 +61,19 @@ impl Resolver {
         Self { neighbor, task }
     }
 
+    /// The address of the router, as far as it is known.
+    pub(super) fn router(&self) -> Option<Ipv6Addr> {
+        self.neighbor.resolution.borrow().router.map(|(address, _)| address)
+    }
+
+    /// Waits until another router is found. Cancelling it loses nothing.
+    pub(super) async fn changed(&mut self) {
+        if self.neighbor.resolution.changed().await.is_err() {
+            // The task has ended, so there are no further changes.
+            std::future::pending::<()>().await;
+        }
+    }
+
     pub(super) fn neighbor(&self) -> Neighbor {
         self.neighbor.clone()
     }

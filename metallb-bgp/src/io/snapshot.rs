@@ -8,6 +8,7 @@ use super::bfd_udp::{BfdPath, BfdStatus};
 use super::{PeerConfig, Router};
 use crate::peer::Peer;
 use crate::session::{Counters, DownReason, Event, Negotiated, RemoteAsn, State};
+use crate::types::{Asn, Family, RouterId};
 
 /// An event of a named peer.
 #[derive(Clone, Debug)]
@@ -43,12 +44,42 @@ pub struct PeerSnapshot {
     pub routes_advertised: usize,
     /// The number of routes that the peer should have.
     pub routes_wanted: usize,
+    /// Why routes of a family are not advertised, while the session is established.
+    pub withheld: Vec<Withheld>,
+    /// AS number and BGP identifier in the peer's last OPEN, whether or not it was accepted.
+    pub last_open: Option<(Asn, RouterId)>,
     /// Counters since the peer was configured.
     pub counters: Counters,
     /// The status of BFD, if it is configured.
     pub bfd: Option<BfdStatus>,
+    /// The next attempt waits until BFD is up, at most until this time.
+    pub waits_for_bfd_until: Option<Instant>,
     /// The path of the BFD session, by which it is found in a [`BfdReport`](super::bfd_udp::BfdReport).
     pub bfd_path: Option<BfdPath>,
+}
+
+/// Routes of a family that the peer should have and that are not advertised.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Withheld {
+    /// The family.
+    pub family: Family,
+    /// The number of routes.
+    pub routes: usize,
+    /// Why not.
+    pub reason: WithheldReason,
+}
+
+/// Why routes of a family are not advertised.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum WithheldReason {
+    /// The session is not configured for the family.
+    NotConfigured,
+    /// The OPEN of the router does not name the family.
+    NotNegotiated,
+    /// This host has no usable address of the family on the interface of the session.
+    NoNextHop,
 }
 
 /// The end of an established session.
@@ -69,6 +100,8 @@ impl PeerSnapshot {
         self.routes_advertised = peer.rib().advertised();
         self.routes_wanted = peer.rib().wanted();
         self.counters = *peer.counters();
+        self.last_open = peer.last_open();
+        self.withheld = withheld(peer).collect();
         if event {
             self.last_down = peer.last_down().cloned();
         }
@@ -89,11 +122,31 @@ impl PeerSnapshot {
             negotiated: None,
             routes_advertised: 0,
             routes_wanted: 0,
+            withheld: Vec::new(),
+            last_open: None,
             counters: *peer.counters(),
             bfd: None,
+            waits_for_bfd_until: None,
             bfd_path: None,
         };
         snapshot.update(peer, true);
         snapshot
     }
+}
+
+fn withheld(peer: &Peer) -> impl Iterator<Item = Withheld> {
+    let session = peer.negotiated().zip(peer.next_hops()).filter(|_| peer.state() == State::Established);
+    let of_family = move |family: Family| {
+        let (negotiated, next_hops) = session?;
+        let routes = peer.rib().routes_of(family).0;
+        let reason = if negotiated.families.contains(&family) {
+            WithheldReason::NoNextHop
+        } else if peer.config().families.contains(&family) {
+            WithheldReason::NotNegotiated
+        } else {
+            WithheldReason::NotConfigured
+        };
+        (routes > 0 && next_hops.of(family).is_none()).then_some(Withheld { family, routes, reason })
+    };
+    [Family::Ipv4, Family::Ipv6].into_iter().filter_map(of_family)
 }

@@ -17,6 +17,7 @@ use super::PeerConfig;
 use super::bfd_client::BfdSessions;
 use super::bfd_udp::BfdReport;
 use super::driver::Driver;
+use super::host::HostAddresses;
 use super::incoming_report::IncomingReport;
 use super::listener::{AllowedPeer, Incoming, Listener, may_connect};
 use super::snapshot::{PeerEvent, PeerSnapshot};
@@ -37,6 +38,8 @@ pub struct Speaker {
     prefixes: SharedPrefixes,
     observer: Observer,
     listener: Option<Listener>,
+    /// Followed from the first peer on.
+    host: Option<HostAddresses>,
 }
 
 /// Read access to the peers of a [`Speaker`], which stays valid after the speaker is gone.
@@ -68,6 +71,7 @@ impl Speaker {
             prefixes: SharedPrefixes::default(),
             observer: Observer { bfd, ..Observer::default() },
             listener: None,
+            host: None,
         }
     }
 
@@ -220,7 +224,8 @@ impl Speaker {
         let mut engine = Peer::new(config.session.clone(), self.random.next_u64(), Instant::now());
         engine.share_prefixes(&self.prefixes);
         let (events, bfd) = (self.events.clone(), Arc::clone(&self.observer.bfd));
-        let driver = Driver::start(name, config.clone(), engine, events, bfd, predecessor);
+        let host = self.host.get_or_insert_with(HostAddresses::start).watch();
+        let driver = Driver::start(name, config.clone(), engine, events, bfd, host, predecessor);
         Running { config, driver }
     }
 }

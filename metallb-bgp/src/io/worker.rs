@@ -1,5 +1,7 @@
 //! The task of a peer: it waits for an input, passes it to the engine, drains all outputs, and re-arms one timer.
 
+mod host;
+
 use std::future::{Future, pending};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -9,14 +11,15 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::yield_now;
 use tokio::time::{sleep_until, timeout};
 
+use self::host::Source;
 use super::addresses::Addresses;
 use super::bfd_client::{BfdClient, BfdSessions, path_to};
 use super::bfd_udp::BfdStatus;
-use super::connector::{connect, next_hops};
+use super::connector::connect;
 use super::mailbox::Commands;
 use super::resolver::Resolver;
 use super::shared_peer::{Shared, SharedPeer};
@@ -34,6 +37,10 @@ pub(super) struct Worker {
     /// Bounded by its owner; an event is dropped when it is full.
     events: mpsc::Sender<PeerEvent>,
     links: [Link; 2],
+    host: watch::Receiver<Arc<Addresses>>,
+    sources: [Source; 2],
+    /// A session ended because its local address was removed, so the next change of addresses may help.
+    retry_on_change: bool,
     stopping: bool,
     /// Finds the address of an unnumbered router.
     resolver: Option<Resolver>,
@@ -65,6 +72,7 @@ impl Worker {
         shared: Shared,
         events: mpsc::Sender<PeerEvent>,
         bfd_sessions: Arc<BfdSessions>,
+        host: watch::Receiver<Arc<Addresses>>,
     ) -> Self {
         let bfd_start_at = config.bfd.map(|_| Instant::now() + BFD_WITHOUT_SESSION);
         Self {
@@ -73,6 +81,9 @@ impl Worker {
             shared,
             events,
             links: [Link::Closed, Link::Closed],
+            host,
+            sources: [Source::default(); 2],
+            retry_on_change: false,
             stopping: false,
             resolver: None,
             bfd_sessions,
@@ -91,10 +102,12 @@ impl Worker {
         loop {
             self.drain().await;
             self.publish();
+            self.follow_router();
             if self.stopping && self.links.iter().all(|link| matches!(link, Link::Closed)) {
                 return;
             }
-            let timer = self.peer().engine.poll_timeout().into_iter().chain(self.bfd_start_at).min();
+            let timer = self.peer().engine.poll_timeout();
+            let timer = timer.into_iter().chain(self.bfd_start_at).chain(self.source_check_at()).min();
             let sleep = async {
                 match timer {
                     Some(at) => sleep_until(at.into()).await,
@@ -110,6 +123,12 @@ impl Worker {
                     let mut peer = self.peer();
                     states.into_iter().for_each(|state| peer.engine.handle_bfd(now, state));
                 }
+                result = self.host.changed() => match result {
+                    Ok(()) => self.follow_addresses(Instant::now()),
+                    // The speaker is gone, and with it this peer.
+                    Err(_) => return,
+                },
+                () = next_router(&mut self.resolver) => {}
                 (slot, event) = next(&mut self.links, sending) => {
                     self.handle_link(slot, event, &mut buffer);
                     // A peer that sends without pause must not keep this thread from other peers.
@@ -154,16 +173,22 @@ impl Worker {
             self.config = *config;
             self.update_bfd(now);
         }
-        {
+        let routes_changed = {
             // Commands about routes are taken and applied under one lock, so that no direct write gets in between.
             let mut peer = self.peer();
             let routes = self.shared.mailbox.take_routes();
+            let changed = routes.all.is_some() || !routes.changes.is_empty();
             if let Some(all) = routes.all {
                 peer.engine.replace_routes(now, all.iter().map(|(prefix, attributes)| (*prefix, attributes)));
             }
             if !routes.changes.is_empty() {
                 peer.engine.change_routes(now, routes.changes);
             }
+            changed
+        };
+        if routes_changed {
+            // An address that is announced from now on is no next hop.
+            self.follow_addresses(now);
         }
         for (stream, pending) in connections {
             let accepted = self.handle_accepted(now, stream);
@@ -189,9 +214,9 @@ impl Worker {
     /// Returns `false` for a connection that the engine does not accept. It is dropped, which closes it.
     fn handle_accepted(&mut self, now: Instant, stream: TcpStream) -> bool {
         let Ok((local, remote)) = ends_of(&stream) else { return false };
-        let addresses = Addresses::read();
-        let router_id = self.config.router_id(addresses.own_v4(local.ip()));
-        let slot = self.peer().engine.handle_accepted(now, router_id, next_hops(local.ip(), &addresses));
+        let router_id = self.config.router_id(self.host.borrow().own_v4(local));
+        let next_hops = self.next_hops((local, remote));
+        let slot = self.peer().engine.handle_accepted(now, router_id, next_hops);
         if let Some(slot) = slot {
             self.open(slot, stream, (local, remote));
             self.move_bfd(remote.ip());
@@ -210,6 +235,7 @@ impl Worker {
         }
         let now = Instant::now();
         self.peer().engine.handle_timeout(now);
+        self.check_sources(now);
         if self.bfd_start_at.take_if(|at| *at <= now).is_some() {
             match (self.ends(), &self.config.endpoint.router) {
                 (Some((_, remote)), _) => self.start_bfd(remote.ip()),
@@ -226,9 +252,9 @@ impl Worker {
             Ok(LinkEvent::Connected(stream)) => match ends_of(&stream) {
                 Ok((local, remote)) => {
                     self.open(slot, stream, (local, remote));
-                    let addresses = Addresses::read();
-                    let router_id = self.config.router_id(addresses.own_v4(local.ip()));
-                    self.peer().engine.handle_connected(now, router_id, next_hops(local.ip(), &addresses));
+                    let router_id = self.config.router_id(self.host.borrow().own_v4(local));
+                    let next_hops = self.next_hops((local, remote));
+                    self.peer().engine.handle_connected(now, router_id, next_hops);
                     return self.move_bfd(remote.ip());
                 }
                 Err(error) => IoError::from(error).into(),
@@ -253,6 +279,7 @@ impl Worker {
         let stream = Arc::new(stream);
         self.peer().open(slot, Arc::clone(&stream));
         self.links[slot as usize] = Link::Open(stream, ends);
+        self.sources[slot as usize] = Source::of(ends.0, &self.host.borrow());
     }
 
     /// Sends the remaining bytes and waits briefly for the peer to close: if a connection is closed with unread input,
@@ -281,12 +308,17 @@ impl Worker {
     /// Starts a BFD session on the path to the router, if it is configured and not running.
     fn start_bfd(&mut self, remote: IpAddr) {
         let Some(bfd) = &self.config.bfd else { return };
-        let path = path_to(remote, &self.config.endpoint, bfd, &Addresses::read());
+        let path = path_to(remote, &self.config.endpoint, bfd, &self.host.borrow());
         if self.bfd.as_ref().is_some_and(|client| *client.path() == path) {
             return;
         }
         match self.bfd_sessions.subscribe(path, bfd.profile) {
-            Ok(client) => self.bfd = Some(client),
+            Ok(client) => {
+                if self.bfd.replace(client).is_some() {
+                    // The failure of the previous path says nothing about this one.
+                    self.peer().engine.forget_bfd(Instant::now());
+                }
+            }
             Err(error) => {
                 tracing::warn!(peer = &*self.name, event = "bfdNotRunning", %error, "BFD session cannot be started");
             }
@@ -371,6 +403,7 @@ impl Worker {
         if ended.is_some() {
             snapshot.last_session = ended;
         }
+        snapshot.waits_for_bfd_until = peer.engine.waits_for_bfd_until();
         snapshot.update(&peer.engine, has_events);
     }
 }
@@ -399,6 +432,14 @@ fn log(peer: &str, event: &Event) {
 async fn next_states(bfd: &mut Option<BfdClient>) -> Vec<BfdState> {
     match bfd {
         Some(client) => client.next_states().await,
+        None => pending().await,
+    }
+}
+
+/// Waits until another router is found on the interface of an unnumbered peer.
+async fn next_router(resolver: &mut Option<Resolver>) {
+    match resolver {
+        Some(resolver) => resolver.changed().await,
         None => pending().await,
     }
 }

@@ -365,6 +365,120 @@ fn bfd_failure_ends_the_session_and_its_recovery_starts_the_next_attempt() {
 }
 
 #[test]
+fn bfd_that_does_not_return_delays_the_next_session_for_a_limited_time_and_does_not_end_it() {
+    let now = Instant::now();
+    let mut session = established(now);
+    session.handle_bfd(now, BfdState::Up);
+    session.handle_bfd(now, BfdState::Down);
+    let mut at = now;
+    while session.poll_action() != Some(Action::Connect(Slot::One)) {
+        assert_eq!(session.waits_for_bfd_until(), session.poll_timeout());
+        session.handle_bfd(at, BfdState::Down);
+        at = session.poll_timeout().unwrap();
+        session.handle_timeout(at);
+    }
+    assert!(at <= now + BFD_WAIT + Duration::from_secs(1), "{:?}", at - now);
+    assert_eq!(session.waits_for_bfd_until(), None);
+    session.poll_transmit(Slot::One);
+    bring_up(&mut session, at, &peer_open(PEER, 90));
+    session.handle_bfd(at, BfdState::Down);
+    assert_eq!(session.state(), State::Established, "BFD was not up since");
+    session.handle_bfd(at, BfdState::Up);
+    session.handle_bfd(at, BfdState::Down);
+    assert_eq!(session.state(), State::Idle, "BFD was up");
+}
+
+#[test]
+fn bfd_failure_of_another_path_delays_no_attempt_and_ends_no_session() {
+    let now = Instant::now();
+    let mut session = established(now);
+    session.handle_bfd(now, BfdState::Up);
+    session.handle_bfd(now, BfdState::Down);
+    session.forget_bfd(now);
+    session.handle_bfd(now, BfdState::Down);
+    assert_eq!(session.waits_for_bfd_until(), None);
+    let at = session.poll_timeout().unwrap();
+    assert!(at <= now + BFD_SETTLE, "{:?}", at - now);
+    session.handle_timeout(at);
+    session.poll_transmit(Slot::One);
+    bring_up(&mut session, at, &peer_open(PEER, 90));
+    session.handle_bfd(at, BfdState::Down);
+    assert_eq!(session.state(), State::Established);
+}
+
+#[test]
+fn next_hop_that_changes_is_advertised_and_one_that_disappears_is_withdrawn() {
+    let now = Instant::now();
+    let both = SessionConfig { families: vec![Family::Ipv4, Family::Ipv6], ..config() };
+    let mut session = Peer::new(both, 1, now);
+    session.set_routes(now, routes(&["10.0.0.1/32", "fd00:1::1/128"]));
+    let only_v4 = NextHops { v6: None, ..next_hops() };
+    session.handle_connected(now, id(11), only_v4);
+    let capabilities = Capabilities { families: vec![Family::Ipv4, Family::Ipv6], ..Capabilities::default() };
+    let open = Open { asn: PEER, hold_time: 90, router_id: id(1), capabilities };
+    session.handle_bytes(now, Slot::One, &open_bytes(&open));
+    session.handle_bytes(now, Slot::One, &keepalive_bytes());
+    assert_eq!((session.rib().advertised(), session.next_hops()), (1, Some(&only_v4)));
+    for (next_hops, advertised, updates) in
+        [(next_hops(), 2, 1), (next_hops(), 2, 0), (only_v4, 1, 1), (NextHops::default(), 0, 1), (next_hops(), 2, 2)]
+    {
+        session.poll_transmit(Slot::One);
+        session.set_next_hops(now, Slot::One, next_hops);
+        let sent = kinds(&session.poll_transmit(Slot::One));
+        assert_eq!((session.rib().advertised(), sent.len()), (advertised, updates), "{next_hops:?}");
+    }
+    assert_eq!(session.state(), State::Established);
+    let v6 = NextHops { v6: Some("fd00::99".parse().unwrap()), ..next_hops() };
+    session.set_next_hops(now, Slot::One, v6);
+    let sent = session.poll_transmit(Slot::One);
+    assert_eq!(kinds(&sent).len(), 1, "only the family whose next hop changed");
+    assert!(sent.windows(16).any(|window| window == "fd00::99".parse::<std::net::Ipv6Addr>().unwrap().octets()));
+}
+
+#[test]
+fn session_whose_local_address_is_removed_ends_with_a_notification_and_is_remade_at_once() {
+    let now = Instant::now();
+    let mut session = established(now);
+    session.poll_transmit(Slot::One);
+    session.handle_source_removed(now, Slot::One, "172.16.1.11".parse().unwrap());
+    session.retry(now);
+    let mut expected = Vec::new();
+    Notification::new(CeaseSubcode::OtherConfigurationChange, &[]).encode(&mut expected);
+    assert_eq!(session.poll_transmit(Slot::One), expected);
+    let reason = session.last_down().map(ToString::to_string);
+    assert_eq!(reason.as_deref(), Some("connection lost: the local address 172.16.1.11 was removed from this host"));
+    assert!(session.poll_timeout().unwrap() <= now + RETRY);
+}
+
+#[test]
+fn peer_that_names_other_families_only_gets_no_routes() {
+    // The capability of an OPEN: multiprotocol with AFI and SAFI.
+    let family = |afi: u8, safi: u8| [2, 6, 1, 4, 0, afi, 0, safi];
+    for (families, advertised) in [
+        (vec![], 1),
+        (vec![family(1, 1)], 1),
+        (vec![family(2, 1)], 0),
+        (vec![family(1, 128)], 0),
+        (vec![family(1, 2)], 0),
+        (vec![family(25, 65)], 0),
+        (vec![family(25, 70), family(2, 128)], 0),
+        (vec![family(25, 70), family(1, 1)], 1),
+    ] {
+        let now = Instant::now();
+        let mut session = Peer::new(config(), 1, now);
+        session.set_routes(now, routes(&["10.0.0.1/32"]));
+        session.handle_connected(now, id(11), next_hops());
+        let parameters = families.concat();
+        let mut open = vec![4, 29, 251, 0, 90, 172, 16, 1, 1, parameters.len() as u8];
+        open.extend(&parameters);
+        session.handle_bytes(now, Slot::One, &message_bytes(1, &open));
+        session.handle_bytes(now, Slot::One, &keepalive_bytes());
+        assert_eq!(session.state(), State::Established);
+        assert_eq!(session.rib().advertised(), advertised, "{families:?}");
+    }
+}
+
+#[test]
 fn soft_change_keeps_the_session_and_a_restart_change_is_rejected() {
     let now = Instant::now();
     let mut session = established(now);

@@ -87,6 +87,19 @@ impl<const N: usize> Layers<N> {
             bytes => bytes,
         }
     }
+
+    /// As [`next_message`](Self::next_message), but withdraws all advertised routes, which stay wanted.
+    pub(super) fn next_withdrawal(&mut self, out: &mut [u8], templates: &mut Templates<'_>) -> usize {
+        match self.base.next_withdrawal(out, templates) {
+            0 => self.recent.next_withdrawal(out, templates),
+            bytes => bytes,
+        }
+    }
+
+    /// Whether the prefix is wanted.
+    pub(super) fn wants(&self, prefix: &Wide<N>) -> bool {
+        self.base.wants(prefix) || self.recent.wants(prefix)
+    }
 }
 
 /// Number of new prefixes before they are merged into the large table, which copies all rows.

@@ -106,6 +106,12 @@ impl<const N: usize> Table<N> {
         self.prefixes.binary_search_by(|row| compare(row, prefix)).is_ok()
     }
 
+    /// Whether the prefix is wanted.
+    pub(super) fn wants(&self, prefix: &Wide<N>) -> bool {
+        let at = self.prefixes.binary_search_by(|row| compare(row, prefix));
+        at.is_ok_and(|at| self.wanted[at] != Mark::ABSENT)
+    }
+
     /// Shares the prefixes with peers that have the same ones.
     pub(super) fn share(&mut self, pool: &ColumnPool<N>) {
         pool.share(&mut self.prefixes);
@@ -259,6 +265,31 @@ impl<const N: usize> Table<N> {
         if !self.plan.valid {
             self.finish();
         }
+        bytes
+    }
+
+    /// Writes a message that withdraws advertised routes, wanted or not, to the start of `out`, and returns its length, 0
+    /// if nothing is advertised. [`next_message`](Self::next_message) advertises the wanted ones again.
+    pub(super) fn next_withdrawal(&mut self, out: &mut [u8], templates: &mut Templates<'_>) -> usize {
+        if self.advertised_count == 0 {
+            return 0;
+        }
+        let Some(first) = self.advertised.iter().position(|mark| *mark != Mark::ABSENT) else { return 0 };
+        let Some(mut update) = begin(Mark::ABSENT, out, templates) else { return 0 };
+        let mut end = first;
+        while end < self.advertised.len() {
+            if self.advertised[end] != Mark::ABSENT {
+                if !update.push(&self.prefixes[end]) {
+                    break;
+                }
+                self.advertised[end] = Mark::ABSENT;
+                self.advertised_count -= 1;
+                self.dead += usize::from(self.wanted[end] == Mark::ABSENT);
+            }
+            end += 1;
+        }
+        let bytes = update.finish();
+        self.touch(first..end);
         bytes
     }
 

@@ -105,6 +105,39 @@ fn family_without_next_hop_is_not_advertised() {
 }
 
 #[test]
+fn routes_of_a_family_that_loses_its_next_hop_are_withdrawn_and_return_with_it() {
+    // More than one message, and in both tables.
+    let many: Vec<_> = (0..3000_u16).map(|host| route(&format!("fd00::{host:x}/128"), 1)).collect();
+    let mut rib = AdjRibOut::default();
+    rib.set([route("10.0.0.1/32", 1)].into_iter().chain(many));
+    rib.change("fd00:1::1/128".parse().unwrap(), Some(&route("fd00:1::1/128", 1).1));
+    let mut peer = Peer::default();
+    let mut exchange = |rib: &mut AdjRibOut, before: &NextHops, after: &NextHops| {
+        let mut out = Vec::new();
+        rib.change_next_hops(before, after);
+        rib.update(&mut out, &ENCODING, after);
+        peer.receive(&out, &context());
+        let hop = |hop: Option<IpAddr>| match hop {
+            Some(IpAddr::V6(v6)) => out.windows(16).any(|window| window == v6.octets()),
+            _ => false,
+        };
+        (peer.0.len(), hop(after.v6), rib.advertised(), rib.wanted())
+    };
+    let (both, moved) = (next_hops(), NextHops { v6: Some("fd00::2".parse().unwrap()), ..next_hops() });
+    let only_v4 = NextHops { v6: None, ..next_hops() };
+    assert_eq!(exchange(&mut rib, &both, &both), (3002, true, 3002, 3002));
+    assert_eq!(exchange(&mut rib, &both, &both), (3002, false, 3002, 3002), "nothing changed");
+    assert_eq!(exchange(&mut rib, &both, &moved), (3002, true, 3002, 3002), "every route has the new next hop");
+    assert_eq!(exchange(&mut rib, &moved, &only_v4), (1, false, 1, 3002));
+    rib.change("fd00::1/128".parse().unwrap(), None);
+    assert_eq!(exchange(&mut rib, &only_v4, &only_v4), (1, false, 1, 3001));
+    assert_eq!(exchange(&mut rib, &only_v4, &both), (3001, true, 3001, 3001));
+    rib.change("fd00::2/128".parse().unwrap(), None);
+    assert_eq!(exchange(&mut rib, &both, &only_v4), (1, false, 1, 3000), "unwanted and without next hop");
+    assert_eq!(exchange(&mut rib, &only_v4, &moved), (3000, true, 3000, 3000));
+}
+
+#[test]
 fn ipv4_route_with_an_ipv6_next_hop_is_sent_in_multiprotocol_attributes() {
     let mut rib = AdjRibOut::default();
     rib.set([route("10.0.0.1/32", 1)]);

@@ -1,6 +1,7 @@
 //! What a session asks of its driver, and what it reports.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -112,6 +113,9 @@ pub enum ConnectionError {
     /// BFD reported the path as down while the connection was being opened.
     #[error("BFD is down")]
     BfdDown,
+    /// The local address of the connection was removed from this host.
+    #[error("the local address {0} was removed from this host")]
+    SourceRemoved(IpAddr),
     /// The peer opened a new connection after a graceful restart (RFC 4724 §5).
     #[error("the peer has restarted")]
     PeerRestarted,

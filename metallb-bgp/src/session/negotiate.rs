@@ -56,8 +56,9 @@ pub(super) fn negotiate(config: &SessionConfig, router_id: RouterId, open: &Open
     let theirs = &open.capabilities;
     let restart = theirs.graceful_restart.as_ref().filter(|_| config.graceful_restart);
     let carries = |family: Family| match theirs.families.is_empty() {
-        // A peer without multiprotocol capabilities supports IPv4 unicast (RFC 4760 §8).
-        true => family == Family::Ipv4,
+        // A peer without multiprotocol capabilities supports IPv4 unicast (RFC 4760 §8); one that names other families
+        // only supports none of ours.
+        true => family == Family::Ipv4 && !theirs.other_families,
         false => theirs.families.contains(&family),
     };
     Ok(Negotiated {

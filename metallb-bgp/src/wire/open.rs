@@ -163,6 +163,7 @@ mod tests {
                 router_id: RouterId(id.into()),
                 capabilities: Capabilities {
                     families: vec![Family::Ipv4, Family::Ipv6],
+                    other_families: false,
                     four_octet_asn: true,
                     route_refresh: refresh,
                     extended_next_hop: more[0],

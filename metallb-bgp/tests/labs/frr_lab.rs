@@ -2,6 +2,7 @@
 
 mod bfd;
 mod leave;
+mod moves;
 mod reach;
 
 use std::collections::BTreeMap;

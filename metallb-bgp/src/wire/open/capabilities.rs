@@ -9,8 +9,10 @@ use crate::wire::iana::{Afi, CapabilityCode, Safi, graceful_restart as flags};
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// Address families (RFC 4760), each at most once. An empty list means IPv4 unicast.
+    /// Address families (RFC 4760), each at most once. Without any multiprotocol capability it is IPv4 unicast.
     pub families: Vec<Family>,
+    /// Whether the sender named a family that is neither IPv4 nor IPv6 unicast. It is never sent.
+    pub other_families: bool,
     /// Four-octet AS numbers (RFC 6793).
     pub four_octet_asn: bool,
     /// Route refresh (RFC 2918).
@@ -90,6 +92,7 @@ impl Capabilities {
                 (Some(CapabilityCode::Multiprotocol), _) => {
                     let &[high, low, _, safi] = value else { return None };
                     let family = Family::from_codes(u16::from_be_bytes([high, low]), safi);
+                    self.other_families |= family.is_none();
                     self.families.extend(family.filter(|family| !self.families.contains(family)));
                 }
                 (Some(CapabilityCode::FourOctetAsn), _) => {
