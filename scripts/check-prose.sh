@@ -12,8 +12,10 @@ guarded=(
   metallb-core/src/model metallb-core/src/reason.rs metallb-core/src/lib.rs metallb-core/examples metallb-core/README.md
   examples/embed/src
   metallb-l2 benches/examples/l2_answer_rate benches/benches/l2_responder.rs
+  metallb-core/src/allocator metallb-core/src/plan metallb-core/src/plan.rs metallb-core/src/routes metallb-core/src/routes.rs
   metallb-core/src/announcement.rs metallb-core/src/announcement metallb-core/src/election.rs
-  metallb-core/src/election/candidates.rs metallb-core/src/election/groups.rs metallb-core/src/election/key.rs
+  metallb-core/src/election metallb-core/src/assignment/outcome.rs metallb-core/src/assignment/waiting.rs
+  metallb-core/src/assignment/wish.rs
   docs/design/0031-announcement-in-core.md
   docs/upstream-behaviour.md docs/performance/l2.md docs/design/README.md docs/design/template.md
   docs/design/0007-interfaces-by-netlink.md docs/design/0024-addresses-that-are-refused.md

@@ -1,6 +1,7 @@
-//! Facts in, the whole desired state out: who gets which address, who answers for it, which routes carry it, and why.
+//! From facts to the whole desired state: addresses, owners and routes, with the reasons.
 //!
-//! `metallb plan` and `metallb explain` print this; the controller and the speakers do it, with the same functions.
+//! `metallb plan` and `metallb explain` print this state; the controller and the speakers realise it with the same
+//! functions.
 
 mod diff;
 mod explain;
@@ -27,14 +28,14 @@ use crate::election::{Candidate, CandidateReason, Election, ElectionRules, Elect
 use crate::model::{Cluster, InterfaceName, NodeName, ObjectRef, PeerName, PoolName, Service, ServiceKey};
 use crate::routes::{ExportPolicy, Route, merge, peers_of};
 
-/// What a plan assumes.
+/// The assumptions of a plan.
 #[derive(Clone, Debug, Default)]
 pub struct PlanOptions {
     /// `--lb-class`
     pub class: Option<String>,
-    /// Who is alive and may be elected.
+    /// The live speakers, which may be elected.
     pub rules: ElectionRules,
-    /// How many threads may elect at once; one where absent. It changes nothing but the time.
+    /// Number of threads for elections; one if absent. The result does not depend on it.
     pub threads: Option<NonZeroUsize>,
 }
 
@@ -45,11 +46,11 @@ pub struct Plan {
     pub services: Vec<ServicePlan>,
     /// One entry per pool, by name.
     pub pools: Vec<PoolPlan>,
-    /// What is wrong, by object.
+    /// Problems of the configuration, by object.
     pub problems: Vec<Problem>,
 }
 
-/// What becomes of one Service.
+/// The plan of one Service.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServicePlan {
@@ -63,18 +64,18 @@ pub struct ServicePlan {
     pub pool: Option<PoolName>,
     /// The addresses, in the order of the status.
     pub ips: Vec<IpAddr>,
-    /// Why.
+    /// The reason of the state.
     pub reason: ReasonText,
-    /// Pools that were looked at and refused.
+    /// Pools that were refused.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refused_pools: Vec<PoolVerdict>,
-    /// Who answers, one entry per address.
+    /// The L2 owners, one entry per address.
     pub l2: Vec<L2Plan>,
-    /// Which routes carry it.
+    /// The BGP routes.
     pub bgp: Vec<RoutePlan>,
 }
 
-/// A reason for machines and for people.
+/// A reason as a code and as a text.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ReasonText {
     /// The stable code.
@@ -83,24 +84,24 @@ pub struct ReasonText {
     pub message: String,
 }
 
-/// Who answers for one address.
+/// The L2 owner of one address.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct L2Plan {
     /// The address.
     pub ip: IpAddr,
-    /// The elected node; null when nobody answers.
+    /// The elected node; null if none answers.
     pub node: Option<NodeName>,
-    /// Where it answers; empty means on all interfaces.
+    /// The interfaces on which it answers; empty means all.
     pub interfaces: Vec<InterfaceName>,
-    /// Why it is so.
+    /// The reason of the result.
     pub reason: L2Reason,
-    /// Who would be next, best first.
+    /// The nodes that would follow, best first.
     pub successors: Vec<NodeName>,
-    /// Every node, and what speaks for or against it; in a cluster of more than [`CANDIDATES_SHOWN`] nodes only the owner and
-    /// those who would be next.
+    /// Every node with the reason why it is a candidate or not; in a cluster of more than [`CANDIDATES_SHOWN`] nodes
+    /// only the owner and its successors.
     pub candidates: Arc<[Candidate]>,
-    /// How many nodes `candidates` leaves out.
+    /// The number of nodes that `candidates` leaves out.
     #[serde(skip_serializing_if = "is_zero")]
     pub candidates_omitted: usize,
 }
@@ -111,14 +112,14 @@ pub struct L2Plan {
 pub struct RoutePlan {
     /// The next hop.
     pub node: NodeName,
-    /// The peer it is offered to.
+    /// The peer.
     pub peer: PeerName,
-    /// What it is offered.
+    /// The route.
     #[serde(flatten)]
     pub route: Route,
 }
 
-/// The counters of one pool after everything is placed.
+/// The counters of one pool after all assignments.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PoolPlan {
     /// The pool.
@@ -129,10 +130,10 @@ pub struct PoolPlan {
     /// Distinct IPv6 addresses in use.
     #[serde(rename = "assignedIPv6")]
     pub assigned_v6: i64,
-    /// IPv4 addresses left.
+    /// Available IPv4 addresses.
     #[serde(rename = "availableIPv4")]
     pub available_v4: i64,
-    /// IPv6 addresses left.
+    /// Available IPv6 addresses.
     #[serde(rename = "availableIPv6")]
     pub available_v6: i64,
 }
@@ -143,7 +144,7 @@ pub fn plan(resources: &Resources, cluster: &Cluster, order: &[ServiceKey], opti
     decide(resources, cluster, order, options).plan
 }
 
-/// A plan with what it was made from.
+/// A plan with its inputs.
 struct Decided {
     plan: Plan,
     config: Config,
@@ -209,7 +210,7 @@ fn decide(resources: &Resources, cluster: &Cluster, order: &[ServiceKey], option
 }
 
 impl Plan {
-    /// Whether an object is in error.
+    /// Whether an object has an error.
     #[must_use]
     pub fn has_errors(&self) -> bool {
         self.problems.iter().any(|problem| problem.severity == Severity::Error)
@@ -235,7 +236,7 @@ impl PoolPlan {
     }
 }
 
-/// One election, told for each address of the Service.
+/// The election of a Service, as one entry per address.
 fn l2_plans(
     Holder { service, ips, .. }: Holder<'_>,
     cluster: &Cluster,
@@ -265,7 +266,7 @@ fn l2_plans(
         .collect()
 }
 
-/// What a candidate's reason means, as it is said of one node or of several.
+/// The meaning of a candidate's reason, for one node or several.
 #[must_use]
 pub const fn candidate_text(reason: CandidateReason) -> &'static str {
     match reason {
@@ -288,7 +289,8 @@ fn not_carried(resources: &Resources, peer: &PeerName, prefix: ipnet::IpNet) -> 
         .find(|spec| spec.meta.name == peer.as_str())
         .map_or("", |spec| spec.meta.namespace.as_str());
     let message = format!(
-        "the session of peer {peer} does not carry {prefix}: it carries the family of its address, both with dualStackAddressFamily"
+        "the session of peer {peer} does not carry {prefix}: it carries the family of its address, both with \
+         dualStackAddressFamily"
     );
     let object = ObjectRef::new("BGPPeer", namespace, peer.as_str());
     Problem::warning(object, "spec.dualStackAddressFamily", ConfigReason::FamilyNotCarried, message)
@@ -305,5 +307,5 @@ const fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
-/// Up to how many nodes a plan lists all of them as candidates: beyond, the list of each address would drown the plan.
+/// Number of nodes up to which a plan lists all of them as candidates; a longer list per address would hide the rest.
 pub const CANDIDATES_SHOWN: usize = 256;

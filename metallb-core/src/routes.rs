@@ -1,4 +1,4 @@
-//! Which BGP routes a node offers to which peer (`docs/upstream-behaviour.md#bgp-routes`).
+//! The BGP routes that a node offers to each peer (`docs/upstream-behaviour.md#bgp-routes`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use crate::election::Holder;
 use crate::model::{Cluster, Endpoint, ExcludeLabel, IpFamily, Node, NodeName, PeerName, PoolName, TrafficPolicy};
 use crate::reason::reasons;
 
-/// A route as it is offered to one peer.
+/// A route for one peer.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Route {
     /// The prefix.
@@ -25,7 +25,7 @@ pub struct Route {
 }
 
 impl Route {
-    /// LOCAL_PREF as an internal peer is told it.
+    /// LOCAL_PREF as sent to an internal peer.
     #[must_use]
     pub fn effective_local_pref(&self) -> u32 {
         self.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)
@@ -54,7 +54,7 @@ pub struct ServiceRoutes {
     pub by_peer: BTreeMap<PeerName, BTreeMap<IpNet, Route>>,
     /// Prefixes that a peer's session cannot carry.
     pub not_carried: BTreeSet<(PeerName, IpNet)>,
-    /// Why there is none, or [`BgpReason::Advertised`].
+    /// The reason why there is none, or [`BgpReason::Advertised`].
     pub reason: Option<BgpReason>,
 }
 
@@ -220,8 +220,8 @@ impl PeerFamilies {
     }
 }
 
-/// Adds a route to those of one peer. Routes for one prefix become one: communities are united, the highest local
-/// preference wins. True when the preferences differed.
+/// Adds a route to those of one peer. Routes for one prefix are merged: communities are united, the highest local
+/// preference wins. True if the preferences differed.
 pub fn merge(routes: &mut BTreeMap<IpNet, Route>, route: Route) -> bool {
     match routes.entry(route.prefix) {
         std::collections::btree_map::Entry::Vacant(entry) => {
@@ -240,7 +240,7 @@ pub fn merge(routes: &mut BTreeMap<IpNet, Route>, route: Route) -> bool {
     }
 }
 
-/// LOCAL_PREF where none is configured.
+/// LOCAL_PREF if none is configured.
 pub const DEFAULT_LOCAL_PREF: u32 = 100;
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::model::IpFamily;
 /// One address, or one of each family, in the order of the status. A copy costs no allocation.
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
 pub struct Addresses {
-    /// The second one is unspecified where there is only one.
+    /// The second one is unspecified if there is only one.
     ips: [IpAddr; 2],
     len: u8,
 }

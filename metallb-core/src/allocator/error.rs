@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::{FamilyDemand, PoolRefusal, PoolVerdict};
 use crate::model::{PoolName, ServiceKey, ServicePort};
 
-/// Why an address is not given. The texts are those that upstream's users know (contract control-plane §2.6).
+/// Why a request is refused. The texts are upstream's (`docs/upstream-behaviour.md#events`).
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum AllocateError {
@@ -23,9 +23,9 @@ pub enum AllocateError {
     PoolExhausted {
         /// The pool.
         pool: PoolName,
-        /// What was needed of it.
+        /// The families that were needed.
         demand: FamilyDemand,
-        /// What it lacks.
+        /// The reason.
         refusal: PoolRefusal,
     },
     /// There is no pool of this name.
@@ -54,7 +54,7 @@ pub enum AllocateError {
         service: ServiceKey,
         /// The address.
         ip: IpAddr,
-        /// Who holds it.
+        /// The holder.
         holders: Vec<ServiceKey>,
     },
     /// Another Service uses the port on the address.
@@ -64,17 +64,18 @@ pub enum AllocateError {
         ip: IpAddr,
         /// The port.
         port: ServicePort,
-        /// Who uses it.
+        /// The user of the port.
         holder: ServiceKey,
     },
-    /// A Service holds the address that is not decided about here.
+    /// A Service that is not handled here holds the address.
     #[error(
-        "\"{ip}\" is in use by {holder}, which belongs to another load balancer class or has cluster IPs of no known family"
+        "\"{ip}\" is in use by {holder}, which belongs to another load balancer class or has cluster IPs of no known \
+         family"
     )]
     Blocked {
         /// The address.
         ip: IpAddr,
-        /// Who holds it.
+        /// The holder.
         holder: ServiceKey,
     },
     /// Another Service gave the address up, and the API still shows it there, or may come to show it.

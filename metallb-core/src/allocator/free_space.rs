@@ -1,5 +1,5 @@
-//! The free addresses of one prefix as an ordered set of intervals: the lowest one is always the first, however large or full
-//! the prefix is.
+//! The free addresses of one prefix as an ordered set of intervals: the lowest one is always the first, however large
+//! or full the prefix is.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,14 +9,14 @@ use ipnet::IpNet;
 /// Free addresses of one prefix. Intervals of free places, first to last, are disjoint and never adjacent.
 #[derive(Clone, Debug)]
 pub(super) struct FreeSpace {
-    /// The lowest interval, apart from the others: allocation works at its lower end, without a search.
+    /// The lowest interval, stored separately: allocation takes from its lower end, without a search.
     lowest: Option<(u128, u128)>,
     /// The others, first place to last.
     others: BTreeMap<u128, u128>,
     numbering: Numbering,
 }
 
-/// Which place an address has.
+/// Numbering of the addresses.
 #[derive(Clone, Copy, Debug)]
 enum Numbering {
     V4,
@@ -36,7 +36,7 @@ impl FreeSpace {
         let (first, last) = (bits(prefix.network()), bits(prefix.broadcast()));
         let (first, last) = match numbering {
             Numbering::V4 | Numbering::V6 => (first, last),
-            // Inwards to the next address that has a place.
+            // Moves inwards to the next address that has a place.
             Numbering::V4WithoutBuggy => {
                 let first = if first & 0xff == 0 { first + 1 } else { first };
                 let first = if first & 0xff == 0xff { first + 2 } else { first };
@@ -61,7 +61,7 @@ impl FreeSpace {
         self.lowest.is_none()
     }
 
-    /// Takes an address; false when it was not free.
+    /// Takes an address; false if it was not free.
     pub(super) fn take(&mut self, ip: IpAddr) -> bool {
         let (Some(place), Some((first, last))) = (self.place(ip), self.lowest) else { return false };
         if place < first {
@@ -82,7 +82,7 @@ impl FreeSpace {
         true
     }
 
-    /// Gives an address back. One that is free already, or has no place here, changes nothing.
+    /// Returns an address. An address that is free already, or has no place here, changes nothing.
     pub(super) fn give_back(&mut self, ip: IpAddr) {
         let Some(place) = self.place(ip) else { return };
         let Some((first, last)) = self.lowest else {
@@ -153,7 +153,7 @@ impl FreeSpace {
     }
 }
 
-/// The number of an address that is not buggy among those that are not.
+/// The number of a usable address among the usable addresses.
 fn dense(bits: u128) -> u128 {
     (bits >> 8) * 254 + (bits & 0xff) - 1
 }

@@ -1,4 +1,4 @@
-//! Who holds which address, on which ports.
+//! The holders of addresses and their ports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,8 +12,7 @@ use super::request::hash;
 use super::{AllocateError, Allocation, Request};
 use crate::model::{ServiceKey, ServicePort};
 
-/// The two directions of one relation: Service to addresses, address to Services. Both end at a slot, so that a holder is
-/// written down once.
+/// Maps Services to addresses and addresses to Services. Both maps lead to a slot, so that each holder is stored once.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
     holders: Slab<Allocation>,
@@ -23,8 +22,8 @@ pub(super) struct Ledger {
     crowds: FxHashMap<IpAddr, Crowd>,
 }
 
-/// The slot of a holder, and half of the hash of its key: enough to tell nearly all others apart without looking at them, and
-/// to place it anew when the table grows.
+/// The slot of a holder, and half of the hash of its key: it rules out nearly all other holders without reading their
+/// keys, and places the entry when the table grows.
 #[derive(Clone, Copy, Debug)]
 struct Indexed {
     hash: u32,
@@ -37,24 +36,24 @@ struct Crowd {
     ports: BTreeMap<ServicePort, ServiceKey>,
 }
 
-/// What keeps a Service from an address.
+/// The reason why a Service cannot get an address.
 enum Conflict<'a> {
     Key,
     Port(ServicePort, &'a ServiceKey),
 }
 
 impl Ledger {
-    /// What a Service holds.
+    /// The allocation of a Service.
     pub(super) fn holding(&self, service: &ServiceKey) -> Option<&Allocation> {
         self.find(hash(service), service)
     }
 
-    /// What the asker holds.
+    /// The allocation of the requesting Service.
     pub(super) fn held_by(&self, request: &Request) -> Option<&Allocation> {
         self.find(request.hash(), &request.service)
     }
 
-    /// All holdings, in no particular order.
+    /// All allocations, in no particular order.
     pub(super) fn into_holdings(self) -> impl Iterator<Item = Allocation> {
         self.holders.into_iter().map(|(_, allocation)| allocation)
     }
@@ -63,7 +62,7 @@ impl Ledger {
         self.occupants.of(ip) != Occupant::Nobody
     }
 
-    /// Who holds an address, in key order.
+    /// The holders of an address, in key order.
     pub(super) fn holders_of(&self, ip: IpAddr) -> impl Iterator<Item = &ServiceKey> {
         let (one, many) = match self.occupants.of(ip) {
             Occupant::Nobody => (None, None),
@@ -74,7 +73,7 @@ impl Ledger {
         one.into_iter().chain(many.into_iter().flat_map(|crowd| &crowd.services))
     }
 
-    /// Writes down what a Service holds from now on; it must hold nothing before. Says of each address whether it had no holder.
+    /// Stores the allocation of a Service that has none. Reports for each address whether it had no holder.
     pub(super) fn enter(&mut self, allocation: Allocation, mut first_holder: impl FnMut(bool)) -> &Allocation {
         let vacant = self.holders.vacant_key();
         // There are never 2^32 Services.
@@ -91,7 +90,7 @@ impl Ledger {
         self.holders.vacant_entry().insert(allocation)
     }
 
-    /// Strikes out what a Service holds.
+    /// Removes the allocation of a Service.
     pub(super) fn strike(&mut self, hash: u64, service: &ServiceKey) -> Option<Allocation> {
         let (hash, holders) = (half(hash), &self.holders);
         let is_it = |indexed: &Indexed| indexed.hash == hash && is_of(holders, indexed.slot, service);
@@ -112,7 +111,7 @@ impl Ledger {
         self.conflict(request, ip).is_none()
     }
 
-    /// The Services whose sharing key or ports keep the asker from an address, in key order.
+    /// The holders of an address whose sharing key or ports exclude the requesting Service, in key order.
     pub(super) fn rivals<'a>(&'a self, request: &'a Request, ip: IpAddr) -> impl Iterator<Item = &'a ServiceKey> {
         self.holders_of(ip).filter(move |&holder| {
             let Some(held) = self.holding(holder) else { return false };
@@ -121,7 +120,7 @@ impl Ledger {
         })
     }
 
-    /// The same, with the reason as an error.
+    /// Like [`admits`](Self::admits), with the reason as an error.
     pub(super) fn check(&self, request: &Request, ip: IpAddr) -> Result<(), AllocateError> {
         match self.conflict(request, ip) {
             None => Ok(()),
@@ -149,7 +148,7 @@ impl Ledger {
             }
             Occupant::Many => {
                 let crowd = self.crowds.get(&ip)?;
-                // All holders of one address have one key, so any of them speaks for all.
+                // All holders of one address have the same key, so that one of them suffices.
                 let other = crowd.services.iter().find(|&holder| *holder != request.service)?;
                 if !self.holding(other)?.request.key.admits(&request.key) {
                     return Some(Conflict::Key);
@@ -162,7 +161,7 @@ impl Ledger {
         }
     }
 
-    /// Puts a Service on an address that others hold, of whom `before` tells.
+    /// Adds a Service to an address that others hold; `before` is its occupant so far.
     fn join(&mut self, ip: IpAddr, before: Occupant, request: &Request) {
         self.occupants.set(ip, Occupant::Many);
         let crowd = self.crowds.entry(ip).or_default();
@@ -174,7 +173,7 @@ impl Ledger {
         crowd.add(request);
     }
 
-    /// Takes a Service off an address that others hold too.
+    /// Removes a Service from an address that others hold too.
     fn part(&mut self, ip: IpAddr, service: &ServiceKey) {
         let Some(crowd) = self.crowds.get_mut(&ip) else { return };
         crowd.services.remove(service);
@@ -208,7 +207,7 @@ const fn half(hash: u64) -> u32 {
     (hash ^ hash >> 32) as u32
 }
 
-/// The table wants its bits at both ends of 64.
+/// The table uses the bits at both ends of a 64-bit hash.
 const fn spread(hash: u32) -> u64 {
     (hash as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

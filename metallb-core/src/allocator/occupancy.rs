@@ -1,14 +1,14 @@
-//! Who is on which address, in runs of neighbours: Services get neighbouring addresses, so that a run that was just looked at
-//! answers for the next address too.
+//! The occupant of each address, in runs of neighbours: Services get neighbouring addresses, so that the next lookup
+//! finds the same run in the cache.
 
 use std::net::IpAddr;
 
 use rustc_hash::FxHashMap;
 
-/// What is known of one address.
+/// The holders of one address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Occupant {
-    /// Nobody is on it.
+    /// No holder.
     Nobody,
     /// One holder, in this slot.
     One(u32),
@@ -19,7 +19,8 @@ pub(super) enum Occupant {
 /// The occupants of all addresses.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Occupancy {
-    /// By the address without its last bits. No IPv6 address that is in use maps an IPv4 one, so both families fit into one map.
+    /// By the address without its last bits. No IPv6 address that is in use maps an IPv4 one, so both families fit into
+    /// one map.
     runs: FxHashMap<u128, Run>,
 }
 
@@ -41,7 +42,7 @@ impl Occupancy {
         Occupant::from_code(std::mem::replace(place, occupant.code()))
     }
 
-    /// Nobody is on an address any more.
+    /// Removes the occupant of an address.
     pub(super) fn clear(&mut self, ip: IpAddr) {
         let (number, index) = split(ip);
         let Some(run) = self.runs.get_mut(&number) else { return };

@@ -1,4 +1,4 @@
-//! Where in a pool an address is, and one of something for each family.
+//! Positions of addresses in a pool, and values per family.
 
 use std::net::IpAddr;
 
@@ -27,10 +27,10 @@ impl<T> PerFamily<T> {
     }
 }
 
-/// An address of a pool. Places compare in the order in which a pool hands addresses out.
+/// An address of a pool. Places compare in the order of allocation.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct Place {
-    /// Which prefix of the pool, in written order.
+    /// Index of the prefix in the pool, in written order.
     pub(super) index: u32,
     pub(super) ip: IpAddr,
 }

@@ -1,4 +1,4 @@
-//! The addresses of one pool, and which pool an address belongs to.
+//! The addresses of one pool, and the lookup of the pool of an address.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use super::sharing::SharingIndex;
 use crate::config::Pool;
 use crate::model::IpFamily;
 
-/// One pool and what is left of it.
+/// A pool and its free addresses.
 #[derive(Clone, Debug)]
 pub(super) struct PoolState {
     pub(super) pool: Arc<Pool>,
@@ -21,7 +21,7 @@ pub(super) struct PoolState {
     pub(super) services: i64,
     pub(super) shared: SharingIndex,
     free: Vec<FreeSpace>,
-    /// Prefixes with something free: the first is the first in written order.
+    /// Prefixes with free addresses, in written order.
     open: PerFamily<BTreeSet<u32>>,
 }
 
@@ -72,7 +72,8 @@ impl PoolState {
     }
 }
 
-/// All prefixes of all pools. They are disjoint, so the last one that begins at or before an address is the only candidate.
+/// All prefixes of all pools. They are disjoint, so the last one that begins at or before an address is the only
+/// candidate.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PrefixTable(Vec<PrefixOwner>);
 
@@ -99,7 +100,7 @@ impl PrefixTable {
         Self(owners)
     }
 
-    /// The pool, by position, that an address belongs to, and its place there.
+    /// The position of the pool of an address, and the place of the address there.
     pub(super) fn find(&self, ip: IpAddr) -> Option<(usize, Place)> {
         let after = self.0.partition_point(|owner| owner.first <= ip);
         let owner = self.0.get(after.checked_sub(1)?).filter(|owner| ip <= owner.last)?;

@@ -1,4 +1,4 @@
-//! What a Service needs of an allocator.
+//! The request of a Service to the allocator.
 
 use std::hash::BuildHasher;
 use std::ops::Deref;
@@ -9,29 +9,29 @@ use rustc_hash::FxBuildHasher;
 use super::SharingKey;
 use crate::model::{IpFamily, Labels, Service, ServiceKey, ServicePort};
 
-/// A Service that needs addresses. A clone costs next to nothing: who holds addresses keeps the request that got them.
+/// A Service that needs addresses. A clone is cheap: each holder keeps the request that got its addresses.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Request(Arc<Prepared>);
 
 #[derive(Debug, Eq, PartialEq)]
 struct Prepared {
-    /// Of the Service's key, so that a lookup need not read its text.
+    /// The hash of the Service's key, so that a lookup does not read its text.
     hash: u64,
     terms: Terms,
 }
 
-/// What a request says.
+/// The contents of a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Terms {
-    /// Who asks.
+    /// The Service.
     pub service: ServiceKey,
-    /// Its labels, for pools that choose by them.
+    /// Its labels, for pools with service selectors.
     pub labels: Labels,
-    /// The ports it will use.
+    /// Its ports.
     pub ports: Vec<ServicePort>,
-    /// With whom it may share.
+    /// The condition under which it shares an address.
     pub key: SharingKey,
-    /// Which families it needs.
+    /// The families that it needs.
     pub demand: FamilyDemand,
 }
 
@@ -52,7 +52,7 @@ pub enum FamilyDemand {
 }
 
 impl Request {
-    /// What `service` asks for, given the families it needs.
+    /// The request of `service` for these families.
     #[must_use]
     pub fn new(service: &Service, demand: FamilyDemand) -> Self {
         Self::from(Terms {
@@ -84,7 +84,7 @@ impl Deref for Request {
     }
 }
 
-/// The same for equal keys, always.
+/// The hash of a key; equal keys have equal hashes in every process.
 pub(super) fn hash(service: &ServiceKey) -> u64 {
     FxBuildHasher.hash_one(service)
 }

@@ -1,4 +1,4 @@
-//! Which pool serves a Service (contract control-plane §3.2, §3.4).
+//! Selection of the pool that serves a Service (`docs/upstream-behaviour.md#allocation`).
 
 use std::net::IpAddr;
 
@@ -11,12 +11,12 @@ use crate::config::{Pool, any_matches};
 use crate::model::{IpFamily, PoolName};
 use crate::reason::reasons;
 
-/// One pool that was looked at and refused.
+/// A pool that does not serve a Service.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct PoolVerdict {
     /// The pool.
     pub pool: PoolName,
-    /// Why it was refused.
+    /// The reason.
     pub refusal: PoolRefusal,
 }
 
@@ -53,7 +53,7 @@ impl PoolRefusal {
     }
 }
 
-/// Why `serviceAllocation` keeps a pool from a Service; `None` when it does not.
+/// The reason why `serviceAllocation` excludes a Service from a pool, if it does.
 pub(super) fn incompatibility(pool: &Pool, request: &Request) -> Option<PoolRefusal> {
     let allocation = pool.allocation.as_ref()?;
     if allocation.namespaces.as_ref().is_some_and(|names| !names.contains(&request.service.namespace)) {
@@ -62,7 +62,7 @@ pub(super) fn incompatibility(pool: &Pool, request: &Request) -> Option<PoolRefu
     (!any_matches(&allocation.service_selectors, &request.labels)).then_some(PoolRefusal::ServiceSelector)
 }
 
-/// What a pool lacks that gave nothing.
+/// The reason why a pool has no address for a request.
 pub(super) fn shortage(state: &PoolState, demand: FamilyDemand, request: &Request) -> PoolRefusal {
     let families: &[IpFamily] = match demand {
         FamilyDemand::V4 => &[IpFamily::V4],
@@ -77,14 +77,14 @@ pub(super) fn shortage(state: &PoolState, demand: FamilyDemand, request: &Reques
     if shares { PoolRefusal::PortsTaken } else { PoolRefusal::Full }
 }
 
-/// In which order pools are looked at, as positions; what does not depend on the asker is sorted once.
+/// The order of pools, as positions; the parts that do not depend on the request are sorted once.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PoolOrder {
     /// Pools with `serviceAllocation`: by priority, then by name.
     pinned: Vec<usize>,
-    /// Pools for everybody, by name.
+    /// Pools for all Services, by name.
     open: Vec<usize>,
-    /// Pools that must be asked for.
+    /// Pools that must be requested.
     manual: Vec<usize>,
 }
 
@@ -109,8 +109,8 @@ impl PoolOrder {
 }
 
 impl Allocator {
-    /// Addresses by automatic allocation: from pools pinned to the Service, then from the others. Each of the two lists is
-    /// exhausted, single addresses for `PreferBoth` included, before the next.
+    /// Addresses by automatic allocation: from pools pinned to the Service, then from the others. Each of the two lists
+    /// is exhausted, single addresses for `PreferBoth` included, before the next.
     pub(super) fn find_anywhere(&self, request: &Request) -> Result<Grant, AllocateError> {
         let pinned = self.order.pinned.iter().copied();
         let pinned = pinned.filter(|&position| incompatibility(&self.pools[position].pool, request).is_none());
@@ -119,7 +119,7 @@ impl Allocator {
             .ok_or_else(|| AllocateError::Exhausted { verdicts: self.verdicts_before(request, |_| false) })
     }
 
-    /// Addresses from the pool that the Service asks for.
+    /// Addresses from the pool that the Service requests.
     pub(super) fn find_from(&self, request: &Request, name: &str) -> Result<Grant, AllocateError> {
         let position = self.position(name).ok_or_else(|| AllocateError::UnknownPool(name.to_owned()))?;
         let state = &self.pools[position];
@@ -133,7 +133,7 @@ impl Allocator {
         })
     }
 
-    /// The address of the family that the asker lacks, in addition to the one it has.
+    /// An address of the family that the Service lacks, in addition to the address it has.
     pub(super) fn find_family(&self, request: &Request) -> Result<Grant, AllocateError> {
         let Some(held) = self.ledger.held_by(request) else {
             return Err(AllocateError::BadSet(Vec::new()));
@@ -154,8 +154,8 @@ impl Allocator {
         }
     }
 
-    /// The pools that automatic allocation would refuse now, in the order in which it looks at them, and why. Pools behind the
-    /// one that it would choose are left out.
+    /// The pools that automatic allocation would refuse now, in its order, with the reasons. Pools after the one that
+    /// it would choose are left out.
     #[must_use]
     pub fn verdicts(&self, request: &Request) -> Vec<PoolVerdict> {
         self.verdicts_before(request, |position| self.first_fitting(std::iter::once(position), request).is_some())
@@ -180,8 +180,8 @@ impl Allocator {
         verdicts
     }
 
-    /// The lowest usable address of a family in a pool: the earlier of the first free and the first that can be shared. What only
-    /// the asker holds, `own`, counts as free.
+    /// The lowest usable address of a family in a pool: the earlier of the first free one and the first one that can be
+    /// shared. Addresses that only the requesting Service holds, `own`, count as free.
     pub(super) fn lowest_usable(
         &self,
         state: &PoolState,
@@ -202,7 +202,8 @@ impl Allocator {
         shared.or(free)
     }
 
-    /// The lowest address of a family in a pool that the asker holds, or gives up and the API still shows.
+    /// The lowest address of a family in a pool that the requesting Service holds, or releases while the API still
+    /// shows it.
     #[inline(never)]
     fn lowest_own(
         &self,
@@ -221,12 +222,12 @@ impl Allocator {
             .min()
     }
 
-    /// Whether nobody who holds an address keeps the asker from it.
+    /// Whether no holder of an address excludes the requesting Service.
     fn may_hold(&self, request: &Request, ip: IpAddr) -> bool {
         !self.is_blocked(ip) && self.ledger.admits(request, ip) && self.leaver_of(request, ip).is_none()
     }
 
-    /// The choice by family (contract §3.4) among pools that serve the asker.
+    /// The choice by family among pools that serve the Service.
     fn first_fitting(&self, candidates: impl Iterator<Item = usize>, request: &Request) -> Option<Grant> {
         let own = self.ledger.held_by(request);
         let mut singles: [Option<(usize, Place)>; 2] = [None, None];

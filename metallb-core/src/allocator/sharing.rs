@@ -1,4 +1,4 @@
-//! Who may share an address with whom (contract control-plane §3.6).
+//! Conditions under which Services share an address (`docs/upstream-behaviour.md#allocation-sharing`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use rustc_hash::FxHashMap;
 use super::place::{PerFamily, Place};
 use crate::model::{AnnotationKey, IpFamily, Service, TrafficPolicy};
 
-/// What two Services must have in common to share an address.
+/// The values that two Services must have in common to share an address.
 #[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct SharingKey {
-    /// The annotation `allow-shared-ip`; empty shares with nobody.
+    /// The annotation `allow-shared-ip`; empty means that the Service does not share.
     pub sharing: Arc<str>,
-    /// Empty for the traffic policy Cluster; for Local the selector, as both must end at the same pods.
+    /// Empty for the traffic policy Cluster; the selector for Local, because both Services must lead to the same pods.
     pub backend: Arc<str>,
 }
 
@@ -32,20 +32,20 @@ impl SharingKey {
         Self { sharing: if sharing.is_empty() { Arc::default() } else { sharing.into() }, backend }
     }
 
-    /// Whether it shares at all.
+    /// Whether the Service shares addresses.
     #[must_use]
     pub fn is_shareable(&self) -> bool {
         !self.sharing.is_empty()
     }
 
-    /// Whether holders with this key let an asker with `other` in.
+    /// Whether a Service with the key `other` may join holders with this key.
     #[must_use]
     pub fn admits(&self, other: &Self) -> bool {
         self.is_shareable() && self == other
     }
 }
 
-/// The addresses of one pool that are held by Services that share, in the order of handing out.
+/// The addresses of one pool whose holders share, in the order of allocation.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SharingIndex {
     places: FxHashMap<SharingKey, PerFamily<BTreeSet<Place>>>,
@@ -66,7 +66,7 @@ impl SharingIndex {
         }
     }
 
-    /// Addresses that an asker with `key` may join, if its ports are free there.
+    /// Addresses that a Service with `key` may join if its ports are free there.
     pub(super) fn candidates(&self, key: &SharingKey, family: IpFamily) -> impl Iterator<Item = Place> {
         let places = key.is_shareable().then(|| self.places.get(key)).flatten();
         places.into_iter().flat_map(move |places| places.of(family)).copied()

@@ -1,4 +1,4 @@
-//! Addresses that stand on a Service in the API, or may come to stand there, whether the Service holds them here or not.
+//! Addresses that the API shows on a Service, or may come to show, whether or not the allocator grants them to it.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -7,25 +7,25 @@ use rustc_hash::FxHashMap;
 
 use crate::model::ServiceKey;
 
-/// Which addresses stand on which Service. What is asked for each candidate of an allocation costs nothing where no address is being
-/// released, however many Services share one.
+/// The standing addresses of each Service. While no address is being released, the checks of an allocation cost
+/// nothing.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Standing {
     by_service: FxHashMap<ServiceKey, Vec<IpAddr>>,
-    /// On how many Services each address stands.
+    /// The number of Services on which each address stands.
     counts: FxHashMap<IpAddr, u32>,
-    /// The Services on which an address stands that they do not hold.
+    /// For each address, the Services on which it stands without an allocation: they release it.
     leavers: FxHashMap<IpAddr, BTreeSet<ServiceKey>>,
 }
 
-/// What a change makes different.
+/// The effects of a change.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Replaced {
     /// Addresses that stood nowhere before.
     pub(super) first: Vec<IpAddr>,
-    /// Addresses that stand nowhere any longer.
+    /// Addresses that no longer stand on any Service.
     pub(super) last: Vec<IpAddr>,
-    /// Addresses that nobody releases any longer, though they stand on holders.
+    /// Addresses that no Service releases any longer; they stand only on holders.
     pub(super) settled: Vec<IpAddr>,
 }
 
@@ -70,7 +70,7 @@ impl Standing {
         self.stop_leaving(service, ip);
     }
 
-    /// A Service holds an address no longer.
+    /// A Service no longer holds an address.
     pub(super) fn note_given_up(&mut self, service: &ServiceKey, ip: IpAddr) {
         if self.of(service).contains(&ip) {
             self.leavers.entry(ip).or_default().insert(service.clone());
@@ -82,7 +82,7 @@ impl Standing {
         !self.counts.is_empty() && self.counts.contains_key(&ip)
     }
 
-    /// The first Service, by key, other than the asker on which an address stands that it does not hold.
+    /// The first Service, by key, other than the requesting one that is releasing an address.
     pub(super) fn leaver(&self, ip: IpAddr, asker: &ServiceKey) -> Option<&ServiceKey> {
         if self.leavers.is_empty() {
             return None;
@@ -103,7 +103,7 @@ impl Standing {
         self.counts.keys().copied()
     }
 
-    /// True when it was the last one that left.
+    /// True if no other Service is releasing the address.
     fn stop_leaving(&mut self, service: &ServiceKey, ip: IpAddr) -> bool {
         if self.leavers.is_empty() {
             return false;

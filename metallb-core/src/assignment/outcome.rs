@@ -1,4 +1,4 @@
-//! What was decided for a Service, and what has to be done about it.
+//! The decision for one Service, and its effects.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use super::AssignReason;
 use crate::allocator::PoolVerdict;
 use crate::model::{PoolName, ServiceKey};
 
-/// What was decided for a Service.
+/// The decision for a Service.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Outcome {
     /// Assigned, pending or ignored.
@@ -21,14 +21,14 @@ pub struct Outcome {
     pub reason: AssignReason,
     /// The reason in words.
     pub message: String,
-    /// Pools that were looked at before the one that serves, or all of them, and why each was refused.
+    /// Pools that were refused before the one that serves, or all of them, with the reasons.
     pub verdicts: Vec<PoolVerdict>,
-    /// What to tell the owner of the Service.
+    /// Events for the Service.
     pub events: Vec<ServiceEvent>,
-    /// What to write; `None` when the Service already says it.
+    /// The status to write; `None` if the Service has it already.
     pub write: Option<StatusWrite>,
-    /// The next Service that waits and can be served now, if something became free. It too must be converged; its outcome names
-    /// the one after it.
+    /// The next pending Service that can be served now because addresses became free. Decide on it too; its outcome
+    /// names the one after it.
     pub retry: Vec<ServiceKey>,
 }
 
@@ -41,34 +41,34 @@ pub struct StatusWrite {
     pub pool: Option<PoolName>,
 }
 
-/// Where a Service stands.
+/// The state of a Service.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AssignmentState {
-    /// It has what it needs.
+    /// It has the addresses that it needs.
     Assigned,
-    /// It wants an address and has none.
+    /// It needs an address and has none.
     Pending,
-    /// It is none of our business.
+    /// It is not handled: another type or load balancer class.
     Ignored,
 }
 
 /// An Event on a Service.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ServiceEvent {
-    /// Whether somebody should look at it.
+    /// Normal or warning.
     pub kind: EventKind,
-    /// The stable reason (contract control-plane §2.6).
+    /// The stable reason (`docs/upstream-behaviour.md#events`).
     pub reason: &'static str,
-    /// The text, for people.
+    /// The text for people.
     pub message: String,
 }
 
 /// `type` of an Event.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum EventKind {
-    /// Things went as they should.
+    /// Expected.
     Normal,
-    /// Something is wrong.
+    /// A problem.
     Warning,
 }

@@ -49,7 +49,8 @@ reasons! {
         AddressInUse,
         /// Another Service uses the same port on the shared address.
         PortInUse,
-        /// A Service of another load balancer class, or one whose cluster IPs are of no known family, holds the address.
+        /// A Service of another load balancer class, or one whose cluster IPs are of no known family, holds the
+        /// address.
         HeldByOtherClass,
         /// The Service that had the address asked for gives it up, and its status still has to be written.
         AddressBeingReleased,
@@ -57,7 +58,8 @@ reasons! {
         Quarantined,
         /// The Service got other addresses because a host outside of the cluster uses one that it had.
         MovedFromQuarantine,
-        /// A host outside of the cluster uses an address of the Service, which keeps it: it asks for it, or there is no other.
+        /// A host outside of the cluster uses an address of the Service, which keeps it: it asks for it, or there is no
+        /// other.
         KeptInQuarantine,
         /// The pool asked for has nothing left.
         PoolExhausted,

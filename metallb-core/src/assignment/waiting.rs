@@ -1,4 +1,4 @@
-//! Services that want more than they have, in the order in which they will be served.
+//! Pending Services, in the order in which they will be served.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +12,11 @@ pub(super) struct Waiting {
     ranks: FxHashMap<ServiceKey, Rank>,
 }
 
-/// The oldest first, those of unknown age last, then by name.
+/// By age, the oldest first and those of unknown age last, then by name.
 type Rank = (bool, Option<Timestamp>, ServiceKey);
 
 impl Waiting {
-    /// Adds a Service, or what is known of it now.
+    /// Adds a Service, or replaces its request.
     pub(super) fn insert(&mut self, service: &Service) {
         self.remove(&service.key);
         let rank = (service.created.is_none(), service.created, service.key.clone());
@@ -24,7 +24,7 @@ impl Waiting {
         self.services.insert(rank, service.clone());
     }
 
-    /// Removes a Service; false when it did not wait.
+    /// Removes a Service; false if it was not pending.
     pub(super) fn remove(&mut self, service: &ServiceKey) -> bool {
         let Some(rank) = self.ranks.remove(service) else { return false };
         self.services.remove(&rank).is_some()

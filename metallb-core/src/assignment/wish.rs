@@ -1,4 +1,4 @@
-//! What a Service asks for: families, addresses, a pool.
+//! The request in the specification of a Service: families, addresses, a pool.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use crate::address::parse_ip;
 use crate::allocator::FamilyDemand;
 use crate::model::{AnnotationKey, IpFamily, IpFamilyPolicy, Service};
 
-/// The families of a Service, as its cluster addresses say.
+/// The families of a Service, from its cluster addresses.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ServiceFamily {
     /// One family.
@@ -28,8 +28,8 @@ impl ServiceFamily {
         }
     }
 
-    /// The family of a Service. One without cluster addresses, as in a manifest that no API server has seen, takes what
-    /// `ipFamilies` and `ipFamilyPolicy` say, IPv4 by default.
+    /// The family of a Service. Without cluster addresses, as in a manifest that no API server has processed,
+    /// `ipFamilies` and `ipFamilyPolicy` decide; the default is IPv4.
     ///
     /// # Errors
     /// The cluster addresses are no addresses (`None` of a headless Service), or not of a valid number and families.
@@ -50,7 +50,7 @@ impl ServiceFamily {
         ips.and_then(|ips| Self::of(&ips)).ok_or_else(|| WishError::ClusterIps(service.cluster_ips.clone()))
     }
 
-    /// What the allocator must find; `None` when the policy forbids what the cluster addresses are.
+    /// The families to allocate; `None` if the policy forbids those of the cluster addresses.
     #[must_use]
     pub fn demand(self, service: &Service) -> Option<FamilyDemand> {
         match (self, service.ip_family_policy) {
@@ -65,20 +65,20 @@ impl ServiceFamily {
     }
 }
 
-/// Why a wish cannot be understood; the Service's author is to blame.
+/// Why the request of a Service is invalid.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum WishError {
     /// `spec.clusterIPs` is not one address, or one of each family.
     #[error("can't tell the IP family of cluster IPs {0:?}")]
     ClusterIps(Vec<String>),
-    /// Both ways to ask for addresses are used.
+    /// Both the annotation and the field request addresses.
     #[error("service can not have both metallb.io/loadBalancerIPs and svc.Spec.LoadBalancerIP")]
     AskedTwice,
-    /// The annotation holds something that is no address.
+    /// The annotation contains a value that is not an address.
     #[error("invalid metallb.io/loadBalancerIPs: \"{0}\"")]
     Annotation(String),
-    /// The field holds something that is no address.
+    /// The field contains a value that is not an address.
     #[error("invalid spec.loadBalancerIP \"{0}\"")]
     Field(String),
     /// Two addresses of one family, or more than two.
@@ -86,10 +86,10 @@ pub enum WishError {
     Families(String),
 }
 
-/// The addresses a Service asks for, in the order of asking; empty when it asks for none.
+/// The addresses that a Service requests, in written order; empty if it requests none.
 ///
 /// # Errors
-/// What is asked for cannot be understood, see [`WishError`].
+/// The request is invalid, see [`WishError`].
 pub fn desired_ips(service: &Service) -> Result<Vec<IpAddr>, WishError> {
     let field = service.load_balancer_ip.as_deref().unwrap_or_default();
     let annotation = service.annotation(AnnotationKey::LoadBalancerIps).unwrap_or_default();
@@ -108,7 +108,7 @@ pub fn desired_ips(service: &Service) -> Result<Vec<IpAddr>, WishError> {
     }
 }
 
-/// The pool a Service asks for.
+/// The pool that a Service requests.
 #[must_use]
 pub fn desired_pool(service: &Service) -> Option<&str> {
     service.annotation(AnnotationKey::AddressPool).filter(|pool| !pool.is_empty())

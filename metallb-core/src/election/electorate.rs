@@ -10,7 +10,7 @@ use crate::model::NodeName;
 /// lowest digest of `node#ip`.
 #[derive(Clone, Debug, Default)]
 pub struct Electorate {
-    /// By score, highest first, then by name, so that those who can win at all stand at the front.
+    /// By score, highest first, then by name: the candidates that can win are at the front.
     members: Vec<Member>,
 }
 
@@ -22,7 +22,7 @@ pub(super) struct Member {
     block: NodeBlock,
 }
 
-/// Where a candidate stands for one address; lower is better.
+/// The position of a candidate for one address; lower is better.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct Standing(Reverse<u64>, Rank);
 
@@ -35,13 +35,13 @@ impl Electorate {
         Self { members }
     }
 
-    /// How many candidates there are.
+    /// The number of candidates.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.members.len()
     }
 
-    /// Whether nobody may answer.
+    /// Whether there is no candidate.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.members.is_empty()
@@ -52,7 +52,7 @@ impl Electorate {
         self.members.iter().map(|member| &member.node)
     }
 
-    /// Who answers for an address: one hash per candidate of the highest score.
+    /// The owner of an address. Computes one hash per candidate of the highest score.
     #[must_use]
     pub fn owner(&self, ip: IpAddr) -> Option<&NodeName> {
         let text = IpText::new(ip);
@@ -126,7 +126,7 @@ impl Electorate {
     fn best_places(&self, texts: &[IpText], count: usize) -> Vec<Vec<(Standing, usize)>> {
         let mut rows: Vec<Vec<(Standing, usize)>> = texts.iter().map(|_| Vec::with_capacity(count + 1)).collect();
         let Some(last) = count.min(self.members.len()).checked_sub(1) else { return rows };
-        // Members come by score, and nobody can displace one with more.
+        // Members are sorted by score, and none can displace a member with a higher score.
         let able = self.members.partition_point(|member| member.score >= self.members[last].score);
         for (texts, rows) in texts.chunks(BATCH).zip(rows.chunks_mut(BATCH)) {
             let mut bars = vec![u64::MAX; texts.len()];
@@ -137,7 +137,7 @@ impl Electorate {
                         && rank.leading() <= *bar
                     {
                         offer(row, (Standing(Reverse(member.score), rank), index), count);
-                        // Once a row is full, whoever is still to come has the score of its last one.
+                        // Once a row is full, the remaining members have the score of its last one.
                         *bar = row.get(count - 1).map_or(u64::MAX, |(Standing(_, worst), _)| worst.leading());
                     }
                 });
@@ -179,7 +179,7 @@ impl Electorate {
         open
     }
 
-    /// Where a node stands among the leaders.
+    /// The position of a node among the leaders.
     fn leader(&self, node: &NodeName) -> Option<usize> {
         self.leaders().binary_search_by(|member| member.node.cmp(node)).ok()
     }
@@ -205,7 +205,7 @@ impl Member {
     }
 }
 
-/// Puts a member among the best `count` of an address if it belongs there; whether it does.
+/// Inserts a member among the best `count` of an address if it belongs there; true if it was inserted.
 pub(super) fn offer<T>(best: &mut Vec<(Standing, T)>, place: (Standing, T), count: usize) -> bool {
     let at = best.partition_point(|(other, _)| *other < place.0);
     if at == count {
@@ -216,7 +216,7 @@ pub(super) fn offer<T>(best: &mut Vec<(Standing, T)>, place: (Standing, T), coun
     true
 }
 
-/// How many addresses are hashed at a time: their texts stay close to the processor.
+/// Number of addresses that are hashed at a time: their texts stay in the cache.
 const BATCH: usize = 128;
-/// How many nodes go through a whole batch: what they leave, one address in as many, goes through the others by itself.
+/// Number of nodes that process a whole batch; the addresses that remain are processed one by one by the others.
 const ROUNDS: usize = 32;

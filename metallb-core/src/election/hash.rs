@@ -23,8 +23,8 @@ impl Rank {
         NodeBlock::new(node).rank(&IpText::new(ip))
     }
 
-    /// Whether this one goes first. Nearly always the first eight bytes tell, and then without a jump: the processor could not
-    /// foresee where it leads.
+    /// Whether this rank precedes the other. The first eight bytes nearly always decide, without a branch that the
+    /// processor could mispredict.
     #[inline]
     pub(super) fn beats(&self, other: &Self) -> bool {
         let (mine, others) = (self.leading(), other.leading());
@@ -105,7 +105,7 @@ impl IpText {
 pub struct NodeBlock {
     /// The state after the whole blocks of `name#`, which only names of 63 characters and more have.
     state: [u32; 8],
-    /// What is left of `name#`, and zeros.
+    /// The rest of `name#`, and zeros.
     tail: [u8; BLOCK],
     tail_len: u8,
     /// Bits of `name#`.
@@ -134,8 +134,8 @@ impl NodeBlock {
         let (start, ip_len) = (usize::from(self.tail_len), usize::from(ip.len));
         let mut state = self.state;
         if self.is_short() && ip_len < LANE {
-            // The common case, an IPv4 address behind a name of up to 39 characters, in whole lanes: what is stored in other pieces
-            // than it is loaded in makes the processor wait for a third of the time of the compression.
+            // The common case, an IPv4 address after a name of up to 39 characters, in whole lanes: a load that spans
+            // several stores would stall for a third of the time of the compression.
             let mut block = self.tail;
             let (lanes, _) = block.as_chunks_mut::<LANE>();
             let [low, high] = ip.shifted(start % LANE);
@@ -157,7 +157,8 @@ impl NodeBlock {
         Rank(state)
     }
 
-    /// The ranks of this node for many addresses, one after the other; the name is copied into the block once for all of them.
+    /// The ranks of this node for many addresses, one after the other; the name is copied into the block once for all
+    /// of them.
     #[inline]
     pub(super) fn rank_each<'t>(&self, ips: impl Iterator<Item = &'t IpText>, mut each: impl FnMut(Rank)) {
         if !self.is_short() {
@@ -195,7 +196,7 @@ impl NodeBlock {
     }
 }
 
-/// Writes an address without the machinery of formatting, which takes as long as three compressions. Returns its length.
+/// Writes an address without `core::fmt`, which takes as long as three compressions. Returns its length.
 fn dotted_quad(ip: Ipv4Addr, text: &mut [u8]) -> usize {
     let mut len = 0;
     let mut push = |byte| {
@@ -217,7 +218,7 @@ fn dotted_quad(ip: Ipv4Addr, text: &mut [u8]) -> usize {
     len
 }
 
-/// Puts a lane over one that has zeros where the other has not.
+/// Combines two lanes; one has zeros where the other has data.
 fn merge(lane: &mut [u8; LANE], other: &[u8]) {
     for (byte, other) in lane.iter_mut().zip(other) {
         *byte |= other;
@@ -228,18 +229,18 @@ fn merge(lane: &mut [u8; LANE], other: &[u8]) {
 const BLOCK: usize = 64;
 /// Bytes of the message length that closes the last block.
 const LENGTH_BYTES: usize = 8;
-/// Where it stands in a block.
+/// Its offset in a block.
 const LENGTH_AT: usize = BLOCK - LENGTH_BYTES;
 /// The bit that ends the message.
 const END_MARK: u8 = 0x80;
 /// Eight groups of four digits and seven colons.
 const IP_TEXT_MAX: usize = 39;
-/// What the processor loads at once; also an IPv4 text of at most 15 characters, and the end mark.
+/// The width of a vector load; an IPv4 text of at most 15 characters and the end mark fit.
 const LANE: usize = 16;
-/// How long `name#` may be so that a short address still fits in the same block.
+/// Longest `name#` with which a short address fits in the same block.
 const SHORT_TAIL: usize = LENGTH_AT - LANE;
-/// The last lane of a block whose message has as many bytes as the index says. No message is empty: the first one is there for
-/// the compiler, which would else see that most bytes are zero in all lanes, and merge the others one by one.
+/// The last lane of a block, by the number of bytes of the message. No message is empty: without the first entry the
+/// compiler sees that most bytes are zero in all lanes, and merges the others one by one.
 static LENGTHS: [[u8; LANE]; LENGTH_AT] = {
     let mut lanes = [[0; LANE]; LENGTH_AT];
     lanes[0] = [0xff; LANE];

@@ -1,4 +1,5 @@
-//! Why a node may or may not answer, and why an election ended as it did: codes for machines, one sentence each for people.
+//! Why a node may or may not answer, and why an election ended as it did: codes for machines, one sentence each for
+//! people.
 
 use crate::reason::reasons;
 

@@ -496,7 +496,8 @@ proptest! {
     #[test]
     fn address_has_at_most_one_owner_whoever_shares_it(drawn in drawn()) {
         let mut by_ip: BTreeMap<IpAddr, NodeName> = BTreeMap::new();
-        for ((ips, owner), (bits, local, _)) in owners_of(&NODES, &drawn, &ElectionRules::default()).into_iter().zip(&drawn) {
+        let owners = owners_of(&NODES, &drawn, &ElectionRules::default());
+        for ((ips, owner), (bits, local, _)) in owners.into_iter().zip(&drawn) {
             let Some(owner) = owner else { continue };
             let bit = NODES.iter().position(|name| *name == owner.as_str()).unwrap();
             prop_assert!(!local || bits >> bit & 1 == 1, "{owner} has no endpoint");

@@ -1,4 +1,4 @@
-//! What changes between two plans, and whom it hurts.
+//! Differences between two plans, and the Services that they disrupt.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,34 +12,34 @@ use crate::routes::Route;
 /// One difference.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Change {
-    /// Whose.
+    /// The Service.
     pub service: ServiceKey,
-    /// What changes.
+    /// The kind of change.
     pub kind: ChangeKind,
-    /// What it was.
+    /// The value before.
     pub from: Option<String>,
-    /// What it will be.
+    /// The value afterwards.
     pub to: Option<String>,
     /// Whether connections break.
     pub disruptive: bool,
 }
 
-/// What can change.
+/// The kinds of change.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ChangeKind {
-    /// A Service loses an address and gets none for it.
+    /// A Service loses an address without a replacement.
     IpLost,
     /// A Service gets another address of the same family.
     IpChanged,
     /// A Service gets an address.
     IpGained,
-    /// Another node answers, nobody does any more, or it answers on other interfaces.
+    /// Another node answers, none answers any longer, or it answers on other interfaces.
     OwnerMoved,
-    /// A route more; or, where `from` is given, one that a peer is told with other attributes.
+    /// A new route; or, if `from` is given, a route with other attributes.
     RouteAdded,
-    /// A route less.
+    /// A withdrawn route.
     RouteWithdrawn,
 }
 
@@ -80,14 +80,14 @@ fn compare(key: &ServiceKey, old: Option<&ServicePlan>, new: Option<&ServicePlan
     let owners = |plan: Option<&ServicePlan>| -> BTreeMap<IpAddr, Option<Owner>> {
         let ips = plan.iter().flat_map(|plan| &plan.ips).map(|&ip| (ip, None));
         let answered = plan.iter().flat_map(|plan| &plan.l2).map(|l2| (l2.ip, Owner::of(l2)));
-        // An address that no L2Advertisement reaches any more is still the Service's: it has lost who answers for it.
+        // The Service keeps an address that no L2Advertisement reaches any longer, but no node answers for it.
         ips.chain(answered).collect()
     };
     let (was, is) = (owners(old), owners(new));
     for (ip, from) in &was {
         let Some(to) = is.get(ip).filter(|to| *to != from) else { continue };
         let shown = |owner: &Option<Owner>| owner.as_ref().map(|owner| owner.shown(from, to));
-        // Nobody answered before: whoever does now hurts nobody. Nor does an interface more.
+        // No node answered before, so no connection breaks. Nor does an additional interface break one.
         let disruptive = match (from, to) {
             (None, _) => false,
             (Some(from), Some(to)) => from.node != to.node || !from.interfaces.within(&to.interfaces),
@@ -103,7 +103,7 @@ fn compare(key: &ServiceKey, old: Option<&ServicePlan>, new: Option<&ServicePlan
     for (route, now) in &is {
         match was.get(route) {
             None => push(ChangeKind::RouteAdded, None, Some(route.clone()), false),
-            // Told to the peer as a replacement: there is always a route.
+            // The peer gets it as a replacement: there is a route all the time.
             Some(before) if before != now => {
                 let with = |attributes: &str| Some(format!("{route} {attributes}"));
                 push(ChangeKind::RouteAdded, with(before), with(now), false);
@@ -116,14 +116,14 @@ fn compare(key: &ServiceKey, old: Option<&ServicePlan>, new: Option<&ServicePlan
     }
 }
 
-/// Who answers, and where.
+/// The owner and its interfaces.
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Owner {
     node: NodeName,
     interfaces: On,
 }
 
-/// Where a node answers.
+/// The interfaces on which a node answers.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum On {
     All,
@@ -137,7 +137,7 @@ impl Owner {
         plan.node.clone().map(|node| Self { node, interfaces })
     }
 
-    /// The node, with its interfaces where only they change.
+    /// The node, with its interfaces if only they change.
     fn shown(&self, from: &Option<Self>, to: &Option<Self>) -> String {
         let same_node = matches!((from, to), (Some(from), Some(to)) if from.node == to.node);
         match &self.interfaces {
@@ -161,7 +161,7 @@ impl On {
     }
 }
 
-/// What a peer is told about a prefix.
+/// The attributes of a route, as text.
 fn attributes(route: &Route) -> String {
     let communities = route.communities.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let tail = if communities.is_empty() { String::new() } else { format!(", communities {communities}") };
@@ -216,7 +216,7 @@ mod tests {
         Plan { services: vec![planned], pools: Vec::new(), problems: Vec::new() }
     }
 
-    /// Kind, from, to, and whether it hurts.
+    /// Kind, from, to, and whether it disrupts.
     type Row = (ChangeKind, Option<&'static str>, Option<&'static str>, bool);
 
     #[test]

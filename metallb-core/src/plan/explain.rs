@@ -1,4 +1,4 @@
-//! The story of one Service or one address: what was decided, what spoke against the rest, and what is missing.
+//! Explains one Service or one address: the decisions, the reasons against the alternatives, and missing objects.
 
 use std::net::IpAddr;
 
@@ -14,35 +14,35 @@ use crate::model::{Cluster, NamespaceName, NodeName, PeerName, PoolName, Service
 use crate::reason::reasons;
 use crate::routes::{BgpReason, ExportPolicy};
 
-/// Everything that was decided about one Service, and why.
+/// All decisions about one Service, with the reasons.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
-    /// What becomes of it, with every node as a candidate however many there are.
+    /// Its plan, with all nodes as candidates.
     pub service: ServicePlan,
-    /// What each node offers to routers, by node.
+    /// The routes that each node offers, by node.
     pub routing: Vec<NodeRouting>,
-    /// What would have to exist, or to be different, for more to happen.
+    /// Objects or properties that are missing for an address or an announcement.
     pub missing: Vec<Missing>,
 }
 
-/// What one node offers for a Service.
+/// The routes of one node for a Service.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct NodeRouting {
     /// The node.
     pub node: NodeName,
-    /// Why it offers routes, or none.
+    /// The reason why it offers routes or not.
     pub reason: BgpReason,
-    /// The peers it offers them to.
+    /// The peers to which it offers them.
     pub peers: Vec<PeerName>,
 }
 
-/// Something that is not there.
+/// A missing object or property.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Missing {
-    /// What, for machines.
+    /// The code.
     pub code: MissingReason,
-    /// What, for people.
+    /// The text.
     pub message: String,
 }
 
@@ -65,7 +65,8 @@ reasons! {
         BgpAdvertisementForService,
         /// BGPAdvertisements are there, but no BGPPeer.
         Peer,
-        /// BGPPeers are there, but none that the advertisements mean on a node that may announce, or none that carries the family.
+        /// BGPPeers are there, but none that the advertisements mean on a node that may announce, or none that carries
+        /// the family.
         PeerForService,
         /// Nodes are there, but none may announce the Service.
         Candidate,
@@ -76,7 +77,7 @@ reasons! {
     }
 }
 
-/// Who has an address, who answers for it, which routes carry it.
+/// The holders, owners and routes of an address.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AddressExplanation<'a> {
     /// The address.
@@ -85,9 +86,9 @@ pub struct AddressExplanation<'a> {
     pub pools: Vec<PoolName>,
     /// The Services that hold it.
     pub holders: Vec<ServiceKey>,
-    /// Services whose status names it although it is not theirs by this plan: of another class, or about to lose it.
+    /// Services whose status has it although this plan does not grant it: of another class, or about to lose it.
     pub claimants: Vec<ServiceKey>,
-    /// Who answers for it, by holder.
+    /// The L2 owner, by holder.
     pub l2: Vec<&'a L2Plan>,
     /// The routes that cover it.
     pub routes: Vec<&'a RoutePlan>,
@@ -161,7 +162,7 @@ pub fn explain_address<'a>(
     }
 }
 
-/// What is known about one Service when everything is decided.
+/// The facts and decisions about one Service.
 struct Facts<'a> {
     service: &'a Service,
     told: &'a ServicePlan,
@@ -287,7 +288,7 @@ impl Facts<'_> {
         tell(MissingReason::PeerForService, format!("no peer takes its routes: {}", reasons.join("; ")));
     }
 
-    /// A refusal with the names that make it plain.
+    /// A refusal with the names of the objects.
     fn refusal(&self, name: &PoolName, refusal: PoolRefusal) -> String {
         let pool = self.config.pools.get(name);
         let detail = match (refusal, pool.and_then(|pool| pool.allocation.as_ref())) {
@@ -305,7 +306,7 @@ impl Facts<'_> {
     }
 }
 
-/// Why no advertisement of a kind reaches a pool.
+/// The reason why no advertisement of a kind reaches a pool.
 fn unreached<'a>(kind: &str, pool: &Pool, others: impl Iterator<Item = &'a str>) -> String {
     let others: Vec<&str> = others.collect();
     match others.len() {
@@ -314,7 +315,7 @@ fn unreached<'a>(kind: &str, pool: &Pool, others: impl Iterator<Item = &'a str>)
     }
 }
 
-/// What nodes have in common, in the order in which it is first met.
+/// Groups nodes by a common value, in the order of first occurrence.
 fn grouped<'a, R: PartialEq + Copy>(nodes: impl Iterator<Item = (R, &'a str)>) -> Vec<(R, String)> {
     let mut groups: Vec<(R, Vec<&str>)> = Vec::new();
     for (reason, node) in nodes {
@@ -326,7 +327,7 @@ fn grouped<'a, R: PartialEq + Copy>(nodes: impl Iterator<Item = (R, &'a str)>) -
     groups.into_iter().map(|(reason, names)| (reason, some(&names))).collect()
 }
 
-/// The first few names, and how many more.
+/// The first few names, and the number of the others.
 fn some(names: &[&str]) -> String {
     match names.len() {
         0..=NAMES_SHOWN => names.join(", "),
@@ -334,5 +335,5 @@ fn some(names: &[&str]) -> String {
     }
 }
 
-/// Beyond, names are only counted.
+/// Number of names that are listed; further ones are only counted.
 const NAMES_SHOWN: usize = 5;

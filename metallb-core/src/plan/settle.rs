@@ -1,4 +1,4 @@
-//! All Services at once, as at a start.
+//! Decides for all Services at once, as at a start.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use crate::assignment::{Assigner, Outcome, StatusWrite};
 use crate::model::{ALLOCATED_FROM, Ingress, Service, ServiceKey};
 
-/// Decides for all of `services`, given in reading order: holders first, then the oldest, then as read. Every valid holder claims
-/// before anybody gets a new address. What is decided counts as written at once, and who can be served because something became
-/// free is served. An outcome carries the Events of all decisions about its Service.
+/// Decides for all of `services`, given in reading order: holders first, then by age, then as read. Every valid holder
+/// claims its addresses before any Service gets a new one. Decisions count as written at once, and pending Services are
+/// served with addresses that become free. An outcome carries the Events of all decisions about its Service.
 pub fn settle(assigner: &mut Assigner, services: &[&Service]) -> BTreeMap<ServiceKey, Outcome> {
     let mut queue = services.to_vec();
-    // Stable: Services of equal age stay as read.
+    // The sort is stable: Services of equal age stay in reading order.
     queue.sort_by_key(|service| (service.ingress.is_empty(), service.created.is_none(), service.created));
     for service in &queue {
         assigner.claim(service);
@@ -26,7 +26,7 @@ pub fn settle(assigner: &mut Assigner, services: &[&Service]) -> BTreeMap<Servic
         if let Some(write) = &outcome.write {
             apply(written.entry(read.key.clone()).or_insert_with(|| read.clone()), write);
         }
-        // Each gets one more chance, however much became free.
+        // Each is decided on once more, however many addresses became free.
         let again = outcome.retry.iter().filter(|key| retried.insert((*key).clone()));
         queue.extend(again.filter_map(|key| by_key.get(key).copied()));
         if let Some(earlier) = outcomes.remove(&read.key) {
@@ -38,7 +38,7 @@ pub fn settle(assigner: &mut Assigner, services: &[&Service]) -> BTreeMap<Servic
     outcomes
 }
 
-/// In a cluster an address passes from one Service to another only when the first one's status has been written: says so.
+/// Notes that an address passes to another Service only after the status of the first one was written.
 fn name_releases(services: &[&Service], outcomes: &mut BTreeMap<ServiceKey, Outcome>) {
     let mut shown_on: BTreeMap<IpAddr, Vec<&ServiceKey>> = BTreeMap::new();
     for service in services {
@@ -63,7 +63,7 @@ fn name_releases(services: &[&Service], outcomes: &mut BTreeMap<ServiceKey, Outc
     }
 }
 
-/// The Service as it is read once the write is done.
+/// The Service as it is read after the write.
 fn apply(service: &mut Service, write: &StatusWrite) {
     service.ingress = write.ips.iter().map(|ip| Ingress { ip: Some(ip.to_string()), hostname: None }).collect();
     match &write.pool {
@@ -99,7 +99,8 @@ mod tests {
             service.ip_family_policy = policy;
             service
         };
-        // The oldest two hold what no pool grants any more; the others hold all there is, and may not keep it: they want two families.
+        // The oldest two hold what no pool grants any more; the others hold all there is, and may not keep it: they
+        // want two families.
         let dual = Some(IpFamilyPolicy::RequireDualStack);
         let services = [
             service("lost-1", "10.9.9.8", 1, None),

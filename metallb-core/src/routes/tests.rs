@@ -229,7 +229,7 @@ fn excluded_and_unreachable_nodes_offer_nothing_as_fact_86_says() {
     let ignoring = world.policy(&pool, ExcludeLabel::Ignored).routes(holder, &world.cluster);
     assert_eq!(ignoring.reason, Some(BgpReason::Advertised));
     world.cluster.nodes.get_mut("pandora").unwrap().network_unavailable = true;
-    assert_eq!(world.offer(&pool, &[VIP]).reason, Some(BgpReason::NetworkUnavailable), "it is looked at first");
+    assert_eq!(world.offer(&pool, &[VIP]).reason, Some(BgpReason::NetworkUnavailable), "it is checked first");
 }
 
 #[test]
@@ -282,8 +282,9 @@ fn family_that_a_session_does_not_carry_is_reported_and_not_offered() {
 }
 
 proptest! {
-    /// I27, I28: whatever is advertised, each route covers an address of the Service with a length that an advertisement asks for,
-    /// goes to a peer that an advertisement means, and carries what the advertisements of that prefix say.
+    /// I27, I28: whatever is advertised, each route covers an address of the Service with a length that an
+    /// advertisement asks for, goes to a peer that an advertisement means, and carries what the advertisements of that
+    /// prefix say.
     #[test]
     fn route_is_always_accounted_for_by_an_advertisement(
         specs in proptest::collection::vec((24_u8..=32, proptest::option::of(1_u32..4), 0_u8..4, 0_u8..4), 1..5),
@@ -291,7 +292,9 @@ proptest! {
         usable in any::<bool>(),
     ) {
         let ads: Vec<BgpAdvertisement> = specs.iter().map(|&(length, local_pref, peers, communities)| {
-            let names: Vec<&str> = ["peer1", "peer2"].into_iter().enumerate().filter(|(bit, _)| peers >> bit & 1 == 1).map(|(_, name)| name).collect();
+            let is_chosen = |(bit, _): &(usize, &str)| peers >> bit & 1 == 1;
+            let names = ["peer1", "peer2"].into_iter().enumerate().filter(is_chosen);
+            let names: Vec<&str> = names.map(|(_, name)| name).collect();
             let texts: Vec<String> = (0..communities).map(|value| format!("64512:{value}")).collect();
             let ad = ad(length, local_pref, &texts.iter().map(String::as_str).collect::<Vec<_>>());
             if names.is_empty() { ad } else { to(ad, &names) }
