@@ -3,16 +3,18 @@
 //!
 //! `speaker` and `standalone` feed it. It decides nothing itself.
 
+mod advice;
 mod obstacles;
 mod peers;
+mod unanswered;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use metallb_bgp::io::{PeerEvent, Speaker};
-use metallb_bgp::session::Mode;
+use metallb_bgp::io::{PeerConfig, PeerEvent, Speaker};
+use metallb_bgp::session::{Event, Mode};
 use metallb_bgp::types::Attributes;
 use metallb_core::announcement::export::RouteAttributes;
 use metallb_core::announcement::{self, AnnouncementChange, Facts, NodeView, Touched, Update};
@@ -28,6 +30,7 @@ use tokio::sync::mpsc;
 use self::obstacles::Obstacles;
 pub use self::obstacles::{Obstacle, ObstacleKind};
 pub use self::peers::{BfdPeerStatus, BfdTimers, EndedSession, NegotiatedStatus, PeerStatus};
+use self::unanswered::{Unanswered, unanswered};
 use crate::metrics::{L2Collector, Metrics, PeerCollector};
 use crate::sys;
 
@@ -54,11 +57,16 @@ pub struct Announcer {
     bgp: Speaker,
     /// Which end opens connections of BGP.
     mode: Mode,
+    peer_configs: BTreeMap<Arc<str>, PeerConfig>,
+    /// Why each peer that is down is down, and which routes are withheld from others, as logged last.
+    logged: BTreeMap<Arc<str>, Vec<String>>,
     /// Each set of attributes of routes once, as the BGP engine takes it.
     attributes: BTreeMap<RouteAttributes, Arc<Attributes>>,
     peer_series: Option<PeerCollector>,
     metrics: Metrics,
     obstacles: Obstacles,
+    /// Hosts that use an address, with the time at which that was seen last.
+    conflicts: BTreeMap<IpAddr, (String, Instant)>,
     /// The number of scans for obstacles.
     looks: u32,
     /// Whether there was much to throw away since memory was given back.
@@ -85,27 +93,9 @@ pub struct Conflict {
     pub text: String,
 }
 
-/// Logs what began, ended or failed on `node`: of many Services at once only their number at level info, and each at
-/// level debug.
-pub fn log_transitions(transitions: &[Transition], node: &str) {
-    let mut counts: BTreeMap<(&str, Protocol), usize> = BTreeMap::new();
-    for transition in transitions {
-        match transition.kind {
-            TransitionKind::Announcing(protocol) => *counts.entry(("announced", protocol)).or_default() += 1,
-            TransitionKind::Withdrawn(protocol) => *counts.entry(("withdrawn", protocol)).or_default() += 1,
-            TransitionKind::Failed(_) => {}
-        }
-    }
-    let is_summed_up = transitions.len() > LOGGED_SINGLY;
-    for ((what, protocol), services) in counts.into_iter().filter(|_| is_summed_up) {
-        tracing::info!(services, node, %protocol, event = "servicesChanged", "{services} Services are {what}");
-    }
-    for transition in transitions {
-        log_transition(transition, node, is_summed_up);
-    }
-}
-
-fn log_transition(transition: &Transition, node: &str, is_summed_up: bool) {
+/// Logs what began, ended or failed on `node`; `interfaces` are those that advertisements name. Of many changes at once
+/// the successful ones are logged at level debug.
+fn log_transition(transition: &Transition, node: &str, interfaces: &str, is_summed_up: bool) {
     let service = transition.service.to_string();
     match &transition.kind {
         TransitionKind::Announcing(protocol) if is_summed_up => {
@@ -121,7 +111,10 @@ fn log_transition(transition: &Transition, node: &str, is_summed_up: bool) {
             tracing::info!(service, node, %protocol, event = "serviceWithdrawn", "withdrawn");
         }
         TransitionKind::Failed(ip) => {
-            tracing::warn!(service, node, %ip, event = "announceFailed", "none of the interfaces exists on this node");
+            tracing::warn!(
+                service, node, %ip, interfaces, event = "announceFailed",
+                "{ip} is not announced: this node can use none of the interfaces {interfaces} that its L2Advertisements name"
+            );
         }
     }
 }
@@ -158,10 +151,13 @@ impl Announcer {
             l2,
             bgp,
             mode: Mode::Active,
+            peer_configs: BTreeMap::new(),
+            logged: BTreeMap::new(),
             attributes: BTreeMap::new(),
             peer_series,
             metrics,
             obstacles: Obstacles::default(),
+            conflicts: BTreeMap::new(),
             looks: 0,
             untidy: false,
         })
@@ -209,6 +205,8 @@ impl Announcer {
         if let Some(series) = &self.peer_series {
             series.set_peers(config.peers.values().filter(|peer| peers.contains_key(peer.name.as_str())));
         }
+        self.peer_configs.clone_from(&peers);
+        self.logged.retain(|peer, _| peers.contains_key(peer));
         self.bgp.set_peers(peers)
     }
 
@@ -263,12 +261,70 @@ impl Announcer {
         let (node, protocol) = (self.identity.node.as_str(), change.protocol.as_str());
         let labels = |ip: &IpAddr| [change.service.to_string(), protocol.to_owned(), node.to_owned(), ip.to_string()];
         let (before, after) = (change.before.iter().flatten(), change.after.as_deref().unwrap_or_default());
+        let is_answered = |ip: &&IpAddr| change.protocol == Protocol::Bgp || self.answers(&change.service, **ip);
+        let after: Vec<&IpAddr> = after.iter().filter(is_answered).collect();
         for ip in before.filter(|ip| !after.contains(ip)) {
             // Fails only for a series that does not exist.
             let _ = series.remove_label_values(&labels(ip));
         }
         for ip in after {
             series.with_label_values(&labels(ip)).set(1);
+        }
+    }
+
+    /// Whether this node answers requests for an address of a Service.
+    fn answers(&self, service: &ServiceKey, ip: IpAddr) -> bool {
+        let announcement = self.view.announced().l2.get(service);
+        announcement.is_some_and(|announcement| !announcement.failed) && !self.obstacles.refused.contains_key(&ip)
+    }
+
+    /// Whether this node answers requests for an address of the Service, or for all that is known will.
+    #[must_use]
+    pub fn answers_any(&self, service: &ServiceKey) -> bool {
+        let announcement = self.view.announced().l2.get(service);
+        announcement.is_some_and(|announcement| announcement.ips.iter().any(|ip| self.answers(service, *ip)))
+    }
+
+    /// The interfaces that the L2Advertisements of a Service name.
+    #[must_use]
+    pub fn named_interfaces(&self, service: &ServiceKey) -> String {
+        let announcement = self.view.announced().l2.get(service);
+        let names = announcement.map(|announcement| announcement.interfaces.as_slice()).unwrap_or_default();
+        names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Logs why a session ended or does not come up, once for each reason.
+    pub fn note_peer_event(&mut self, PeerEvent { peer, event, .. }: &PeerEvent) {
+        match event {
+            Event::Established { .. } => drop(self.logged.remove(peer)),
+            Event::Down { reason, .. } => {
+                let open = self.bgp.snapshot().get(peer).and_then(|snapshot| snapshot.last_open);
+                let config = self.peer_configs.get(peer);
+                let advice = config.and_then(|config| advice::advice(peer, reason, config, open));
+                let text = advice.map_or_else(|| reason.to_string(), |advice| format!("{reason}: {advice}"));
+                if self.logged.get(peer).is_none_or(|known| *known != [text.as_str()]) {
+                    tracing::warn!(peer = &**peer, event = "bgpNotUp", "BGP session is not up: {text}");
+                    self.logged.insert(Arc::clone(peer), vec![text]);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Logs which routes are withheld from peers, once for each reason.
+    fn note_withheld(&mut self) {
+        for status in self.peers() {
+            let name: Arc<str> = status.name.as_str().into();
+            if status.withheld.is_empty() {
+                if status.state == "Established" {
+                    self.logged.remove(&name);
+                }
+                continue;
+            }
+            let known = self.logged.insert(Arc::clone(&name), status.withheld.clone()).unwrap_or_default();
+            for text in status.withheld.iter().filter(|text| !known.contains(text)) {
+                tracing::warn!(peer = &*name, event = "routesWithheld", "{text}");
+            }
         }
     }
 
@@ -296,6 +352,26 @@ impl Announcer {
         }
     }
 
+    /// Logs what began, ended or failed: of many Services at once only their number at level info.
+    pub fn log_transitions(&self, transitions: &[Transition]) {
+        let node = self.identity.node.as_str();
+        let mut counts: BTreeMap<(&str, Protocol), usize> = BTreeMap::new();
+        for transition in transitions {
+            match transition.kind {
+                TransitionKind::Announcing(protocol) => *counts.entry(("announced", protocol)).or_default() += 1,
+                TransitionKind::Withdrawn(protocol) => *counts.entry(("withdrawn", protocol)).or_default() += 1,
+                TransitionKind::Failed(_) => {}
+            }
+        }
+        let is_summed_up = transitions.len() > LOGGED_SINGLY;
+        for ((what, protocol), services) in counts.into_iter().filter(|_| is_summed_up) {
+            tracing::info!(services, node, %protocol, event = "servicesChanged", "{services} Services are {what}");
+        }
+        for transition in transitions {
+            log_transition(transition, node, &self.named_interfaces(&transition.service), is_summed_up);
+        }
+    }
+
     /// What is announced now.
     #[must_use]
     pub const fn announced(&self) -> &Announced {
@@ -313,7 +389,14 @@ impl Announcer {
     #[must_use]
     pub fn peers(&self) -> Vec<PeerStatus> {
         let bfd = self.bgp.observer().bfd();
-        self.bgp.snapshot().into_iter().map(|(name, peer)| PeerStatus::new(&name, peer, &bfd)).collect()
+        let status = |(name, peer): (Arc<str>, _)| {
+            let routes = || {
+                let of_peer = self.view.routes_of([&*name]).into_iter();
+                of_peer.flat_map(|(_, routes)| routes.into_keys()).collect()
+            };
+            PeerStatus::new(&name, peer, &bfd, self.peer_configs.get(&name), routes)
+        };
+        self.bgp.snapshot().into_iter().map(status).collect()
     }
 
     /// To be called now and then: after a step for everything it gives back the memory that deciding took, and reading
@@ -325,8 +408,9 @@ impl Announcer {
         }
     }
 
-    /// Copies what membership counted into the metrics.
-    pub fn refresh_metrics(&self) {
+    /// Copies what membership counted into the metrics, and logs which routes are withheld.
+    pub fn refresh_metrics(&mut self) {
+        self.note_withheld();
         if let Some(driver) = &self.membership {
             let handle = driver.handle();
             let known = handle.snapshot();
@@ -363,7 +447,7 @@ impl Announcer {
 
     /// Conflicts that were seen since the last call.
     #[must_use]
-    pub fn take_conflicts(&self) -> Vec<Conflict> {
+    pub fn take_conflicts(&mut self) -> Vec<Conflict> {
         let text = |event| match event {
             metallb_l2::engine::Event::Conflict { ip, mac, interface } => {
                 Some(Conflict { ip, mac, text: format!("another host, {mac}, uses {ip} on {interface}") })
@@ -374,14 +458,23 @@ impl Announcer {
             }
             _ => None,
         };
-        self.l2.handle().take_events().into_iter().filter_map(text).collect()
+        let seen: Vec<Conflict> = self.l2.handle().take_events().into_iter().filter_map(text).collect();
+        let now = Instant::now();
+        self.conflicts.retain(|_, (_, at)| now.saturating_duration_since(*at) < CONFLICT_SHOWN);
+        self.conflicts.extend(seen.iter().map(|conflict| (conflict.ip, (conflict.text.clone(), now))));
+        seen
     }
 
     /// What came to speak against announcing addresses on this node since the last call, and which addresses its kernel was found to
     /// answer for.
     pub fn take_obstacles(&mut self) -> Vec<Obstacle> {
         let handle = self.l2.handle();
-        let mut news = self.obstacles.see_refused(handle.refused());
+        let now = unanswered(&self.view.announced().l2, &handle.interfaces(), handle.refused());
+        let before = self.obstacles.refused.clone();
+        let mut news = self.obstacles.see_refused(now);
+        if before != self.obstacles.refused {
+            self.mark_unanswered(&before);
+        }
         // The kernel tells nobody when the setting that it depends on is another one.
         if self.looks.is_multiple_of(LOOKS_PER_QUESTION)
             && let Some(found) = handle.answered_by_kernel(self.view.l2_addresses().collect())
@@ -391,14 +484,65 @@ impl Announcer {
         self.looks = self.looks.wrapping_add(1);
         let count = |length| i64::try_from(length).unwrap_or(i64::MAX);
         self.metrics.speaker.l2_refused.set(count(self.obstacles.refused.len()));
+        for code in Unanswered::CODES {
+            let of_code = self.obstacles.refused.values().filter(|reason| reason.code() == code);
+            self.metrics.speaker.l2_unanswered.with_label_values(&[code]).set(count(of_code.count()));
+        }
         self.metrics.speaker.l2_answered_by_kernel.set(count(self.obstacles.answered_by_kernel()));
         news
+    }
+
+    /// Brings the series of the addresses in step that are answered, or not answered, since the last look.
+    fn mark_unanswered(&self, before: &BTreeMap<IpAddr, Unanswered>) {
+        let series = &self.metrics.speaker.announced;
+        for (service, announcement) in &self.view.announced().l2 {
+            let is_other = |ip: &&IpAddr| before.contains_key(*ip) != self.obstacles.refused.contains_key(*ip);
+            for ip in announcement.ips.iter().filter(is_other) {
+                let node = self.identity.node.to_string();
+                let labels = [service.to_string(), Protocol::Layer2.as_str().to_owned(), node, ip.to_string()];
+                if self.answers(service, *ip) {
+                    series.with_label_values(&labels).set(1);
+                } else {
+                    // Fails only for a series that does not exist.
+                    let _ = series.remove_label_values(&labels);
+                }
+            }
+        }
+    }
+
+    /// Other hosts, and the kernel of this node, that answer for an address too, in words.
+    #[must_use]
+    pub fn rivals(&self) -> BTreeMap<IpAddr, Vec<String>> {
+        let mut all: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
+        let conflicts = self.conflicts.iter().map(|(ip, (text, _))| (*ip, text.clone()));
+        for (ip, text) in conflicts.chain(self.obstacles.kernel_answers()) {
+            all.entry(ip).or_default().push(text);
+        }
+        all
+    }
+
+    /// That no Node has the name of this one, in words.
+    #[must_use]
+    pub fn missing_node(&self, cluster: &Cluster) -> Option<String> {
+        if cluster.nodes.contains_key(&self.identity.node) {
+            return None;
+        }
+        let mut known: Vec<String> = cluster.nodes.keys().take(5).map(ToString::to_string).collect();
+        if cluster.nodes.len() > known.len() {
+            known.push("…".to_owned());
+        }
+        let known = if known.is_empty() { "there is none".to_owned() } else { known.join(", ") };
+        Some(format!(
+            "no Node has the name {} of this speaker, so it announces nothing: set --node-name to the name of its Node \
+             ({known})",
+            self.identity.node
+        ))
     }
 
     /// The addresses that this node is to answer for and does not, with the reason.
     #[must_use]
     pub fn refused(&self) -> BTreeMap<IpAddr, String> {
-        self.obstacles.refused.iter().map(|(&ip, objection)| (ip, objection.to_string())).collect()
+        self.obstacles.refused.iter().map(|(&ip, reason)| (ip, reason.to_string())).collect()
     }
 
     /// Before [`shutdown`](Self::shutdown): asks BGP peers that will drop the routes to move traffic away, and gives them `time` for it.
@@ -468,6 +612,9 @@ const LOGGED_SINGLY: usize = 20;
 
 /// How many times obstacles are looked for until the kernel is asked once more.
 const LOOKS_PER_QUESTION: u32 = 8;
+
+/// How long a conflict is shown after the last report; a lasting conflict is reported every thirty seconds.
+const CONFLICT_SHOWN: Duration = Duration::from_secs(90);
 
 /// How long peers may take to be told.
 const SHUTDOWN: Duration = Duration::from_secs(1);

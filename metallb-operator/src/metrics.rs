@@ -95,6 +95,8 @@ pub struct SpeakerMetrics {
     pub announced: IntGaugeVec,
     /// Addresses that this node should announce and does not.
     pub l2_refused: IntGauge,
+    /// The same by reason; label `reason`.
+    pub l2_unanswered: IntGaugeVec,
     /// Addresses that the kernel of this node answers for, whichever node announces them.
     pub l2_answered_by_kernel: IntGauge,
 }
@@ -166,6 +168,12 @@ impl Metrics {
                 &registry,
                 "metallb_layer2_refused_addresses",
                 "Number of IPs that this node should announce and does not: a host, a router or a network uses them",
+            ),
+            l2_unanswered: gauge_vec(
+                &registry,
+                "metallb_layer2_unanswered_addresses",
+                "Number of IPs that this node should announce and does not answer for, by reason",
+                &["reason"],
             ),
             l2_answered_by_kernel: gauge(
                 &registry,

@@ -16,7 +16,7 @@ use metallb_membership::driver as membership;
 use tokio::sync::mpsc;
 
 use self::pace::Pace;
-use crate::announcer::{Announcer, Changes, Conflict, Identity, Obstacle, TransitionKind, log_transitions};
+use crate::announcer::{Announcer, Changes, Conflict, Identity, Obstacle, TransitionKind};
 use crate::client;
 use crate::exclusion;
 use crate::index::{Index, Relist, Role, Touched, Update};
@@ -140,7 +140,7 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
                 Ok(()) = restores.changed() => {
                     speaker.index.relist(Relist::Forget);
                 }
-                Some(_) = peer_events.recv() => {}
+                Some(event) = peer_events.recv() => speaker.announcer.note_peer_event(&event),
                 Some(reply) = status_requests.recv() => drop(reply.send(speaker.status())),
                 _ = tick.tick() => speaker.refresh(),
             }
@@ -205,8 +205,8 @@ impl Speaker {
     }
 
     fn announced(&mut self, changes: Changes) {
+        self.announcer.log_transitions(&changes.transitions);
         let node = self.node.as_str();
-        log_transitions(&changes.transitions, node);
         for transition in changes.transitions {
             match transition.kind {
                 TransitionKind::Announcing(protocol) => {
@@ -215,9 +215,10 @@ impl Speaker {
                 }
                 TransitionKind::Withdrawn(_) => {}
                 TransitionKind::Failed(ip) => {
+                    let interfaces = self.announcer.named_interfaces(&transition.service);
                     let message = format!(
                         "the interfaces specified by LB IP \"{ip}\" doesn't exist in assigned node \"{node}\" \
-                         with protocol \"layer2\""
+                         with protocol \"layer2\": its L2Advertisements name {interfaces}"
                     );
                     self.send_event(&transition.service, EventType::Warning, "announceFailed", message);
                 }
@@ -286,13 +287,16 @@ impl Speaker {
 
     /// Builds the `/status` document.
     fn status(&self) -> serde_json::Value {
-        let problems: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
+        let missing = self.announcer.missing_node(self.index.cluster()).filter(|_| self.loaded);
+        let problems: Vec<String> = self.problems.iter().map(ToString::to_string).chain(missing).collect();
         let announced = self.announcer.announced();
-        let l2: Vec<String> = announced.l2.keys().map(ToString::to_string).collect();
+        let l2: Vec<String> =
+            announced.l2.keys().filter(|key| self.announcer.answers_any(key)).map(ToString::to_string).collect();
         let bgp: Vec<String> = announced.bgp.keys().map(ToString::to_string).collect();
         serde_json::json!({
             "node": self.node, "l2": l2, "bgp": bgp, "peers": self.announcer.peers(), "problems": problems,
-            "refused": self.refused, "silent": self.announcer.silent(&self.config, self.index.cluster()),
+            "refused": self.refused, "rivals": self.announcer.rivals(),
+            "silent": self.announcer.silent(&self.config, self.index.cluster()),
         })
     }
 }

@@ -15,7 +15,7 @@ use notify::Watcher as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::announcer::{Announcer, Changes, Conflict, Identity, Obstacle, log_transitions};
+use crate::announcer::{Announcer, Changes, Conflict, Identity, Obstacle};
 use crate::exclusion;
 use crate::process::admin::Admin;
 use crate::process::{AnnounceSettings, Process, ProcessError, Threads, log_problem};
@@ -165,8 +165,8 @@ pub fn run(settings: Settings) -> Result<(), ProcessError> {
                 () = membership::changed(membership.as_ref().map(|(members, _)| members)) => {
                     standalone.follow_members();
                 }
-                // Drains the queue; these events change nothing that is stored.
-                Some(_) = peer_events.recv() => {}
+                // These events change nothing that is stored.
+                Some(event) = peer_events.recv() => standalone.announcer.note_peer_event(&event),
                 Some(reply) = status_requests.recv() => drop(reply.send(standalone.status())),
                 _ = tick.tick() => standalone.refresh(),
             }
@@ -191,8 +191,12 @@ impl Standalone {
         self.report(&problems);
         self.assign(&config, &mut world);
         self.config = config;
+        let missing = self.announcer.missing_node(&world.cluster);
+        if let Some(text) = missing.as_ref().filter(|text| !self.state.problems.contains(text)) {
+            tracing::warn!(event = "nodeMissing", "{text}");
+        }
         self.last_world = Some(world);
-        self.state.problems = problems.iter().map(ToString::to_string).collect();
+        self.state.problems = problems.iter().map(ToString::to_string).chain(missing).collect();
         if let Some(world) = &self.last_world {
             let changes = self.announcer.apply(&self.config, &world.cluster, Touched::Everything);
             self.announced(changes);
@@ -220,16 +224,21 @@ impl Standalone {
 
     /// Reports announcements that began, ended or failed, and stores the present ones.
     fn announced(&mut self, changes: Changes) {
-        log_transitions(&changes.transitions, &self.settings.announce.node);
+        self.announcer.log_transitions(&changes.transitions);
+        self.note_announced();
+        self.is_stored = false;
+        self.store();
+    }
+
+    /// Copies what this node announces into the state.
+    fn note_announced(&mut self) {
         let announced = self.announcer.announced();
         for service in &mut self.state.services {
             let key = ServiceKey::new(&service.namespace, &service.name);
-            service.l2 = announced.l2.contains_key(&key);
+            service.l2 = self.announcer.answers_any(&key);
             let peers = announced.bgp.get(&key).map(|(_, peers)| peers);
             service.bgp = peers.into_iter().flat_map(|peers| peers.iter()).map(ToString::to_string).collect();
         }
-        self.is_stored = false;
-        self.store();
     }
 
     /// Hands all addresses of this node over to other speakers.
@@ -315,6 +324,9 @@ impl Standalone {
         for Obstacle { ip, kind, text } in self.announcer.take_obstacles() {
             tracing::warn!(%ip, event = kind.reason(), "{text}");
         }
+        let answered: Vec<bool> = self.state.services.iter().map(|service| service.l2).collect();
+        self.note_announced();
+        self.is_stored &= self.state.services.iter().map(|service| service.l2).eq(answered);
         self.store();
     }
 
@@ -339,7 +351,7 @@ impl Standalone {
         let silent = self.last_world.as_ref().map(|world| self.announcer.silent(&self.config, &world.cluster));
         serde_json::json!({
             "node": node, "services": services, "peers": self.announcer.peers(), "problems": problems,
-            "refused": self.announcer.refused(), "silent": silent,
+            "refused": self.announcer.refused(), "rivals": self.announcer.rivals(), "silent": silent,
         })
     }
 }

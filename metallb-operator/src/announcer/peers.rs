@@ -4,17 +4,20 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU8;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use metallb_bgp::bfd::{Hops, Interval, Profile, Role, SessionSnapshot};
 use metallb_bgp::io::bfd_udp::BfdReport;
-use metallb_bgp::io::{BfdConfig, Distance, Endpoint, PeerConfig, PeerSnapshot, Router};
-use metallb_bgp::session::{Mode, Negotiated, RemoteAsn, SessionConfig};
+use metallb_bgp::io::{BfdConfig, Distance, Endpoint, PeerConfig, PeerSnapshot, Router, Withheld, WithheldReason};
+use metallb_bgp::ipnet::IpNet;
+use metallb_bgp::session::{Mode, Negotiated, RemoteAsn, SessionConfig, State};
 use metallb_bgp::types::{Asn, Family};
 use metallb_core::config::{BfdProfile, Config, Peer, PeerEndpoint, RemoteAsn as Remote};
 use metallb_core::model::{IpFamily, Node};
 use metallb_core::routes::peers_of;
 use serde::Serialize;
+
+use super::advice;
 
 /// A peer, for `/status`.
 #[derive(Clone, Debug, Serialize)]
@@ -34,6 +37,12 @@ pub struct PeerStatus {
     pub routes: usize,
     /// Routes that the peer should know.
     pub routes_wanted: usize,
+    /// Routes that the peer should know and is not told, and why, in words.
+    pub withheld: Vec<String>,
+    /// What to change where the last end does not say it.
+    pub advice: Option<String>,
+    /// The next attempt waits for BFD for so many seconds at most.
+    pub waits_for_bfd_seconds: Option<u64>,
     /// Why it ended last; a NOTIFICATION stands in words and numbers. Also an attempt that failed is an end.
     pub last_down: Option<String>,
     /// Why the last session that was established ended; attempts that fail since do not hide it.
@@ -109,11 +118,22 @@ pub struct BfdTimers {
 }
 
 impl PeerStatus {
-    pub(super) fn new(name: &str, peer: PeerSnapshot, bfd: &BfdReport) -> Self {
+    /// `routes` are the prefixes that the peer should know.
+    pub(super) fn new(
+        name: &str,
+        peer: PeerSnapshot,
+        bfd: &BfdReport,
+        config: Option<&PeerConfig>,
+        routes: impl Fn() -> Vec<IpNet>,
+    ) -> Self {
+        let is_down = peer.state != State::Established;
+        let advice = peer.last_down.as_ref().zip(config).filter(|_| is_down);
+        let advice = advice.and_then(|(reason, config)| advice::advice(name, reason, config, peer.last_open));
+        let left = peer.waits_for_bfd_until.map(|at| at.saturating_duration_since(Instant::now()));
         let session = peer.bfd_path.as_ref().and_then(|path| bfd.session(path));
         Self {
             name: name.to_owned(),
-            router: match peer.router {
+            router: match &peer.router {
                 Router::Address(address) => address.to_string(),
                 Router::Unnumbered { interface, port } => format!("{interface}:{port}"),
             },
@@ -126,6 +146,9 @@ impl PeerStatus {
             uptime_seconds: peer.established_at.map(|at| at.elapsed().as_secs()),
             routes: peer.routes_advertised,
             routes_wanted: peer.routes_wanted,
+            withheld: withheld(&peer, routes),
+            advice,
+            waits_for_bfd_seconds: left.map(|left| left.as_secs() + u64::from(left.subsec_nanos() > 0)),
             last_down: peer.last_down.map(|reason| reason.to_string()),
             last_session: peer.last_session.map(|ended| EndedSession {
                 ended_because: ended.reason.to_string(),
@@ -143,6 +166,39 @@ impl PeerStatus {
             }),
         }
     }
+}
+
+/// Why routes are not advertised, a sentence for each family.
+fn withheld(peer: &PeerSnapshot, routes: impl Fn() -> Vec<IpNet>) -> Vec<String> {
+    if peer.withheld.is_empty() {
+        return Vec::new();
+    }
+    let routes = routes();
+    let sentence = |withheld: &Withheld| {
+        let is_of_family = |net: &&IpNet| Family::of(net.addr()) == withheld.family;
+        let mut names: Vec<String> = routes.iter().filter(is_of_family).take(3).map(ToString::to_string).collect();
+        if withheld.routes > names.len() {
+            names.push(format!("{} more", withheld.routes - names.len()));
+        }
+        let family = match withheld.family {
+            Family::Ipv4 => "IPv4",
+            Family::Ipv6 => "IPv6",
+        };
+        let why = match withheld.reason {
+            WithheldReason::NotNegotiated => format!(
+                "the OPEN of the router does not name {family} unicast: activate this family for the neighbor there"
+            ),
+            WithheldReason::NotConfigured => format!(
+                "the session carries no {family}: set dualStackAddressFamily, or add a BGPPeer with an {family} address"
+            ),
+            _ => {
+                let local = peer.addresses.map_or_else(String::new, |(local, _)| format!(" with {}", local.ip()));
+                format!("this node has no usable {family} address on the interface{local} as next hop: add one")
+            }
+        };
+        format!("{} not advertised: {why}", names.join(", "))
+    };
+    peer.withheld.iter().map(sentence).collect()
 }
 
 impl BfdTimers {
@@ -250,7 +306,19 @@ fn router_id_of(node: &str) -> Ipv4Addr {
     let crc = node.bytes().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 })
     });
-    Ipv4Addr::from((!crc).to_le_bytes())
+    usable_router_id((!crc).to_le_bytes())
+}
+
+/// Some routers do not accept an identifier in 0/8, 127/8 or 224/3, so its first bit or two are changed.
+fn usable_router_id([first, rest @ ..]: [u8; 4]) -> Ipv4Addr {
+    let first = match first {
+        0 | 127 => first ^ 0b0100_0000,
+        224.. => first & 0b0111_1111,
+        _ => first,
+    };
+    // 224 to 255 became 96 to 127.
+    let first = if first == 127 { 63 } else { first };
+    Ipv4Addr::new(first, rest[0], rest[1], rest[2])
 }
 
 /// What upstream proposes where no hold time is configured.

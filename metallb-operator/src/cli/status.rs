@@ -142,6 +142,15 @@ fn table(status: &Value, paint: Paint) -> String {
         }));
         text.push_str(&columns(&rows));
     }
+    for (ip, reason) in status["refused"].as_object().into_iter().flatten() {
+        let reason = reason.as_str().unwrap_or_default();
+        text.push_str(&format!("{} {ip} is not answered by {node}: {reason}\n", paint.odd("-")));
+    }
+    for (ip, rivals) in status["rivals"].as_object().into_iter().flatten() {
+        for rival in rivals.as_array().into_iter().flatten().filter_map(Value::as_str) {
+            text.push_str(&format!("{} {ip}: {rival}\n", paint.odd("-")));
+        }
+    }
     for (name, reasons) in status["silent"].as_object().into_iter().flatten() {
         for reason in reasons.as_array().into_iter().flatten().filter_map(Value::as_str) {
             text.push_str(&format!("{} {name}: {reason}\n", paint.odd("-")));
@@ -169,12 +178,22 @@ fn table(status: &Value, paint: Paint) -> String {
         text.push('\n');
         text.push_str(&columns(&rows));
         for peer in list("peers").iter().filter(|peer| peer["state"] != "Established" && peer["lastDown"].is_string()) {
+            let advice = peer["advice"].as_str().map_or_else(String::new, |advice| format!(": {advice}"));
             text.push_str(&format!(
-                "{} {} is not up: {}\n",
+                "{} {} is not up: {}{advice}\n",
                 paint.odd("-"),
                 field(peer, "name"),
                 field(peer, "lastDown")
             ));
+        }
+        for peer in list("peers") {
+            let name = field(peer, "name");
+            if let Some(seconds) = peer["waitsForBfdSeconds"].as_u64() {
+                text.push_str(&format!("{} {name} waits for BFD, at most {seconds}s longer\n", paint.odd("-")));
+            }
+            for withheld in peer["withheld"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                text.push_str(&format!("{} {name}: {withheld}\n", paint.odd("-")));
+            }
         }
         let mut rows = vec![["PEER", "FROM", "TO", "ROUTER ID", "HOLD TIME", "CAPABILITIES"].map(str::to_owned)];
         rows.extend(list("peers").iter().filter(|peer| peer["negotiated"].is_object()).map(|peer| {
@@ -292,6 +311,8 @@ mod tests {
     fn table_of_a_speaker_shows_services_and_sessions_and_that_of_a_controller_refers_to_services() {
         let status = serde_json::json!({
             "node": "node-a", "l2": ["default/web"], "bgp": ["default/web", "shop/db"], "problems": ["pool a: empty"],
+            "refused": {"192.0.2.9": "the default route of this node leads to it"},
+            "rivals": {"192.0.2.8": ["another host, 02:00:00:00:00:01, uses 192.0.2.8 on eth0"]},
             "silent": {"shop/db": ["nobody answers: The Service has no usable endpoint."]},
             "peers": [
                 {"name": "tor", "router": "192.0.2.1:179", "expectedAsn": "external",
@@ -305,7 +326,8 @@ mod tests {
                      "remoteReceiveMicroseconds": 300_000, "remoteDetectMultiplier": 3}}},
                 {"name": "core", "router": "192.0.2.2:179", "expectedAsn": "64601", "state": "Idle",
                  "uptimeSeconds": null, "routes": 0, "routesWanted": 2,
-                 "lastDown": "connect failed: Connection refused",
+                 "lastDown": "connect failed: Connection refused", "advice": "start it", "waitsForBfdSeconds": 7,
+                 "withheld": ["fd00::1/128 not advertised: no IPv6"],
                  "lastSession": {"endedBecause": "received Cease: Peer De-configured (6/3)", "secondsAgo": 3_725},
                  "negotiated": null,
                  "bfd": {"state": "Down", "cause": "neighbor-down", "failures": 1, "problem": null}},
@@ -319,7 +341,11 @@ mod tests {
             "tor   192.0.2.1:179  64600  Established  7s      2       Up                    -",
             "core  192.0.2.2:179  64601  Idle         -       0 of 2  Down (neighbor-down)  \
              received Cease: Peer De-configured (6/3), 1h02m ago",
-            "- core is not up: connect failed: Connection refused",
+            "- core is not up: connect failed: Connection refused: start it\n",
+            "- core waits for BFD, at most 7s longer\n",
+            "- core: fd00::1/128 not advertised: no IPv6\n",
+            "- 192.0.2.9 is not answered by node-a: the default route of this node leads to it\n",
+            "- 192.0.2.8: another host, 02:00:00:00:00:01, uses 192.0.2.8 on eth0\n",
             "tor   192.0.2.7:50000  192.0.2.1:179  192.0.2.1  90s        ipv4-unicast, graceful-restart",
             "BFD PEER  SEND         RECEIVE       DETECTION  ROUTER'S DETECTION  ROUTER'S TIMERS",
             "tor       every 300ms  every 16.7ms  50.1ms     900ms               \

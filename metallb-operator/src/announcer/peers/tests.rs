@@ -135,3 +135,14 @@ fn router_id_of_a_node_without_ipv4_is_that_of_fact_110() {
     assert_eq!(router_id_of("kind-worker"), Ipv4Addr::new(192, 61, 154, 117));
     assert_eq!(router_id_of("pandora"), Ipv4Addr::new(117, 188, 221, 68));
 }
+
+#[test]
+fn router_id_of_a_node_name_is_one_that_routers_accept() {
+    for number in 0..2000 {
+        let id = router_id_of(&format!("worker-{number}"));
+        let first = id.octets()[0];
+        assert!(!matches!(first, 0 | 127 | 224..), "worker-{number}: {id}");
+    }
+    assert_eq!(router_id_of("worker-21"), Ipv4Addr::new(108, 39, 27, 126), "236.39.27.126 is a multicast address");
+    assert_eq!(router_id_of("kind-worker"), Ipv4Addr::new(192, 61, 154, 117), "others are as upstream's");
+}
