@@ -58,7 +58,7 @@ pub use self::sharing::SharingKey;
 use self::standing::Standing;
 use crate::address::is_buggy;
 use crate::config::Pool;
-use crate::model::{IpFamily, PoolName, ServiceKey};
+use crate::model::{IpFamily, NodeName, PoolName, ServiceKey};
 
 /// Who holds what, and what is left.
 #[derive(Clone, Debug, Default)]
@@ -76,6 +76,8 @@ pub struct Allocator {
     standing: Standing,
     /// Addresses that a host outside of the cluster uses, and its hardware address: never handed out.
     quarantined: BTreeMap<IpAddr, Arc<str>>,
+    /// Addresses of nodes that must not be handed out.
+    node_addresses: BTreeMap<IpAddr, NodeName>,
 }
 
 /// What one Service holds.
@@ -139,7 +141,7 @@ impl Allocator {
         self.pools.sort_by(|a, b| a.pool.name.cmp(&b.pool.name));
         self.order = PoolOrder::new(&self.pools);
         self.prefixes = PrefixTable::new(&self.pools);
-        for &ip in self.blocked.keys().chain(self.quarantined.keys()) {
+        for &ip in self.blocked.keys().chain(self.quarantined.keys()).chain(self.node_addresses.keys()) {
             if let Some((pool, place)) = self.prefixes.find(ip) {
                 self.pools[pool].take(place);
             }
@@ -214,7 +216,8 @@ impl Allocator {
     /// of another load balancer class it keeps.
     ///
     /// # Errors
-    /// As `assign`, but never [`AllocateError::Blocked`] and never [`AllocateError::Quarantined`].
+    /// As `assign`, but never [`AllocateError::Blocked`], [`AllocateError::Quarantined`] or
+    /// [`AllocateError::NodeAddress`].
     pub fn reclaim(&mut self, request: &Request, ips: &[IpAddr]) -> Result<&Allocation, AllocateError> {
         let grant = self.check(request, ips)?;
         Ok(self.replace(request, grant))
@@ -258,6 +261,9 @@ impl Allocator {
         }
         if let Some((ip, mac)) = self.quarantined_among(ips) {
             return Err(AllocateError::Quarantined { ip, mac: Arc::clone(mac) });
+        }
+        if let Some((ip, node)) = self.node_address_among(ips) {
+            return Err(AllocateError::NodeAddress { ip, node: node.clone() });
         }
         if let Some((ip, holder)) = ips.iter().find_map(|&ip| Some((ip, self.leaver_of(request, ip)?.clone()))) {
             return Err(AllocateError::Releasing { ip, holder });
@@ -404,6 +410,34 @@ impl Allocator {
         }
     }
 
+    /// Replaces the addresses of nodes that must not be handed out. A Service that holds one keeps it.
+    pub fn set_node_addresses(&mut self, addresses: &BTreeMap<IpAddr, NodeName>) {
+        if self.node_addresses == *addresses {
+            return;
+        }
+        let before = std::mem::replace(&mut self.node_addresses, addresses.clone());
+        addresses.keys().for_each(|&ip| self.withhold(ip));
+        for ip in before.into_keys() {
+            self.give_back(ip);
+        }
+    }
+
+    /// The first of `ips` that is the address of a node and must not be handed out, and the node.
+    #[must_use]
+    pub fn node_address_among(&self, ips: &[IpAddr]) -> Option<(IpAddr, &NodeName)> {
+        ips.iter().find_map(|&ip| Some((ip, self.node_addresses.get(&ip)?)))
+    }
+
+    /// Whether no pool could grant `ips` to the asker, whoever holds them.
+    pub(crate) fn has_no_place(&self, request: &Request, ips: &[IpAddr]) -> bool {
+        matches!(self.check(request, ips), Err(AllocateError::NotAllowed { .. } | AllocateError::NotCompatible { .. }))
+    }
+
+    /// Whether a Service could keep `ips`.
+    pub(crate) fn may_reclaim(&self, request: &Request, ips: &[IpAddr]) -> bool {
+        self.check(request, ips).is_ok()
+    }
+
     /// Hands an address out to nobody from now on.
     fn withhold(&mut self, ip: IpAddr) {
         if let Some((pool, place)) = self.prefixes.find(ip) {
@@ -433,11 +467,13 @@ impl Allocator {
         self.blocked.get(&ip).and_then(BTreeSet::first)
     }
 
-    /// Whether a Service of another load balancer class holds an address, or a foreign host uses it; nearly always there is none at
-    /// all.
+    /// Whether a Service of another load balancer class holds an address, or a foreign host or a node uses it; nearly always there
+    /// is none at all.
     fn is_blocked(&self, ip: IpAddr) -> bool {
         let blocked = !self.blocked.is_empty() && self.blocked.contains_key(&ip);
-        blocked || !self.quarantined.is_empty() && self.quarantined.contains_key(&ip)
+        blocked
+            || !self.quarantined.is_empty() && self.quarantined.contains_key(&ip)
+            || !self.node_addresses.is_empty() && self.node_addresses.contains_key(&ip)
     }
 
     fn offer(&self, grant: &Grant) -> Offer {

@@ -281,7 +281,7 @@ impl NodeView {
     /// Takes the configuration in. Whether Services other than the touched ones may be announced otherwise than before.
     fn take_configuration(&mut self, facts: Facts<'_>) -> Reach {
         let policy = self.me.as_ref().map(|me| ExportPolicy::of(facts.config, me, self.options.exclude_label));
-        let pools: Vec<Arc<Pool>> = facts.config.pools.values().cloned().collect();
+        let pools: Vec<Arc<Pool>> = facts.config.announced_pools().cloned().collect();
         let same_pools =
             pools.len() == self.pools.len() && pools.iter().zip(&self.pools).all(|(a, b)| same_reach(a, b));
         let reach = if same_pools && policy == self.policy { Reach::Same } else { Reach::Changed };

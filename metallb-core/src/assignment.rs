@@ -7,11 +7,13 @@
 mod outcome;
 mod reason;
 mod reconciler;
+mod shelter;
 mod waiting;
 mod wish;
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -19,11 +21,13 @@ pub use self::outcome::{AssignmentState, EventKind, Outcome, ServiceEvent, Statu
 pub use self::reason::AssignReason;
 use self::reason::Refusal;
 pub use self::reconciler::{Effect, Pace, Picture, Reconciler, Settle, Write, WriteEnd, WriteId};
+use self::shelter::Shelter;
+pub use self::shelter::UnknownPools;
 use self::waiting::Waiting;
 pub use self::wish::{ServiceFamily, WishError, desired_ips, desired_pool};
 use crate::allocator::{AllocateError, Allocator, FamilyDemand, Offer, PoolVerdict, Request, quoted};
 use crate::config::Config;
-use crate::model::{IpFamilyPolicy, PoolName, Service, ServiceKey, ServiceType};
+use crate::model::{IpFamily, IpFamilyPolicy, PoolName, Service, ServiceKey, ServiceType};
 
 /// Decides for one Service after another. One per cluster.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +38,10 @@ pub struct Assigner {
     waiting: Waiting,
     /// Those of them that lack only a second family, so that it is said once.
     single: BTreeSet<ServiceKey>,
+    /// Which holders keep addresses that no valid pool contains.
+    shelter: Shelter,
+    /// Services that hold an address of a node, so that it is reported once.
+    on_node: BTreeSet<ServiceKey>,
 }
 
 // === impl Assigner ===
@@ -49,6 +57,14 @@ impl Assigner {
     /// [`processing_order`].
     pub fn set_config(&mut self, config: &Config) {
         self.allocator.set_pools(config.pools.values());
+        self.allocator.set_node_addresses(&config.node_addresses);
+        self.shelter.set_config(config);
+    }
+
+    /// Sets what becomes of holders whose recorded pool does not exist. Afterwards, if this returns true, every Service must
+    /// [`claim`](Self::claim), then [`converge`](Self::converge).
+    pub fn set_unknown_pools(&mut self, unknown: UnknownPools) -> bool {
+        self.shelter.set_unknown_pools(unknown)
     }
 
     /// Replaces the addresses that hosts outside of the cluster use, with the hardware address of each. Afterwards every Service must
@@ -70,17 +86,23 @@ impl Assigner {
             self.allocator.release(&service.key);
             return;
         }
+        if self.is_sheltered(service) {
+            return;
+        }
         let Ok(family) = ServiceFamily::of_service(service) else { return };
         if has_too_few(service, family) {
             return;
         }
-        let Some(current) = current_ips(service).filter(|current| family_fits(family, current, service)) else {
-            return;
+        let request = Request::new(service, demand_of(family, service));
+        let whole = current_ips(service)
+            .filter(|current| family_fits(family, current, service) && !self.wants_other(service, current));
+        let ips = match whole {
+            Some(whole) if !self.allocator.has_no_place(&request, &whole) => Some(whole),
+            _ => self.part_to_keep(service, family, &request),
         };
-        if !self.wants_other(service, &current) {
-            let request = Request::new(service, demand_of(family, service));
-            // Whoever can't keep its addresses is told so by `converge`.
-            let _ = self.allocator.reclaim(&request, &current);
+        if let Some(ips) = ips {
+            // `converge` reports what a Service cannot keep.
+            let _ = self.allocator.reclaim(&request, &ips);
         }
     }
 
@@ -95,7 +117,7 @@ impl Assigner {
 
     fn set_standing(&mut self, service: &Service, under_way: &[IpAddr]) -> bool {
         let mut ips = under_way.to_vec();
-        if !self.is_foreign(service) {
+        if !self.is_foreign(service) && !self.is_sheltered(service) {
             ips.extend(service.ingress_ips().flatten());
         }
         self.allocator.set_standing(&service.key, &ips)
@@ -107,7 +129,8 @@ impl Assigner {
     pub fn rivals(&self, service: &Service) -> Vec<(IpAddr, ServiceKey)> {
         let Ok(family) = ServiceFamily::of_service(service) else { return Vec::new() };
         let Some(current) = current_ips(service).filter(|_| self.handles(service)) else { return Vec::new() };
-        if has_too_few(service, family)
+        if self.is_sheltered(service)
+            || has_too_few(service, family)
             || !family_fits(family, &current, service)
             || self.wants_other(service, &current)
         {
@@ -134,6 +157,7 @@ impl Assigner {
     pub fn forget(&mut self, service: &ServiceKey) -> Vec<ServiceKey> {
         self.waiting.remove(service);
         self.single.remove(service);
+        self.on_node.remove(service);
         let held = self.allocator.release(service).is_some();
         let blocked = self.allocator.block(service, &[]);
         let stood = self.allocator.set_standing(service, &[]);
@@ -160,6 +184,10 @@ impl Assigner {
             (AssignmentState::Ignored, _) if reason == AssignReason::OtherClass => {
                 (service.recorded_pool().map(PoolName::from), Vec::new())
             }
+            (AssignmentState::Assigned, _) if is_shelter(reason) => {
+                let ips: Vec<IpAddr> = service.ingress_ips().flatten().collect();
+                (service.recorded_pool().map(PoolName::from), ips)
+            }
             // Nothing was decided about what its status says.
             (AssignmentState::Assigned, _) if reason == AssignReason::UnknownFamily => {
                 let ips: Vec<IpAddr> = service.ingress_ips().flatten().collect();
@@ -168,7 +196,7 @@ impl Assigner {
             (_, Some(held)) => (Some(held.pool.clone()), held.ips.to_vec()),
             (_, None) => (None, Vec::new()),
         };
-        let untouched = reason == AssignReason::OtherClass || reason == AssignReason::UnknownFamily;
+        let untouched = matches!(reason, AssignReason::OtherClass | AssignReason::UnknownFamily) || is_shelter(reason);
         let write = (!untouched && differs(service, &ips, pool.as_ref()))
             .then(|| StatusWrite { ips: ips.clone(), pool: pool.clone() });
         if write.is_some() {
@@ -199,14 +227,22 @@ impl Assigner {
                 AssignReason::OtherClass
             });
         }
+        if let Some(cause) = self.shelter.cause(service, &self.allocator) {
+            self.allocator.release(&service.key);
+            self.single.remove(&service.key);
+            let held: Vec<IpAddr> = service.ingress_ips().flatten().collect();
+            return Decision::Kept(cause.reason(), cause.explanation(&quoted(&held)));
+        }
         if self.allocator.pools().next().is_none() {
             self.allocator.release(&service.key);
+            clear_all(service, "there is no IPAddressPool", events);
             return Decision::Pending(AssignReason::NoPools, "there is no IPAddressPool".to_owned(), Vec::new());
         }
         let family = ServiceFamily::of_service(service);
         if family.as_ref().is_ok_and(|family| has_too_few(service, *family)) {
             self.allocator.release(&service.key);
             let message = "RequireDualStack needs two cluster IPs".to_owned();
+            clear_all(service, &message, events);
             events.push(warning("not enough clusterips", &message));
             return Decision::Pending(AssignReason::NotEnoughClusterIps, message, Vec::new());
         }
@@ -227,6 +263,9 @@ impl Assigner {
                     return decision;
                 }
                 self.complete(service, family, &request, events);
+                if let Some(decision) = self.stay_on_node(service, events) {
+                    return decision;
+                }
                 return Decision::Assigned(AssignReason::Kept, Vec::new());
             }
             Kept::InSpiteOf(error) => {
@@ -266,19 +305,23 @@ impl Assigner {
         if !has_status {
             return Kept::No;
         }
-        let Some(current) = current_ips(service) else {
+        let current = current_ips(service);
+        if current.is_none() {
             events.push(warning("nolbIPsIPFamily", "can't tell the IP family of the current load balancer IPs"));
-            return Kept::No;
+        }
+        let whole = current.filter(|current| family_fits(family, current, service));
+        let error = whole.as_ref().and_then(|current| self.allocator.reclaim(request, current).err());
+        let kept = match (whole, error) {
+            (Some(current), None) => Some(current),
+            // Another Service has one of the addresses: as upstream does, both are given up.
+            (Some(current), Some(error)) if !self.allocator.has_no_place(request, &current) => {
+                events.push(cleared(&current, &error));
+                None
+            }
+            (_, Some(error)) => self.keep_part(service, family, request, &error, events),
+            (None, None) => self.keep_part(service, family, request, &FAMILIES_DIFFER, events),
         };
-        if !family_fits(family, &current, service) {
-            return Kept::No;
-        }
-        if let Err(error) = self.allocator.reclaim(request, &current) {
-            let message =
-                format!("current IP {} can not be kept, will try to assign a new one: {error}", quoted(&current));
-            events.push(normal("ClearAssignment", message));
-            return Kept::No;
-        }
+        let Some(current) = kept else { return Kept::No };
         let owner = self.allocator.holding(&service.key).map(|held| held.pool.clone());
         if desired_pool(service).is_some_and(|pool| owner.as_ref().map(PoolName::as_str) != Some(pool)) {
             return Kept::No;
@@ -288,6 +331,86 @@ impl Assigner {
             Ok(desired) if !desired.is_empty() && !same_set(&desired, &current) => Kept::No,
             Ok(_) => Kept::Yes,
         }
+    }
+
+    /// Keeps the addresses of the status that still fit, where not all of them do; returns them. `refusal` says why.
+    fn keep_part(
+        &mut self,
+        service: &Service,
+        family: ServiceFamily,
+        request: &Request,
+        refusal: &dyn fmt::Display,
+        events: &mut Vec<ServiceEvent>,
+    ) -> Option<Vec<IpAddr>> {
+        let shown: Vec<IpAddr> = service.ingress_ips().flatten().collect();
+        let Some(part) = self.part_to_keep(service, family, request) else {
+            events.push(cleared(&shown, refusal));
+            return None;
+        };
+        if let Err(error) = self.allocator.reclaim(request, &part) {
+            events.push(cleared(&shown, &error));
+            return None;
+        }
+        if request.demand == FamilyDemand::Both && part.len() == 1 {
+            match self.allocator.add_family(request) {
+                Ok(held) => {
+                    events.push(normal("IPAllocated", format!("Assigned IP {}", quoted(&held.ips))));
+                }
+                Err(error) => {
+                    events.push(cleared(&shown, &error));
+                    return None;
+                }
+            }
+        }
+        let lost: Vec<IpAddr> = shown.into_iter().filter(|ip| !part.contains(ip)).collect();
+        if !lost.is_empty() {
+            let message = format!("current IP {} can not be kept: {refusal}", quoted(&lost));
+            events.push(normal("ClearAssignment", message));
+        }
+        Some(self.allocator.holding(&service.key).map_or(part, |held| held.ips.to_vec()))
+    }
+
+    /// The addresses of the status that a Service may keep when it may not keep all: the first one of each family that it has.
+    fn part_to_keep(&self, service: &Service, family: ServiceFamily, request: &Request) -> Option<Vec<IpAddr>> {
+        // A Service whose policy forbids its families is refused as a whole.
+        family.demand(service)?;
+        let fits = |ip: &IpAddr| match family {
+            ServiceFamily::Single(family) => IpFamily::of(*ip) == family,
+            ServiceFamily::Dual => true,
+        };
+        let mut part: Vec<IpAddr> = Vec::new();
+        for ip in service.ingress_ips().flatten().filter(fits) {
+            let is_new = part.iter().all(|known| IpFamily::of(*known) != IpFamily::of(ip));
+            part.push(ip);
+            if !is_new || !self.allocator.may_reclaim(request, &part) {
+                part.pop();
+            }
+        }
+        let asks = desired_pool(service).is_some() || desired_ips(service).is_ok_and(|desired| !desired.is_empty());
+        // Upstream leaves a pool here that is not assigned automatically.
+        let is_open = self.allocator.pool_of(&part).is_some_and(|pool| pool.auto_assign || asks);
+        (is_open && !self.wants_other(service, &part)).then_some(part)
+    }
+
+    /// Where a Service holds the address of a node: it keeps it, because the address may be in use by clients all the same.
+    fn stay_on_node(&mut self, service: &Service, events: &mut Vec<ServiceEvent>) -> Option<Decision> {
+        let found = self.allocator.holding(&service.key).map(|held| held.ips).and_then(|held| {
+            let (ip, node) = self.allocator.node_address_among(&held)?;
+            Some((held, ip, node.clone()))
+        });
+        let Some((held, ip, node)) = found else {
+            self.on_node.remove(&service.key);
+            return None;
+        };
+        let message = format!(
+            "keeps {}: \"{ip}\" is an address of node {node}, so it is not announced; \
+             ask for another address or remove it from the node",
+            quoted(&held)
+        );
+        if self.on_node.insert(service.key.clone()) {
+            events.push(warning("nodeAddress", &message));
+        }
+        Some(Decision::Kept(AssignReason::KeptNodeAddress, message))
     }
 
     /// Where a Service holds an address that a host outside of the cluster uses: other addresses if it did not ask for these and there
@@ -414,9 +537,14 @@ impl Assigner {
     /// What the status says of a Service of another class, or of one that nothing can be decided about, is not handed out to others.
     /// True when an address became free.
     fn note_foreign(&mut self, service: &Service) -> bool {
-        let ips: Vec<IpAddr> =
-            if self.is_foreign(service) { service.ingress_ips().flatten().collect() } else { Vec::new() };
+        let is_withheld = self.is_foreign(service) || self.is_sheltered(service);
+        let ips: Vec<IpAddr> = if is_withheld { service.ingress_ips().flatten().collect() } else { Vec::new() };
         self.allocator.block(&service.key, &ips)
+    }
+
+    /// Whether the Service keeps the addresses of its status although no valid pool contains them. Nobody else gets them.
+    fn is_sheltered(&self, service: &Service) -> bool {
+        self.handles(service) && self.shelter.cause(service, &self.allocator).is_some()
     }
 
     /// Whether the Service is of another class, or one that nothing can be decided about.
@@ -448,6 +576,25 @@ pub fn processing_order(a: &Service, b: &Service) -> Ordering {
     let uid = |service: &Service| service.uid.clone().filter(|_| !service.ingress.is_empty());
     rank(a).cmp(&rank(b)).then_with(|| uid(a).cmp(&uid(b))).then_with(|| a.key.cmp(&b.key))
 }
+
+const fn is_shelter(reason: AssignReason) -> bool {
+    matches!(reason, AssignReason::KeptPoolInvalid | AssignReason::KeptPoolMissing)
+}
+
+/// The Event of addresses that are given up for others.
+fn cleared(lost: &[IpAddr], reason: &dyn fmt::Display) -> ServiceEvent {
+    let lost = quoted(lost);
+    normal("ClearAssignment", format!("current IP {lost} can not be kept, will try to assign a new one: {reason}"))
+}
+
+fn clear_all(service: &Service, reason: &str, events: &mut Vec<ServiceEvent>) {
+    let held: Vec<IpAddr> = service.ingress_ips().flatten().collect();
+    if !held.is_empty() {
+        events.push(normal("ClearAssignment", format!("current IP {} can not be kept: {reason}", quoted(&held))));
+    }
+}
+
+const FAMILIES_DIFFER: &str = "its IP families are not those of the Service";
 
 enum Decision {
     Assigned(AssignReason, Vec<PoolVerdict>),

@@ -42,7 +42,22 @@ pub struct Config {
     pub peers: BTreeMap<PeerName, Arc<Peer>>,
     /// BFD profiles by name.
     pub bfd_profiles: BTreeMap<BfdProfileName, BfdProfile>,
+    /// Pools that exist but are invalid or cannot be read, with no valid form to fall back on, and those of their
+    /// address blocks that can be parsed. A Service that holds an address of such a pool keeps it.
+    pub withheld: BTreeMap<PoolName, Vec<AddressBlock>>,
+    /// Pools that were deleted within the grace time of the [`ConfigStore`], as they were. No address is allocated from
+    /// them; a Service that holds one keeps it, and it is still announced.
+    pub departed: BTreeMap<PoolName, Arc<Pool>>,
+    /// Addresses of nodes inside of pools. They are not allocated, unless the pool has the annotation
+    /// [`ALLOW_NODE_ADDRESSES`].
+    pub node_addresses: BTreeMap<IpAddr, NodeName>,
 }
+
+/// How long Services keep the addresses of a deleted pool in a cluster, see [`ConfigStore::with_grace`].
+pub const POOL_GRACE: Duration = Duration::from_secs(30);
+
+/// Annotation of an `IPAddressPool`: with the value `true`, addresses of nodes inside of the pool are allocated.
+pub const ALLOW_NODE_ADDRESSES: &str = "metallb.io/allow-node-addresses";
 
 /// Result of [`Config::parse`].
 #[derive(Clone, Debug, Default)]
@@ -58,7 +73,10 @@ impl Config {
     /// force, then the one whose name sorts first.
     #[must_use]
     pub fn parse(resources: &Resources, cluster: &Cluster) -> Parsed {
-        Self::parse_after(&Incumbents::new(), resources, cluster)
+        let mut parsed = Self::parse_after(&Incumbents::new(), resources, cluster);
+        parsed.problems.extend(unreadable(resources));
+        parsed.problems.sort();
+        parsed
     }
 
     /// Like [`Config::parse`], but `incumbents` precede older objects.
@@ -70,6 +88,8 @@ impl Config {
         let mut peers = peers::parse_peers(&peer_specs, &resources.secrets, &bfd_profiles, cluster, &mut problems);
         let pool_specs = unique(&resources.pools, incumbents, &mut problems);
         let pools = pools::parse_pools(&pool_specs, cluster, &mut problems);
+        let node_addresses = pools::node_addresses(&pool_specs, &pools, cluster, &mut problems);
+        let withheld = pools::withheld(&resources.pools, &resources.unreadable, &pools);
         let aliases =
             advertisements::parse_communities(unique(&resources.communities, incumbents, &mut problems), &mut problems);
         let pools = advertisements::attach(resources, incumbents, pools, &aliases, cluster, &mut problems);
@@ -80,15 +100,32 @@ impl Config {
             pools: pools.into_iter().map(|(name, pool)| (name, Arc::new(pool))).collect(),
             peers: peers.into_iter().map(|(name, peer)| (name, Arc::new(peer))).collect(),
             bfd_profiles,
+            withheld,
+            departed: BTreeMap::new(),
+            node_addresses,
         };
         Parsed { config, problems }
     }
 
-    /// The first pool, by name, that contains all of `ips`. `avoidBuggyIPs` is ignored
+    /// The first pool, by name, that contains all of `ips`; departed pools come last. `avoidBuggyIPs` is ignored
     /// (`docs/upstream-behaviour.md#configuration-lookup`).
     #[must_use]
     pub fn pool_of(&self, ips: &[IpAddr]) -> Option<&Arc<Pool>> {
-        self.pools.values().find(|pool| !ips.is_empty() && ips.iter().all(|&ip| pool.contains(ip)))
+        self.announced_pools().find(|pool| !ips.is_empty() && ips.iter().all(|&ip| pool.contains(ip)))
+    }
+
+    /// Whether both configurations lead to the same assignments.
+    #[must_use]
+    pub fn assigns_like(&self, other: &Self) -> bool {
+        self.pools == other.pools
+            && self.withheld == other.withheld
+            && self.departed == other.departed
+            && self.node_addresses == other.node_addresses
+    }
+
+    /// The pools whose addresses are announced: those in force, then the departed ones.
+    pub fn announced_pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        self.pools.values().chain(self.departed.values())
     }
 }
 
@@ -354,6 +391,15 @@ pub struct BfdProfile {
     pub passive_mode: bool,
     /// Minimum TTL of packets on multihop sessions.
     pub minimum_ttl: u8,
+}
+
+/// The problems of objects that cannot be read.
+fn unreadable(resources: &Resources) -> impl Iterator<Item = Problem> {
+    resources.unreadable.iter().filter_map(|(object, unreadable)| {
+        let error = unreadable.error.as_deref()?;
+        let message = format!("the object cannot be read: {error}");
+        Some(Problem::error(object.clone(), "", ConfigReason::Malformed, message))
+    })
 }
 
 /// Objects that are in force and did not change.

@@ -65,6 +65,8 @@ pub struct Node {
     pub ready: Option<bool>,
     /// Its own addresses (`InternalIP`). They are not announced for Services.
     pub addresses: BTreeSet<IpAddr>,
+    /// Its addresses outside of the cluster's network (`ExternalIP`). Like `addresses`, they are not allocated.
+    pub external_addresses: BTreeSet<IpAddr>,
 }
 
 impl Node {
@@ -77,6 +79,7 @@ impl Node {
             network_unavailable: false,
             ready: None,
             addresses: BTreeSet::new(),
+            external_addresses: BTreeSet::new(),
         }
     }
 

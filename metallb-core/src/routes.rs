@@ -129,7 +129,7 @@ impl ExportPolicy {
             v4: peer.carries(IpFamily::V4),
             v6: peer.carries(IpFamily::V6),
         };
-        let pools = config.pools.values().filter_map(|pool| Some((pool.name.clone(), PoolPolicy::of(pool, node)?)));
+        let pools = config.announced_pools().filter_map(|pool| Some((pool.name.clone(), PoolPolicy::of(pool, node)?)));
         Self {
             node: node.name.clone(),
             refusal,

@@ -90,7 +90,7 @@ fn dual_stack_service_gets_both_families_at_once() {
         ("PreferDualStack", with_policy(service("s", DUAL), Prefer), ["1.2.3.0", "1000::"]),
         ("request", asks("1.2.3.0,1000::"), ["1.2.3.0", "1000::"]),
         ("request, IPv6 first", asks("1000::, 1.2.3.0"), ["1000::", "1.2.3.0"]),
-        ("hostname in the status", hostname, ["1.2.3.0", "1000::"]),
+        ("hostname in the status", hostname, ["1000::", "1.2.3.0"]),
     ];
     for (row, service, expected) in rows {
         let mut scene = Scene::new(&dual());

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::{FamilyDemand, PoolRefusal, PoolVerdict};
-use crate::model::{PoolName, ServiceKey, ServicePort};
+use crate::config::ALLOW_NODE_ADDRESSES;
+use crate::model::{NodeName, PoolName, ServiceKey, ServicePort};
 
 /// Why a request is refused. The texts are upstream's (`docs/upstream-behaviour.md#events`).
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
@@ -69,8 +70,8 @@ pub enum AllocateError {
     },
     /// A Service that is not handled here holds the address.
     #[error(
-        "\"{ip}\" is in use by {holder}, which belongs to another load balancer class or has cluster IPs of no known \
-         family"
+        "\"{ip}\" is in use by {holder}, which belongs to another load balancer class, has cluster IPs of no known \
+         family or keeps the address while its pool is invalid or missing"
     )]
     Blocked {
         /// The address.
@@ -85,6 +86,17 @@ pub enum AllocateError {
         ip: IpAddr,
         /// The Service that gives it up.
         holder: ServiceKey,
+    },
+    /// The address is also the address of a node.
+    #[error(
+        "\"{ip}\" is an address of node {node}; if it is meant to be assigned, set the annotation \
+         {ALLOW_NODE_ADDRESSES}: \"true\" on the IPAddressPool"
+    )]
+    NodeAddress {
+        /// The address.
+        ip: IpAddr,
+        /// The node.
+        node: NodeName,
     },
     /// A host outside of the cluster uses the address.
     #[error("\"{ip}\" is in use by a host outside of the cluster, {mac}")]

@@ -17,6 +17,12 @@ reasons! {
         Kept,
         /// The Service keeps its address although what it asks for cannot be understood.
         KeptInvalidRequest,
+        /// The Service keeps its address: its pool exists, but is invalid or cannot be read.
+        KeptPoolInvalid,
+        /// The Service keeps its address: its pool was deleted a short time ago and may be created again.
+        KeptPoolMissing,
+        /// The Service keeps an address that is also the address of a node. It is not announced.
+        KeptNodeAddress,
         /// The Service is not of type LoadBalancer.
         NotLoadBalancer,
         /// The Service belongs to another load balancer class.
@@ -49,11 +55,13 @@ reasons! {
         AddressInUse,
         /// Another Service uses the same port on the shared address.
         PortInUse,
-        /// A Service of another load balancer class, or one whose cluster IPs are of no known family, holds the
-        /// address.
+        /// A Service holds the address that belongs to another load balancer class, has cluster IPs of no known family,
+        /// or keeps it while its pool is invalid or missing.
         HeldByOtherClass,
         /// The Service that had the address asked for gives it up, and its status still has to be written.
         AddressBeingReleased,
+        /// The address asked for is the address of a node.
+        NodeAddress,
         /// A host outside of the cluster uses the address asked for.
         Quarantined,
         /// The Service got other addresses because a host outside of the cluster uses one that it had.
@@ -101,6 +109,7 @@ impl Refusal {
                 AllocateError::PortInUse { .. } => AssignReason::PortInUse,
                 AllocateError::Blocked { .. } => AssignReason::HeldByOtherClass,
                 AllocateError::Releasing { .. } => AssignReason::AddressBeingReleased,
+                AllocateError::NodeAddress { .. } => AssignReason::NodeAddress,
                 AllocateError::Quarantined { .. } => AssignReason::Quarantined,
                 AllocateError::PoolExhausted { .. } => AssignReason::PoolExhausted,
                 AllocateError::Exhausted { .. } => AssignReason::NoAvailableIps,

@@ -64,7 +64,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::{AssignReason, Assigner, EventKind, ServiceEvent, StatusWrite, processing_order};
+use super::{AssignReason, Assigner, EventKind, ServiceEvent, StatusWrite, UnknownPools, processing_order};
 use crate::config::Config;
 use crate::model::{ObjectVersion, Service, ServiceKey, Uid, WRITE_SETTLED};
 
@@ -85,6 +85,7 @@ pub struct Reconciler {
     /// What is decided; only while this process leads.
     assigner: Option<Assigner>,
     quarantined: BTreeMap<IpAddr, Arc<str>>,
+    unknown_pools: UnknownPools,
     writes: FxHashMap<ServiceKey, Writes>,
     /// Duplicates that were reported and still stand.
     duplicates: BTreeSet<(ServiceKey, IpAddr)>,
@@ -203,6 +204,7 @@ impl Reconciler {
             class: class.map(str::to_owned),
             assigner: None,
             quarantined: BTreeMap::new(),
+            unknown_pools: UnknownPools::default(),
             writes: FxHashMap::default(),
             duplicates: BTreeSet::new(),
             effects: VecDeque::new(),
@@ -220,6 +222,7 @@ impl Reconciler {
     pub fn take_over(&mut self, config: &Config, picture: &impl Picture) {
         let mut assigner = Assigner::new(self.class.as_deref());
         assigner.set_quarantined(&self.quarantined);
+        assigner.set_unknown_pools(self.unknown_pools);
         self.assigner = Some(assigner);
         self.duplicates.clear();
         self.effects.clear();
@@ -252,6 +255,16 @@ impl Reconciler {
         let Some(assigner) = &mut self.assigner else { return };
         assigner.set_quarantined(&self.quarantined);
         self.decide_all(picture);
+    }
+
+    /// Sets what becomes of holders whose recorded pool does not exist. A controller that takes over keeps them for the grace
+    /// time, because it cannot know when the pool was deleted.
+    pub fn set_unknown_pools(&mut self, unknown: UnknownPools, picture: &impl Picture) {
+        self.unknown_pools = unknown;
+        let Some(assigner) = &mut self.assigner else { return };
+        if assigner.set_unknown_pools(unknown) {
+            self.decide_all(picture);
+        }
     }
 
     /// Decides on Services whose facts or versions changed, or that are gone.

@@ -1,13 +1,14 @@
 //! `IPAddressPool` objects (`docs/upstream-behaviour.md#configuration-pools`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::spec::{PoolSpec, ServiceAllocationSpec, Spec as _};
-use super::{ConfigReason, Pool, Problem, ServiceAllocation, check_unique, parse_selectors};
+use super::spec::{PoolSpec, ServiceAllocationSpec, Spec as _, Unreadable};
+use super::{ALLOW_NODE_ADDRESSES, ConfigReason, Pool, Problem, ServiceAllocation, check_unique, parse_selectors};
 use crate::address::AddressBlock;
-use crate::model::{Cluster, NamespaceName, ObjectRef, PoolName, Selector};
+use crate::model::{Cluster, NamespaceName, NodeName, ObjectRef, PoolName, Selector};
 
 pub(super) fn parse_pools(
     specs: &[&PoolSpec],
@@ -44,6 +45,70 @@ pub(super) fn parse_pools(
     }
     pools
 }
+
+/// The pools among `specs` that are not in force, and those that cannot be read. Blocks without a valid form are left
+/// out.
+pub(super) fn withheld(specs: &[PoolSpec], unreadable: &Unreadables, pools: &BTreeMap<PoolName, Pool>) -> Withholding {
+    let mut withheld = Withholding::new();
+    for spec in specs.iter().filter(|spec| !pools.contains_key(spec.meta.name.as_str())) {
+        let blocks = spec.addresses.iter().filter_map(|text| text.parse().ok());
+        withheld.entry(spec.meta.name.as_str().into()).or_default().extend(blocks);
+    }
+    for object in unreadable.keys().filter(|object| object.kind == PoolSpec::KIND) {
+        if !pools.contains_key(&*object.name) {
+            withheld.entry((&*object.name).into()).or_default();
+        }
+    }
+    withheld
+}
+
+/// The addresses of nodes that lie in pools which do not allow them. Every pool with such an address gets a warning.
+pub(super) fn node_addresses(
+    specs: &[&PoolSpec],
+    pools: &BTreeMap<PoolName, Pool>,
+    cluster: &Cluster,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<IpAddr, NodeName> {
+    let mut by_prefix = Taken::default();
+    for pool in pools.values() {
+        by_prefix.0.extend(pool.prefixes().map(|prefix| (*prefix, pool.name.clone())));
+    }
+    let mut found: BTreeMap<&PoolName, BTreeMap<IpAddr, NodeName>> = BTreeMap::new();
+    for node in cluster.nodes.values() {
+        for &ip in node.addresses.iter().chain(&node.external_addresses) {
+            if let Some((_, pool)) = by_prefix.overlapping(&IpNet::from(ip)) {
+                found.entry(pool).or_default().entry(ip).or_insert_with(|| node.name.clone());
+            }
+        }
+    }
+    let mut withheld = BTreeMap::new();
+    for (pool, addresses) in found {
+        let Some(spec) = specs.iter().find(|spec| spec.meta.name == pool.as_str()) else { continue };
+        let are_allowed = spec.meta.annotations.get(ALLOW_NODE_ADDRESSES).is_some_and(|value| value == "true");
+        let shown: Vec<String> =
+            addresses.iter().take(ADDRESSES_SHOWN).map(|(ip, node)| format!("{ip} ({node})")).collect();
+        let more = addresses.len() - shown.len();
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        let (shown, verb) = (shown.join(", "), if are_allowed { "are" } else { "are not" });
+        let reason = if are_allowed { "as the annotation demands" } else { "remove them from the pool, or set" };
+        let setting = if are_allowed { "" } else { ": \"true\" to assign them all the same" };
+        let message = format!(
+            "pool \"{pool}\" contains addresses of nodes, which {verb} assigned to Services: {shown}{more}; \
+             {reason} {ALLOW_NODE_ADDRESSES}{setting}"
+        );
+        problems.push(Problem::warning(spec.reference(), "spec.addresses", ConfigReason::NodeAddressInPool, message));
+        if !are_allowed {
+            withheld.extend(addresses);
+        }
+    }
+    withheld
+}
+
+/// Number of node addresses that a warning lists.
+const ADDRESSES_SHOWN: usize = 5;
+
+type Unreadables = BTreeMap<ObjectRef, Unreadable>;
+type Withholding = BTreeMap<PoolName, Vec<AddressBlock>>;
 
 /// Prefixes of accepted pools in address order. They do not overlap.
 #[derive(Default)]

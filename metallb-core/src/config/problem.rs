@@ -65,6 +65,8 @@ reasons! {
         NoAddresses,
         /// Two pools, or two entries of one pool, contain the same address.
         OverlappingAddresses,
+        /// A pool contains an address of a node.
+        NodeAddressInPool,
         /// A duplicate entry in a list.
         DuplicateValue,
         /// Two objects of one kind have the same name.

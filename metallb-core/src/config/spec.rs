@@ -1,11 +1,14 @@
 //! The configuration objects as written: values of the right types, not yet validated.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::model::{LabelSelector, Labels, ObjectRef, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::model::{LabelSelector, Labels, ObjectRef, Timestamp, Uid};
 
 /// The used part of `metadata`.
-#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct ObjectMeta {
     /// `metadata.namespace`
     pub namespace: String,
@@ -13,8 +16,12 @@ pub struct ObjectMeta {
     pub name: String,
     /// `metadata.labels`
     pub labels: Labels,
+    /// `metadata.annotations` under the prefix `metallb.io/`
+    pub annotations: Labels,
     /// `metadata.creationTimestamp`
     pub created: Option<Timestamp>,
+    /// `metadata.uid`; `None` for an object of a file.
+    pub uid: Option<Uid>,
 }
 
 impl ObjectMeta {
@@ -26,7 +33,7 @@ impl ObjectMeta {
 }
 
 /// All configuration objects of one namespace.
-#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Resources {
     /// `IPAddressPool`
     pub pools: Vec<PoolSpec>,
@@ -40,8 +47,21 @@ pub struct Resources {
     pub bfd_profiles: Vec<BfdProfileSpec>,
     /// `Community`
     pub communities: Vec<CommunitySpec>,
-    /// `Secret`, for the passwords of peers.
+    /// `Secret`, for the passwords of peers. Never serialized.
+    #[serde(skip)]
     pub secrets: Vec<SecretSpec>,
+    /// Objects that exist but cannot be read: they are neither valid nor deleted. Never serialized.
+    #[serde(skip)]
+    pub unreadable: BTreeMap<ObjectRef, Unreadable>,
+}
+
+/// An object that exists but cannot be read, for example because a field has the wrong type.
+#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Unreadable {
+    /// `metadata.uid`; `None` for an object of a file.
+    pub uid: Option<Uid>,
+    /// Why it cannot be read, for a problem of the object; `None` if the reader reports the problem itself.
+    pub error: Option<String>,
 }
 
 /// A kind of configuration object.
@@ -78,7 +98,7 @@ kinds! {
 }
 
 /// `IPAddressPool`
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct PoolSpec {
     /// Metadata.
     pub meta: ObjectMeta,
@@ -106,7 +126,7 @@ impl Default for PoolSpec {
 }
 
 /// `spec.serviceAllocation` of a pool.
-#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct ServiceAllocationSpec {
     /// Lower numbers are preferred; 0 comes last.
     pub priority: i64,
@@ -119,7 +139,7 @@ pub struct ServiceAllocationSpec {
 }
 
 /// `L2Advertisement`
-#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct L2AdvertisementSpec {
     /// Metadata.
     pub meta: ObjectMeta,
@@ -138,7 +158,7 @@ pub struct L2AdvertisementSpec {
 }
 
 /// `BGPAdvertisement`
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct BgpAdvertisementSpec {
     /// Metadata.
     pub meta: ObjectMeta,
@@ -181,7 +201,7 @@ impl Default for BgpAdvertisementSpec {
 }
 
 /// `BGPPeer` v1beta2. Durations are text in the format of Go (`90s`, `1m30s`).
-#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct PeerSpec {
     /// Metadata.
     pub meta: ObjectMeta,
@@ -211,7 +231,8 @@ pub struct PeerSpec {
     pub router_id: String,
     /// `spec.nodeSelectors`
     pub node_selectors: Vec<LabelSelector>,
-    /// `spec.password`
+    /// `spec.password`. Never serialized.
+    #[serde(skip)]
     pub password: Password,
     /// `spec.passwordSecret.name`
     pub password_secret: String,
@@ -230,7 +251,7 @@ pub struct PeerSpec {
 }
 
 /// `BFDProfile`; intervals in milliseconds.
-#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct BfdProfileSpec {
     /// Metadata.
     pub meta: ObjectMeta,
@@ -251,7 +272,7 @@ pub struct BfdProfileSpec {
 }
 
 /// `Community`
-#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct CommunitySpec {
     /// Metadata.
     pub meta: ObjectMeta,

@@ -1,22 +1,30 @@
 //! The configuration in force: invalid edits do not replace valid objects.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod departed;
 
-use super::spec::{CommunitySpec, PeerSpec, Resources, Spec};
-use super::{Config, Incumbents, Parsed, Problem, Severity};
-use crate::model::{Cluster, ObjectRef};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use self::departed::Departures;
+use super::spec::{CommunitySpec, PeerSpec, Resources, Spec, Unreadable};
+use super::{Config, Incumbents, Parsed, Problem, Severity, unreadable};
+use crate::model::{Cluster, ObjectRef, Uid};
 
 /// Keeps the last valid form of each object.
 ///
-/// - If an object is edited into an error, its last valid form stays in force.
+/// - If an object is edited into an error or cannot be read, its last valid form stays in force.
 /// - If a new or edited object conflicts with an unchanged object in force, the unchanged object stays in force.
 /// - If a Secret, BFD profile or community alias is deleted or changed so that a peer or advertisement in force would
 ///   become invalid, the last valid form of the referenced object stays in force for it.
 ///
-/// Each of these is also reported as a problem. A deleted object is not kept.
+/// Each of these is also reported as a problem. A deleted object is not kept; with a grace time, a deleted pool goes on
+/// serving the Services that hold its addresses until the time is over ([`Config::departed`]).
 #[derive(Clone, Debug, Default)]
 pub struct ConfigStore {
     good: Resources,
+    /// Valid forms from before the start, until the first update.
+    recalled: Option<Resources>,
+    departures: Departures,
 }
 
 impl ConfigStore {
@@ -26,9 +34,45 @@ impl ConfigStore {
         Self::default()
     }
 
+    /// Keeps deleted pools for the holders of their addresses for `grace` after [`update_at`](Self::update_at) noticed
+    /// the deletion.
+    #[must_use]
+    pub fn with_grace(self, grace: Duration) -> Self {
+        Self { departures: Departures::new(grace), ..self }
+    }
+
+    /// Begins with the valid forms that an earlier process stored. The first update drops the forms of objects that do
+    /// not exist any more or have another uid.
+    pub fn recall(&mut self, good: Resources) {
+        self.recalled = Some(good);
+    }
+
+    /// The last valid forms of all objects that exist.
+    #[must_use]
+    pub const fn good(&self) -> &Resources {
+        &self.good
+    }
+
+    /// Like [`update`](Self::update), with the grace time for deleted pools. Call it again at
+    /// [`next_deadline`](Self::next_deadline).
+    pub fn update_at(&mut self, resources: &Resources, cluster: &Cluster, now: Instant) -> Parsed {
+        self.departures.returned(&resources.pools, &mut self.good.pools);
+        let mut parsed = self.update(resources, cluster);
+        parsed.config.departed = self.departures.follow(&parsed.config, &self.good.pools, now);
+        parsed
+    }
+
+    /// When the grace time of a deleted pool ends next.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.departures.next_deadline()
+    }
+
     /// Parses all objects, falls back to the last valid forms where needed, and stores the valid ones.
     pub fn update(&mut self, resources: &Resources, cluster: &Cluster) -> Parsed {
         let mut current = resources.clone();
+        self.adopt_recalled(&current);
+        self.restore_unreadable(&mut current);
         let mut problems: Vec<Problem> = Vec::new();
         // Each round restores at least one last valid form, which later rounds do not change, so the loop ends.
         loop {
@@ -42,11 +86,37 @@ impl ConfigStore {
             let refused: BTreeSet<&ObjectRef> = errors(&parsed.problems).collect();
             if !self.restore_last_valid(&mut current, &refused) {
                 drop_refused(&mut current, &refused);
+                current.unreadable.clear();
                 self.good = current;
+                problems.extend(unreadable(resources));
                 problems.sort();
                 return Parsed { config: parsed.config, problems };
             }
         }
+    }
+
+    /// Takes the recalled forms of objects that exist.
+    fn adopt_recalled(&mut self, current: &Resources) {
+        let Some(recalled) = self.recalled.take() else { return };
+        let broken = &current.unreadable;
+        adopt(&mut self.good.pools, recalled.pools, &current.pools, broken);
+        adopt(&mut self.good.l2_advertisements, recalled.l2_advertisements, &current.l2_advertisements, broken);
+        adopt(&mut self.good.bgp_advertisements, recalled.bgp_advertisements, &current.bgp_advertisements, broken);
+        adopt(&mut self.good.peers, recalled.peers, &current.peers, broken);
+        adopt(&mut self.good.bfd_profiles, recalled.bfd_profiles, &current.bfd_profiles, broken);
+        adopt(&mut self.good.communities, recalled.communities, &current.communities, broken);
+    }
+
+    /// Puts the last valid forms of objects that cannot be read in their places.
+    fn restore_unreadable(&self, current: &mut Resources) {
+        let (good, broken) = (&self.good, &mut current.unreadable);
+        stand_in(&mut current.pools, &good.pools, broken);
+        stand_in(&mut current.l2_advertisements, &good.l2_advertisements, broken);
+        stand_in(&mut current.bgp_advertisements, &good.bgp_advertisements, broken);
+        stand_in(&mut current.peers, &good.peers, broken);
+        stand_in(&mut current.bfd_profiles, &good.bfd_profiles, broken);
+        stand_in(&mut current.communities, &good.communities, broken);
+        stand_in(&mut current.secrets, &good.secrets, broken);
     }
 
     /// Objects that are equal to their form in force.
@@ -88,6 +158,32 @@ impl ConfigStore {
             }
         }
         restored
+    }
+}
+
+/// Adds the recalled forms whose objects exist, with the same uid.
+fn adopt<S: Spec>(good: &mut Vec<S>, recalled: Vec<S>, current: &[S], broken: &BTreeMap<ObjectRef, Unreadable>) {
+    let present: BTreeMap<ObjectRef, Option<&Uid>> = current
+        .iter()
+        .map(|spec| (spec.reference(), spec.meta().uid.as_ref()))
+        .chain(broken.iter().map(|(object, broken)| (object.clone(), broken.uid.as_ref())))
+        .collect();
+    let known: BTreeSet<ObjectRef> = good.iter().map(Spec::reference).collect();
+    good.extend(recalled.into_iter().filter(|spec| {
+        let object = spec.reference();
+        !known.contains(&object) && present.get(&object) == Some(&spec.meta().uid.as_ref())
+    }));
+}
+
+/// Adds the last valid forms of objects that cannot be read.
+fn stand_in<S: Spec + Clone>(current: &mut Vec<S>, good: &[S], broken: &mut BTreeMap<ObjectRef, Unreadable>) {
+    if broken.is_empty() {
+        return;
+    }
+    for spec in good {
+        if broken.remove(&spec.reference()).is_some() {
+            current.push(spec.clone());
+        }
     }
 }
 

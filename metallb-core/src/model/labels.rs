@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// The labels of an object.
 pub type Labels = BTreeMap<String, String>;
 
 /// A label selector as written, not yet validated.
-#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct LabelSelector {
     /// Labels that must have exactly these values.
     pub match_labels: Labels,
@@ -18,7 +19,7 @@ pub struct LabelSelector {
 }
 
 /// One entry of `matchExpressions` as written, not yet validated.
-#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Requirement {
     /// The label's key.
     pub key: String,

@@ -223,7 +223,9 @@ fn meta(object: &Value) -> ObjectMeta {
         namespace: text(&metadata["namespace"]),
         name: text(&metadata["name"]),
         labels: labels(&metadata["labels"]),
+        annotations: labels(&metadata["annotations"]),
         created: metadata["creationTimestamp"].as_str().map(created),
+        uid: metadata["uid"].as_str().map(Into::into),
     }
 }
 

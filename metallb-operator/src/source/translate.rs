@@ -10,8 +10,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use kube::ResourceExt as _;
 use metallb_core::config::spec;
 use metallb_core::model::{
-    Endpoint, Ingress, IpFamily, IpFamilyPolicy, LabelSelector, Namespace, Node, Protocol, Requirement, Service,
-    ServiceKey, ServicePort, ServiceType, Timestamp, TrafficPolicy,
+    Endpoint, Ingress, IpFamily, IpFamilyPolicy, LabelSelector, Labels, Namespace, Node, Protocol, Requirement,
+    Service, ServiceKey, ServicePort, ServiceType, Timestamp, TrafficPolicy, Uid,
 };
 
 use crate::api;
@@ -115,8 +115,15 @@ pub fn node(object: &core::Node) -> Node {
     node.network_unavailable = condition("NetworkUnavailable").is_some_and(|condition| condition.status == "True");
     node.ready = condition("Ready").map(|condition| condition.status == "True");
     let addresses = object.status.as_ref().and_then(|status| status.addresses.as_ref());
-    let internal = addresses.into_iter().flatten().filter(|address| address.type_ == "InternalIP");
-    node.addresses = internal.filter_map(|address| address.address.parse().ok()).collect();
+    for address in addresses.into_iter().flatten() {
+        let (internal, external) = (&mut node.addresses, &mut node.external_addresses);
+        let list = match address.type_.as_str() {
+            "InternalIP" => internal,
+            "ExternalIP" => external,
+            _ => continue,
+        };
+        list.extend(address.address.parse::<IpAddr>().ok());
+    }
     node
 }
 
@@ -289,8 +296,17 @@ fn object_meta(metadata: &meta::ObjectMeta) -> spec::ObjectMeta {
         namespace: metadata.namespace.clone().unwrap_or_else(|| CONFIG_NAMESPACE.to_owned()),
         name: metadata.name.clone().unwrap_or_default(),
         labels: metadata.labels.clone().unwrap_or_default(),
+        annotations: own_annotations(metadata),
         created: created(metadata),
+        uid: metadata.uid.as_deref().map(Uid::from),
     }
+}
+
+/// The annotations under our prefix: others change without any effect on the configuration.
+fn own_annotations(metadata: &meta::ObjectMeta) -> Labels {
+    let all = metadata.annotations.iter().flatten();
+    let own = all.filter(|(key, _)| key.starts_with("metallb.io/"));
+    own.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 fn assigned(metadata: &meta::ObjectMeta) -> Option<Timestamp> {

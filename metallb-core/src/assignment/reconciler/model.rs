@@ -44,6 +44,24 @@ fn every_interleaving_of_two_changes_and_two_faults_keeps_the_rules() {
 }
 
 #[test]
+fn pool_that_is_spoiled_or_deleted_and_returns_renumbers_no_service() {
+    let mut search = Search::default();
+    let many = if cfg!(debug_assertions) { 2 } else { 3 };
+    for (scene, changes, faults) in [(FULL, many, 0), (FULL, 1, 1), (CONTENDED, 2, 0)] {
+        let budget = Budget { changes, faults };
+        explore_pools(&mut search, scene, budget, None).expect("the rules hold");
+    }
+}
+
+#[test]
+fn pool_that_is_forgotten_is_found() {
+    let budget = Budget { changes: 1, faults: 0 };
+    let found = explore_pools(&mut Search::default(), FULL, budget, Some(Flaw::ForgetsPools)).err();
+    let found = found.expect("the search finds it");
+    assert!(found.what.contains("loses the address") || found.what.contains("to lose the address"), "{}", found.what);
+}
+
+#[test]
 fn change_that_is_forgotten_during_a_write_is_found() {
     assert_found(Flaw::ForgetsChanges, FULL, &[], (2, 0), "keeps the address");
 }
@@ -103,8 +121,22 @@ fn explore(
         world = world.after(step).expect("a run without faults");
     }
     world.budget = budget;
+    run(search, world, &format!("{scene:?}, {budget:?}, {flaw:?}"))
+}
+
+/// The same where users change the pool too.
+fn explore_pools(search: &mut Search, scene: &[Step], budget: Budget, flaw: Option<Flaw>) -> Result<(), Violation> {
+    let mut world = World::new(Budget { changes: 10, faults: 0 }, flaw);
+    for &step in scene {
+        world = world.after(step).expect("a run without faults").rested();
+    }
+    (world.budget, world.pool_changes) = (budget, true);
+    run(search, world, &format!("{scene:?} and the pool, {budget:?}, {flaw:?}"))
+}
+
+fn run(search: &mut Search, world: World, title: &str) -> Result<(), Violation> {
     let result = search.run(world);
-    println!("{scene:?}, {budget:?}, {flaw:?}: {} states, {} transitions", search.states(), search.transitions);
+    println!("{title}: {} states, {} transitions", search.states(), search.transitions);
     if let Err(Violation { what, trace }) = &result {
         println!("{what}: {trace:?}");
     }

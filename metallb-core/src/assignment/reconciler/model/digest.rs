@@ -65,6 +65,7 @@ impl Words {
 
     fn world(&mut self, world: &World) {
         world.api.iter().for_each(|object| self.object(object.as_deref()));
+        self.small(world.pool as usize);
         world.contested.iter().for_each(|&contested| self.flag(contested));
         self.small(world.late.len());
         let mut late = world.late.clone();

@@ -22,6 +22,8 @@ pub(super) enum Flaw {
     TakesUnknownForRejected,
     /// Two holders of one address are left as they are.
     NeverRepairs,
+    /// A pool that is invalid, or deleted a moment ago, counts as never seen.
+    ForgetsPools,
 }
 
 // === impl World ===

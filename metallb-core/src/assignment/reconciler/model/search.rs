@@ -4,7 +4,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::digest::{Digest, digest};
 use super::steps::Step;
-use super::world::{ADDRESSES, Budget, Object, SERVICES, Wish, World, key};
+use super::world::{ADDRESSES, Budget, Object, Pool, SERVICES, Wish, World, key};
 
 /// A search in depth.
 #[derive(Default)]
@@ -162,6 +162,13 @@ impl World {
         }
         let controller = &self.controllers[leader];
         let reconciler = &controller.reconciler;
+        if !reconciler.writes.is_empty() {
+            return Err("writes are remembered that ended".to_owned());
+        }
+        if self.pool != Pool::Valid {
+            // Nobody holds anything of a pool that is not in force.
+            return Ok(());
+        }
         let assigner = reconciler.assigner.as_ref().ok_or("the leader has no assigner")?;
         for index in 0..SERVICES {
             let held = assigner.allocator.holding(&key(index)).and_then(|held| held.ips.first());
@@ -174,9 +181,6 @@ impl World {
         let used = (0..ADDRESSES).filter(|&address| self.showing(address).next().is_some()).count() as i64;
         if counters.assigned_v4 != used || counters.available_v4 != ADDRESSES as i64 - used {
             return Err(format!("{used} addresses are used, and counted as {counters:?}"));
-        }
-        if !reconciler.writes.is_empty() {
-            return Err("writes are remembered that ended".to_owned());
         }
         Ok(())
     }
@@ -192,7 +196,7 @@ impl World {
         match object.shown {
             Some(address) if !object.admits(address) => Err(format!("Service {index} keeps the address {address}")),
             Some(_) => Ok(()),
-            None if object.wish == Wish::Nothing => Ok(()),
+            None if object.wish == Wish::Nothing || self.pool != Pool::Valid => Ok(()),
             None => match (0..ADDRESSES).find(|&address| object.admits(address) && !is_taken(address)) {
                 Some(address) => Err(format!("Service {index} waits, and address {address} is free")),
                 None => Ok(()),

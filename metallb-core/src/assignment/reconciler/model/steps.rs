@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::flaws::{self, Flaw};
 use super::world::{
-    ADDRESSES, Answer, Budget, Controller, Flight, Late, OLD_LISTS, Object, Role, SERVICES, View, Wish, World,
-    index_of, key,
+    ADDRESSES, Answer, Budget, Controller, Flight, Late, OLD_LISTS, Object, Pool, Role, SERVICES, View, Wish, World,
+    config, index_of, key,
 };
 use crate::assignment::{Effect, Pace, Reconciler, Write, WriteEnd, processing_order};
 
@@ -16,6 +16,8 @@ pub(super) enum Step {
     Create(usize),
     Wish(usize, Wish),
     Delete(usize),
+    /// A user spoils, deletes, repairs or creates the pool.
+    Pool(Pool),
     /// A controller sees the next change.
     Watch(usize),
     /// It lists all Services, and sees many changes at once.
@@ -52,7 +54,7 @@ impl Step {
 
     fn cost(self) -> Budget {
         let (changes, faults) = match self {
-            Self::Create(_) | Self::Wish(..) | Self::Delete(_) => (1, 0),
+            Self::Create(_) | Self::Wish(..) | Self::Delete(_) | Self::Pool(_) => (1, 0),
             Self::OldList(..) | Self::Hang(_) | Self::Refuse(_) => (0, 1),
             Self::Depose(_) | Self::Kill(_) | Self::HandOver(_) => (0, 1),
             _ => (0, 0),
@@ -80,6 +82,10 @@ impl World {
                     steps.extend(wishes.filter(|wish| *wish != object.wish).map(|wish| Step::Wish(index, wish)));
                 }
             }
+        }
+        if self.pool_changes {
+            let states = [Pool::Valid, Pool::Invalid, Pool::Departed].into_iter();
+            steps.extend(states.filter(|state| *state != self.pool).map(Step::Pool));
         }
         let Budget { changes, faults } = self.budget;
         steps.retain(|step| step.cost().changes <= changes && step.cost().faults <= faults);
@@ -167,6 +173,13 @@ impl World {
                 self.tick();
                 self.store(index, None);
             }
+            Step::Pool(state) => {
+                self.pool = state;
+                let config = config(state, self.flaw);
+                if let Some(leader) = self.leader() {
+                    self.drive(leader, |reconciler, view| reconciler.set_config(&config, view))?;
+                }
+            }
             Step::Watch(place) => {
                 let controller = &mut self.controllers[place];
                 let change = self.history[controller.position].clone();
@@ -246,7 +259,7 @@ impl World {
     }
 
     fn take_over(&mut self, place: usize) -> Result<(), String> {
-        let config = Arc::clone(&self.config);
+        let config = config(self.pool, self.flaw);
         let end = self.history.len();
         self.controllers[1 - place].term += 1;
         let controller = &mut self.controllers[place];

@@ -35,7 +35,20 @@ pub(super) struct World {
     /// Services whose address was also on another one since they have it.
     pub(super) contested: [bool; SERVICES],
     pub(super) flaw: Option<Flaw>,
-    pub(super) config: Arc<Config>,
+    /// What became of the pool.
+    pub(super) pool: Pool,
+    /// Whether users change the pool too.
+    pub(super) pool_changes: bool,
+}
+
+/// What became of the only pool. All controllers see a change of it at once.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Pool {
+    Valid,
+    /// It exists, and no valid form of it is known.
+    Invalid,
+    /// It was deleted, and the grace time runs.
+    Departed,
 }
 
 /// How often a user or fate may still interfere.
@@ -133,7 +146,7 @@ pub(super) struct Late {
 impl World {
     /// A cluster in which the first controller leads and nothing exists.
     pub(super) fn new(budget: Budget, flaw: Option<Flaw>) -> Self {
-        let config = Arc::new(config());
+        let config = config(Pool::Valid, flaw);
         let mut first = Controller::new(Reconciler::new(None));
         Arc::make_mut(&mut first.reconciler).take_over(&config, &first.view);
         first.role = Role::Leading;
@@ -152,7 +165,8 @@ impl World {
             late: Vec::new(),
             contested: [false; SERVICES],
             flaw,
-            config,
+            pool: Pool::Valid,
+            pool_changes: false,
         }
     }
 
@@ -398,7 +412,8 @@ fn set(annotations: &mut BTreeMap<String, String>, key: &str, value: Option<Stri
     };
 }
 
-fn config() -> Config {
+/// The configuration with the pool in some state.
+pub(super) fn config(state: Pool, flaw: Option<Flaw>) -> Config {
     let pool = PoolSpec {
         meta: ObjectMeta { name: "pool".to_owned(), ..ObjectMeta::default() },
         addresses: vec![format!("{}-{}", ip_of(0), ip_of(ADDRESSES - 1))],
@@ -406,7 +421,18 @@ fn config() -> Config {
         avoid_buggy_ips: false,
         service_allocation: None,
     };
-    Config::parse(&Resources { pools: vec![pool], ..Resources::default() }, &Cluster::default()).config
+    let parse = |pools| Config::parse(&Resources { pools, ..Resources::default() }, &Cluster::default()).config;
+    let valid = parse(vec![pool.clone()]);
+    match state {
+        Pool::Valid => valid,
+        _ if flaw == Some(Flaw::ForgetsPools) => parse(Vec::new()),
+        Pool::Invalid => parse(vec![PoolSpec { addresses: vec!["192.0.2.1/33".to_owned()], ..pool }]),
+        Pool::Departed => {
+            let mut config = parse(Vec::new());
+            config.departed = valid.pools;
+            config
+        }
+    }
 }
 
 /// How many changes a LIST may lag behind what was seen.
