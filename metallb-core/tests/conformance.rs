@@ -1,6 +1,7 @@
 //! Recorded cases of upstream's behaviour: objects, and the expected part of the plan.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
 
+#[path = "cases/support"]
 mod support {
     pub(crate) mod objects;
 }

@@ -8,7 +8,7 @@ use metallb_core::config::Config;
 use metallb_core::config::spec::PoolSpec;
 use metallb_core::model::{ALLOCATED_FROM, Ingress, ObjectVersion, Service, ServiceKey, WRITE_SETTLED};
 
-use crate::pools::config;
+use crate::support::pools::config;
 
 /// A controller and its picture.
 pub(crate) struct Desk {

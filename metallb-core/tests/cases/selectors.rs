@@ -1,7 +1,5 @@
 //! Label selectors: matching, validation and display.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
 use metallb_core::model::{LabelSelector, Labels, Requirement, Selector, SelectorError};
 
 /// Labels as `a=b,c=d`.

@@ -1,21 +1,12 @@
 //! Outcomes of assignments: pool, message, refused pools, and pending Services to retry.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-#[path = "support/pools.rs"]
-#[allow(dead_code, reason = "shared with tests that need more of it")]
-mod pools;
-#[path = "support/scene.rs"]
-#[allow(dead_code, reason = "shared with tests that need more of it")]
-mod scene;
-
+use crate::support::pools::{config, ips, manual, pinned, pool, service};
+use crate::support::scene::{Scene, annotated, holding, with_policy};
 use metallb_core::assignment::{AssignReason, Assigner, AssignmentState};
 use metallb_core::config::spec::PoolSpec;
 use metallb_core::model::{
     ALLOCATED_FROM, IpFamilyPolicy, PoolName, Protocol, Service, ServiceKey, ServicePort, ServiceType, Timestamp,
 };
-use pools::{config, ips, manual, pinned, pool, service};
-use scene::{Scene, annotated, holding, with_policy};
 
 const V4: &[&str] = &["10.0.0.1"];
 

@@ -1,12 +1,4 @@
 //! The configuration store: an invalid edit does not remove a valid object.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
-#![allow(clippy::needless_pass_by_value, reason = "`json!` makes values, and rows read better without `&`")]
-
-mod support {
-    #[allow(dead_code, reason = "shared with tests that need more of it")]
-    pub(crate) mod manifest;
-    pub(crate) mod objects;
-}
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -1,11 +1,6 @@
 //! The allocator against a model of a few obvious lines: random pools, requests, releases, foreign holders, addresses that the API
 //! still shows, and restarts. Checked after every step: reliability invariants I1, I2, I3, I4, I5, I8, I13 and I14, and the counters.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
-
-#[path = "support/naive.rs"]
-mod naive;
-
 use metallb_core::allocator::{AllocateError, Allocation, Allocator, FamilyDemand, Request, SharingKey, Terms};
 use metallb_core::config::Config;
 use metallb_core::config::spec::{ObjectMeta, PoolSpec, Resources, ServiceAllocationSpec};
@@ -14,7 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
 
-use self::naive::{Ask, Model, NaivePool, Op, Verdict};
+use crate::support::naive::{self, Ask, Model, NaivePool, Op, Verdict};
 
 prop_state_machine! {
     #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 4_000, failure_persistence: None, ..ProptestConfig::default() })]

@@ -1,21 +1,14 @@
 //! Assignment of addresses to Services: the resulting status and Events (`docs/upstream-behaviour.md#assignment`).
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-#[path = "support/pools.rs"]
-mod pools;
-#[path = "support/scene.rs"]
-mod scene;
-
 use std::net::IpAddr;
 
+use crate::support::pools::{avoiding, config, ips, manual, pinned, pool, service};
+use crate::support::scene::{Scene, annotated, holding, with_policy};
 use metallb_core::assignment::{AssignReason, Assigner, AssignmentState, EventKind, Outcome};
 use metallb_core::config::spec::PoolSpec;
 use metallb_core::model::{
     ALLOCATED_FROM, Ingress, IpFamily, PoolName, Protocol, Service, ServiceKey, ServicePort, ServiceType, Timestamp,
 };
-use pools::{avoiding, config, ips, manual, pinned, pool, service};
-use scene::{Scene, annotated, holding, with_policy};
 
 use metallb_core::model::IpFamilyPolicy::{PreferDualStack as Prefer, RequireDualStack as Require};
 

@@ -1,10 +1,4 @@
 //! Plans: conditions of routes, content of a route, problems and candidates.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
-
-mod support {
-    pub(crate) mod manifest;
-    pub(crate) mod objects;
-}
 
 use metallb_core::config::ConfigReason;
 use metallb_core::model::{IpFamily, ServiceKey};

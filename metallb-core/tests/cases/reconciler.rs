@@ -1,25 +1,14 @@
 //! What counts as taken, and what follows from each end of a write.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
-
-#[path = "support/desk.rs"]
-mod desk;
-#[path = "support/pools.rs"]
-#[allow(dead_code, reason = "of words that tests share, each needs some")]
-mod pools;
-#[path = "support/scene.rs"]
-#[allow(dead_code, reason = "of words that tests share, each needs some")]
-mod scene;
-
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use metallb_core::assignment::{Pace, Settle, StatusWrite, Write, WriteEnd};
 use metallb_core::model::{Protocol, Service, ServicePort, ServiceType, Timestamp, WRITE_SETTLED};
 
-use self::desk::{Desk, key};
-use self::pools::{ips, pool, service};
-use self::scene::{annotated, holding};
+use crate::support::desk::{Desk, key};
+use crate::support::pools::{ips, pool, service};
+use crate::support::scene::{annotated, holding};
 
 const V4: &[&str] = &["10.0.0.1"];
 

@@ -1,10 +1,5 @@
 //! Properties of the parsers and of the configuration: no panic, round trips, shortest covers of ranges, and
 //! independence of the order of objects.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
-
-mod support {
-    pub(crate) mod objects;
-}
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -96,7 +91,7 @@ proptest! {
 
     #[test]
     fn configuration_is_independent_of_the_order_of_objects(case in 0_usize..131, seed: u64) {
-        let cases = include_str!("data/conformance/config.jsonl");
+        let cases = include_str!("../data/conformance/config.jsonl");
         let case: Value = serde_json::from_str(cases.lines().nth(case).unwrap()).unwrap();
         let mut objects = case["objects"].as_array().unwrap().clone();
         let before = World::read(&objects);

@@ -1,14 +1,6 @@
 //! Validation of the configuration (`docs/upstream-behaviour.md#configuration`). Upstream rejects some fields in its
 //! native BGP mode and some combinations in its FRR mode. They are valid here, because the native speaker supports
 //! them.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
-#![allow(clippy::needless_pass_by_value, reason = "`json!` makes values, and rows read better without `&`")]
-
-mod support {
-    #[allow(dead_code, reason = "shared with tests that need more of it")]
-    pub(crate) mod manifest;
-    pub(crate) mod objects;
-}
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,4 @@
 //! Compares `docs/reasons.md` with the reason codes. `UPDATE=1 cargo test -p metallb-core reasons_page` rewrites it.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
 use std::fmt::Write as _;
 use std::path::Path;

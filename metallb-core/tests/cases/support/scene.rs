@@ -6,7 +6,7 @@ use metallb_core::assignment::{Assigner, Outcome, StatusWrite, processing_order}
 use metallb_core::config::spec::PoolSpec;
 use metallb_core::model::{ALLOCATED_FROM, Ingress, IpFamilyPolicy, Service, ServiceKey};
 
-use crate::pools::config;
+use crate::support::pools::config;
 
 /// The same Service with a policy.
 pub(crate) fn with_policy(mut service: Service, policy: IpFamilyPolicy) -> Service {

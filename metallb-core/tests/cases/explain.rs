@@ -1,10 +1,4 @@
 //! Explanations of Services and of addresses.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
-
-mod support {
-    pub(crate) mod manifest;
-    pub(crate) mod objects;
-}
 
 use std::collections::BTreeSet;
 

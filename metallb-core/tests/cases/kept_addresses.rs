@@ -1,23 +1,14 @@
 //! Editing mistakes, pools that are deleted and created again, and restarts beside them: no Service gets another address.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
-
-#[path = "support/pools.rs"]
-#[allow(dead_code, reason = "of words that tests share, each needs some")]
-mod pools;
-#[path = "support/scene.rs"]
-#[allow(dead_code, reason = "of words that tests share, each needs some")]
-mod scene;
-
 use std::time::{Duration, Instant};
 
+use crate::support::pools::{ips, manual, pinned, pool, service};
+use crate::support::scene::{Scene, annotated, holding, with_policy};
 use metallb_core::assignment::{AssignReason, AssignmentState, Outcome, UnknownPools};
 use metallb_core::config::spec::{PoolSpec, Resources, ServiceAllocationSpec, Spec as _, Unreadable};
 use metallb_core::config::{ALLOW_NODE_ADDRESSES, Config, ConfigReason, ConfigStore};
 use metallb_core::model::IpFamilyPolicy::{PreferDualStack as Prefer, RequireDualStack as Require, SingleStack};
 use metallb_core::model::{Cluster, LabelSelector, Node, ObjectRef, Requirement, Service, ServiceType, Timestamp};
-use pools::{ips, manual, pinned, pool, service};
-use scene::{Scene, annotated, holding, with_policy};
 
 const V4: &[&str] = &["10.96.0.1"];
 const V6: &[&str] = &["fd00:96::1"];

@@ -1,22 +1,13 @@
 //! Quarantine of addresses that hosts outside of the cluster use.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-#[allow(dead_code, reason = "shared with tests that need more of it")]
-#[path = "support/pools.rs"]
-mod pools;
-#[allow(dead_code, reason = "shared with tests that need more of it")]
-#[path = "support/scene.rs"]
-mod scene;
-
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::support::pools::{pool, service};
+use crate::support::scene::{Scene, annotated, with_policy};
 use metallb_core::assignment::{AssignReason, Outcome};
 use metallb_core::model::{Protocol, Service, ServiceKey, ServicePort};
-use pools::{pool, service};
-use scene::{Scene, annotated, with_policy};
 
 const V4: &[&str] = &["10.0.0.1"];
 const DUAL: &[&str] = &["10.0.0.1", "fd00::1"];

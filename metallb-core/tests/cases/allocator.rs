@@ -1,17 +1,12 @@
 //! The allocator: single addresses, sharing, dual stack, requests, pool changes and counters
 //! (`docs/upstream-behaviour.md#allocation`).
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-#[path = "support/pools.rs"]
-mod pools;
-
+use crate::support::pools::{self, avoiding, config, ips, manual, pinned, pool};
 use metallb_core::allocator::{
     AllocateError, Allocator, FamilyDemand, NotAllowedCause, PoolCounters, Request, SharingKey, Terms,
 };
 use metallb_core::config::spec::PoolSpec;
 use metallb_core::model::{IpFamily, Protocol, ServiceKey, ServicePort};
-use pools::{avoiding, config, ips, manual, pinned, pool};
 
 #[test]
 fn address_has_one_holder_which_may_ask_again_and_move() {

@@ -1,19 +1,10 @@
 //! The state of the assigner depends only on present objects: it holds nothing of a deleted Service.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-#[path = "support/pools.rs"]
-#[allow(dead_code, reason = "shared with tests that need more of it")]
-mod pools;
-#[path = "support/scene.rs"]
-#[allow(dead_code, reason = "shared with tests that need more of it")]
-mod scene;
-
+use crate::support::pools::{config, pinned, pool, service};
+use crate::support::scene::{Scene, annotated, holding, with_policy};
 use metallb_core::assignment::Assigner;
 use metallb_core::config::spec::PoolSpec;
 use metallb_core::model::{Protocol, Service, ServiceKey, ServicePort, ServiceType};
-use pools::{config, pinned, pool, service};
-use scene::{Scene, annotated, holding, with_policy};
 
 use metallb_core::model::IpFamilyPolicy::PreferDualStack as Prefer;
 

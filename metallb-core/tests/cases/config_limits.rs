@@ -1,12 +1,4 @@
 //! Limits of the values of a configuration: the last valid value and the first invalid one of each field.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
-#![allow(clippy::needless_pass_by_value, reason = "`json!` makes values, and rows read better without `&`")]
-
-mod support {
-    #[allow(dead_code, reason = "shared with tests that need more of it")]
-    pub(crate) mod manifest;
-    pub(crate) mod objects;
-}
 
 use std::net::Ipv4Addr;
 
