@@ -11,8 +11,11 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
-use metallb_core::assignment::{Effect, EventKind, Pace, Picture, Reconciler, ServiceEvent, Write, WriteEnd};
-use metallb_core::config::{Config, ConfigStore, Parsed, Problem, Severity};
+use metallb_core::assignment::{
+    Effect, EventKind, Pace, Picture, Reconciler, ServiceEvent, UnknownPools, Write, WriteEnd,
+};
+use metallb_core::config::spec::Resources;
+use metallb_core::config::{Config, ConfigStore, POOL_GRACE, Parsed, Problem, Severity};
 use metallb_core::model::{ObjectVersion, PoolName, Service, ServiceKey};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -27,10 +30,12 @@ use crate::process::supervision::PULSE;
 use crate::process::{Process, ProcessError, Threads, log_problem};
 use crate::sink::configuration_state::{Component, ConfigurationReporter};
 use crate::sink::events::{self, Event, EventSender, EventType};
+use crate::sink::last_good::{self, LastGood};
 use crate::sink::lease::{Identity, LEASE, LeaseKeeper, LeaseSettings, LeaseTiming, Standing, Term};
 use crate::sink::pauses::Pauses;
 use crate::sink::pool_status::{self, PoolStatuses};
 use crate::sink::service_status::{Ended, Failure, Seen, ServiceStatusWriter};
+use crate::source::last_good::Recall;
 use crate::sys;
 
 /// Settings of a controller.
@@ -81,6 +86,12 @@ struct Controller {
     quarantine: Option<Quarantine>,
     namespace: String,
     random: SmallRng,
+    /// The stored forms of the configuration were not read yet: nothing is decided.
+    awaits_recall: bool,
+    /// The last valid forms to store.
+    last_good: watch::Sender<LastGood>,
+    /// End of the grace time in which holders keep addresses of pools that do not exist, after a take-over.
+    unknown_pools_until: Option<Instant>,
 }
 
 /// Phase of this process.
@@ -119,12 +130,13 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
             tokio::spawn(membership_key::ensure(client.clone(), namespace.clone(), secret.clone()));
         }
         let kinds = Role::Controller { conflicts: settings.quarantine_conflicts };
+        let mut recall = Recall::start(&client, &namespace);
         let (index, mut updates) = Index::start(&client, &namespace, kinds);
         let (writer, mut ends) = ServiceStatusWriter::new(client.clone(), leadership.clone());
         let mut controller = Controller {
             index,
             reconciler: Reconciler::new(settings.class.as_deref()),
-            store: ConfigStore::new(),
+            store: ConfigStore::new().with_grace(POOL_GRACE),
             config: Config::default(),
             admin: process.admin.clone(),
             events,
@@ -138,7 +150,10 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
             problems: BTreeSet::new(),
             reported: BTreeSet::new(),
             reporter: ConfigurationReporter::spawn(client.clone(), &namespace, &settings.pod, Component::Controller),
-            pool_statuses: pool_status::spawn(client, &namespace, leadership.clone()),
+            pool_statuses: pool_status::spawn(client.clone(), &namespace, leadership.clone()),
+            awaits_recall: true,
+            last_good: last_good::spawn(client.clone(), &namespace, leadership.clone()),
+            unknown_pools_until: None,
             quarantine: settings.quarantine_conflicts.then(Quarantine::default),
             namespace,
             random: SmallRng::seed_from_u64(sys::seed()),
@@ -150,6 +165,11 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
         loop {
             pulse.beat(Instant::now());
             let pause_ends = controller.pauses.next();
+            let grace_ends = controller.store.next_deadline().into_iter().chain(controller.unknown_pools_until).min();
+            let is_complete = controller.index.is_complete();
+            if is_complete {
+                recall.hurry(Instant::now());
+            }
             tokio::select! {
                 () = process.stop_requested() => break,
                 standing = leadership.changed() => controller.stand(standing),
@@ -159,6 +179,8 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
                 }
                 Some(end) = ends.recv() => controller.finish(end),
                 () = sys::sleep_until(pause_ends) => controller.resume(),
+                () = sys::sleep_until(grace_ends), if is_complete => controller.end_grace(),
+                good = recall.next() => controller.recalled(good),
                 _ = pulses.tick() => {}
                 _ = tick.tick(), if settings.quarantine_conflicts => controller.sweep_conflicts(),
             }
@@ -227,6 +249,8 @@ impl Controller {
 
     fn step_down(&mut self) {
         self.reconciler.step_down();
+        self.unknown_pools_until = None;
+        self.last_good.send_replace(LastGood::default());
         self.reporter.stand_by();
         self.pool_statuses.send_replace(PoolStatuses::default());
         crate::metrics::clear_pools(&self.admin.metrics.allocator);
@@ -246,7 +270,7 @@ impl Controller {
     /// Decides on the changes, if this process leads.
     fn proceed(&mut self, touched: Touched) {
         self.is_reparsed &= !touched.config;
-        if !self.index.is_complete() {
+        if !self.index.is_complete() || self.awaits_recall {
             // The first decision after the lists covers all Services.
             return;
         }
@@ -280,6 +304,25 @@ impl Controller {
         self.carry_out();
     }
 
+    /// Takes the stored forms of the configuration, if there are any, and begins to decide.
+    fn recalled(&mut self, good: Option<Resources>) {
+        if let Some(good) = good {
+            self.store.recall(good);
+        }
+        self.awaits_recall = false;
+        self.proceed(Touched::default());
+    }
+
+    /// The grace time of a deleted pool, or that of this leader, may be over.
+    fn end_grace(&mut self) {
+        let now = Instant::now();
+        if self.unknown_pools_until.take_if(|until| *until <= now).is_some() {
+            self.reconciler.set_unknown_pools(UnknownPools::Release, &self.index);
+        }
+        self.is_reparsed &= self.store.next_deadline().is_none_or(|deadline| now < deadline);
+        self.proceed(Touched::default());
+    }
+
     /// Everything was listed since this process leads: starts deciding.
     fn take_over(&mut self) {
         self.parse();
@@ -292,6 +335,8 @@ impl Controller {
         self.refusals.clear();
         self.reported.clear();
         self.report();
+        self.unknown_pools_until = Some(Instant::now() + POOL_GRACE);
+        self.reconciler.set_unknown_pools(UnknownPools::Keep, &self.index);
         self.reconciler.take_over(&self.config, &self.index);
         self.sweep_conflicts();
         tracing::info!(
@@ -326,8 +371,15 @@ impl Controller {
         if std::mem::replace(&mut self.is_reparsed, true) {
             return false;
         }
-        let Parsed { config, problems } = self.store.update(self.index.resources(), self.index.cluster());
-        let pools_changed = config.pools != self.config.pools;
+        let (resources, cluster) = (self.index.resources(), self.index.cluster());
+        let Parsed { config, problems } = self.store.update_at(resources, cluster, Instant::now());
+        for pool in config.departed.keys().filter(|pool| !self.config.departed.contains_key(*pool)) {
+            tracing::warn!(
+                event = "poolDeleted", %pool, seconds = POOL_GRACE.as_secs(),
+                "a pool was deleted, Services keep its addresses for the grace time"
+            );
+        }
+        let pools_changed = !config.assigns_like(&self.config);
         self.config = config;
         self.problems = problems.into_iter().collect();
         let client = &self.admin.metrics.client;
@@ -344,6 +396,15 @@ impl Controller {
         }
         self.reporter.report(&self.problems);
         self.reported.clone_from(&self.problems);
+        if let LeaderRole::Leading(term) = self.role {
+            self.last_good.send_if_modified(|known| {
+                let changed = known.term != Some(term) || known.good != *self.store.good();
+                if changed {
+                    *known = LastGood { term: Some(term), good: self.store.good().clone() };
+                }
+                changed
+            });
+        }
     }
 
     /// Executes the effects of a decision.

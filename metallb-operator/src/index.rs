@@ -295,6 +295,7 @@ impl Index {
                 for step in self.follow(Kind::EndpointSlice, change) {
                     let (name, slice) = match step {
                         Step::Put(name, object) => (name, translate::endpoint_slice(&object)),
+                        Step::Broken(..) => continue,
                         Step::Remove(name) => (name, None),
                     };
                     touched.services.extend(self.world.set_slice(&name.namespace, &name.name, slice));
@@ -318,33 +319,40 @@ impl Index {
             Update::Pools(change) => {
                 let steps = self.follow(Kind::Pool, change);
                 self.note_quarantined(&steps);
-                touched.config |= listed(&mut self.world.resources.pools, steps, translate::pool);
+                let Resources { pools, unreadable, .. } = &mut self.world.resources;
+                touched.config |= listed(pools, unreadable, steps, translate::pool);
             }
             Update::Secrets(change) => {
-                let steps = self.follow(Kind::Secret, change);
-                touched.config |= listed(&mut self.world.resources.secrets, steps, translate::secret);
+                let mut steps = self.follow(Kind::Secret, change);
+                // The last form stays. The error is not kept, because it may quote the Secret.
+                steps.retain(|step| !matches!(step, Step::Broken(..)));
+                let Resources { secrets, unreadable, .. } = &mut self.world.resources;
+                touched.config |= listed(secrets, unreadable, steps, translate::secret);
             }
             Update::L2Advertisements(change) => {
                 let steps = self.follow(Kind::L2Advertisement, change);
-                let list = &mut self.world.resources.l2_advertisements;
-                touched.config |= listed(list, steps, translate::l2_advertisement);
+                let Resources { l2_advertisements, unreadable, .. } = &mut self.world.resources;
+                touched.config |= listed(l2_advertisements, unreadable, steps, translate::l2_advertisement);
             }
             Update::BgpAdvertisements(change) => {
                 let steps = self.follow(Kind::BgpAdvertisement, change);
-                let list = &mut self.world.resources.bgp_advertisements;
-                touched.config |= listed(list, steps, translate::bgp_advertisement);
+                let Resources { bgp_advertisements, unreadable, .. } = &mut self.world.resources;
+                touched.config |= listed(bgp_advertisements, unreadable, steps, translate::bgp_advertisement);
             }
             Update::Peers(change) => {
                 let steps = self.follow(Kind::Peer, change);
-                touched.config |= listed(&mut self.world.resources.peers, steps, translate::bgp_peer);
+                let Resources { peers, unreadable, .. } = &mut self.world.resources;
+                touched.config |= listed(peers, unreadable, steps, translate::bgp_peer);
             }
             Update::BfdProfiles(change) => {
                 let steps = self.follow(Kind::BfdProfile, change);
-                touched.config |= listed(&mut self.world.resources.bfd_profiles, steps, translate::bfd_profile);
+                let Resources { bfd_profiles, unreadable, .. } = &mut self.world.resources;
+                touched.config |= listed(bfd_profiles, unreadable, steps, translate::bfd_profile);
             }
             Update::Communities(change) => {
                 let steps = self.follow(Kind::Community, change);
-                touched.config |= listed(&mut self.world.resources.communities, steps, translate::community);
+                let Resources { communities, unreadable, .. } = &mut self.world.resources;
+                touched.config |= listed(communities, unreadable, steps, translate::community);
             }
         }
         self.was_complete |= self.is_complete();
@@ -371,6 +379,7 @@ impl Index {
                 }
                 (key, changed)
             }
+            Step::Broken(..) => return,
             Step::Remove(name) => {
                 let key = ServiceKey::from(&name);
                 let changed = services.remove(&key).is_some();
@@ -390,6 +399,7 @@ impl Index {
                     let listed = pool.status.as_ref().map_or_else(Vec::new, |status| status.quarantined.clone());
                     self.quarantined.insert(name.clone(), listed);
                 }
+                Step::Broken(..) => {}
                 Step::Remove(name) => {
                     self.quarantined.remove(name);
                 }

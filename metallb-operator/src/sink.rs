@@ -3,6 +3,7 @@
 pub(crate) mod announcement_status;
 pub mod configuration_state;
 pub mod events;
+pub(crate) mod last_good;
 pub mod lease;
 pub(crate) mod pauses;
 pub(crate) mod pool_status;

@@ -3,6 +3,7 @@
 //! Objects are translated to plain values of `metallb-core`, the facts; no decision is made here.
 
 pub mod changes;
+pub(crate) mod last_good;
 pub mod manifests;
 pub(crate) mod restore;
 pub mod snapshot;

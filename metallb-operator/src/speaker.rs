@@ -9,7 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use metallb_core::announcement::Touched as Announce;
-use metallb_core::config::{Config, ConfigStore, Parsed, Problem, Severity};
+use metallb_core::config::spec::Resources;
+use metallb_core::config::{Config, ConfigStore, POOL_GRACE, Parsed, Problem, Severity};
 use metallb_core::model::ServiceKey;
 use metallb_l2::interface::MacAddr;
 use metallb_membership::driver as membership;
@@ -26,6 +27,7 @@ use crate::sink::announcement_status::{AddressChecks, StatusWriter};
 use crate::sink::configuration_state::{Component, ConfigurationReporter};
 use crate::sink::events::{self, Event, EventSender, EventType};
 use crate::sink::lease::LEASE;
+use crate::source::last_good::Recall;
 use crate::source::restore;
 use crate::sys;
 
@@ -53,6 +55,8 @@ struct Speaker {
     store: ConfigStore,
     config: Config,
     loaded: bool,
+    /// The stored forms of the configuration were not read yet: nothing is announced.
+    awaits_recall: bool,
     announcer: Announcer,
     admin: Admin,
     events: EventSender,
@@ -97,13 +101,15 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
         let statuses = StatusWriter::spawn(&client, &namespace, &node, &settings.pod);
         let component = Component::Speaker { node: node.clone() };
         let reporter = ConfigurationReporter::spawn(client.clone(), &namespace, &settings.pod, component);
+        let mut recall = Recall::start(&client, &namespace);
         let (index, mut updates) = Index::start(&client, &namespace, Role::Speaker);
         let mut speaker = Speaker {
             node,
             index,
             touched: Touched::default(),
             pace: Pace::new(Instant::now()),
-            store: ConfigStore::new(),
+            store: ConfigStore::new().with_grace(POOL_GRACE),
+            awaits_recall: true,
             config: Config::default(),
             loaded: false,
             announcer,
@@ -125,17 +131,26 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
         let members = members.map(|(members, _)| members);
         loop {
             pulse.beat(Instant::now());
+            let grace_ends = speaker.store.next_deadline();
+            let is_complete = speaker.index.is_complete();
+            if is_complete {
+                recall.hurry(Instant::now());
+            }
+            // Join only after the first configuration was applied.
+            if speaker.loaded
+                && let Some(joining) = joining.take()
+            {
+                tokio::spawn(joining.run());
+            }
             tokio::select! {
                 () = process.stop_requested() => break,
                 count = updates.recv_many(&mut batch, BATCH) => {
                     if count == 0 { break }
                     speaker.take(batch.drain(..));
-                    // Join only after the first configuration was applied.
-                    if speaker.loaded && let Some(joining) = joining.take() {
-                        tokio::spawn(joining.run());
-                    }
                 }
                 () = sys::sleep_until(speaker.due()) => speaker.proceed(),
+                good = recall.next() => speaker.recalled(good),
+                () = sys::sleep_until(grace_ends), if is_complete && !speaker.touched.config => speaker.end_grace(),
                 () = membership::changed(members.as_ref()) => speaker.follow_members(),
                 Ok(()) = restores.changed() => {
                     speaker.index.relist(Relist::Forget);
@@ -163,7 +178,7 @@ impl Speaker {
 
     /// Processes the changes that may take effect now.
     fn proceed(&mut self) {
-        if !self.index.is_complete() {
+        if !self.index.is_complete() || self.awaits_recall {
             return;
         }
         let touched = if self.loaded {
@@ -173,7 +188,8 @@ impl Speaker {
         };
         self.admin.readiness.set("caches synced", true);
         if touched.config || !self.loaded {
-            let Parsed { config, problems } = self.store.update(self.index.resources(), self.index.cluster());
+            let (resources, cluster) = (self.index.resources(), self.index.cluster());
+            let Parsed { config, problems } = self.store.update_at(resources, cluster, Instant::now());
             self.report(problems);
             self.config = config;
             self.loaded = true;
@@ -194,7 +210,22 @@ impl Speaker {
     /// When a change that waits may take effect.
     fn due(&self) -> Option<Instant> {
         // An incomplete picture becomes complete by an update, which is processed anyway.
-        self.pace.next_due(&self.touched).filter(|_| self.index.is_complete())
+        self.pace.next_due(&self.touched).filter(|_| self.index.is_complete() && !self.awaits_recall)
+    }
+
+    /// Takes the stored forms of the configuration, if there are any, and begins to announce.
+    fn recalled(&mut self, good: Option<Resources>) {
+        if let Some(good) = good {
+            self.store.recall(good);
+        }
+        self.awaits_recall = false;
+        self.take(std::iter::empty());
+    }
+
+    /// The grace time of a deleted pool is over.
+    fn end_grace(&mut self) {
+        self.touched.config = true;
+        self.take(std::iter::empty());
     }
 
     fn follow_members(&mut self) {

@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::source::changes::Listed;
+use metallb_core::config::ConfigStore;
+
+use crate::source::changes::{Listed, Undecodable};
 
 fn read<K: DeserializeOwned>(object: Value) -> K {
     serde_json::from_value(object).unwrap()
@@ -184,10 +186,30 @@ fn configuration_that_cannot_be_decoded_keeps_its_last_good_form() {
     let mut index = following(&[Kind::Pool]);
     let round = index.round();
     assert!(touched(&mut index, Update::Pools(reset(&[pool("3")], "5", round))).config);
-    let undecodable = vec![metadata(&pool("6"))];
-    let listed = Listed { objects: Vec::new(), undecodable, version: "7".into(), round };
-    assert!(!touched(&mut index, Update::Pools(Change::Reset(listed))).config);
-    assert_eq!(index.world.resources.pools.len(), 1);
-    assert!(touched(&mut index, Update::Pools(reset(&[], "8", round))).config, "deleted");
-    assert!(index.world.resources.pools.is_empty());
+    let broken = |version: &str| Undecodable { metadata: metadata(&pool(version)), error: "invalid type".to_owned() };
+    let mut store = ConfigStore::new();
+    let good = store.update(index.resources(), index.cluster()).config;
+    let listed = Listed { objects: Vec::new(), undecodable: vec![broken("6")], version: "7".into(), round };
+    for (case, change, is_news) in [
+        ("listed", Change::Reset(listed.clone()), true),
+        ("listed again", Change::Reset(listed), false),
+        ("an earlier event", Change::Broken(broken("2")), false),
+        ("changed", Change::Broken(broken("8")), true),
+    ] {
+        assert_eq!(touched(&mut index, Update::Pools(change)).config, is_news, "{case}");
+        assert_eq!(index.resources().unreadable.len(), 1, "{case}");
+        assert_eq!(store.update(index.resources(), index.cluster()).config, good, "{case}");
+    }
+    assert!(touched(&mut index, Update::Pools(Change::Apply(read(pool("9"))))).config, "repaired");
+    assert_eq!((index.resources().pools.len(), index.resources().unreadable.len()), (1, 0));
+    assert!(touched(&mut index, Update::Pools(Change::Broken(broken("10")))).config);
+    assert!(touched(&mut index, Update::Pools(Change::Delete(metadata(&pool("11"))))).config, "deleted while broken");
+    assert!(index.resources().unreadable.is_empty());
+    let other =
+        json!({"metadata": {"namespace": "metallb-system", "name": "red", "uid": "u2", "resourceVersion": "12"}});
+    let never_good = Undecodable { metadata: metadata(&other), error: "invalid type".to_owned() };
+    assert!(touched(&mut index, Update::Pools(Change::Broken(never_good))).config);
+    assert_eq!(index.resources().unreadable.len(), 1);
+    assert!(touched(&mut index, Update::Pools(reset(&[], "13", round))).config, "deleted");
+    assert!(index.resources().pools.is_empty() && index.resources().unreadable.is_empty());
 }

@@ -14,8 +14,19 @@ pub enum Change<K> {
     Reset(Listed<K>),
     /// An object that appeared or changed.
     Apply(K),
+    /// An object that appeared or changed and cannot be decoded.
+    Broken(Undecodable),
     /// An object that was deleted; the version is that of the deletion.
     Delete(Metadata),
+}
+
+/// An object that cannot be decoded.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Undecodable {
+    /// Its metadata, which can.
+    pub metadata: Metadata,
+    /// The error.
+    pub error: String,
 }
 
 /// A list of all objects of a kind, read from etcd and not from a cache.
@@ -24,7 +35,7 @@ pub struct Listed<K> {
     /// The objects that can be decoded.
     pub objects: Vec<K>,
     /// The objects that cannot be decoded: they keep their last good form.
-    pub undecodable: Vec<Metadata>,
+    pub undecodable: Vec<Undecodable>,
     /// The version of the list.
     pub version: Version,
     /// The round that was demanded before the list began.

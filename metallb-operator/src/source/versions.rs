@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 use kube::Resource;
 
-use crate::source::changes::{Change, Listed, Round, raise};
+use crate::source::changes::{Change, Listed, Round, Undecodable, raise};
 pub use crate::source::changes::{Identity, Metadata, ObjectName, Uid, Version};
 
 /// One change of the picture of a kind.
@@ -17,8 +17,19 @@ pub use crate::source::changes::{Identity, Metadata, ObjectName, Uid, Version};
 pub enum Step<K> {
     /// A new object, or a newer version than that in the picture.
     Put(ObjectName, K),
+    /// The newest version of the object cannot be decoded.
+    Broken(ObjectName, Broken),
     /// The object in the picture no longer exists.
     Remove(ObjectName),
+}
+
+/// An object that cannot be decoded.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Broken {
+    /// Its uid.
+    pub uid: Uid,
+    /// The error.
+    pub error: String,
 }
 
 /// The newest known version of each object of a kind, and the objects known to be deleted.
@@ -26,6 +37,8 @@ pub enum Step<K> {
 pub struct Versions {
     /// `None`: the object is in the picture, and its version was forgotten.
     known: BTreeMap<ObjectName, Option<Identity>>,
+    /// The objects whose newest version cannot be decoded. `known` may hold an earlier version.
+    broken: BTreeMap<ObjectName, Identity>,
     deleted: Deleted,
     /// Version of the newest list: an unknown object that is not newer was deleted.
     floor: Option<Version>,
@@ -57,6 +70,7 @@ impl Versions {
     pub fn follow<K: Resource<DynamicType = ()>>(&mut self, change: Change<K>) -> Vec<Step<K>> {
         match change {
             Change::Apply(object) => self.put(object).into_iter().collect(),
+            Change::Broken(object) => self.breaks(object).into_iter().collect(),
             Change::Delete(Metadata { name, identity }) => {
                 let is_gone = self.delete(&name, &identity);
                 is_gone.then_some(Step::Remove(name)).into_iter().collect()
@@ -101,8 +115,30 @@ impl Versions {
     fn put<K: Resource<DynamicType = ()>>(&mut self, object: K) -> Option<Step<K>> {
         let Metadata { name, identity } = Metadata::of(object.meta());
         let floor = self.floor.clone();
+        if self.is_older_than_broken(&name, &identity) {
+            return None;
+        }
         let is_admitted = !self.awaits_list && self.admit(&name, identity, floor.as_ref());
+        if is_admitted {
+            self.broken.remove(&name);
+        }
         is_admitted.then_some(Step::Put(name, object))
+    }
+
+    fn is_older_than_broken(&self, name: &ObjectName, object: &Identity) -> bool {
+        self.broken.get(name).is_some_and(|broken| !object.version.is_newer_than(&broken.version))
+    }
+
+    /// An object that cannot be decoded is noted, unless something newer is known.
+    fn breaks<K>(&mut self, object: Undecodable) -> Option<Step<K>> {
+        let Undecodable { metadata: Metadata { name, identity }, error } = object;
+        let is_outdated = self.identity(&name).is_some_and(|known| !identity.version.is_newer_than(&known.version));
+        if self.awaits_list || is_outdated || self.deleted.uids.contains(&identity.uid) {
+            return None;
+        }
+        let uid = identity.uid.clone();
+        let before = self.broken.insert(name.clone(), identity.clone());
+        (before != Some(identity)).then_some(Step::Broken(name, Broken { uid, error }))
     }
 
     fn reset<K: Resource<DynamicType = ()>>(&mut self, listed: Listed<K>) -> Vec<Step<K>> {
@@ -110,7 +146,7 @@ impl Versions {
         if round < self.forgotten {
             return Vec::new();
         }
-        self.awaits_list = false;
+        let is_first = std::mem::replace(&mut self.awaits_list, false);
         // A list that is as new as everything known is complete.
         let floor = self.floor.clone().filter(|floor| version.is_older_than(floor));
         let mut present = BTreeSet::new();
@@ -118,18 +154,31 @@ impl Versions {
         for object in objects {
             let Metadata { name, identity } = Metadata::of(object.meta());
             present.insert(name.clone());
+            if self.is_older_than_broken(&name, &identity) && !is_first {
+                continue;
+            }
             if self.admit(&name, identity, floor.as_ref()) {
+                self.broken.remove(&name);
                 steps.push(Step::Put(name, object));
             }
         }
+        let listed_broken: BTreeSet<ObjectName> =
+            undecodable.iter().map(|broken| broken.metadata.name.clone()).collect();
+        let is_repaired_or_gone = |name: &ObjectName, broken: &Identity| {
+            !listed_broken.contains(name) && (is_first || !version.is_older_than(&broken.version))
+        };
+        let no_longer_broken = self.broken.extract_if(.., |name, broken| is_repaired_or_gone(name, broken));
+        let no_longer_broken: Vec<_> = no_longer_broken.map(|(name, _)| name).collect();
         // An undecodable object keeps its last good form, unless that belongs to an earlier object of the same name.
-        present.extend(undecodable.into_iter().filter_map(|now| match self.known.get(&now.name) {
-            Some(Some(known))
-                if known.uid != now.identity.uid && now.identity.version.is_newer_than(&known.version) =>
-            {
-                None
+        present.extend(undecodable.iter().map(|broken| &broken.metadata).filter_map(|now| {
+            match self.known.get(&now.name) {
+                Some(Some(known))
+                    if known.uid != now.identity.uid && now.identity.version.is_newer_than(&known.version) =>
+                {
+                    None
+                }
+                _ => Some(now.name.clone()),
             }
-            _ => Some(now.name),
         }));
         let is_gone = |name: &ObjectName, known: &Option<Identity>| {
             let is_unknown_to_list = known.as_ref().is_some_and(|known| version.is_older_than(&known.version));
@@ -142,6 +191,13 @@ impl Versions {
             }
             steps.push(Step::Remove(name));
         }
+        for name in no_longer_broken {
+            // A removal that is repeated changes nothing.
+            if !self.known.contains_key(&name) {
+                steps.push(Step::Remove(name));
+            }
+        }
+        steps.extend(undecodable.into_iter().filter_map(|broken| self.breaks(broken)));
         raise(&mut self.floor, &version);
         steps
     }
@@ -175,14 +231,21 @@ impl Versions {
         if self.awaits_list {
             return false;
         }
-        let is_gone = match self.known.get(name) {
-            None => false,
-            // A known newer object of the same name stays: it was created after this deletion.
-            Some(Some(known)) if known.uid != deleted.uid => {
-                deleted.version.partial_cmp(&known.version) == Some(Ordering::Greater)
-            }
-            Some(_) => true,
-        };
+        let broken = self.broken.get(name);
+        let was_broken =
+            broken.is_some_and(|known| known.uid == deleted.uid || deleted.version.is_newer_than(&known.version));
+        if was_broken {
+            self.broken.remove(name);
+        }
+        let is_gone = was_broken && !self.known.contains_key(name)
+            || match self.known.get(name) {
+                None => false,
+                // A known newer object of the same name stays: it was created after this deletion.
+                Some(Some(known)) if known.uid != deleted.uid => {
+                    deleted.version.partial_cmp(&known.version) == Some(Ordering::Greater)
+                }
+                Some(_) => true,
+            };
         if is_gone && let Some(known) = self.known.remove(name).flatten() {
             self.deleted.push(name, known);
         }

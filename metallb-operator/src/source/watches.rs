@@ -25,7 +25,7 @@ pub(crate) use self::pace::Backoff;
 use self::pace::Outage;
 use self::position::{Failure, Next, Position};
 pub use crate::source::changes::{Change, Listed, Round};
-use crate::source::changes::{Metadata, ObjectName, Version};
+use crate::source::changes::{Metadata, ObjectName, Undecodable, Version};
 
 mod pace;
 mod position;
@@ -141,10 +141,10 @@ where
         for object in found {
             match self.decoded(object) {
                 Ok(object) => objects.push(object),
-                Err(metadata) => undecodable.push(metadata),
+                Err(broken) => undecodable.push(broken),
             }
         }
-        let still: BTreeSet<&ObjectName> = undecodable.iter().map(|metadata| &metadata.name).collect();
+        let still: BTreeSet<&ObjectName> = undecodable.iter().map(|broken| &broken.metadata.name).collect();
         self.undecodable.retain(|name, _| still.contains(name));
         self.send(Change::Reset(Listed { objects, undecodable, version, round: asked.round })).await;
         Ok(())
@@ -184,9 +184,8 @@ where
             WatchEvent::Error(status) => return Err(Failure::Ended(status)),
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                 self.position.saw(&Metadata::of(object.meta()).identity.version);
-                if let Ok(object) = self.decoded(object) {
-                    self.send(Change::Apply(object)).await;
-                }
+                let change = self.decoded(object).map_or_else(Change::Broken, Change::Apply);
+                self.send(change).await;
             }
             WatchEvent::Deleted(object) => {
                 let metadata = Metadata::of(object.meta());
@@ -198,8 +197,8 @@ where
         Ok(())
     }
 
-    /// The object, or the metadata of an undecodable one, which is reported once per version.
-    fn decoded(&mut self, object: DeserializeGuard<K>) -> Result<K, Metadata> {
+    /// The object, or an undecodable one, which is reported once per version.
+    fn decoded(&mut self, object: DeserializeGuard<K>) -> Result<K, Undecodable> {
         let metadata = Metadata::of(object.meta());
         match object.0 {
             Ok(object) => {
@@ -215,7 +214,7 @@ where
                         event = "objectUndecodable", "cannot decode an object, its last good form stays in use"
                     );
                 }
-                Err(metadata)
+                Err(Undecodable { metadata, error: error.error })
             }
         }
     }

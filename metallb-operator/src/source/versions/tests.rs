@@ -113,7 +113,7 @@ fn undecodable_object_keeps_its_last_good_form_and_a_namesake_does_not_inherit_i
     for (case, uid, version, expected) in rows {
         let mut versions = Versions::default();
         versions.follow(Change::Apply(object("web", "u1", "5")));
-        let undecodable = vec![metadata("web", uid, version)];
+        let undecodable = vec![Undecodable { metadata: metadata("web", uid, version), error: String::new() }];
         let listed = Listed { objects: Vec::new(), undecodable, version: "8".into(), round: Round::default() };
         versions.follow::<ConfigMap>(Change::Reset(listed));
         assert_eq!(known(&versions).map(|(_, version)| version).as_deref(), expected, "{case}");
@@ -332,6 +332,7 @@ impl Run {
                     let (uid, _) = self.picture.remove(&name).expect("only what is in the picture is removed");
                     self.gone.insert(uid);
                 }
+                Step::Broken(name, _) => panic!("{name:?} can be decoded"),
             }
         }
     }

@@ -74,10 +74,12 @@ impl Followed {
         };
         match change {
             Change::Apply(object) => format!("put {}", text(&object)),
+            Change::Broken(broken) => format!("broken {}", broken.metadata.name.name),
             Change::Delete(Metadata { name, identity }) => format!("delete {}@{}", name.name, identity.version),
             Change::Reset(listed) => {
                 let objects: Vec<String> = listed.objects.iter().map(text).collect();
-                let bad: Vec<String> = listed.undecodable.iter().map(|bad| format!("!{}", bad.name.name)).collect();
+                let bad: Vec<String> =
+                    listed.undecodable.iter().map(|bad| format!("!{}", bad.metadata.name.name)).collect();
                 format!("round {} at {}: {}", listed.round, listed.version, [objects, bad].concat().join(" "))
             }
         }
@@ -315,7 +317,16 @@ async fn undecodable_object_is_named_and_logged_once_per_version() {
         list("14", "14"),
     ])
     .await;
-    followed.expect(&["round 0 at 10: a@8 !b", "delete a@12", "round 0 at 13: a@8 !b", "round 0 at 14: a@8 !b"]).await;
+    followed
+        .expect(&[
+            "round 0 at 10: a@8 !b",
+            "broken b",
+            "broken a",
+            "delete a@12",
+            "round 0 at 13: a@8 !b",
+            "round 0 at 14: a@8 !b",
+        ])
+        .await;
     let lines: Vec<String> = log.lines("objectUndecodable");
     let of = |name: &str| lines.iter().filter(|line| line.contains(&format!("name={name} "))).count();
     assert_eq!((of("b"), of("a")), (2, 1), "{lines:#?}");
