@@ -1,7 +1,7 @@
 //! The controller as a process, under the shipped roles, against a real API server: editing mistakes, restarts beside
 //! them and pools that are created again change no address.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test says what it expects")]
-#![expect(clippy::print_stderr, reason = "the harness says why it skips")]
+#![expect(clippy::print_stderr, clippy::print_stdout, reason = "the harness says why it skips")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
