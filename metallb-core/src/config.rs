@@ -343,6 +343,16 @@ impl Peer {
         }
     }
 
+    /// Whether the router is in the autonomous system of the session.
+    #[must_use]
+    pub fn is_internal(&self) -> bool {
+        match self.remote_asn {
+            RemoteAsn::Number(number) => number == self.local_asn.unwrap_or(self.my_asn),
+            RemoteAsn::Internal => true,
+            RemoteAsn::External => false,
+        }
+    }
+
     /// `address:port`, the value of the label `peer` of its metrics.
     #[must_use]
     pub fn metric_label(&self) -> String {

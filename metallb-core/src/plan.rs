@@ -3,8 +3,10 @@
 //! `metallb plan` and `metallb explain` print this state; the controller and the speakers realise it with the same
 //! functions.
 
+mod aggregates;
 mod diff;
 mod explain;
+mod router_ids;
 mod settle;
 
 use std::collections::BTreeMap;
@@ -117,6 +119,9 @@ pub struct RoutePlan {
     /// The route.
     #[serde(flatten)]
     pub route: Route,
+    /// Whether the peer is in another autonomous system. It gets no local preference (RFC 4271 §5.1.5).
+    #[serde(skip)]
+    pub external: bool,
 }
 
 /// The counters of one pool after all assignments.
@@ -190,9 +195,10 @@ fn decide(resources: &Resources, cluster: &Cluster, order: &[ServiceKey], option
                     problems.push(not_carried(resources, peer, *prefix));
                 }
                 for (peer, by_prefix) in found.by_peer {
+                    let external = config.peers.get(&peer).is_some_and(|peer| !peer.is_internal());
                     let of_peer = offered.entry(((*node).clone(), peer.clone())).or_default();
                     for (prefix, route) in by_prefix {
-                        let route = RoutePlan { node: (*node).clone(), peer: peer.clone(), route };
+                        let route = RoutePlan { node: (*node).clone(), peer: peer.clone(), route, external };
                         if merge(of_peer, route.route.clone()) {
                             problems.push(preference_clash(service, &peer, prefix));
                         }
@@ -203,10 +209,24 @@ fn decide(resources: &Resources, cluster: &Cluster, order: &[ServiceKey], option
         }
         services.push(planned);
     }
+    problems.extend(aggregates::problems(&services, cluster));
+    problems.extend(router_ids::problems(&config, resources, cluster));
     problems.sort();
     problems.dedup();
     let pools = config.pools.keys().filter_map(|name| PoolPlan::new(&assigner, name)).collect();
     Decided { plan: Plan { services, pools, problems }, config, elections }
+}
+
+impl RoutePlan {
+    /// The attributes of the route, in parentheses; empty if it has none.
+    #[must_use]
+    pub fn attributes(&self) -> String {
+        let preference = (!self.external).then(|| format!("local preference {}", self.route.effective_local_pref()));
+        let communities = self.route.communities.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        let communities = (!communities.is_empty()).then(|| format!("communities {communities}"));
+        let all: Vec<String> = preference.into_iter().chain(communities).collect();
+        if all.is_empty() { String::new() } else { format!("({})", all.join(", ")) }
+    }
 }
 
 impl Plan {

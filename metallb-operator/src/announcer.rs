@@ -58,8 +58,10 @@ pub struct Announcer {
     /// Which end opens connections of BGP.
     mode: Mode,
     peer_configs: BTreeMap<Arc<str>, PeerConfig>,
-    /// Why each peer that is down is down, and which routes are withheld from others, as logged last.
-    logged: BTreeMap<Arc<str>, Vec<String>>,
+    /// Why each peer that is down is down, as logged last.
+    logged_down: BTreeMap<Arc<str>, String>,
+    /// Which routes are withheld from each peer, as logged last.
+    logged_withheld: BTreeMap<Arc<str>, Vec<String>>,
     /// Each set of attributes of routes once, as the BGP engine takes it.
     attributes: BTreeMap<RouteAttributes, Arc<Attributes>>,
     peer_series: Option<PeerCollector>,
@@ -152,7 +154,8 @@ impl Announcer {
             bgp,
             mode: Mode::Active,
             peer_configs: BTreeMap::new(),
-            logged: BTreeMap::new(),
+            logged_down: BTreeMap::new(),
+            logged_withheld: BTreeMap::new(),
             attributes: BTreeMap::new(),
             peer_series,
             metrics,
@@ -206,7 +209,8 @@ impl Announcer {
             series.set_peers(config.peers.values().filter(|peer| peers.contains_key(peer.name.as_str())));
         }
         self.peer_configs.clone_from(&peers);
-        self.logged.retain(|peer, _| peers.contains_key(peer));
+        self.logged_down.retain(|peer, _| peers.contains_key(peer));
+        self.logged_withheld.retain(|peer, _| peers.contains_key(peer));
         self.bgp.set_peers(peers)
     }
 
@@ -296,15 +300,15 @@ impl Announcer {
     /// Logs why a session ended or does not come up, once for each reason.
     pub fn note_peer_event(&mut self, PeerEvent { peer, event, .. }: &PeerEvent) {
         match event {
-            Event::Established { .. } => drop(self.logged.remove(peer)),
+            Event::Established { .. } => drop(self.logged_down.remove(peer)),
             Event::Down { reason, .. } => {
                 let open = self.bgp.snapshot().get(peer).and_then(|snapshot| snapshot.last_open);
                 let config = self.peer_configs.get(peer);
                 let advice = config.and_then(|config| advice::advice(peer, reason, config, open));
                 let text = advice.map_or_else(|| reason.to_string(), |advice| format!("{reason}: {advice}"));
-                if self.logged.get(peer).is_none_or(|known| *known != [text.as_str()]) {
+                if self.logged_down.get(peer) != Some(&text) {
                     tracing::warn!(peer = &**peer, event = "bgpNotUp", "BGP session is not up: {text}");
-                    self.logged.insert(Arc::clone(peer), vec![text]);
+                    self.logged_down.insert(Arc::clone(peer), text);
                 }
             }
             _ => {}
@@ -317,11 +321,11 @@ impl Announcer {
             let name: Arc<str> = status.name.as_str().into();
             if status.withheld.is_empty() {
                 if status.state == "Established" {
-                    self.logged.remove(&name);
+                    self.logged_withheld.remove(&name);
                 }
                 continue;
             }
-            let known = self.logged.insert(Arc::clone(&name), status.withheld.clone()).unwrap_or_default();
+            let known = self.logged_withheld.insert(Arc::clone(&name), status.withheld.clone()).unwrap_or_default();
             for text in status.withheld.iter().filter(|text| !known.contains(text)) {
                 tracing::warn!(peer = &*name, event = "routesWithheld", "{text}");
             }

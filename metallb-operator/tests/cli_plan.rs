@@ -264,13 +264,16 @@ fn plan_without_an_advertisement_is_a_disruption_and_another_preference_is_none(
         json!({"service": "default/web", "kind": "owner-moved", "from": "node-b", "to": null, "disruptive": true});
     assert_eq!(plan["changes"], json!([lost]));
 
-    // Another local preference is a change, but no disruption.
+    // Another local preference is a change, but no disruption. Only internal peers get it.
+    let internal = MANIFESTS.replace("peerASN: 64513", "peerASN: 64512");
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("bgp.yaml");
     let preferred = "apiVersion: metallb.io/v1beta1\nkind: BGPAdvertisement\n\
                      metadata: {name: bgp, namespace: metallb-system}\nspec: {localPref: 300}\n";
     std::fs::write(&file, preferred).unwrap();
     let (code, plan) = plan_json(&["--change", file.to_str().unwrap()], MANIFESTS);
+    assert_eq!((code, &plan["changes"]), (0, &json!([])), "an external peer is not told");
+    let (code, plan) = plan_json(&["--change", file.to_str().unwrap()], &internal);
     assert_eq!(code, 0);
     let kinds: Vec<&Value> = plan["changes"].as_array().unwrap().iter().map(|change| &change["kind"]).collect();
     assert_eq!(kinds, ["route-added", "route-added"]);

@@ -9,6 +9,8 @@ use std::time::Duration;
 mod frr;
 #[path = "support/netns.rs"]
 mod netns;
+#[path = "lab_standalone/status.rs"]
+mod status;
 
 use frr::Frr;
 use netns::{Lab, Namespace, Process, eventually, missing_part, skip};

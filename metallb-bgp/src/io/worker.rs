@@ -417,13 +417,14 @@ fn log(peer: &str, event: &Event) {
             let code = reason.code();
             tracing::info!(peer, event = "bgpDropped", ?role, code, %reason, "BGP connection dropped");
         }
-        Event::Down { from: from @ (State::Idle | State::Connect | State::Active), reason } => {
-            let code = reason.code();
-            tracing::debug!(peer, event = "bgpDown", %from, code, %reason, "BGP session down");
-        }
-        Event::Down { from, reason } => {
+        Event::Down { from: from @ State::Established, reason } => {
             let code = reason.code();
             tracing::warn!(peer, event = "bgpDown", %from, code, %reason, "BGP session down");
+        }
+        // An attempt that fails is repeated for ever. The receiver of events knows whether the reason is a new one.
+        Event::Down { from, reason } => {
+            let code = reason.code();
+            tracing::debug!(peer, event = "bgpDown", %from, code, %reason, "BGP session down");
         }
     }
 }

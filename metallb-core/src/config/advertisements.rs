@@ -224,7 +224,10 @@ fn parse_bgp<'a>(
                 communities.insert(community);
             }
             Err(error @ CommunityError::Format(_)) => {
-                let message = format!("{error}\ninvalid community \"{text}\" in BGP advertisement");
+                let message = format!(
+                    "{error}: no Community object defines this alias, and a value is written A:B or large:A:B:C \
+                     (invalid community \"{text}\" in BGP advertisement)"
+                );
                 report(field, ConfigReason::UnknownCommunity, message);
             }
             Err(error) => report(field, ConfigReason::InvalidCommunity, error.to_string()),

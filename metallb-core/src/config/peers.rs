@@ -156,6 +156,14 @@ impl PeerParser<'_> {
         }
         let source_address =
             self.optional_ip("sourceAddress", &spec.source_address, ConfigReason::InvalidSourceAddress);
+        if let (Some(source), Some(PeerEndpoint::Address(router))) = (source_address, &endpoint)
+            && source.is_ipv4() != router.is_ipv4()
+        {
+            let message = format!(
+                "sourceAddress {source} is not of the family of peerAddress {router} and is not used: set one that is"
+            );
+            self.warn("sourceAddress", ConfigReason::InvalidSourceAddress, message);
+        }
         let router_id = match self.optional_ip("routerID", &spec.router_id, ConfigReason::InvalidRouterId) {
             Some(IpAddr::V4(id)) if !id.is_unspecified() => Some(id),
             // Upstream accepts every address here, but routers reject these.
@@ -241,8 +249,20 @@ impl PeerParser<'_> {
             (false, false) => self.fail("peerAddress", code, "both peer address and interface specified"),
             (true, false) => return Some(PeerEndpoint::Interface(interface.into())),
             (false, true) => match address.parse::<IpAddr>() {
-                Ok(ip) => return Some(PeerEndpoint::Address(canonical(ip))),
-                Err(_) => self.fail("peerAddress", code, format!("invalid BGPPeer address \"{address}\"")),
+                Ok(ip) => match unusable_router(canonical(ip)) {
+                    None => return Some(PeerEndpoint::Address(canonical(ip))),
+                    Some(why) => {
+                        self.fail("peerAddress", code, format!("invalid BGPPeer address \"{address}\": {why}"));
+                    }
+                },
+                Err(_) => {
+                    let zone = address.split_once('%').filter(|(ip, _)| ip.parse::<IpAddr>().is_ok());
+                    let why = match zone {
+                        Some((_, zone)) => format!(": set interface: {zone} instead of peerAddress"),
+                        None => ": not an IP address".to_owned(),
+                    };
+                    self.fail("peerAddress", code, format!("invalid BGPPeer address \"{address}\"{why}"));
+                }
             },
         }
         None
@@ -341,6 +361,21 @@ impl PeerParser<'_> {
             return None;
         }
         Some(password)
+    }
+}
+
+/// Why no router can be reached at an address.
+fn unusable_router(ip: IpAddr) -> Option<&'static str> {
+    match ip {
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+            Some("a link-local address exists on every link: set interface instead of peerAddress")
+        }
+        ip if ip.is_unspecified() => Some("it is no address of a router: set the address of the router"),
+        ip if ip.is_multicast() => Some("it is a multicast address: set the unicast address of the router"),
+        IpAddr::V4(v4) if v4.is_broadcast() => {
+            Some("it is the broadcast address: set the unicast address of the router")
+        }
+        _ => None,
     }
 }
 

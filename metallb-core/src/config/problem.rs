@@ -117,6 +117,11 @@ reasons! {
         UnknownName,
         /// A prefix of a family that the session of a peer does not carry.
         FamilyNotCarried,
+        /// A route for several addresses brings traffic to a node without an endpoint of a Service with
+        /// `externalTrafficPolicy: Local`.
+        AggregateDropsTraffic,
+        /// Several nodes get one BGP identifier.
+        SharedRouterId,
         /// An object that cannot be parsed.
         Malformed,
     }

@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use super::{L2Plan, Plan, RoutePlan, ServicePlan};
 use crate::model::{InterfaceName, NodeName, ServiceKey};
-use crate::routes::Route;
 
 /// One difference.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -97,7 +96,7 @@ fn compare(key: &ServiceKey, old: Option<&ServicePlan>, new: Option<&ServicePlan
     }
     let routes = |plan: Option<&ServicePlan>| -> BTreeMap<String, String> {
         let line = |plan: &RoutePlan| format!("{} via {} to {}", plan.route.prefix, plan.node, plan.peer);
-        plan.iter().flat_map(|plan| &plan.bgp).map(|plan| (line(plan), attributes(&plan.route))).collect()
+        plan.iter().flat_map(|plan| &plan.bgp).map(|plan| (line(plan), plan.attributes())).collect()
     };
     let (was, is) = (routes(old), routes(new));
     for (route, now) in &is {
@@ -161,13 +160,6 @@ impl On {
     }
 }
 
-/// The attributes of a route, as text.
-fn attributes(route: &Route) -> String {
-    let communities = route.communities.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    let tail = if communities.is_empty() { String::new() } else { format!(", communities {communities}") };
-    format!("(local preference {}{tail})", route.effective_local_pref())
-}
-
 #[expect(clippy::unnecessary_wraps, reason = "both ends of a change are optional")]
 fn text(ip: IpAddr) -> Option<String> {
     Some(ip.to_string())
@@ -179,6 +171,7 @@ mod tests {
     use crate::assignment::{AssignReason, AssignmentState};
     use crate::election::L2Reason;
     use crate::plan::ReasonText;
+    use crate::routes::Route;
 
     fn service(ips: &[&str], owner: Option<(&str, &[&str])>, routes: &[(&str, u32)]) -> Plan {
         let ips: Vec<IpAddr> = ips.iter().map(|ip| ip.parse().unwrap()).collect();
@@ -202,6 +195,7 @@ mod tests {
                 local_pref: Some(local_pref),
                 communities: BTreeSet::new(),
             },
+            external: false,
         };
         let planned = ServicePlan {
             key: ServiceKey::new("default", "web"),

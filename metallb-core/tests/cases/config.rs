@@ -315,7 +315,7 @@ fn error_texts_contain_the_fragments_that_tools_match() {
         (vec![community("c", &[("a", "1:2"), ("a", "1:2")])], "duplicate definition of community"),
         (
             vec![bgp(json!({"communities": ["my-alias"]}))],
-            "invalid community format: my-alias\ninvalid community \"my-alias\" in BGP advertisement",
+            "invalid community format: my-alias: no Community object defines this alias",
         ),
         (vec![peer_with(json!({"bfdProfile": "b"}))], "peer p referencing non existing bfd profile b"),
         (vec![pool("a", &[])], "pool has no prefixes defined"),
@@ -670,4 +670,44 @@ fn with(object: Value, spec: Value) -> Value {
 
 fn with_labels(object: Value, key: &str, value: &str) -> Value {
     merged(object, &json!({"metadata": {"labels": {key: value}}}))
+}
+
+#[test]
+fn address_that_no_router_has_is_refused_with_the_remedy() {
+    for (address, remedy) in [
+        ("fe80::1", "set interface instead"),
+        ("fe80::1%eth0", "set interface: eth0 instead"),
+        ("0.0.0.0", "set the address of the router"),
+        ("::", "set the address of the router"),
+        ("224.0.0.5", "multicast"),
+        ("ff02::5", "multicast"),
+        ("255.255.255.255", "broadcast"),
+        ("router.example", "not an IP address"),
+        ("10.0.0.1/24", "not an IP address"),
+    ] {
+        let Parsed { config, problems, .. } = parse(&[peer("p", address)]);
+        assert!(config.peers.is_empty(), "{address}");
+        let found =
+            problems.iter().any(|problem| problem.message.contains(remedy) && problem.message.contains(address));
+        assert!(found, "{address}: {problems:?}");
+    }
+    for address in ["10.0.0.1", "fd00::1", "127.0.0.1", "169.254.0.1"] {
+        let Parsed { config, problems, .. } = parse(&[peer("p", address)]);
+        assert_eq!((config.peers.len(), problems.len()), (1, 0), "{address}: {problems:?}");
+    }
+}
+
+#[test]
+fn source_address_of_another_family_is_a_warning() {
+    for (address, source, expected) in [
+        ("10.0.0.1", "fd00::9", true),
+        ("fd00::1", "10.0.0.9", true),
+        ("10.0.0.1", "10.0.0.9", false),
+        ("fd00::1", "fd00::9", false),
+    ] {
+        let Parsed { config, problems, .. } = parse(&[with(peer("p", address), json!({"sourceAddress": source}))]);
+        assert_eq!(config.peers.len(), 1, "the session runs");
+        let found = problems.iter().any(|problem| problem.code == ConfigReason::InvalidSourceAddress);
+        assert_eq!(found, expected, "{address} {source}: {problems:?}");
+    }
 }

@@ -104,3 +104,86 @@ fn configuration() -> Vec<Value> {
         object("BGPPeer", "peer1", json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "1.2.3.4"})),
     ]
 }
+
+/// A Service whose only endpoint is on `node`.
+fn service_with_endpoint(name: &str, policy: &str, node: &str) -> [Value; 2] {
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"},
+        "spec": {"type": "LoadBalancer", "externalTrafficPolicy": policy, "ports": [{"port": 80, "protocol": "TCP"}]}});
+    let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": format!("{name}-1"), "namespace": "default",
+                     "labels": {"kubernetes.io/service-name": name}},
+        "endpoints": [{"addresses": ["10.0.0.1"], "nodeName": node, "conditions": {"ready": true}}]});
+    [service, slice]
+}
+
+#[test]
+fn aggregate_that_brings_traffic_to_a_node_without_endpoint_is_a_warning() {
+    for (row, length, policies, nodes, services) in [
+        ("two nodes", 24, ["Local", "Local"], ["iris", "pandora"], &["one", "two"][..]),
+        ("only one is Local", 24, ["Local", "Cluster"], ["iris", "pandora"], &["one"]),
+        ("the other one is Local", 24, ["Cluster", "Local"], ["iris", "pandora"], &["two"]),
+        ("same node", 24, ["Local", "Local"], ["iris", "iris"], &[]),
+        ("no aggregate", 32, ["Local", "Local"], ["iris", "pandora"], &[]),
+        ("Cluster", 24, ["Cluster", "Cluster"], ["iris", "pandora"], &[]),
+    ] {
+        let mut objects = vec![
+            object("IPAddressPool", "pool", json!({"addresses": ["10.20.30.0/24"]})),
+            object("BGPAdvertisement", "ad", json!({"aggregationLength": length})),
+            object("BGPPeer", "peer1", json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "1.2.3.4"})),
+            node("iris"),
+            node("pandora"),
+        ];
+        objects.extend(service_with_endpoint("one", policies[0], nodes[0]));
+        objects.extend(service_with_endpoint("two", policies[1], nodes[1]));
+        let problems = plan_of(&objects).problems;
+        let found: Vec<&str> = problems
+            .iter()
+            .filter(|problem| problem.code == ConfigReason::AggregateDropsTraffic)
+            .map(|problem| &*problem.object.name)
+            .collect();
+        assert_eq!(found, services, "{row}: {problems:?}");
+        for problem in problems.iter().filter(|problem| problem.code == ConfigReason::AggregateDropsTraffic) {
+            for part in ["10.20.30.0/24", "aggregationLength 32", "externalTrafficPolicy: Cluster"] {
+                assert!(problem.message.contains(part), "{row}: {}", problem.message);
+            }
+        }
+    }
+}
+
+#[test]
+fn router_id_of_two_nodes_is_a_warning() {
+    for (spec, nodes, expected) in [
+        (json!({"routerID": "10.0.0.9"}), &["iris", "pandora"][..], true),
+        (json!({"routerID": "10.0.0.9"}), &["iris"], false),
+        (json!({}), &["iris", "pandora"], false),
+        (
+            json!({"routerID": "10.0.0.9",
+                   "nodeSelectors": [{"matchLabels": {"kubernetes.io/hostname": "iris"}}]}),
+            &["iris", "pandora"],
+            false,
+        ),
+    ] {
+        let mut peer = json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "1.2.3.4"});
+        peer.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        let mut objects = vec![object("BGPPeer", "peer1", peer)];
+        objects.extend(nodes.iter().map(|name| node(name)));
+        let problems = plan_of(&objects).problems;
+        let found = problems.iter().any(|problem| problem.code == ConfigReason::SharedRouterId);
+        assert_eq!(found, expected, "{spec} {nodes:?}: {problems:?}");
+    }
+}
+
+#[test]
+fn local_preference_is_shown_for_internal_peers_only() {
+    for (asn, expected) in [(64513, ""), (64512, "(local preference 300)")] {
+        let objects = [
+            object("IPAddressPool", "pool", json!({"addresses": ["10.20.30.0/24"]})),
+            object("BGPAdvertisement", "ad", json!({"localPref": 300})),
+            object("BGPPeer", "peer1", json!({"myASN": 64512, "peerASN": asn, "peerAddress": "1.2.3.4"})),
+            node("pandora"),
+            service(json!({})),
+            slice("iris", true),
+        ];
+        assert_eq!(plan_of(&objects).services[0].bgp[0].attributes(), expected, "{asn}");
+    }
+}

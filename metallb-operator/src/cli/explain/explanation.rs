@@ -96,16 +96,10 @@ fn owner(l2: &L2Plan, text: &mut String) {
 }
 
 fn routes(explanation: &Explanation, text: &mut String) {
-    for RoutePlan { node, peer, route } in &explanation.service.bgp {
-        let communities: Vec<String> = route.communities.iter().map(ToString::to_string).collect();
-        let tags =
-            if communities.is_empty() { String::new() } else { format!(", communities {}", communities.join(" ")) };
-        let _ = writeln!(
-            text,
-            "  {node} offers {} to peer {peer} (local preference {}{tags})",
-            route.prefix,
-            route.effective_local_pref()
-        );
+    for plan in &explanation.service.bgp {
+        let RoutePlan { node, peer, route, .. } = plan;
+        let line = format!("  {node} offers {} to peer {peer} {}", route.prefix, plan.attributes());
+        let _ = writeln!(text, "{}", line.trim_end());
     }
     let without_route = explanation.routing.iter().filter(|routing| routing.reason != BgpReason::Advertised);
     for (reason, nodes) in by_reason(without_route.map(|routing| (routing.reason, routing.node.as_str()))) {
