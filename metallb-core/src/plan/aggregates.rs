@@ -37,7 +37,8 @@ pub(super) fn problems(services: &[ServicePlan], cluster: &Cluster) -> BTreeSet<
             let message = format!(
                 "traffic that the route {} brings to {shown}{more} is dropped: these nodes announce it for other \
                  Services and have no endpoint of this one, which externalTrafficPolicy: Local demands; announce the \
-                 addresses of such Services with aggregationLength 32 (IPv6: 128), or set externalTrafficPolicy: Cluster",
+                 addresses of such Services with aggregationLength 32 (IPv6: 128), or set externalTrafficPolicy: \
+                 Cluster",
                 route.1
             );
             let object = ObjectRef::new("Service", service.key.namespace.as_str(), &service.key.name);
