@@ -4,6 +4,7 @@
 //! `speaker` and `standalone` feed it. It decides nothing itself.
 
 mod advice;
+mod local;
 mod obstacles;
 mod peers;
 mod unanswered;
@@ -485,6 +486,11 @@ impl Announcer {
         {
             news.extend(self.obstacles.see_answered_by_kernel(found));
         }
+        if self.looks.is_multiple_of(LOOKS_PER_LIST) {
+            let own = local::own_addresses();
+            let found = local::findings(&self.view.announced().l2, self.view.l2_addresses(), &own);
+            news.extend(self.obstacles.see_local(found));
+        }
         self.looks = self.looks.wrapping_add(1);
         let count = |length| i64::try_from(length).unwrap_or(i64::MAX);
         self.metrics.speaker.l2_refused.set(count(self.obstacles.refused.len()));
@@ -514,15 +520,26 @@ impl Announcer {
         }
     }
 
-    /// Other hosts, and the kernel of this node, that answer for an address too, in words.
+    /// Other hosts, and the kernel of this node, that answer for an address too, and announced addresses in no subnet of
+    /// this node, in words.
     #[must_use]
     pub fn rivals(&self) -> BTreeMap<IpAddr, Vec<String>> {
         let mut all: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
         let conflicts = self.conflicts.iter().map(|(ip, (text, _))| (*ip, text.clone()));
-        for (ip, text) in conflicts.chain(self.obstacles.kernel_answers()) {
+        for (ip, text) in conflicts.chain(self.obstacles.kernel_answers()).chain(self.obstacles.local()) {
             all.entry(ip).or_default().push(text);
         }
         all
+    }
+
+    /// Hosts that run a speaker with the node name of another one, in words.
+    #[must_use]
+    pub fn name_clashes(&self) -> Vec<String> {
+        let clashes = self.membership.as_ref().map(|driver| driver.handle().snapshot().clashes).unwrap_or_default();
+        let text = |(node, address)| {
+            format!("another host, {address}, runs a speaker with the node name {node}: give each its own --node-name")
+        };
+        clashes.into_iter().map(text).collect()
     }
 
     /// That no Node has the name of this one, in words.
@@ -613,6 +630,9 @@ fn raise(counter: &prometheus::IntCounter, value: u64) {
 
 /// Number of changes in one step up to which each is logged at level info.
 const LOGGED_SINGLY: usize = 20;
+
+/// How many times obstacles are looked for until the addresses of this node are listed once more.
+const LOOKS_PER_LIST: u32 = 2;
 
 /// How many times obstacles are looked for until the kernel is asked once more.
 const LOOKS_PER_QUESTION: u32 = 8;

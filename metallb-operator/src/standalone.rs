@@ -348,6 +348,8 @@ impl Standalone {
     /// Builds the `/status` document.
     fn status(&self) -> serde_json::Value {
         let State { node, services, problems } = &self.state;
+        let clashes = self.announcer.name_clashes();
+        let problems: Vec<&String> = problems.iter().chain(&clashes).collect();
         let silent = self.last_world.as_ref().map(|world| self.announcer.silent(&self.config, &world.cluster));
         serde_json::json!({
             "node": node, "services": services, "peers": self.announcer.peers(), "problems": problems,

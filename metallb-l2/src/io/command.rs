@@ -19,7 +19,7 @@ pub enum StartError {
     #[error("cannot list network interfaces")]
     List(#[source] io::Error),
     /// A socket cannot be opened. Packet sockets need `CAP_NET_RAW`.
-    #[error("cannot open {what}")]
+    #[error("cannot open {what}{}", remedy(source))]
     Socket {
         /// The kind of socket.
         what: &'static str,
@@ -27,6 +27,13 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => ": it needs CAP_NET_RAW, run as root or add the capability",
+        _ => "",
+    }
 }
 
 /// What a listener is notified of.

@@ -122,6 +122,8 @@ pub struct Snapshot {
     /// The duration of each takeover from a dead node, from its last datagram to this node's announcement. Bounded:
     /// beyond 1,024 new ones are dropped until [`Handle::take_takeovers`] is called.
     pub takeovers: Vec<Duration>,
+    /// Other hosts with the node name of a member, seen within the last minute.
+    pub clashes: Vec<(NodeName, SocketAddr)>,
 }
 
 impl Driver {

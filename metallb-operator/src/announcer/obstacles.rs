@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::local::Findings;
 use super::unanswered::Unanswered;
 
 /// What was found when it was last looked.
@@ -13,6 +14,7 @@ pub(super) struct Obstacles {
     /// The number of looks in a row at which an address had no link-local address to answer from.
     without_link_local: BTreeMap<IpAddr, u32>,
     answered_by_kernel: BTreeMap<IpAddr, Vec<Arc<str>>>,
+    local: Findings,
 }
 
 /// Something about an address that its operator should know.
@@ -33,6 +35,10 @@ pub enum ObstacleKind {
     Refused,
     /// Its kernel answers for it too, whichever node is to.
     AnsweredByKernel,
+    /// An interface of this node has it, and another node is to answer.
+    OnInterface,
+    /// This node answers for it, and has no address in its subnet.
+    OtherSubnet,
 }
 
 impl Obstacles {
@@ -47,6 +53,18 @@ impl Obstacles {
             Obstacle { ip, kind: ObstacleKind::Refused, text }
         })
         .collect()
+    }
+
+    /// Takes in what the addresses of this node say now; says what of it is news.
+    pub(super) fn see_local(&mut self, now: Findings) -> Vec<Obstacle> {
+        let before = std::mem::replace(&mut self.local, now);
+        let news = self.local.iter().filter(|(ip, finding)| before.get(*ip) != Some(*finding));
+        news.map(|(&ip, (kind, text))| Obstacle { ip, kind: *kind, text: text.clone() }).collect()
+    }
+
+    /// What the addresses of this node say, in words.
+    pub(super) fn local(&self) -> impl Iterator<Item = (IpAddr, String)> {
+        self.local.iter().map(|(ip, (_, text))| (*ip, text.clone()))
     }
 
     /// An interface that has just come up gets its link-local address after duplicate address detection.
@@ -92,6 +110,8 @@ impl ObstacleKind {
         match self {
             Self::Refused => "announceFailed",
             Self::AnsweredByKernel => "answeredByKernel",
+            Self::OnInterface => "addressOnInterface",
+            Self::OtherSubnet => "otherSubnet",
         }
     }
 }

@@ -139,3 +139,15 @@ fn lab_status_shows_refused_addresses_and_a_missing_node() {
     node.expect(&["no Node has the name n1 of this speaker", "--node-name", "(n2)"]);
     assert!(node.process.output().contains("no Node has the name n1"));
 }
+
+#[test]
+fn lab_status_shows_an_address_in_no_subnet_of_the_node() {
+    const TEST: &str = "lab_status_shows_an_address_in_no_subnet_of_the_node";
+    if let Some(part) = missing_part(&["curl"]) {
+        return skip(TEST, &part);
+    }
+    let node = Node::start(&manifests("n1", "", "10.8.0.50/32"));
+    let status = node.expect(&["10.8.0.50 is in no subnet of this node (10.9.0.1/24 on eth0)", "answered by n1"]);
+    assert_eq!(status["services"][0]["l2"], true, "the node answers on its own segment");
+    assert!(node.process.output().contains("otherSubnet"), "{}", node.process.output());
+}

@@ -1,7 +1,8 @@
 //! The loop of the membership thread.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
@@ -30,6 +31,8 @@ pub(super) struct Worker {
     shared: Arc<Shared>,
     key_directory: Option<PathBuf>,
     keys_at: Instant,
+    /// Other hosts with the name of a member, and when they were logged last. At most [`CLASHES_MAX`].
+    clashes: BTreeMap<(NodeName, SocketAddr), Instant>,
     /// What was sent since the last wait.
     sent: Sent,
     /// Notified when the member has left the cluster.
@@ -67,7 +70,7 @@ impl Worker {
         handle: &Handle,
     ) -> Self {
         let now = now();
-        let worker = Self {
+        let mut worker = Self {
             member: Member::new(config, seed, now),
             l2,
             socket,
@@ -77,6 +80,7 @@ impl Worker {
             shared: Arc::clone(&handle.shared),
             key_directory: settings.keys.clone(),
             keys_at: now + KEYS_INTERVAL,
+            clashes: BTreeMap::new(),
             sent: Sent::default(),
             left: None,
         };
@@ -216,7 +220,7 @@ impl Worker {
         }
     }
 
-    fn handle_event(&self, event: Event) {
+    fn handle_event(&mut self, event: Event) {
         match event {
             Event::Joined | Event::LiveChanged => {
                 let live: Vec<&str> = self.member.live().iter().map(NodeName::as_str).collect();
@@ -241,8 +245,16 @@ impl Worker {
             }
             Event::HardwareChanged => self.l2.set_speaker_macs(self.member.hardware_of_others().into_iter().collect()),
             Event::NameClash { node, address } => {
-                let node = node.as_str();
-                tracing::error!(event = "nameClash", node, %address, "ignoring a second host with this node name");
+                let clash = (node, address);
+                if !self.clashes.contains_key(&clash) && self.clashes.len() < CLASHES_MAX {
+                    let node = clash.0.as_str();
+                    tracing::error!(
+                        event = "nameClash", node, %address,
+                        "ignoring a second host with this node name: both may answer for the same addresses; give each \
+                         host its own --node-name"
+                    );
+                    self.clashes.insert(clash, now());
+                }
             }
             // The member handles these itself.
             Event::Failed(_)
@@ -253,7 +265,11 @@ impl Worker {
         }
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
+        if !self.clashes.is_empty() {
+            let now = now();
+            self.clashes.retain(|_, logged| now.saturating_duration_since(*logged) < CLASH_INTERVAL);
+        }
         let mut snapshot = self.shared.lock();
         snapshot.joined = self.member.has_joined();
         if snapshot.live != *self.member.live() {
@@ -262,6 +278,9 @@ impl Worker {
         snapshot.members = self.member.members() + 1;
         snapshot.counters = self.member.counters();
         snapshot.handovers = self.member.tally();
+        if !snapshot.clashes.iter().eq(self.clashes.keys()) {
+            snapshot.clashes = self.clashes.keys().cloned().collect();
+        }
     }
 
     fn reload_keys(&mut self) {
@@ -308,6 +327,12 @@ const LINK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long pings and pongs are left in the socket after a round of pings, so that all of them wake the thread once.
 const BATCH_FOR: Duration = Duration::from_millis(1);
+
+/// Interval of log lines about a name that two hosts have, and how long one is reported after it was seen.
+const CLASH_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Limit for the names that are reported at a time; others wait until one is old.
+const CLASHES_MAX: usize = 16;
 
 /// The interval at which the keys are read again.
 const KEYS_INTERVAL: Duration = Duration::from_secs(5);
