@@ -27,6 +27,9 @@ pub use statuses::{
     ServiceBgpStatusSpec, ServiceBgpStatusStatus, ServiceL2Status, ServiceL2StatusSpec, ServiceL2StatusStatus,
 };
 
+// Upstream's definitions do not require `spec` of most kinds and have no default for it, so stored objects may lack it.
+// kube-derive has no attribute for that; each such kind passes `serde(default)` on by `cfg_attr`.
+
 /// No fields.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Empty {}
@@ -47,7 +50,7 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
         peers::bgp_peer_crd(),
         optional_spec(Community::crd()),
         statuses::configuration_state_crd(),
-        IpAddressPool::crd(),
+        pools::ip_address_pool_crd(),
         optional_spec(L2Advertisement::crd()),
         optional_spec(ServiceBgpStatus::crd()),
         optional_spec(ServiceL2Status::crd()),
@@ -64,6 +67,34 @@ fn optional_spec(mut definition: CustomResourceDefinition) -> CustomResourceDefi
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The API server stores such objects under definitions without a default for `spec`, as upstream's are.
+    #[test]
+    fn object_without_specification_or_with_an_empty_status_is_read() {
+        fn reads<K: serde::de::DeserializeOwned>(kind: &str, object: serde_json::Value) -> K {
+            serde_json::from_value(object).unwrap_or_else(|error| panic!("{kind}: {error}"))
+        }
+        let bare = || serde_json::json!({ "metadata": { "name": "x" } });
+        let _: L2Advertisement = reads("L2Advertisement", bare());
+        let _: Community = reads("Community", bare());
+        let _: BfdProfile = reads("BFDProfile", bare());
+        let _: ServiceL2Status = reads("ServiceL2Status", bare());
+        let _: ServiceBgpStatus = reads("ServiceBGPStatus", bare());
+        let _: ConfigurationState = reads("ConfigurationState", bare());
+        let advertisement: BgpAdvertisement = reads("BGPAdvertisement", bare());
+        let spec = advertisement.spec;
+        assert_eq!((spec.aggregation_length, spec.aggregation_length_v6), (32, 128));
+        let with =
+            |spec: serde_json::Value| serde_json::json!({ "metadata": { "name": "x" }, "spec": spec, "status": {} });
+        let pool: IpAddressPool = reads("IPAddressPool", with(serde_json::json!({ "addresses": ["10.0.0.0/24"] })));
+        assert_eq!(pool.status, Some(IpAddressPoolStatus::default()));
+        let _: BgpPeer = reads("BGPPeer", with(serde_json::json!({ "myASN": 64512 })));
+        let older = serde_json::json!({ "myASN": 64512, "peerASN": 64513, "peerAddress": "10.0.0.1" });
+        let _: BgpPeerV1Beta1 = reads("BGPPeer v1beta1", with(older));
+        let _: L2Advertisement = reads("L2Advertisement", with(serde_json::json!({})));
+        let _: ServiceL2Status = reads("ServiceL2Status", with(serde_json::json!({})));
+        let _: ConfigurationState = reads("ConfigurationState", with(serde_json::json!({})));
+    }
 
     /// The printer columns of upstream: name, type, path and priority of each column.
     #[test]

@@ -6,9 +6,12 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 pub mod controller;
 pub mod convert_config;
+pub mod cp_tool;
 pub mod crds;
 pub mod explain;
 pub mod facts;
+pub mod frr_metrics;
+mod invocation;
 pub mod lease;
 pub mod options;
 pub mod output;
@@ -50,6 +53,12 @@ enum Command {
     Status(status::StatusArgs),
     /// Convert the ConfigMap of MetalLB before 0.13 to custom resources
     ConvertConfig(convert_config::ConvertConfigArgs),
+    /// Copy a file, as the init containers of FRR installs do
+    #[command(hide = true)]
+    CpTool(cp_tool::CpToolArgs),
+    /// Answer the liveness probe of the container frr in FRR installs
+    #[command(hide = true)]
+    FrrMetrics(frr_metrics::FrrMetricsArgs),
     /// Print the custom resource definitions
     Crds(crds::CrdsArgs),
     /// Print a shell completion script
@@ -69,6 +78,8 @@ impl Cli {
             Command::Explain(args) => finish(args.run()),
             Command::Crds(args) => finish(args.run()),
             Command::ConvertConfig(args) => finish(args.run()),
+            Command::CpTool(args) => finish(args.run()),
+            Command::FrrMetrics(args) => finish(args.run().map(|()| ExitCode::SUCCESS)),
             Command::Controller(args) => {
                 args.start_log();
                 finish(crate::controller::run(&args.settings()).map(|()| ExitCode::SUCCESS))

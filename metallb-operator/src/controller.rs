@@ -4,10 +4,10 @@
 //! effects. While another process leads, only the picture and the configuration are kept up to date.
 
 mod membership_key;
+mod only_webhooks;
 mod quarantine;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
@@ -26,6 +26,7 @@ use crate::api::IpAddressPoolStatus;
 use crate::client;
 use crate::index::{Index, Relist, Role, Touched, Update};
 use crate::process::admin::Admin;
+use crate::process::listen::Listen;
 use crate::process::supervision::PULSE;
 use crate::process::{Process, ProcessError, Threads, log_problem};
 use crate::sink::configuration_state::{Component, ConfigurationReporter};
@@ -38,9 +39,20 @@ use crate::sink::service_status::{Ended, Failure, Seen, ServiceStatusWriter};
 use crate::source::last_good::Recall;
 use crate::sys;
 
+/// What a controller does.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Duty {
+    /// It assigns addresses.
+    Assign,
+    /// It serves admission webhooks and assigns nothing.
+    OnlyWebhooks,
+}
+
 /// Settings of a controller.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// What the process does.
+    pub duty: Duty,
     /// Namespace of the configuration objects, and of the Lease.
     pub namespace: String,
     /// Serve only Services of this load balancer class; `None` means Services without a class.
@@ -52,7 +64,7 @@ pub struct Settings {
     /// Duration of the Lease and interval of its renewals.
     pub lease: LeaseTiming,
     /// Addresses of metrics and probes.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listen>,
     /// Secret for the membership key, created if missing; `None` disables creation.
     pub membership_secret: Option<String>,
     /// Whether addresses that foreign hosts use are taken out of circulation.
@@ -110,11 +122,14 @@ enum LeaderRole {
 /// # Errors
 /// A cause that prevents the start. An API server that becomes unreachable later is no error.
 pub fn run(settings: &Settings) -> Result<(), ProcessError> {
+    if settings.duty == Duty::OnlyWebhooks {
+        return only_webhooks::run(settings);
+    }
     Process::run(Threads::PerCore, async |mut process| {
         let (config, client) = client::connect().await?;
         let namespace = settings.namespace.clone();
         process.admin.readiness.expect("caches synced");
-        process.serve(settings.listen.iter().copied()).await?;
+        process.serve(settings.listen.iter().copied())?;
         let lease = LeaseSettings {
             namespace: namespace.clone(),
             name: LEASE.to_owned(),

@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use metallb_operator::cli::Cli;
 
 fn main() -> ExitCode {
-    match Cli::try_parse() {
+    match Cli::parse_from_environment(std::env::args_os(), |name| std::env::var_os(name)) {
         Ok(cli) => cli.run(),
         Err(error) => {
             // An unwritable standard error leaves no way to report.

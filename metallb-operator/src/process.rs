@@ -1,7 +1,10 @@
 //! The frame of every long-running subcommand: runtime, signals, administrative server, shutdown, and one error type.
 
 pub mod admin;
+pub mod listen;
+pub(crate) mod livez;
 pub mod supervision;
+pub mod tls;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,11 +14,12 @@ use metallb_core::config::{Problem, Severity};
 use metallb_core::model::ExcludeLabel;
 use metallb_membership::driver as membership;
 use thiserror::Error;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use self::admin::Admin;
+use self::listen::Listen;
+use self::tls::{TlsError, TlsListener};
 use crate::client::ConnectError;
 use crate::exclusion::ExclusionError;
 use crate::source::manifests::ReadError;
@@ -55,6 +59,14 @@ pub enum ProcessError {
         #[source]
         source: serde_json::Error,
     },
+    /// The name of the node is missing.
+    #[error(
+        "the name of this node is empty: set METALLB_NODE_NAME (the field spec.nodeName of the Pod), or --node-name"
+    )]
+    NodeName,
+    /// A listener has no certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The operating system refused an operation.
     #[error("{what}")]
     Io {
@@ -145,12 +157,28 @@ impl Process {
     ///
     /// # Errors
     /// An address cannot be bound.
-    pub(crate) async fn serve(&self, addresses: impl IntoIterator<Item = SocketAddr>) -> Result<(), ProcessError> {
-        for address in addresses {
-            let listener =
-                TcpListener::bind(address).await.map_err(ProcessError::io(format!("cannot listen on {address}")))?;
-            tokio::spawn(self.admin.clone().serve_on(listener, self.stop.subscribe()));
+    pub(crate) fn serve(&self, addresses: impl IntoIterator<Item = Listen>) -> Result<(), ProcessError> {
+        for Listen { address, pages } in addresses {
+            let listener = listen::bind(address).map_err(ProcessError::io(format!("cannot listen on {address}")))?;
+            tokio::spawn(self.admin.clone().serve_on(listener, pages, self.stop.subscribe()));
         }
+        Ok(())
+    }
+
+    /// Serves the liveness page of FRR installs over HTTPS on `address` until the process ends.
+    ///
+    /// # Errors
+    /// The address cannot be bound, or no certificate can be made.
+    pub(crate) fn serve_livez(&self, address: SocketAddr) -> Result<(), ProcessError> {
+        let failure = || ProcessError::io(format!("cannot listen on {address}"));
+        let listener = listen::bind(address).map_err(failure())?;
+        let listener = TlsListener::new(listener, tls::self_signed(&["frr-metrics"])?).map_err(failure())?;
+        let mut stop = self.stop.subscribe();
+        let server = axum::serve(listener, livez::router()).with_graceful_shutdown(async move {
+            // An error means that the sender was dropped: the process is ending.
+            let _ = stop.wait_for(|stop| *stop).await;
+        });
+        tokio::spawn(server.into_future());
         Ok(())
     }
 

@@ -5,7 +5,7 @@ mod pace;
 mod seed_nodes;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use metallb_core::announcement::Touched as Announce;
@@ -22,6 +22,7 @@ use crate::client;
 use crate::exclusion;
 use crate::index::{Index, Relist, Role, Touched, Update};
 use crate::process::admin::Admin;
+use crate::process::listen::Listen;
 use crate::process::{AnnounceSettings, Process, ProcessError, Threads, log_problem};
 use crate::sink::announcement_status::{AddressChecks, StatusWriter};
 use crate::sink::configuration_state::{Component, ConfigurationReporter};
@@ -39,7 +40,7 @@ pub struct Settings {
     /// Name of the Pod, the owner of status objects; empty outside of a Pod.
     pub pod: String,
     /// Addresses of metrics and probes.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listen>,
     /// Settings of the announcements.
     pub announce: AnnounceSettings,
     /// Label selector of the speaker Pods, for membership.
@@ -78,7 +79,7 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
         let (namespace, announce) = (settings.namespace.clone(), &settings.announce);
         let mut status_requests = process.admin.status.on_request();
         process.admin.readiness.expect("caches synced");
-        process.serve(settings.listen.iter().copied()).await?;
+        process.serve(settings.listen.iter().copied())?;
         let admin = process.admin.clone();
         let (peer_queue, mut peer_events) = mpsc::channel(256);
         let node = announce.node.clone();

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use crate::announcer::{Announcer, Changes, Conflict, Identity, Obstacle};
 use crate::exclusion;
 use crate::process::admin::Admin;
+use crate::process::listen::Listen;
 use crate::process::{AnnounceSettings, Process, ProcessError, Threads, log_problem};
 use crate::source::manifests::Manifests;
 use crate::source::world::World;
@@ -64,7 +65,7 @@ pub struct Settings {
     /// File that stores the assigned addresses.
     pub state: PathBuf,
     /// Addresses of probes, metrics and status.
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<Listen>,
     /// Settings of the announcements.
     pub announce: AnnounceSettings,
     /// Addresses of the other nodes, without a port for the membership port; empty for the addresses of the Nodes.
@@ -92,7 +93,7 @@ pub fn run(settings: Settings) -> Result<(), ProcessError> {
     Process::run(Threads::Two, async |mut process| {
         let mut status_requests = process.admin.status.on_request();
         process.admin.readiness.expect("manifests read");
-        process.serve(settings.listen).await?;
+        process.serve(settings.listen)?;
 
         let (changed, mut changes) = mpsc::channel::<()>(1);
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {

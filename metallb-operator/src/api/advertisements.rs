@@ -17,6 +17,8 @@ use super::LabelSelector;
     namespaced,
     status = "super::Empty",
     derive = "PartialEq",
+    derive = "Default",
+    attr = "cfg_attr(all(), serde(default))",
     printcolumn = r#"{"name":"IPAddressPools","type":"string","jsonPath":".spec.ipAddressPools"}"#,
     printcolumn = r#"{"name":"IPAddressPool Selectors","type":"string","jsonPath":".spec.ipAddressPoolSelectors"}"#,
     printcolumn = r#"{"name":"Interfaces","type":"string","jsonPath":".spec.interfaces"}"#,
@@ -66,6 +68,8 @@ pub struct NodePreference {
     namespaced,
     status = "super::Empty",
     derive = "PartialEq",
+    derive = "Default",
+    attr = "cfg_attr(all(), serde(default))",
     printcolumn = r#"{"name":"IPAddressPools","type":"string","jsonPath":".spec.ipAddressPools"}"#,
     printcolumn = r#"{"name":"IPAddressPool Selectors","type":"string","jsonPath":".spec.ipAddressPoolSelectors"}"#,
     printcolumn = r#"{"name":"Peers","type":"string","jsonPath":".spec.peers"}"#,
@@ -108,6 +112,23 @@ pub struct BgpAdvertisementSpec {
     pub service_selectors: Option<Vec<LabelSelector>>,
 }
 
+impl Default for BgpAdvertisementSpec {
+    /// The specification that the API server fills in: routes of single addresses.
+    fn default() -> Self {
+        Self {
+            aggregation_length: host_v4(),
+            aggregation_length_v6: host_v6(),
+            local_pref: None,
+            communities: None,
+            ip_address_pools: None,
+            ip_address_pool_selectors: None,
+            node_selectors: None,
+            peers: None,
+            service_selectors: None,
+        }
+    }
+}
+
 fn host_v4() -> i32 {
     32
 }
@@ -126,7 +147,9 @@ fn host_v6() -> i32 {
     singular = "community",
     namespaced,
     status = "super::Empty",
-    derive = "PartialEq"
+    derive = "PartialEq",
+    derive = "Default",
+    attr = "cfg_attr(all(), serde(default))"
 )]
 pub struct CommunitySpec {
     /// The aliases; all Community objects share one set of names.

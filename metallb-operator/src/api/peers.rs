@@ -246,6 +246,8 @@ pub(super) fn bgp_peer_crd() -> CustomResourceDefinition {
     namespaced,
     status = "super::Empty",
     derive = "PartialEq",
+    derive = "Default",
+    attr = "cfg_attr(all(), serde(default))",
     printcolumn = r#"{"name":"Passive Mode","type":"boolean","jsonPath":".spec.passiveMode"}"#,
     printcolumn = r#"{"name":"Transmit Interval","type":"integer","jsonPath":".spec.transmitInterval"}"#,
     printcolumn = r#"{"name":"Receive Interval","type":"integer","jsonPath":".spec.receiveInterval"}"#,

@@ -1,10 +1,11 @@
 //! `IPAddressPool`
 
-use kube::CustomResource;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{CustomResource, CustomResourceExt as _};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::LabelSelector;
+use super::{LabelSelector, schema};
 
 /// Addresses for Services of type LoadBalancer.
 #[derive(Clone, CustomResource, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
@@ -57,20 +58,27 @@ pub struct ServiceAllocation {
     pub service_selectors: Option<Vec<LabelSelector>>,
 }
 
+/// The definition, in which a status has all counters. The type reads `status: {}` too, which clients of Go types write.
+pub(super) fn ip_address_pool_crd() -> CustomResourceDefinition {
+    let mut definition = IpAddressPool::crd();
+    schema::require(&mut definition, &["status"], &["assignedIPv4", "assignedIPv6", "availableIPv4", "availableIPv6"]);
+    definition
+}
+
 /// Counters of a pool.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct IpAddressPoolStatus {
     /// Distinct IPv4 addresses in use.
-    #[serde(rename = "assignedIPv4")]
+    #[serde(default, rename = "assignedIPv4")]
     pub assigned_ipv4: i64,
     /// Distinct IPv6 addresses in use.
-    #[serde(rename = "assignedIPv6")]
+    #[serde(default, rename = "assignedIPv6")]
     pub assigned_ipv6: i64,
     /// Available IPv4 addresses.
-    #[serde(rename = "availableIPv4")]
+    #[serde(default, rename = "availableIPv4")]
     pub available_ipv4: i64,
     /// Available IPv6 addresses.
-    #[serde(rename = "availableIPv6")]
+    #[serde(default, rename = "availableIPv6")]
     pub available_ipv6: i64,
     /// Addresses that hosts outside of the cluster use. They are not assigned while they are listed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -27,6 +27,22 @@ pub(super) fn make_spec_optional(definition: &mut CustomResourceDefinition) {
         if let Some(spec) = property(root, &["spec"]) {
             spec.default = Some(JSON(json!({})));
         }
+        // The types take objects without a status; the API server must not fill one in.
+        if let Some(status) = property(root, &["status"]) {
+            status.default = None;
+        }
+    }
+}
+
+/// Makes fields required that the type reads without, as objects written by hand leave them out.
+pub(super) fn require(definition: &mut CustomResourceDefinition, path: &[&str], fields: &[&str]) {
+    for object in roots(definition).filter_map(|root| property(root, path)) {
+        object.required = Some(fields.iter().map(|&field| field.to_owned()).collect());
+        for field in fields {
+            if let Some(field) = property(object, &[field]) {
+                field.default = None;
+            }
+        }
     }
 }
 

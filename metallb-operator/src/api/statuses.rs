@@ -22,6 +22,8 @@ use super::schema;
     namespaced,
     status = "ServiceL2StatusStatus",
     derive = "PartialEq",
+    derive = "Default",
+    attr = "cfg_attr(all(), serde(default))",
     printcolumn = r#"{"name":"Allocated Node","type":"string","jsonPath":".status.node"}"#,
     printcolumn = r#"{"name":"Service Name","type":"string","jsonPath":".status.serviceName"}"#,
     printcolumn = r#"{"name":"Service Namespace","type":"string","jsonPath":".status.serviceNamespace"}"#
@@ -95,6 +97,8 @@ pub struct InterfaceInfo {
     namespaced,
     status = "ServiceBgpStatusStatus",
     derive = "PartialEq",
+    derive = "Default",
+    attr = "cfg_attr(all(), serde(default))",
     printcolumn = r#"{"name":"Node","type":"string","jsonPath":".status.node"}"#,
     printcolumn = r#"{"name":"Service Name","type":"string","jsonPath":".status.serviceName"}"#,
     printcolumn = r#"{"name":"Service Namespace","type":"string","jsonPath":".status.serviceNamespace"}"#

@@ -1,6 +1,6 @@
 //! `metallb controller`: arguments of [`crate::controller`].
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use crate::cli::lease::LeaseArgs;
 use crate::cli::options::{AdminArgs, ClusterArgs, LogArgs, UpstreamArgs, UpstreamWebhookArgs};
@@ -51,8 +51,9 @@ impl ControllerArgs {
             pod: self.cluster.pod_name.clone(),
             pod_uid: self.lease.pod_uid().map(str::to_owned),
             lease: self.lease.timing(),
+            duty: self.webhooks.duty(),
             // The kubelet probes over the pod network.
-            listen: self.admin.addresses(Ipv4Addr::UNSPECIFIED).collect(),
+            listen: self.admin.addresses(IpAddr::V6(Ipv6Addr::UNSPECIFIED)).collect(),
             membership_secret: Some(self.ml_secret_name.clone()).filter(|name| !name.is_empty()),
             quarantine_conflicts: self.quarantine_conflicts,
         }

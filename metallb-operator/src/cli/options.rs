@@ -1,10 +1,12 @@
 //! Flags of upstream's `controller` and `speaker`, with their names, defaults and environment variables
 //! (`docs/upstream-behaviour.md#process`).
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use metallb_core::model::ExcludeLabel;
 
+use crate::controller::Duty;
+use crate::process::listen::{Listen, Pages};
 use crate::telemetry::{self, LogFormat, LogLevel};
 
 /// Logging flags of every long-running subcommand.
@@ -75,15 +77,17 @@ pub struct AdminArgs {
 
 impl AdminArgs {
     /// Addresses to serve on in a cluster: metrics on all addresses, probes on `host`.
-    pub fn addresses(&self, host: Ipv4Addr) -> impl Iterator<Item = SocketAddr> {
-        let metrics = (self.port != 0).then(|| SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), self.port));
+    pub fn addresses(&self, host: IpAddr) -> impl Iterator<Item = Listen> {
+        let all = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), self.port);
+        let metrics = (self.port != 0).then_some(Listen { address: all, pages: Pages::Metrics });
         metrics.into_iter().chain(self.probe_address(host))
     }
 
     /// Address to serve probes on, at `host`.
     #[must_use]
-    pub fn probe_address(&self, host: Ipv4Addr) -> Option<SocketAddr> {
-        (self.health_probe_port != 0).then(|| SocketAddr::new(IpAddr::V4(host), self.health_probe_port))
+    pub fn probe_address(&self, host: IpAddr) -> Option<Listen> {
+        let address = SocketAddr::new(host, self.health_probe_port);
+        (self.health_probe_port != 0).then_some(Listen { address, pages: Pages::All })
     }
 }
 
@@ -114,7 +118,18 @@ impl UpstreamArgs {
         warn_unused("--tls-cipher-suites", self.tls_cipher_suites.as_deref());
         warn_unused("--tls-curve-preferences", self.tls_curve_preferences.as_deref());
         warn_unused("--metrics-cert-dir", self.metrics_cert_dir.as_deref());
-        warn_unused("METALLB_BGP_TYPE", self.bgp_type.as_deref().filter(|kind| *kind != "native"));
+        match self.bgp_type.as_deref() {
+            Some("frr") => tracing::warn!(
+                event = "frrUnused",
+                "METALLB_BGP_TYPE=frr: speakers hold the BGP sessions themselves, FRR is not used"
+            ),
+            Some("frr-k8s") => tracing::warn!(
+                event = "frrUnused",
+                "METALLB_BGP_TYPE=frr-k8s: speakers hold the BGP sessions themselves; delete the objects \
+                 FRRConfiguration metallb-NODE of the earlier speakers, whose routes FRR would announce for ever"
+            ),
+            _ => {}
+        }
     }
 }
 
@@ -129,19 +144,46 @@ pub struct UpstreamWebhookArgs {
     webhook_secret: Option<String>,
     #[arg(long, value_parser = ["enabled", "disabled", "onlywebhook"], hide = true)]
     webhook_mode: Option<String>,
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
+    #[arg(
+        long,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = boolean,
+        hide = true
+    )]
     webhook_http2: Option<bool>,
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
+    #[arg(
+        long,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = boolean,
+        hide = true
+    )]
     disable_cert_rotation: Option<bool>,
 }
 
 impl UpstreamWebhookArgs {
+    /// What the controller does in this mode.
+    #[must_use]
+    pub fn duty(&self) -> Duty {
+        if self.webhook_mode.as_deref() == Some("onlywebhook") { Duty::OnlyWebhooks } else { Duty::Assign }
+    }
+
     /// Logs the flags that are set and have no effect.
     pub fn warn(&self) {
         warn_unused("--cert-dir", self.cert_dir.as_deref());
         warn_unused("--cert-service-name", self.cert_service_name.as_deref());
         warn_unused("--webhook-secret", self.webhook_secret.as_deref());
-        warn_unused("--webhook-mode", self.webhook_mode.as_deref().filter(|mode| *mode != "disabled"));
+        if self.webhook_mode.as_deref().is_some_and(|mode| mode != "disabled") {
+            tracing::warn!(
+                event = "webhooksNotServed",
+                mode = self.webhook_mode,
+                "admission webhooks are not served: remove the ValidatingWebhookConfiguration \
+                 metallb-webhook-configuration, which would refuse every change of the configuration"
+            );
+        }
         warn_unused("--webhook-http2", self.webhook_http2.filter(|on| *on).map(|_| "true"));
         warn_unused("--disable-cert-rotation", self.disable_cert_rotation.filter(|on| *on).map(|_| "true"));
     }
@@ -156,7 +198,14 @@ pub struct UpstreamFrrArgs {
     bgp_debounce_timeout: Option<String>,
     #[arg(long, env = "FRRK8S_NAMESPACE", value_name = "NAMESPACE", hide = true)]
     frrk8s_namespace: Option<String>,
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
+    #[arg(
+        long,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = boolean,
+        hide = true
+    )]
     frrk8s_secret_passthrough: Option<bool>,
 }
 
@@ -166,6 +215,15 @@ impl UpstreamFrrArgs {
         warn_unused("--bgp-debounce-timeout", self.bgp_debounce_timeout.as_deref());
         warn_unused("--frrk8s-namespace", self.frrk8s_namespace.as_deref());
         warn_unused("--frrk8s-secret-passthrough", self.frrk8s_secret_passthrough.filter(|on| *on).map(|_| "true"));
+    }
+}
+
+/// A boolean as Go's `strconv.ParseBool` takes it.
+pub(crate) fn boolean(text: &str) -> Result<bool, &'static str> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("expected true or false"),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use metallb_membership::driver as membership;
 
-use crate::cli::options::{AdminArgs, ClusterArgs, LogArgs, UpstreamArgs, UpstreamFrrArgs, exclude_label};
+use crate::cli::options::{AdminArgs, ClusterArgs, LogArgs, UpstreamArgs, UpstreamFrrArgs, boolean, exclude_label};
 use crate::process::{AnnounceSettings, ProcessError};
 use crate::speaker::Settings;
 
@@ -61,8 +61,8 @@ pub struct MembershipArgs {
         default_value_t = false,
         default_missing_value = "true",
         value_name = "BOOL",
+        value_parser = boolean,
         hide_default_value = true,
-        hide_possible_values = true,
         action = clap::ArgAction::Set
     )]
     ml_wan_config: bool,
@@ -99,8 +99,8 @@ const DEFAULT_PORT: u16 = 7946;
 /// Arguments that `speaker` and `standalone` share.
 #[derive(Clone, Debug, clap::Args)]
 pub struct AnnounceArgs {
-    /// Name of this node, as in its Node object
-    #[arg(long, env = "METALLB_NODE_NAME", value_name = "NODE")]
+    /// Name of this node, as in its Node object; required
+    #[arg(long, env = "METALLB_NODE_NAME", default_value = "", value_name = "NODE", hide_default_value = true)]
     node_name: String,
     /// Also announce from nodes labelled node.kubernetes.io/exclude-from-external-load-balancers
     #[arg(
@@ -110,8 +110,8 @@ pub struct AnnounceArgs {
         default_value_t = false,
         default_missing_value = "true",
         value_name = "BOOL",
+        value_parser = boolean,
         hide_default_value = true,
-        hide_possible_values = true,
         action = clap::ArgAction::Set
     )]
     ignore_exclude_lb: bool,
@@ -143,12 +143,15 @@ impl AnnounceArgs {
     /// Converts the arguments to settings, for Services of a class.
     ///
     /// # Errors
-    /// [`ProcessError::BindAddress`]
+    /// [`ProcessError::NodeName`], [`ProcessError::BindAddress`]
     pub(crate) fn settings(
         &self,
         class: Option<&str>,
         membership: &MembershipArgs,
     ) -> Result<AnnounceSettings, ProcessError> {
+        if self.node_name.is_empty() {
+            return Err(ProcessError::NodeName);
+        }
         Ok(AnnounceSettings {
             node: self.node_name.clone(),
             class: class.map(str::to_owned),
@@ -177,7 +180,7 @@ impl SpeakerArgs {
     /// Converts the arguments to the settings of the speaker.
     ///
     /// # Errors
-    /// [`ProcessError::BindAddress`]
+    /// [`ProcessError::NodeName`], [`ProcessError::BindAddress`]
     pub fn settings(&self) -> Result<Settings, ProcessError> {
         let mut announce = self.announce.settings(self.cluster.lb_class(), &self.membership)?;
         // Without a selector there is no pod to join.
@@ -186,7 +189,7 @@ impl SpeakerArgs {
             namespace: self.cluster.namespace(),
             pod: self.cluster.pod_name.clone(),
             // Probes of a host-network pod listen on loopback only, as upstream's.
-            listen: self.admin.addresses(Ipv4Addr::LOCALHOST).collect(),
+            listen: self.admin.addresses(IpAddr::V4(Ipv4Addr::LOCALHOST)).collect(),
             announce,
             members: self.ml_labels.clone(),
         })

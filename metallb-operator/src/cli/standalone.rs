@@ -33,8 +33,8 @@ pub struct StandaloneArgs {
     #[arg(long, default_value = "", value_name = "CLASS", hide_default_value = true)]
     lb_class: String,
     /// Address of /healthz, /readyz, /metrics and /status
-    #[arg(long, default_value_t = Ipv4Addr::LOCALHOST, value_name = "IP")]
-    probe_host: Ipv4Addr,
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), value_name = "IP")]
+    probe_host: IpAddr,
 }
 
 impl StandaloneArgs {

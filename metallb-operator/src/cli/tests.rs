@@ -22,7 +22,7 @@ fn page_of_flags_says_what_the_command_line_takes() {
     );
     let mut root = Cli::command();
     root.build();
-    for command in root.get_subcommands() {
+    for command in root.get_subcommands().filter(|command| !command.is_hide_set()) {
         section(&mut text, command);
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations/flags.md");

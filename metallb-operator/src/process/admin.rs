@@ -5,7 +5,6 @@
 //! conditions.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -17,6 +16,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::listen::Pages;
 use super::supervision::Watchdog;
 use crate::metrics::Metrics;
 
@@ -98,31 +98,30 @@ impl Admin {
         }
     }
 
-    /// Serves `/healthz`, `/readyz`, `/metrics` and `/status` on `address` until `shutdown` turns true.
-    ///
-    /// # Errors
-    /// The address cannot be bound.
-    pub async fn serve(self, address: SocketAddr, shutdown: watch::Receiver<bool>) -> std::io::Result<()> {
-        self.serve_on(TcpListener::bind(address).await?, shutdown).await
-    }
-
-    /// Like [`serve`](Self::serve), on a listening socket.
+    /// Serves `pages` on a listening socket until `shutdown` turns true.
     ///
     /// # Errors
     /// The socket fails.
-    pub async fn serve_on(self, listener: TcpListener, mut shutdown: watch::Receiver<bool>) -> std::io::Result<()> {
-        let router = Router::new()
-            .route("/healthz", get(healthz))
-            .route("/readyz", get(readyz))
-            .route("/metrics", get(metrics))
-            .route("/status", get(status))
-            .with_state(self);
-        axum::serve(listener, router)
+    pub async fn serve_on(
+        self,
+        listener: TcpListener,
+        pages: Pages,
+        mut shutdown: watch::Receiver<bool>,
+    ) -> std::io::Result<()> {
+        axum::serve(listener, self.router(pages))
             .with_graceful_shutdown(async move {
                 // An error means that the sender was dropped: the process is ending.
                 let _ = shutdown.wait_for(|stop| *stop).await;
             })
             .await
+    }
+
+    fn router(self, pages: Pages) -> Router {
+        let mut router = Router::new().route("/metrics", get(metrics));
+        if pages == Pages::All {
+            router = router.route("/healthz", get(healthz)).route("/readyz", get(readyz)).route("/status", get(status));
+        }
+        router.with_state(self)
     }
 }
 
