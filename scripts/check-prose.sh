@@ -20,7 +20,7 @@ guarded=(
   docs/upstream-behaviour.md docs/performance/l2.md docs/design/README.md docs/design/template.md
   docs/design/0007-interfaces-by-netlink.md docs/design/0024-addresses-that-are-refused.md
   SECURITY.md README.md CHANGELOG.md CONTRIBUTING.md .github examples/first-look
-  docs/ARCHITECTURE.md docs/compatibility.md docs/operations
+  docs/ARCHITECTURE.md docs/migration.md docs/compatibility.md docs/operations
   docs/design/0012-quarantine-of-conflicts.md docs/design/0023-how-a-speaker-goes.md
   metallb-operator/src/api.rs metallb-operator/src/api/objects.rs metallb-operator/src/api/schema.rs
   metallb-operator/src/cli metallb-operator/src/cli.rs

@@ -80,7 +80,6 @@ mod tests {
         let _: BfdProfile = reads("BFDProfile", bare());
         let _: ServiceL2Status = reads("ServiceL2Status", bare());
         let _: ServiceBgpStatus = reads("ServiceBGPStatus", bare());
-        let _: ConfigurationState = reads("ConfigurationState", bare());
         let advertisement: BgpAdvertisement = reads("BGPAdvertisement", bare());
         let spec = advertisement.spec;
         assert_eq!((spec.aggregation_length, spec.aggregation_length_v6), (32, 128));
@@ -93,7 +92,14 @@ mod tests {
         let _: BgpPeerV1Beta1 = reads("BGPPeer v1beta1", with(older));
         let _: L2Advertisement = reads("L2Advertisement", with(serde_json::json!({})));
         let _: ServiceL2Status = reads("ServiceL2Status", with(serde_json::json!({})));
-        let _: ConfigurationState = reads("ConfigurationState", with(serde_json::json!({})));
+        let state = |status: serde_json::Value| {
+            serde_json::json!({
+                "apiVersion": "metallb.io/v1beta1", "kind": "ConfigurationState",
+                "metadata": { "name": "x" }, "status": status,
+            })
+        };
+        let _: ConfigurationState = reads("ConfigurationState", state(serde_json::json!({})));
+        let _: ConfigurationState = reads("ConfigurationState", state(serde_json::Value::Null));
     }
 
     /// The printer columns of upstream: name, type, path and priority of each column.

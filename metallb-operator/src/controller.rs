@@ -3,7 +3,9 @@
 //! [`Reconciler`] decides and knows which writes are in progress; this module passes changes in and executes its
 //! effects. While another process leads, only the picture and the configuration are kept up to date.
 
+mod left_behind;
 mod membership_key;
+mod obstacles;
 mod only_webhooks;
 mod quarantine;
 
@@ -32,7 +34,7 @@ use crate::process::{Process, ProcessError, Threads, log_problem};
 use crate::sink::configuration_state::{Component, ConfigurationReporter};
 use crate::sink::events::{self, Event, EventSender, EventType};
 use crate::sink::last_good::{self, LastGood};
-use crate::sink::lease::{Identity, LEASE, LeaseKeeper, LeaseSettings, LeaseTiming, Standing, Term};
+use crate::sink::lease::{Claim, Identity, LEASE, LeaseKeeper, LeaseSettings, LeaseTiming, Standing, Term};
 use crate::sink::pauses::Pauses;
 use crate::sink::pool_status::{self, PoolStatuses};
 use crate::sink::service_status::{Ended, Failure, Seen, ServiceStatusWriter};
@@ -87,6 +89,11 @@ struct Controller {
     pauses: Pauses,
     /// Refusals that were reported, by Service.
     refusals: BTreeMap<ServiceKey, String>,
+    /// Services whose status the Role of this process forbids to write, with the answer of the API server.
+    denied: BTreeMap<ServiceKey, String>,
+    claim: Claim,
+    /// Uid of a webhook configuration that blocks changes of the configuration.
+    blocking_webhook: Option<String>,
     /// Whether `config` and `problems` match the picture.
     is_reparsed: bool,
     problems: BTreeSet<Problem>,
@@ -161,6 +168,9 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
             under_way: 0,
             pauses: Pauses::default(),
             refusals: BTreeMap::new(),
+            denied: BTreeMap::new(),
+            claim: Claim::default(),
+            blocking_webhook: None,
             is_reparsed: false,
             problems: BTreeSet::new(),
             reported: BTreeSet::new(),
@@ -173,6 +183,8 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
             namespace,
             random: SmallRng::seed_from_u64(sys::seed()),
         };
+        controller.follow_claim(first.claim);
+        let mut webhooks = left_behind::spawn(client.clone(), settings.namespace.clone());
         let pulse = process.admin.watchdog.watch("controller", Instant::now());
         let mut pulses = tokio::time::interval(PULSE);
         let mut tick = tokio::time::interval(QUARANTINE_PERIOD);
@@ -196,6 +208,10 @@ pub fn run(settings: &Settings) -> Result<(), ProcessError> {
                 () = sys::sleep_until(pause_ends) => controller.resume(),
                 () = sys::sleep_until(grace_ends), if is_complete => controller.end_grace(),
                 good = recall.next() => controller.recalled(good),
+                Ok(()) = webhooks.changed() => {
+                    let found = webhooks.borrow_and_update().clone();
+                    controller.follow_webhook(found);
+                }
                 _ = pulses.tick() => {}
                 _ = tick.tick(), if settings.quarantine_conflicts => controller.sweep_conflicts(),
             }
@@ -238,7 +254,7 @@ impl Controller {
         self.standing = standing;
         if restored {
             self.admin.metrics.client.restores.inc();
-            self.events.send(Event::about_lease(&self.namespace, LEASE, RESTORED));
+            self.events.send(Event::about_lease(&self.namespace, LEASE, "restoreDetected", RESTORED));
         }
         let before = self.role;
         self.role = match (standing.term, before) {
@@ -259,7 +275,41 @@ impl Controller {
         if self.role != before {
             self.step_down();
         }
+        self.follow_claim(standing.claim);
         self.proceed(Touched::default());
+    }
+
+    /// Reports whether the Role allows the Lease.
+    fn follow_claim(&mut self, claim: Claim) {
+        if std::mem::replace(&mut self.claim, claim) == claim {
+            return;
+        }
+        self.admin.readiness.set("Lease allowed by the Role", claim != Claim::Refused);
+        if let Some((reason, text)) = obstacles::about_claim(claim) {
+            self.events.send(Event::about_lease(&self.namespace, LEASE, reason, text));
+        }
+        if self.standing.term.is_none() && claim != Claim::Refused {
+            self.reporter.stand_by();
+        }
+        self.report_state();
+    }
+
+    /// Reports a webhook configuration that blocks changes of the configuration, or its end.
+    fn follow_webhook(&mut self, uid: Option<String>) {
+        if let Some(uid) = &uid {
+            tracing::error!(event = "webhookLeftBehind", name = left_behind::NAME, "{}", obstacles::WEBHOOK);
+            self.events.send(Event::about_webhooks(left_behind::NAME, uid.clone(), obstacles::WEBHOOK));
+        }
+        self.blocking_webhook = uid;
+        self.report_state();
+    }
+
+    /// Reports the problems of the configuration and the obstacles of this process, if nobody else leads.
+    fn report_state(&self) {
+        if self.standing.term.is_some() || self.claim == Claim::Refused {
+            self.reporter
+                .report(&self.problems, &obstacles::texts(self.claim, &self.denied, self.blocking_webhook.is_some()));
+        }
     }
 
     fn step_down(&mut self) {
@@ -267,6 +317,9 @@ impl Controller {
         self.unknown_pools_until = None;
         self.last_good.send_replace(LastGood::default());
         self.reporter.stand_by();
+        if self.claim == Claim::Refused {
+            self.report_state();
+        }
         self.pool_statuses.send_replace(PoolStatuses::default());
         crate::metrics::clear_pools(&self.admin.metrics.allocator);
     }
@@ -307,6 +360,9 @@ impl Controller {
                 }
                 for service in &touched.services {
                     self.pauses.changed(service);
+                    if self.index.service(service).is_none() {
+                        self.note_denial(service, None);
+                    }
                 }
                 self.admin.metrics.client.updates.inc_by(touched.services.len() as u64);
                 let changed: BTreeSet<ServiceKey> = touched.versions.into_iter().chain(touched.services).collect();
@@ -348,6 +404,9 @@ impl Controller {
         }
         self.pauses.retain(|service| self.index.cluster().services.contains_key(service));
         self.refusals.clear();
+        if !std::mem::take(&mut self.denied).is_empty() {
+            self.admin.readiness.set("statuses allowed by the Role", true);
+        }
         self.reported.clear();
         self.report();
         self.unknown_pools_until = Some(Instant::now() + POOL_GRACE);
@@ -407,9 +466,9 @@ impl Controller {
     fn report(&mut self) {
         for problem in self.problems.difference(&self.reported) {
             log_problem(problem);
-            self.events.send(Event::about_problem(problem));
+            self.events.send(Event::about_problem(problem, self.index.uid(&problem.object)));
         }
-        self.reporter.report(&self.problems);
+        self.report_state();
         self.reported.clone_from(&self.problems);
         if let LeaderRole::Leading(term) = self.role {
             self.last_good.send_if_modified(|known| {
@@ -482,10 +541,17 @@ impl Controller {
         let Some(failure) = failure else {
             self.pauses.succeeded(key);
             self.refusals.remove(key);
+            self.note_denial(key, None);
             return Pace::Now;
         };
+        if *failure == Failure::Gone {
+            self.note_denial(key, None);
+        }
         if !matches!(failure, Failure::NotSent | Failure::Gone) {
             self.admin.metrics.client.update_errors.inc();
+        }
+        if let Failure::Refused(text) = failure {
+            self.note_denial(key, obstacles::is_denial(text).then_some(text));
         }
         match failure {
             Failure::Refused(text) if self.refusals.get(key) != Some(text) => {
@@ -514,6 +580,18 @@ impl Controller {
         match self.pauses.failed(key, failure, was_read, Instant::now(), self.random.random()) {
             Some(_) => Pace::Later,
             None => Pace::Now,
+        }
+    }
+
+    /// Notes whether the Role forbids the status of a Service, and reports a change.
+    fn note_denial(&mut self, key: &ServiceKey, denial: Option<&String>) {
+        let before = match denial {
+            Some(text) => self.denied.insert(key.clone(), text.clone()),
+            None => self.denied.remove(key),
+        };
+        if before.as_ref() != denial {
+            self.admin.readiness.set("statuses allowed by the Role", self.denied.is_empty());
+            self.report_state();
         }
     }
 
@@ -556,6 +634,9 @@ impl Controller {
             );
         }
         self.pool_statuses.send_if_modified(|known| {
+            for gone in known.pools.keys().filter(|name| !pools.contains_key(*name)) {
+                crate::metrics::remove_pool(&self.admin.metrics.allocator, gone.as_str());
+            }
             let changed = known.term != Some(term) || known.pools != pools;
             *known = PoolStatuses { term: Some(term), pools };
             changed

@@ -10,7 +10,7 @@ use kube::api::Api;
 use kube::core::DeserializeGuard;
 use kube::{Client, Resource};
 use metallb_core::config::spec::Resources;
-use metallb_core::model::{Cluster, ServiceKey};
+use metallb_core::model::{Cluster, ObjectRef, ServiceKey};
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 
@@ -238,6 +238,22 @@ impl Index {
     #[must_use]
     pub fn identity(&self, key: &ServiceKey) -> Option<&Identity> {
         self.versions.get(&Kind::Service)?.identity(&key.into())
+    }
+
+    /// Uid of a configuration object; `None` if it is unknown.
+    #[must_use]
+    pub fn uid(&self, object: &ObjectRef) -> Option<String> {
+        let kind = match object.kind {
+            "IPAddressPool" => Kind::Pool,
+            "L2Advertisement" => Kind::L2Advertisement,
+            "BGPAdvertisement" => Kind::BgpAdvertisement,
+            "BGPPeer" => Kind::Peer,
+            "BFDProfile" => Kind::BfdProfile,
+            "Community" => Kind::Community,
+            _ => return None,
+        };
+        let name = ObjectName { namespace: object.namespace.clone()?, name: object.name.clone() };
+        self.versions.get(&kind)?.identity(&name).map(|identity| identity.uid.to_string())
     }
 
     /// The quarantined addresses in the statuses of pools.

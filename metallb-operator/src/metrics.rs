@@ -248,6 +248,13 @@ impl Default for Metrics {
     }
 }
 
+impl AllocatorMetrics {
+    /// The families with a series per pool.
+    fn families(&self) -> [&IntGaugeVec; 7] {
+        [&self.in_use_v4, &self.in_use_v6, &self.in_use, &self.total_v4, &self.total_v6, &self.total, &self.services]
+    }
+}
+
 /// Sets the counters of one pool.
 pub fn set_pool(metrics: &AllocatorMetrics, pool: &str, counters: &PoolCounters) {
     let label = [pool];
@@ -262,19 +269,17 @@ pub fn set_pool(metrics: &AllocatorMetrics, pool: &str, counters: &PoolCounters)
     metrics.services.with_label_values(&label).set(counters.services);
 }
 
+/// Removes the counters of a pool that was deleted.
+pub fn remove_pool(metrics: &AllocatorMetrics, pool: &str) {
+    for family in metrics.families() {
+        // A family has no series of a pool that was never counted.
+        let _ = family.remove_label_values(&[pool]);
+    }
+}
+
 /// Removes the counters of all pools, because another process leads.
 pub fn clear_pools(metrics: &AllocatorMetrics) {
-    for family in [
-        &metrics.in_use_v4,
-        &metrics.in_use_v6,
-        &metrics.in_use,
-        &metrics.total_v4,
-        &metrics.total_v6,
-        &metrics.total,
-        &metrics.services,
-    ] {
-        family.reset();
-    }
+    metrics.families().iter().for_each(|family| family.reset());
 }
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {

@@ -8,3 +8,4 @@ pub mod lease;
 pub(crate) mod pauses;
 pub(crate) mod pool_status;
 pub(crate) mod service_status;
+mod status_verb;

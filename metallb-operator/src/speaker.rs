@@ -1,6 +1,7 @@
 //! Announces from one node of a cluster: follows the API, decides with `metallb-core`, sends packets, writes statuses
 //! and Events.
 
+mod own_problems;
 mod pace;
 mod seed_nodes;
 
@@ -265,12 +266,21 @@ impl Speaker {
     }
 
     fn report(&mut self, problems: Vec<Problem>) {
-        let problems: BTreeSet<Problem> = problems.into_iter().collect();
+        let problems: BTreeSet<Problem> = match self.index.cluster().nodes.get(self.node.as_str()) {
+            Some(node) => own_problems::concerning(problems, self.index.resources(), &node.labels),
+            None => problems.into_iter().collect(),
+        };
         let client = &self.admin.metrics.client;
         client.config_loaded.set(1);
         client.config_stale.set(problems.iter().any(|problem| problem.severity == Severity::Error).into());
-        problems.difference(&self.problems).for_each(log_problem);
-        self.reporter.report(&problems);
+        for problem in problems.difference(&self.problems) {
+            log_problem(problem);
+            // The controller reports the other kinds, which it follows too.
+            if matches!(problem.object.kind, "BGPPeer" | "BFDProfile") {
+                self.events.send(Event::about_problem(problem, self.index.uid(&problem.object)));
+            }
+        }
+        self.reporter.report(&problems, &[]);
         self.problems = problems;
     }
 

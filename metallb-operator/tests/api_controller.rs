@@ -119,9 +119,10 @@ async fn api_bad_objects_are_told_and_take_nothing_away_not_even_after_a_restart
     eventually(&controller, async || {
         let state = states.get_opt("controller").await.unwrap().and_then(|state| state.status).unwrap_or_default();
         let summary = state.error_summary.unwrap_or_default();
-        let named = ["overlaps", "typo", "good"]
-            .iter()
-            .all(|name| summary.contains(&format!("IPAddressPool/metallb-system/{name}")));
+        let named = ["overlaps", "typo", "good"].iter().all(|name| {
+            summary.contains(&format!("IPAddressPool/metallb-system/{name} "))
+                || summary.contains(&format!("pool \"{name}\""))
+        });
         holds(named && state.result.as_deref() == Some("Invalid"), summary)
     })
     .await;

@@ -1,7 +1,7 @@
 //! Series about BGP and BFD sessions, computed on each scrape.
 //!
-//! Names and labels are those of upstream's native speaker and of its FRR exporter. The label `vrf` exists only for
-//! peers with a VRF.
+//! Names and labels are those of upstream's native speaker and of its FRR exporter. Peers without a VRF have
+//! the label `vrf="default"`, as in FRR.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -112,8 +112,7 @@ impl<T> Series<T> {
 
 impl Labels {
     fn pairs(&self) -> Vec<LabelPair> {
-        let vrf = self.vrf.as_deref().map(|vrf| label("vrf", vrf));
-        std::iter::once(label("peer", &self.peer)).chain(vrf).collect()
+        vec![label("peer", &self.peer), label("vrf", self.vrf.as_deref().unwrap_or("default"))]
     }
 }
 
@@ -132,10 +131,6 @@ const fn counter<T>(name: &'static str, help: &'static str, value: fn(&T) -> u64
 
 fn is_up(peer: &PeerSnapshot) -> bool {
     peer.state == State::Established
-}
-
-fn pending(peer: &PeerSnapshot) -> usize {
-    peer.routes_wanted.saturating_sub(if is_up(peer) { peer.routes_advertised } else { 0 })
 }
 
 fn sent(peer: &PeerSnapshot) -> u64 {
@@ -162,7 +157,7 @@ static BGP: [Series<PeerSnapshot>; 16] = [
     gauge(
         "metallb_bgp_pending_prefixes_total",
         "Number of prefixes that should be advertised on the BGP session",
-        |peer| pending(peer) as u64,
+        |peer| peer.routes_wanted as u64,
     ),
     counter("metallb_bgp_updates_total", "Number of BGP UPDATE messages sent", |peer| peer.counters.updates_sent),
     counter("metallb_bgp_updates_total_received", "Number of BGP UPDATE messages received", |peer| {
@@ -224,12 +219,12 @@ mod tests {
     }
 
     #[test]
-    fn label_of_the_vrf_stands_only_where_there_is_one() {
-        let names = |vrf: Option<&str>| {
+    fn peer_without_a_vrf_is_in_the_default_one() {
+        let values = |vrf: Option<&str>| {
             let labels = Labels { peer: "192.0.2.1:179".to_owned(), vrf: vrf.map(str::to_owned) };
-            labels.pairs().iter().map(|pair| pair.name().to_owned()).collect::<Vec<_>>()
+            labels.pairs().iter().map(|pair| format!("{}={}", pair.name(), pair.value())).collect::<Vec<_>>()
         };
-        assert_eq!(names(None), ["peer"]);
-        assert_eq!(names(Some("red")), ["peer", "vrf"]);
+        assert_eq!(values(None), ["peer=192.0.2.1:179", "vrf=default"]);
+        assert_eq!(values(Some("red")), ["peer=192.0.2.1:179", "vrf=red"]);
     }
 }

@@ -8,7 +8,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference, Time};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{Api, ObjectMeta, PostParams};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::watch_object;
 use kube::{Client, Error, Resource as _};
@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use crate::api::{ConfigurationState, ConfigurationStateStatus};
+use crate::sink::status_verb::StatusWriter;
 
 /// The reporting process.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -36,7 +37,7 @@ pub struct ConfigurationReporter {
     verdict: watch::Sender<Option<Verdict>>,
 }
 
-/// The problems of the configuration; empty if it is valid.
+/// The problems of the configuration, and what this process cannot do; empty if the configuration is in force.
 type Verdict = Vec<String>;
 
 impl Component {
@@ -55,6 +56,14 @@ impl Component {
         }
     }
 
+    /// Upstream's field manager of the status.
+    const fn manager(&self) -> &'static str {
+        match self {
+            Self::Controller => "poolReconciler",
+            Self::Speaker { .. } => "configReconciler",
+        }
+    }
+
     const fn condition(&self) -> &'static str {
         match self {
             Self::Controller => "poolReconcilerValid",
@@ -70,6 +79,7 @@ impl ConfigurationReporter {
         let (verdict, mut verdicts) = watch::channel(None);
         let writer = Writer {
             states: Api::namespaced(client.clone(), namespace),
+            statuses: StatusWriter::new::<ConfigurationState>(client.clone(), namespace, Some(component.manager())),
             pods: Api::namespaced(client, namespace),
             pod: pod.to_owned(),
             component,
@@ -110,10 +120,11 @@ impl ConfigurationReporter {
         self.verdict.send_if_modified(|known| known.take().is_some());
     }
 
-    /// Reports the present problems.
-    pub fn report(&self, problems: &BTreeSet<Problem>) {
+    /// Reports the present problems, and obstacles that keep the process from applying the configuration.
+    pub fn report(&self, problems: &BTreeSet<Problem>, obstacles: &[String]) {
         let errors = problems.iter().filter(|problem| problem.severity == Severity::Error);
-        let verdict: Verdict = errors.map(ToString::to_string).collect();
+        let errors = errors.map(|problem| format!("configuration error: {}", text(problem)));
+        let verdict: Verdict = errors.chain(obstacles.iter().cloned()).collect();
         self.verdict.send_if_modified(|known| {
             let changed = known.as_ref() != Some(&verdict);
             *known = Some(verdict);
@@ -122,8 +133,20 @@ impl ConfigurationReporter {
     }
 }
 
+/// The message of a problem as upstream words it, and the object and the field where the message does not name them.
+fn text(problem: &Problem) -> String {
+    let Problem { object, field, message, .. } = problem;
+    let mut words = message.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '.'));
+    if words.any(|word| word.trim_end_matches('.') == &*object.name) {
+        message.clone()
+    } else {
+        format!("{message} ({object} {field})")
+    }
+}
+
 struct Writer {
     states: Api<ConfigurationState>,
+    statuses: StatusWriter,
     pods: Api<Pod>,
     pod: String,
     component: Component,
@@ -148,8 +171,7 @@ impl Writer {
         if known.status.as_ref() == Some(&status) {
             return Ok(());
         }
-        let patch = Patch::Merge(json!({ "status": status }));
-        self.states.patch_status(&name, &PatchParams::default(), &patch).await.map(|_| ())
+        self.statuses.merge(&name, &json!({ "status": status })).await.map(|_| ())
     }
 
     async fn owner(&self) -> Result<Option<OwnerReference>, Error> {
@@ -168,8 +190,7 @@ fn status(
     now: Timestamp,
 ) -> ConfigurationStateStatus {
     let valid = verdict.is_empty();
-    let mut message =
-        verdict.iter().map(|problem| format!("configuration error: {problem}")).collect::<Vec<_>>().join("\n");
+    let mut message = verdict.join("\n");
     message.truncate(message.floor_char_boundary(MESSAGE_MAX));
     let before = known.and_then(|status| status.conditions.as_ref()?.iter().find(|known| known.type_ == condition));
     let status = if valid { "True" } else { "False" };
@@ -198,28 +219,36 @@ const RETRY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
+    use metallb_core::config::ConfigReason;
+    use metallb_core::model::ObjectRef;
+
     use super::*;
 
     #[test]
     fn status_names_every_error_and_keeps_its_time_while_it_says_the_same() {
         let at = |second| Timestamp::from_second(second).unwrap();
-        let bad: Verdict =
-            vec!["BGPPeer/ns/a: spec.bfdProfile: no".to_owned(), "BGPPeer/ns/b: spec.myASN: no".to_owned()];
+        let bad: Verdict = vec!["configuration error: one".to_owned(), "configuration error: two".to_owned()];
         let first = status("configReconcilerValid", &bad, None, at(10));
         assert_eq!(first.result.as_deref(), Some("Invalid"));
-        assert_eq!(
-            first.error_summary.as_deref(),
-            Some(
-                "configuration error: BGPPeer/ns/a: spec.bfdProfile: no\n\
-                 configuration error: BGPPeer/ns/b: spec.myASN: no"
-            )
-        );
+        assert_eq!(first.error_summary.as_deref(), Some("configuration error: one\nconfiguration error: two"));
         let time = |status: &ConfigurationStateStatus| status.conditions.as_ref().unwrap()[0].last_transition_time.0;
         let again = status("configReconcilerValid", &bad, Some(&first), at(20));
         assert_eq!(again, first);
         let good = status("configReconcilerValid", &Vec::new(), Some(&again), at(30));
         assert_eq!((good.result.as_deref(), time(&good)), (Some("Valid"), at(30)));
         assert_eq!(good.conditions.unwrap()[0].reason, "Reconciled");
+    }
+
+    #[test]
+    fn text_of_a_problem_names_its_object_once() {
+        let problem = |name: &str, message: &str| {
+            let object = ObjectRef::new("BGPPeer", "ns", name);
+            text(&Problem::error(object, "spec.bfdProfile", ConfigReason::Malformed, message.to_owned()))
+        };
+        let named = "peer tor-1 referencing non existing bfd profile X";
+        assert_eq!(problem("tor-1", named), named);
+        assert_eq!(problem("tor", named), format!("{named} (BGPPeer/ns/tor spec.bfdProfile)"));
+        assert_eq!(problem("tor-1", "invalid"), "invalid (BGPPeer/ns/tor-1 spec.bfdProfile)");
     }
 
     #[test]

@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use self::recorder::{Admission, Outcome, Recorder, Request, SeriesId};
+use crate::sink::status_verb::is_forbidden;
 
 /// Importance of an Event.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -41,7 +42,7 @@ pub struct ObjectReference {
     pub api_version: &'static str,
     /// Kind, as in YAML.
     pub kind: &'static str,
-    /// Namespace of the object.
+    /// Namespace of the object; empty for cluster-scoped kinds.
     pub namespace: String,
     /// Name of the object.
     pub name: String,
@@ -84,7 +85,7 @@ impl Event {
 
     /// An Event about a Lease that controllers share.
     #[must_use]
-    pub fn about_lease(namespace: &str, name: &str, message: &str) -> Self {
+    pub fn about_lease(namespace: &str, name: &str, reason: &str, message: &str) -> Self {
         let regarding = ObjectReference {
             api_version: "coordination.k8s.io/v1",
             kind: "Lease",
@@ -92,23 +93,32 @@ impl Event {
             name: name.to_owned(),
             uid: None,
         };
-        Self {
-            regarding,
-            event_type: EventType::Warning,
-            reason: "restoreDetected".to_owned(),
-            message: message.to_owned(),
-        }
+        Self { regarding, event_type: EventType::Warning, reason: reason.to_owned(), message: message.to_owned() }
     }
 
-    /// An Event about a configuration object with a problem.
+    /// An Event about a webhook configuration that was left behind.
     #[must_use]
-    pub fn about_problem(problem: &Problem) -> Self {
+    pub fn about_webhooks(name: &str, uid: String, message: &str) -> Self {
+        let regarding = ObjectReference {
+            api_version: "admissionregistration.k8s.io/v1",
+            kind: "ValidatingWebhookConfiguration",
+            namespace: String::new(),
+            name: name.to_owned(),
+            uid: Some(uid),
+        };
+        let reason = "webhookLeftBehind".to_owned();
+        Self { regarding, event_type: EventType::Warning, reason, message: message.to_owned() }
+    }
+
+    /// An Event about a configuration object with a problem. Without the uid, `kubectl describe` does not show it.
+    #[must_use]
+    pub fn about_problem(problem: &Problem, uid: Option<String>) -> Self {
         let regarding = ObjectReference {
             api_version: if problem.object.kind == "BGPPeer" { "metallb.io/v1beta2" } else { "metallb.io/v1beta1" },
             kind: problem.object.kind,
             namespace: problem.object.namespace.as_deref().unwrap_or_default().to_owned(),
             name: problem.object.name.to_string(),
-            uid: None,
+            uid,
         };
         let message = format!("{}: {}", problem.field, problem.message);
         Self { regarding, event_type: EventType::Warning, reason: problem.code.as_str().to_owned(), message }
@@ -218,7 +228,7 @@ struct Writer {
 impl Writer {
     /// Executes a request.
     fn write(&self, request: Request) -> impl Future<Output = (SeriesId, Outcome, Option<Error>)> + use<> {
-        let events: Api<KubeEvent> = Api::namespaced(self.client.clone(), &request.event.regarding.namespace);
+        let events: Api<KubeEvent> = Api::namespaced(self.client.clone(), namespace(&request.event.regarding));
         let now = Timestamp::now();
         let Request { id, event, object, count } = request;
         let is_known = object.is_some();
@@ -235,6 +245,8 @@ impl Writer {
             match result {
                 Ok(_) => (id, Outcome::Written(name), None),
                 Err(Error::Api(status)) if status.code == 404 && is_known => (id, Outcome::Gone, None),
+                // Without the verb, each repetition is an object of its own.
+                Err(error) if is_known && is_forbidden(&error, "patch") => (id, Outcome::Gone, None),
                 Err(error) => (id, Outcome::Failed, Some(error)),
             }
         }
@@ -245,13 +257,13 @@ impl Writer {
         KubeEvent {
             metadata: ObjectMeta {
                 name: Some(name),
-                namespace: Some(regarding.namespace.clone()),
+                namespace: Some(namespace(regarding).to_owned()),
                 ..ObjectMeta::default()
             },
             involved_object: KubeObjectReference {
                 api_version: Some(regarding.api_version.to_owned()),
                 kind: Some(regarding.kind.to_owned()),
-                namespace: Some(regarding.namespace.clone()),
+                namespace: Some(regarding.namespace.clone()).filter(|namespace| !namespace.is_empty()),
                 name: Some(regarding.name.clone()),
                 uid: regarding.uid.clone(),
                 ..KubeObjectReference::default()
@@ -270,6 +282,11 @@ impl Writer {
             ..KubeEvent::default()
         }
     }
+}
+
+/// Namespace of an Event: that of its object, or the one that the API server demands for cluster-scoped objects.
+fn namespace(regarding: &ObjectReference) -> &str {
+    if regarding.namespace.is_empty() { "default" } else { &regarding.namespace }
 }
 
 /// Length of the queue: one Event per Service of a large cluster at start. Further Events are dropped.

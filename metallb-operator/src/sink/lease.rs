@@ -9,10 +9,12 @@
 //! - [`LeaseKeeper`] owns a thread with a runtime and connections of its own, so that nothing else delays a renewal.
 //! - [`Leadership`] is what the rest of the process sees of it: a [`Standing`] to wait for, and
 //!   [`Leadership::may_write`], to be asked before each write.
+//! - Where the Role allows no Lease, `lease/forbidden.rs` decides when to go on without one.
 //! - The rules are in `lease/elector.rs`, without any input or output.
 
 mod elector;
 mod follow;
+mod forbidden;
 mod grant;
 mod identity;
 mod journal;
@@ -108,6 +110,20 @@ pub struct Standing {
     pub term: Option<Term>,
     /// Number of restores of etcd that a write of this process detected.
     pub restores: u64,
+    /// Whether the Role of this process allows it to claim the Lease.
+    pub claim: Claim,
+}
+
+/// Whether this process can claim the Lease.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Claim {
+    /// No answer of the API server contradicts it.
+    #[default]
+    Possible,
+    /// The API server answers that the Role forbids it: nobody leads.
+    Refused,
+    /// The Role forbids it for good: this process leads without a Lease.
+    Waived,
 }
 
 /// Handle to the state of the leadership. Clones share the state.

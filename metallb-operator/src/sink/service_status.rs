@@ -5,17 +5,18 @@
 //! reported: the next decision then uses what the API server holds, not what a watch may deliver later.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Service as KubeService;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Client, Error};
 use metallb_core::assignment::{Settle, Write, WriteEnd};
-use metallb_core::model::{ALLOCATED_FROM, PoolName, ServiceKey, Uid, WRITE_SETTLED};
+use metallb_core::model::{ALLOCATED_FROM, ObjectVersion, PoolName, ServiceKey, Uid, WRITE_SETTLED};
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::sink::lease::{Leadership, Term};
+use crate::sink::status_verb::{StatusVerb, merged};
 use crate::source::watches::Round;
 
 /// Starts writes. Their results arrive at the receiver that was created with it.
@@ -23,6 +24,7 @@ pub(crate) struct ServiceStatusWriter {
     client: Client,
     leadership: Leadership,
     permits: Arc<Semaphore>,
+    verb: StatusVerb,
     ended: mpsc::Sender<Ended>,
 }
 
@@ -76,16 +78,20 @@ impl ServiceStatusWriter {
     pub(crate) fn new(client: Client, leadership: Leadership) -> (Self, mpsc::Receiver<Ended>) {
         // At most one write per Service runs; when the queue is full, tasks wait until earlier results are read.
         let (ended, ends) = mpsc::channel(ENDS);
-        (Self { client, leadership, permits: Arc::new(Semaphore::new(WRITERS)), ended }, ends)
+        (
+            Self { client, leadership, permits: Arc::new(Semaphore::new(WRITERS)), verb: StatusVerb::default(), ended },
+            ends,
+        )
     }
 
     /// Starts a write in a term of leadership and a round of lists.
     pub(crate) fn start(&self, term: Term, write: Write, asked: Round) {
         let services: Api<KubeService> = Api::namespaced(self.client.clone(), write.key.namespace.as_str());
         let (leadership, permits, ended) = (self.leadership.clone(), Arc::clone(&self.permits), self.ended.clone());
+        let verb = self.verb.clone();
         tokio::spawn(async move {
             let permit = permits.acquire_owned().await.ok();
-            let end = carry_out(&services, write, asked, || leadership.may_write(term), permit).await;
+            let end = carry_out(&services, &verb, write, asked, || leadership.may_write(term), permit).await;
             // The receiver is dropped only when the process ends.
             let _ = ended.send(end).await;
         });
@@ -95,6 +101,7 @@ impl ServiceStatusWriter {
 /// Sends the write and, if its result requires it, reads the object.
 async fn carry_out(
     services: &Api<KubeService>,
+    verb: &StatusVerb,
     write: Write,
     asked: Round,
     may_write: impl Fn() -> bool,
@@ -104,13 +111,10 @@ async fn carry_out(
     if !may_write() {
         return Ended { write, asked, end: WriteEnd::Rejected, seen: Seen::Nothing, failure: Some(Failure::NotSent) };
     }
-    let patch = Patch::Merge(patch(&write));
-    let (params, name) = (PatchParams::default(), write.key.name.to_string());
     let request = async {
-        match services.patch_status(&name, &params, &patch).await {
+        match store(services, verb, &write, may_write).await {
             Ok(object) => (WriteEnd::Written, Seen::Object(Box::new(object)), None),
-            Err(error) => {
-                let failure = classify(&error, &write.key.name);
+            Err(failure) => {
                 let (end, seen) = match &failure {
                     Failure::Gone => (WriteEnd::Rejected, Seen::Gone(write.uid.clone())),
                     Failure::Conflict => (WriteEnd::Rejected, read(services, &write.key, write.uid.as_ref()).await),
@@ -125,6 +129,44 @@ async fn carry_out(
     };
     let (end, seen, failure) = give_back_when_slow(request, permit).await;
     Ended { write, asked, end, seen, failure }
+}
+
+/// Stores the write by a patch or, where the Role forbids it, by an update. Both name the version and the uid that the
+/// write was decided on, so that nothing is written over a change that came between.
+async fn store(
+    services: &Api<KubeService>,
+    verb: &StatusVerb,
+    write: &Write,
+    may_write: impl Fn() -> bool,
+) -> Result<KubeService, Failure> {
+    let patch = patch(write);
+    let name = write.key.name.as_ref();
+    let failed = |error: Error| classify(&error, &write.key.name);
+    if verb.is_patch(Instant::now()) {
+        match services.patch_status(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+            Err(error) if verb.is_forbidden_by(&error, Instant::now()) => {}
+            result => return result.map_err(failed),
+        }
+    }
+    // Untyped, so that an update keeps fields of a newer Kubernetes.
+    let kind = ApiResource::erase::<KubeService>(&());
+    let objects: Api<DynamicObject> =
+        Api::namespaced_with(services.clone().into_client(), write.key.namespace.as_str(), &kind);
+    let found = objects.get(name).await.map_err(failed)?;
+    let is_other = |known: Option<&str>, found: Option<&str>| known.is_some() && known != found;
+    let metadata = &found.metadata;
+    if is_other(write.version.as_ref().map(ObjectVersion::as_str), metadata.resource_version.as_deref())
+        || is_other(write.uid.as_ref().map(Uid::as_str), metadata.uid.as_deref())
+    {
+        return Err(Failure::Conflict);
+    }
+    let update = merged(&found, &patch).map_err(failed)?;
+    // Time has passed since the caller asked.
+    if !may_write() {
+        return Err(Failure::NotSent);
+    }
+    let stored = objects.replace_status(name, &PostParams::default(), &update).await.map_err(failed)?;
+    stored.try_parse().map_err(|error| Failure::Unknown(error.to_string()))
 }
 
 /// Waits for a request. A slow request returns its permit, so that it does not delay others.

@@ -61,6 +61,7 @@ where
         undecodable: BTreeMap::new(),
         backoff: Backoff::default(),
         outage: Outage::default(),
+        is_polled: false,
         random: SmallRng::seed_from_u64(crate::sys::seed()),
     };
     tokio::spawn(follower.run(demand))
@@ -76,6 +77,8 @@ struct Follower<K, M, W> {
     undecodable: BTreeMap<ObjectName, Version>,
     backoff: Backoff,
     outage: Outage,
+    /// Whether the log says that the kind is listed but not watched.
+    is_polled: bool,
     random: SmallRng,
 }
 
@@ -107,6 +110,16 @@ where
         };
         let Err(failure) = end else { return };
         self.position.failed(&failure);
+        if failure.forbids_watch() {
+            if !std::mem::replace(&mut self.is_polled, true) {
+                tracing::info!(
+                    kind = self.kind, error = %failure, event = "kindPolled",
+                    "the Role forbids watch, the kind is listed every 30 s"
+                );
+            }
+            sleep(POLL).await;
+            return;
+        }
         if self.outage.failed(Instant::now(), failure.cause()) {
             tracing::warn!(
                 kind = self.kind, error = %failure, event = "watchInterrupted",
@@ -240,6 +253,9 @@ const WATCH_SECONDS: std::ops::RangeInclusive<u32> = 260..=290;
 
 /// Time limit for the first answer to a watch.
 const OPENING: Duration = Duration::from_secs(10);
+
+/// Pause between two lists of a kind that may not be watched.
+const POLL: Duration = Duration::from_secs(30);
 
 /// A watch that ends sooner and without an event is a failure: a pause follows.
 const SHORT: Duration = Duration::from_secs(1);

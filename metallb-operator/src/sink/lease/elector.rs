@@ -15,7 +15,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::identity::{Identity, PodUid};
 use super::record::{self, Version};
-use super::{LeaseSettings, Standing, Term};
+use super::{Claim, LeaseSettings, Standing, Term};
 
 /// The next step.
 #[derive(Debug)]
@@ -190,8 +190,23 @@ impl Elector {
     }
 
     /// Where this process stands.
-    pub(super) fn standing(&self) -> Standing {
-        Standing { term: self.leading.map(|leading| leading.term), restores: self.restores }
+    pub(super) fn standing(&self, claim: Claim) -> Standing {
+        Standing { term: self.leading.map(|leading| leading.term), restores: self.restores, claim }
+    }
+
+    /// Whether this process has seen neither the Lease nor its absence.
+    pub(super) const fn has_seen_nothing(&self) -> bool {
+        matches!(self.observed, Observed::Nothing)
+    }
+
+    /// Leads until the deadline after `sent`, when a request was sent that the Role forbids. Has no effect on a process
+    /// that has seen the Lease or its absence: such a process is allowed to read it, and another one may hold it.
+    pub(super) fn lead_without_lease(&mut self, now: Instant, sent: Instant) {
+        self.expire(now);
+        let until = sent + self.settings.timing.deadline;
+        if !self.releasing && until > now && self.has_seen_nothing() {
+            self.lead(until);
+        }
     }
 
     /// The present term and until when it may write.
@@ -377,6 +392,11 @@ impl Elector {
         if until <= now {
             return;
         }
+        self.lead(until);
+    }
+
+    /// Leads until `until`, in the present term or a new one.
+    fn lead(&mut self, until: Instant) {
         let term = self.leading.map_or_else(
             || {
                 self.terms += 1;

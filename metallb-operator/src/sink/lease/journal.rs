@@ -4,6 +4,7 @@ use std::io;
 
 use kube::Error;
 
+use super::Claim;
 use super::elector::{Loss, Turn};
 
 /// Remembers the last report of each kind.
@@ -13,6 +14,7 @@ pub(super) struct Journal {
     trouble: Option<Trouble>,
     is_unwatched: bool,
     is_unlocked: bool,
+    claim: Claim,
 }
 
 /// Why the Lease cannot be read or written, as coarsely as a person needs it to act.
@@ -24,7 +26,7 @@ enum Trouble {
 
 impl Journal {
     pub(super) fn new(lease: &str) -> Self {
-        Self { lease: lease.to_owned(), trouble: None, is_unwatched: false, is_unlocked: false }
+        Self { lease: lease.to_owned(), trouble: None, is_unwatched: false, is_unlocked: false, claim: Claim::Possible }
     }
 
     pub(super) fn turned(&self, turns: Vec<Turn>) {
@@ -75,6 +77,30 @@ impl Journal {
             None => tracing::info!(lease, event = "leaseAvailable", "the Lease is readable and writable again"),
         }
         self.trouble = trouble;
+    }
+
+    /// Whether the Role allows a claim.
+    pub(super) fn claimed(&mut self, claim: Claim) {
+        let before = std::mem::replace(&mut self.claim, claim);
+        let lease = &self.lease;
+        match claim {
+            _ if before == claim => {}
+            Claim::Possible => {
+                tracing::info!(lease, event = "leaseAllowed", "the Role allows the Lease: one controller writes");
+            }
+            Claim::Refused => tracing::error!(
+                lease,
+                event = "leaseForbidden",
+                "no controller leads: the Role of this process must allow get, list, watch, create and update of \
+                 leases in coordination.k8s.io"
+            ),
+            Claim::Waived => tracing::error!(
+                lease,
+                event = "leaseWaived",
+                "going on without a Lease, which the Role of this process forbids: run one controller only, or allow \
+                 get, list, watch, create and update of leases in coordination.k8s.io"
+            ),
+        }
     }
 
     /// The watch of the Lease works, or ended with an error.

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
@@ -14,13 +15,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::elector::{Elector, End, Request};
+use super::forbidden::{self, Forbidden};
 use super::grant::Grant;
 use super::identity::PodUid;
 use super::journal::Journal;
 use super::lock::PodLock;
 use super::record::Version;
-use super::{LeaseSettings, RELEASE_LIMIT, Standing, follow};
+use super::{Claim, LeaseSettings, RELEASE_LIMIT, Standing, follow};
 use crate::client;
+use crate::sink::status_verb::is_forbidden;
 use crate::sys;
 
 /// Messages of other tasks to the keeper.
@@ -36,6 +39,8 @@ pub(super) enum Input {
     Unwatched(Error),
     /// The uid of the Pod; `None` when the API server does not tell it.
     Pod(Option<PodUid>),
+    /// Whether the Role lacks a verb for the Lease.
+    Reviewed(bool),
 }
 
 /// Publishes the state. Dropping it ends the leadership.
@@ -50,13 +55,13 @@ impl Office {
         Self { standing, grant }
     }
 
-    fn publish(&self, elector: &Elector) {
+    fn publish(&self, elector: &Elector, claim: Claim) {
         // Before the standing, so that a reader that learns of a term may write in it.
         match elector.grant() {
             Some((term, until)) => self.grant.give(term, until),
             None => self.grant.withdraw(),
         }
-        let standing = elector.standing();
+        let standing = elector.standing(claim);
         self.standing.send_if_modified(|before| std::mem::replace(before, standing) != standing);
     }
 }
@@ -101,6 +106,7 @@ struct Keeper<'a> {
     lock: Option<PodLock>,
     journal: Journal,
     rewinds: u64,
+    forbidden: Forbidden,
 }
 
 impl<'a> Keeper<'a> {
@@ -115,6 +121,7 @@ impl<'a> Keeper<'a> {
             lock: None,
             journal: Journal::new(&settings.name),
             rewinds: 0,
+            forbidden: Forbidden::default(),
         }
     }
 
@@ -132,15 +139,22 @@ impl<'a> Keeper<'a> {
         let mut released = Some(released);
         let mut last: Option<Instant> = None;
         let mut under_way: Option<Pin<Box<dyn Future<Output = Answer>>>> = None;
+        let mut sent = Instant::now();
         loop {
             self.take_lock();
             let step = self.elector.poll(Instant::now(), Timestamp::now());
-            self.office.publish(&self.elector);
+            self.office.publish(&self.elector, self.claim());
+            self.journal.claimed(self.claim());
+            if self.forbidden.take_review(Instant::now()) {
+                let (client, settings) = (self.leases.clone().into_client(), self.settings);
+                tokio::spawn(review(client, settings.namespace.clone(), settings.name.clone(), sender.clone()));
+            }
             self.journal.turned(self.elector.take_turns());
             if self.elector.is_released() || last.is_some_and(|last| last <= Instant::now()) {
                 break;
             }
             if let Some(request) = step.request {
+                sent = Instant::now();
                 under_way = Some(Box::pin(send(self.leases.clone(), self.settings.name.clone(), request)));
             }
             if self.rewinds != self.elector.rewinds() {
@@ -153,7 +167,12 @@ impl<'a> Keeper<'a> {
                 answer = or_never(&mut under_way) => {
                     under_way = None;
                     self.journal.answered(answer.error.as_ref());
-                    self.elector.ended(Instant::now(), answer.end);
+                    let now = Instant::now();
+                    self.forbidden.answered(now, answer.permission());
+                    self.elector.ended(now, answer.end);
+                    if self.forbidden.leads(now) {
+                        self.elector.lead_without_lease(now, sent);
+                    }
                 }
                 Some(input) = inputs.recv() => self.take(input),
                 () = sys::sleep_until(wake) => {}
@@ -178,6 +197,9 @@ impl<'a> Keeper<'a> {
 
     fn take(&mut self, input: Input) {
         let now = Instant::now();
+        if matches!(input, Input::Seen(_) | Input::Gone(_) | Input::Watched) {
+            self.forbidden.answered(now, forbidden::Answer::Allowed);
+        }
         match input {
             Input::Seen(lease) => self.elector.observe(now, lease),
             Input::Gone(version) => self.elector.observe_absence(now, version),
@@ -190,6 +212,14 @@ impl<'a> Keeper<'a> {
                 self.journal.watched(Some(&error));
             }
             Input::Pod(uid) => self.uid = uid,
+            Input::Reviewed(is_denied) => self.forbidden.reviewed(now, is_denied),
+        }
+    }
+
+    fn claim(&self) -> Claim {
+        match self.forbidden.claim() {
+            Claim::Waived if !self.elector.has_seen_nothing() => Claim::Refused,
+            claim => claim,
         }
     }
 
@@ -215,6 +245,46 @@ impl<'a> Keeper<'a> {
 struct Answer {
     end: End,
     error: Option<Error>,
+}
+
+impl Answer {
+    /// What the answer says about the Role.
+    fn permission(&self) -> forbidden::Answer {
+        match (&self.end, &self.error) {
+            (End::Done(_) | End::Absent | End::Conflict, _) => forbidden::Answer::Allowed,
+            (_, Some(error)) if ["get", "create", "update"].iter().any(|verb| is_forbidden(error, verb)) => {
+                forbidden::Answer::Forbidden
+            }
+            _ => forbidden::Answer::Other,
+        }
+    }
+}
+
+/// Asks the API server whether the Role of this process lacks a verb that a claim needs, and reports the answer. Every
+/// account may ask.
+async fn review(client: Client, namespace: String, name: String, inputs: mpsc::Sender<Input>) {
+    let reviews: Api<SelfSubjectAccessReview> = Api::all(client);
+    let mut is_denied = false;
+    for verb in ["get", "create", "update"] {
+        let attributes = ResourceAttributes {
+            group: Some("coordination.k8s.io".to_owned()),
+            resource: Some("leases".to_owned()),
+            namespace: Some(namespace.clone()),
+            // RBAC cannot limit a creation by name.
+            name: (verb != "create").then(|| name.clone()),
+            verb: Some(verb.to_owned()),
+            ..ResourceAttributes::default()
+        };
+        let spec = SelfSubjectAccessReviewSpec {
+            resource_attributes: Some(attributes),
+            ..SelfSubjectAccessReviewSpec::default()
+        };
+        let asked = SelfSubjectAccessReview { spec, ..SelfSubjectAccessReview::default() };
+        let answer = reviews.create(&PostParams::default(), &asked).await;
+        is_denied |= answer.is_ok_and(|review| review.status.is_some_and(|status| !status.allowed));
+    }
+    // The receiver is gone only when the keeper ends.
+    let _ = inputs.send(Input::Reviewed(is_denied)).await;
 }
 
 async fn send(leases: Api<Lease>, name: String, request: Request) -> Answer {

@@ -113,6 +113,12 @@ impl Failure {
         }
     }
 
+    /// Whether the Role of this process allows no watch: upstream's lets the controller list Nodes only.
+    pub(super) fn forbids_watch(&self) -> bool {
+        let Self::Request(kube::Error::Api(status)) = self else { return false };
+        status.code == 403 && status.message.contains("cannot watch resource")
+    }
+
     /// The cause for the log: the HTTP status, or a number below all of them.
     pub(super) fn cause(&self) -> u16 {
         match self {
@@ -187,6 +193,19 @@ mod tests {
             let expected = if is_taken { Next::Watch(version.into()) } else { Next::List };
             assert_eq!(position.next(), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn watch_is_forbidden_by_the_role_only() {
+        let answer = |code, message: &str| {
+            Failure::Request(kube::Error::Api(Box::new(Status { message: message.to_owned(), ..*status(code) })))
+        };
+        let text = |verb| format!("nodes is forbidden: User \"u\" cannot {verb} resource \"nodes\" in API group \"\"");
+        assert!(answer(403, &text("watch")).forbids_watch());
+        assert!(!answer(403, &text("list")).forbids_watch());
+        assert!(!answer(403, "quota").forbids_watch());
+        assert!(!answer(410, &text("watch")).forbids_watch());
+        assert!(!Failure::NoAnswer.forbids_watch());
     }
 
     #[test]

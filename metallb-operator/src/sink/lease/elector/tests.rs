@@ -127,11 +127,11 @@ impl Scene {
     }
 
     fn term(&self) -> Option<u64> {
-        self.elector.standing().term.map(|term| term.0)
+        self.elector.standing(Claim::default()).term.map(|term| term.0)
     }
 
     fn restores(&self) -> u64 {
-        self.elector.standing().restores
+        self.elector.standing(Claim::default()).restores
     }
 
     /// The milliseconds from now on until it leads.

@@ -195,7 +195,8 @@ proptest! {
         }
         prop_assert!(world.heal(), "nobody leads 10 s after all faults have ended");
         prop_assert_eq!(world.led, 1);
-        let counted: u64 = world.processes.iter().map(|process| process.elector.standing().restores).sum();
+        let restores = |process: &Process| process.elector.standing(Claim::default()).restores;
+        let counted: u64 = world.processes.iter().map(restores).sum();
         prop_assert_eq!(counted, 0);
     }
 }
