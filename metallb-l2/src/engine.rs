@@ -14,21 +14,22 @@ use crate::counters::Tally;
 use crate::foreign::{ForeignAddress, ForeignAddresses};
 use crate::group::Groups;
 pub use crate::group::{GroupChange, Membership};
-use crate::interface::{Announcement, Interface, MacAddr};
+use crate::interface::{AddressChange, Announcement, Interface, MacAddr, Scope, Stance};
 use crate::limit::Limiter;
 pub use crate::limit::{Limits, Rate};
 use crate::outgoing::{Gratuitous, Outgoing, Pass, enqueue, enqueue_probe};
 pub use crate::responder::DropReason;
 use crate::responder::{Claim, Request, parse};
-use crate::vip::{Phase, VipTable};
+use crate::vip::{Generation, Phase, VipId, VipTable};
 use crate::wire::Frame;
 use crate::wire::ndp::{Checksum, Solicitation, solicited_node};
 
 /// Answers ARP and NDP requests for a set of addresses on a set of interfaces, and announces those addresses.
 ///
 /// How to drive it:
-/// - Facts enter through `set_interfaces`, `set_addresses`, `set_foreign_addresses`, `set_speaker_macs`,
-///   `announce_again`, `handle_frame` and `handle_timeout`. Time is an argument and never goes backwards.
+/// - Facts enter through `set_interfaces`, `set_addresses`, `change_addresses`, `set_foreign_addresses`,
+///   `set_speaker_macs`, `announce_again`, `handle_frame` and `handle_timeout`. Time is an argument and never goes
+///   backwards.
 /// - After each of them, `poll_group`, `poll_transmit`, `poll_announced` and `poll_event` are called until they return
 ///   `None`. The queues behind them grow only between two such drains; events are also limited in number.
 /// - `poll_timeout` returns when `handle_timeout` is due. Early and repeated calls are harmless.
@@ -107,6 +108,13 @@ pub enum Event {
     },
 }
 
+/// The addresses that begin a burst together.
+#[derive(Debug, Default)]
+struct Bursts {
+    held: Vec<(VipId, Generation)>,
+    probing: Vec<(VipId, Generation)>,
+}
+
 impl Engine {
     /// Creates an engine without addresses and interfaces. `seed` determines the jitter of bursts and the hash of the
     /// rate limiter; it should be unpredictable to other hosts.
@@ -157,7 +165,6 @@ impl Engine {
     /// no frames. Answers for removed addresses end at once. If an address occurs twice the last occurrence counts; see
     /// [`Scope::union`](crate::interface::Scope::union).
     pub fn set_addresses<A: Into<Announcement>>(&mut self, now: Instant, addresses: impl IntoIterator<Item = A>) {
-        let (mut held, mut probing, mut changed) = (Vec::new(), Vec::new(), false);
         // Indexed by `VipId`.
         let mut wanted: Vec<Option<Announcement>> = Vec::new();
         for announcement in addresses.into_iter().map(Into::into) {
@@ -167,32 +174,73 @@ impl Engine {
             }
             wanted[index] = Some(announcement);
         }
-        for (id, vip) in self.vips.iter_mut() {
-            let (scope, phase) = match wanted.get_mut(id.index()).and_then(Option::take) {
-                Some(Announcement { scope, stance, .. }) => (Some(scope), vip.phase_after(stance)),
-                None => (None, Phase::Held),
-            };
-            if scope == vip.scope && phase == vip.phase {
-                continue;
-            }
-            changed = true;
-            (vip.scope, vip.phase) = (scope, phase);
-            vip.foreign = self.foreign.find(vip.ip).cloned();
-            vip.resolve(self.interfaces.values());
-            let generation = vip.generation.advance();
-            match phase {
-                _ if vip.scope.is_none() || vip.foreign.is_some() => {}
-                Phase::Held => held.push((id, generation)),
-                Phase::Probing | Phase::Occupied => probing.push((id, generation)),
-                Phase::Yielding => {}
-            }
+        let mut bursts = Bursts::default();
+        let mut changed = false;
+        for id in self.vips.ids() {
+            let wanted = wanted.get_mut(id.index()).and_then(Option::take);
+            changed |= self.want(id, wanted.map(|wanted| (wanted.scope, wanted.stance)), &mut bursts);
         }
         if changed {
-            self.schedule.start(now, held);
-            self.probes.start(now, probing);
+            self.start(now, bursts);
             self.groups.update(&self.vips, self.interfaces.values());
         }
         self.announce_due(now);
+    }
+
+    /// Changes single addresses and leaves all others as they are, with the same effects as
+    /// [`set_addresses`](Self::set_addresses) for the resulting list. Costs what changes. If an address occurs twice
+    /// the last occurrence counts.
+    pub fn change_addresses(&mut self, now: Instant, changes: impl IntoIterator<Item = AddressChange>) {
+        let mut wanted: BTreeMap<VipId, Option<(Scope, Stance)>> = BTreeMap::new();
+        for change in changes {
+            match change {
+                AddressChange::Announce(Announcement { ip, scope, stance }) => {
+                    wanted.insert(self.vips.intern(ip), Some((scope, stance)));
+                }
+                AddressChange::Withdraw(ip) => {
+                    // An address that the table does not have is not announced.
+                    if let Some(id) = self.vips.find(ip) {
+                        wanted.insert(id, None);
+                    }
+                }
+            }
+        }
+        let mut bursts = Bursts::default();
+        for (id, wanted) in wanted {
+            if self.want(id, wanted, &mut bursts) {
+                self.groups.update_one(&self.vips, id, self.interfaces.values());
+            }
+        }
+        self.start(now, bursts);
+        self.announce_due(now);
+    }
+
+    /// Brings one address in the wanted state. Returns whether that is another one than before.
+    fn want(&mut self, id: VipId, wanted: Option<(Scope, Stance)>, bursts: &mut Bursts) -> bool {
+        let vip = self.vips.vip_mut(id);
+        let (scope, phase) = match wanted {
+            Some((scope, stance)) => (Some(scope), vip.phase_after(stance)),
+            None => (None, Phase::Held),
+        };
+        if scope == vip.scope && phase == vip.phase {
+            return false;
+        }
+        (vip.scope, vip.phase) = (scope, phase);
+        vip.foreign = self.foreign.find(vip.ip).cloned();
+        vip.resolve(self.interfaces.values());
+        let generation = vip.generation.advance();
+        match phase {
+            _ if vip.scope.is_none() || vip.foreign.is_some() => {}
+            Phase::Held => bursts.held.push((id, generation)),
+            Phase::Probing | Phase::Occupied => bursts.probing.push((id, generation)),
+            Phase::Yielding => {}
+        }
+        true
+    }
+
+    fn start(&mut self, now: Instant, bursts: Bursts) {
+        self.schedule.start(now, bursts.held);
+        self.probes.start(now, bursts.probing);
     }
 
     /// Replaces the addresses that must not be announced. Answers for an address that becomes foreign end at once. When
@@ -229,6 +277,13 @@ impl Engine {
     pub fn refused(&self) -> BTreeMap<IpAddr, ForeignAddress> {
         let wanted = self.vips.iter().filter(|(_, vip)| vip.scope.is_some());
         wanted.filter_map(|(_, vip)| Some((vip.ip, vip.foreign.clone()?))).collect()
+    }
+
+    /// Why a wanted address is not announced; `None` if it is not wanted or not foreign.
+    #[must_use]
+    pub fn refusal(&self, ip: IpAddr) -> Option<&ForeignAddress> {
+        let vip = self.vips.vip(self.vips.find(ip)?);
+        vip.foreign.as_ref().filter(|_| vip.scope.is_some())
     }
 
     /// Starts a new burst for addresses that are held, and ignores all others. The winner calls this after two speakers

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::interface::Interface;
-use crate::vip::VipTable;
+use crate::vip::{VipId, VipTable};
 use crate::wire::ndp;
 
 /// A solicited-node group to join or leave.
@@ -52,6 +52,27 @@ impl Groups {
         self.changes.extend(self.joined.difference(&wanted).map(change(Membership::Leave)));
         self.changes.extend(wanted.difference(&self.joined).map(change(Membership::Join)));
         self.joined = wanted;
+    }
+
+    /// Recomputes the group of one address.
+    pub(crate) fn update_one<'a>(
+        &mut self,
+        vips: &VipTable,
+        id: VipId,
+        interfaces: impl Iterator<Item = &'a Interface>,
+    ) {
+        let IpAddr::V6(v6) = vips.vip(id).ip else { return };
+        let group = ndp::solicited_node(v6);
+        for Interface { index: interface, .. } in interfaces.filter(|interface| interface.link_local.is_some()) {
+            let interface = *interface;
+            let is_wanted = vips.of_group(group).any(|vip| vip.is_on(interface));
+            let membership = match is_wanted {
+                true if self.joined.insert((interface, group)) => Membership::Join,
+                false if self.joined.remove(&(interface, group)) => Membership::Leave,
+                _ => continue,
+            };
+            self.changes.push_back(GroupChange { interface, group, membership });
+        }
     }
 
     pub(crate) fn next_change(&mut self) -> Option<GroupChange> {

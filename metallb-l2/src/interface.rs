@@ -94,6 +94,15 @@ pub struct Announcement {
     pub stance: Stance,
 }
 
+/// A change of one address.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum AddressChange {
+    /// It is announced like this from now on.
+    Announce(Announcement),
+    /// It is no longer announced.
+    Withdraw(IpAddr),
+}
+
 /// How an address is treated.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Stance {
@@ -111,6 +120,17 @@ pub enum Stance {
 impl From<(IpAddr, Scope)> for Announcement {
     fn from((ip, scope): (IpAddr, Scope)) -> Self {
         Self { ip, scope, stance: Stance::Hold }
+    }
+}
+
+impl AddressChange {
+    /// The address that changes.
+    #[must_use]
+    pub const fn ip(&self) -> IpAddr {
+        match self {
+            Self::Announce(announcement) => announcement.ip,
+            Self::Withdraw(ip) => *ip,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 use crate::conflict::Conflict;
 use crate::foreign::ForeignAddress;
 use crate::interface::{Interface, Scope, Stance};
-use crate::wire::ndp::Override;
+use crate::wire::ndp::{Override, solicited_node};
 
 /// The index of an address in the table. It stays valid for the life of the table.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -26,6 +26,8 @@ impl VipId {
 pub(crate) struct VipTable {
     v4: FxHashMap<u32, VipId>,
     v6: FxHashMap<u128, VipId>,
+    /// The addresses of each solicited-node group.
+    by_group: FxHashMap<Ipv6Addr, Vec<VipId>>,
     vips: Vec<Vip>,
 }
 
@@ -104,6 +106,9 @@ impl VipTable {
             IpAddr::V6(v6) => *self.v6.entry(v6.to_bits()).or_insert(next),
         };
         if id == next {
+            if let IpAddr::V6(v6) = ip {
+                self.by_group.entry(solicited_node(v6)).or_default().push(id);
+            }
             self.vips.push(Vip {
                 ip,
                 scope: None,
@@ -127,6 +132,16 @@ impl VipTable {
     /// As [`vip`](Self::vip), mutable.
     pub(crate) fn vip_mut(&mut self, id: VipId) -> &mut Vip {
         &mut self.vips[id.0 as usize]
+    }
+
+    /// The indices of all entries.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = VipId> + use<> {
+        (0..self.vips.len() as u32).map(VipId)
+    }
+
+    /// The entries whose solicited-node group is this one.
+    pub(crate) fn of_group(&self, group: Ipv6Addr) -> impl Iterator<Item = &Vip> {
+        self.by_group.get(&group).into_iter().flatten().map(|&id| self.vip(id))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (VipId, &Vip)> {

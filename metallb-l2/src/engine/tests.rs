@@ -592,3 +592,61 @@ proptest::proptest! {
         }
     }
 }
+
+proptest::proptest! {
+    /// Changes lead to the same frames, answers, groups and refusals as the whole lists that they lead to.
+    #[test]
+    fn changes_equal_the_whole_list(
+        rounds in proptest::collection::vec(proptest::collection::vec((0_u8..6, 0_u8..5), 0..5), 1..12),
+    ) {
+        let ips: [IpAddr; 6] = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1", "2001:db8:1::1", "2001:db8::2"]
+            .map(|ip| ip.parse().unwrap());
+        let start = Instant::now();
+        let mut engines = [Engine::new(Config::default(), 7, start), Engine::new(Config::default(), 7, start)];
+        for engine in &mut engines {
+            let mut foreign = ForeignAddresses::new();
+            foreign.add_interface_address(&"eth0".into(), ips[2], 32);
+            engine.set_foreign_addresses(start, foreign);
+            engine.set_interfaces(start, [eth0()]);
+        }
+        let mut whole: BTreeMap<IpAddr, Announcement> = BTreeMap::new();
+        for (number, round) in rounds.into_iter().enumerate() {
+            let now = start + Duration::from_millis(700) * number as u32;
+            // In the order of the addresses, each once, as the whole list has them.
+            let mut changes = BTreeMap::new();
+            for (place, state) in round {
+                let ip = ips[usize::from(place)];
+                let announce = |scope, stance| AddressChange::Announce(Announcement { ip, scope, stance });
+                changes.insert(ip, match state {
+                    0 => announce(Scope::All, Stance::Hold),
+                    1 => announce(Scope::Only(["eth1".into()].into()), Stance::Hold),
+                    2 => announce(Scope::All, Stance::Yield),
+                    3 => announce(Scope::All, Stance::Claim),
+                    _ => AddressChange::Withdraw(ip),
+                });
+            }
+            for change in changes.values() {
+                match change {
+                    AddressChange::Announce(announcement) => drop(whole.insert(announcement.ip, announcement.clone())),
+                    AddressChange::Withdraw(ip) => drop(whole.remove(ip)),
+                }
+            }
+            // A claim of a whole list that is repeated stays as it is, as does an address that no change names.
+            engines[0].set_addresses(now, whole.values().cloned());
+            engines[1].change_addresses(now, changes.into_values());
+            let outputs = |engine: &mut Engine| {
+                engine.handle_timeout(now);
+                let mut groups: Vec<_> = std::iter::from_fn(|| engine.poll_group()).collect();
+                groups.sort_by_key(|change| (change.interface, change.group));
+                let frames: Vec<_> = std::iter::from_fn(|| engine.poll_transmit()).collect();
+                let announced: Vec<_> = std::iter::from_fn(|| engine.poll_announced()).collect();
+                (groups, frames, announced, engine.refused(), ips.map(|ip| engine.announces(ip)))
+            };
+            let by_list = outputs(&mut engines[0]);
+            proptest::prop_assert_eq!(by_list, outputs(&mut engines[1]));
+            for ip in ips {
+                proptest::prop_assert_eq!(engines[1].refused().get(&ip), engines[1].refusal(ip));
+            }
+        }
+    }
+}

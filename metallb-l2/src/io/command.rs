@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use thiserror::Error;
 
 use crate::engine::{Counters, Event};
-use crate::interface::{Announcement, ForeignAddress, Interface, MacAddr};
+use crate::interface::{AddressChange, Announcement, ForeignAddress, Interface, MacAddr};
 
 /// Why a driver cannot start.
 #[derive(Debug, Error)]
@@ -52,6 +52,7 @@ pub(super) type Listener = Box<dyn FnMut(&Notification) + Send>;
 /// A command to the thread.
 pub(super) enum Command {
     Announce(Vec<Announcement>),
+    Change(Vec<AddressChange>),
     AnnounceAgain(Vec<IpAddr>),
     ProbeFirst(Vec<IpAddr>),
     SetSpeakerMacs(Vec<MacAddr>),
@@ -78,8 +79,8 @@ pub(super) type AnsweredByKernel = BTreeMap<IpAddr, Vec<Arc<str>>>;
 /// The queue from handles to the thread. Pushing never blocks.
 ///
 /// It holds [`CAPACITY`] commands. When it is full, what later commands make superfluous is removed: of commands that
-/// replace a whole state only the last stays, lists of addresses are joined, and queries and solicitations are dropped,
-/// whose callers get no answer and try again.
+/// replace a whole state only the last stays, changes of addresses are merged by address, lists of addresses are
+/// joined, and queries and solicitations are dropped, whose callers get no answer and try again.
 #[derive(Default)]
 pub(super) struct CommandQueue(Mutex<Queue>);
 
@@ -129,14 +130,28 @@ impl fmt::Debug for CommandQueue {
 fn compact(commands: &mut VecDeque<Command>) {
     let (mut announce, mut speakers, mut nodes) = (false, false, false);
     let (mut again, mut probe) = (Vec::new(), Vec::new());
+    // Those after the last whole list, by address.
+    let mut changes: BTreeMap<IpAddr, AddressChange> = BTreeMap::new();
     let mut kept = VecDeque::new();
     for command in commands.drain(..).rev() {
         let superseded = match &command {
             Command::Announce(_) => std::mem::replace(&mut announce, true),
+            Command::Change(_) if announce => true,
+            Command::Change(earlier) => {
+                let carried = !changes.is_empty();
+                for change in earlier.iter().rev() {
+                    changes.entry(change.ip()).or_insert_with(|| change.clone());
+                }
+                // An empty list changes nothing.
+                carried || earlier.is_empty()
+            }
             Command::SetSpeakerMacs(_) => std::mem::replace(&mut speakers, true),
             Command::SetNodeAddresses(_) => std::mem::replace(&mut nodes, true),
             Command::AnnounceAgain(ips) => collect(&mut again, ips),
-            Command::ProbeFirst(ips) => collect(&mut probe, ips),
+            Command::ProbeFirst(ips) => {
+                probe.extend(ips);
+                true
+            }
             Command::Solicit(..) | Command::ReadCounters(_) | Command::FindAnsweredByKernel(..) => true,
             Command::Listen(_) => kept.len() >= CAPACITY,
             Command::Stop => false,
@@ -148,9 +163,13 @@ fn compact(commands: &mut VecDeque<Command>) {
     for command in &mut kept {
         match command {
             Command::AnnounceAgain(ips) => *ips = deduplicated(std::mem::take(&mut again)),
-            Command::ProbeFirst(ips) => *ips = deduplicated(std::mem::take(&mut probe)),
+            Command::Change(merged) => *merged = std::mem::take(&mut changes).into_values().collect(),
             _ => {}
         }
+    }
+    if !probe.is_empty() {
+        // A probe comes before the announcement that waits for it.
+        kept.push_front(Command::ProbeFirst(deduplicated(probe)));
     }
     *commands = kept;
 }
@@ -233,6 +252,30 @@ mod tests {
             deduplicated(ips.collect())
         };
         assert_eq!((listed(true), listed(false)), (vec![ip(0), ip(4)], vec![ip(2), ip(6)]));
+    }
+
+    #[test]
+    fn full_queue_merges_changes_after_the_last_whole_list_by_address() {
+        let queue = CommandQueue::default();
+        let announced = |number| AddressChange::Announce((ip(number), Scope::All).into());
+        queue.push(Command::Change(vec![announced(1)]));
+        queue.push(Command::Announce(vec![(ip(2), Scope::All).into()]));
+        for number in 3..3 + CAPACITY as u32 {
+            queue.push(Command::Change(vec![announced(number % 8 + 8), AddressChange::Withdraw(ip(number % 8 + 8))]));
+            queue.push(Command::Change(vec![announced(8)]));
+        }
+        queue.push(Command::ProbeFirst(vec![ip(9)]));
+        let taken = drain(&queue);
+        assert!(taken.len() <= CAPACITY, "{}", taken.len());
+        let whole = taken.iter().position(|command| matches!(command, Command::Announce(_))).unwrap();
+        let mut last = BTreeMap::new();
+        for (place, command) in taken.iter().enumerate() {
+            let Command::Change(changes) = command else { continue };
+            assert!(place > whole, "a change before the whole list is superseded");
+            last.extend(changes.iter().map(|change| (change.ip(), change.clone())));
+        }
+        let expected = (9..16).map(|number| (ip(number), AddressChange::Withdraw(ip(number))));
+        assert_eq!(last, expected.chain([(ip(8), announced(8))]).collect());
     }
 
     #[test]

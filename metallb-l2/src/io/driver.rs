@@ -11,7 +11,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use super::command::{Command, CommandQueue, Notification, Shared, StartError};
 use super::worker::Worker;
 use crate::engine::{Config, Counters, Event};
-use crate::interface::{Announcement, ForeignAddress, Interface, MacAddr};
+use crate::interface::{AddressChange, Announcement, ForeignAddress, Interface, MacAddr};
 use crate::links::InterfaceFilter;
 
 /// Owns the thread. Dropping it stops and joins the thread, which ends all replies.
@@ -25,7 +25,8 @@ pub struct Driver {
 /// [`counters`](Self::counters) and [`answered_by_kernel`](Self::answered_by_kernel), which wait up to 500 ms.
 ///
 /// Commands wait in a queue of 1,024, in order. When it overflows, only the last command of each kind that replaces a
-/// whole state stays, lists of addresses are joined, and queries and solicitations are dropped.
+/// whole state stays, changes are merged by address, lists of addresses are joined, and queries and solicitations are
+/// dropped.
 #[derive(Clone, Debug)]
 pub struct Handle {
     commands: Arc<CommandQueue>,
@@ -96,6 +97,12 @@ impl Handle {
     /// [`Notification::Announced`] follows when the burst has left.
     pub fn announce<A: Into<Announcement>>(&self, addresses: Vec<A>) {
         self.send(Command::Announce(addresses.into_iter().map(Into::into).collect()));
+    }
+
+    /// Changes single announced addresses and leaves all others as they are; otherwise like
+    /// [`announce`](Self::announce). Costs what changes.
+    pub fn change(&self, changes: Vec<AddressChange>) {
+        self.send(Command::Change(changes));
     }
 
     /// Starts a new burst for addresses that are announced already. The winner calls this after two speakers announced

@@ -20,7 +20,7 @@ use super::raw_socket::ReceiveBatch;
 use super::routing::{self, ReadOutcome, RouteMonitor};
 use super::sys;
 use crate::engine::{Config, Engine, GroupChange, Membership};
-use crate::interface::{Announcement, Interface, MacAddr, Stance};
+use crate::interface::{AddressChange, Announcement, Interface, MacAddr, Stance};
 use crate::links::{Change, InterfaceFilter, Links};
 use crate::wire::arp::Arp;
 use crate::wire::ndp;
@@ -174,6 +174,7 @@ impl Worker {
         while let Some(command) = self.commands.pop() {
             match command {
                 Command::Announce(addresses) => self.announce(addresses),
+                Command::Change(changes) => self.change(changes),
                 Command::ProbeFirst(addresses) => {
                     self.probe_first.extend(addresses.into_iter().map(|ip| (ip, false)));
                 }
@@ -246,17 +247,42 @@ impl Worker {
             let wanted: BTreeSet<IpAddr> = addresses.iter().map(|announcement| announcement.ip).collect();
             // An address that was announced and is no longer wanted needs no further probe.
             self.probe_first.retain(|ip, announced| wanted.contains(ip) || !*announced);
-            for Announcement { ip, stance, .. } in &mut addresses {
-                if let Some(announced) = self.probe_first.get_mut(ip) {
-                    *announced = true;
-                    if *stance == Stance::Hold {
-                        *stance = Stance::Claim;
+            addresses.iter_mut().for_each(|announcement| self.claim_if_probed(announcement));
+        }
+        self.engine.set_addresses(now(), addresses);
+        self.lock().refused = self.engine.refused();
+    }
+
+    fn change(&mut self, mut changes: Vec<AddressChange>) {
+        for change in &mut changes {
+            match change {
+                AddressChange::Announce(announcement) => self.claim_if_probed(announcement),
+                AddressChange::Withdraw(ip) => {
+                    if self.probe_first.get(ip) == Some(&true) {
+                        self.probe_first.remove(ip);
                     }
                 }
             }
         }
-        self.engine.set_addresses(now(), addresses);
-        self.lock().refused = self.engine.refused();
+        let ips: Vec<IpAddr> = changes.iter().map(AddressChange::ip).collect();
+        self.engine.change_addresses(now(), changes);
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        for ip in ips {
+            match self.engine.refusal(ip) {
+                Some(reason) => drop(shared.refused.insert(ip, reason.clone())),
+                None => drop(shared.refused.remove(&ip)),
+            }
+        }
+    }
+
+    /// An address to probe for is claimed instead of held.
+    fn claim_if_probed(&mut self, announcement: &mut Announcement) {
+        if let Some(announced) = self.probe_first.get_mut(&announcement.ip) {
+            *announced = true;
+            if announcement.stance == Stance::Hold {
+                announcement.stance = Stance::Claim;
+            }
+        }
     }
 
     /// Passes the addresses that hosts, routers and networks use to the engine.
