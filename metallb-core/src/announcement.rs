@@ -9,6 +9,7 @@
 pub mod export;
 
 mod answers;
+mod assignment;
 mod change;
 mod monitor;
 mod not_announced;
@@ -18,7 +19,8 @@ use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use self::answers::{Answering, Moved, Scopes, Step};
+use self::answers::{Answering, Scopes, Step};
+pub use self::assignment::{AddressChanges, Assignment, Predecessors, Ranked};
 pub use self::change::{AnnouncementChange, Protocol, Transition, TransitionKind};
 use self::export::{Exports, RouteChanges, RouteTable};
 use self::monitor::Monitoring;
@@ -66,8 +68,9 @@ pub enum Touched<'a> {
 /// The effects of a step. Facts that are known already change nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Update {
-    /// The addresses on L2, if they may differ from before. Every step has them but those for Services.
-    pub l2: Option<Answers>,
+    /// The addresses on L2 whose assignment changed. Where this node is on standby, the order of its predecessors may
+    /// be that of an earlier step until [`NodeView::monitor`] is called.
+    pub addresses: AddressChanges,
     /// Addresses of this node that no Service had before: worth a probe before they are announced.
     pub probe: BTreeSet<IpAddr>,
     /// The addresses of the other nodes, if they changed: this node must not answer for them.
@@ -78,15 +81,6 @@ pub struct Update {
     pub changes: Vec<AnnouncementChange>,
     /// Announcements that began, ended or failed.
     pub transitions: Vec<Transition>,
-}
-
-/// The addresses of a node on L2.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Answers {
-    /// Its addresses.
-    pub addresses: BTreeMap<IpAddr, Scope>,
-    /// The owners of addresses that this node answered for earlier: it hands them over.
-    pub successors: BTreeMap<IpAddr, NodeName>,
 }
 
 /// The interfaces on which an address is announced.
@@ -185,21 +179,24 @@ impl NodeView {
             Touched::Live => {}
         }
         let step = Step { node: &self.node, me: self.me.as_ref(), interfaces: facts.interfaces, scopes };
-        let (services, moved) = self.answering.step(step, &mut self.elections, &mut self.announced.l2, &mut update);
-        self.monitoring.open(services, elects_anew);
-        if elects_anew || moved == Moved::Yes {
-            update.l2 = Some(self.answering.answers().clone());
+        let ips = self.answering.step(step, &mut self.elections, &mut self.announced.l2, &mut update);
+        self.monitoring.open(ips);
+        if elects_anew {
+            self.monitoring.ask_again();
+        }
+        if scopes == Scopes::Changed {
+            self.monitoring.open_all();
         }
         update
     }
 
-    /// The nodes to monitor: those that come before this one in an election, as it answers for their addresses when
-    /// they fail. `None` where they are the same as at the last call. Ranking them takes longer than
-    /// [`apply`](Self::apply), and nothing that is announced waits for it.
-    pub fn monitor(&mut self) -> Option<BTreeSet<NodeName>> {
+    /// Ranks the other nodes: which of them to monitor, and for which addresses this node is on standby. It monitors
+    /// exactly those nodes whose addresses it would take over. Ranking takes longer than [`apply`](Self::apply), and
+    /// nothing that is announced waits for it.
+    pub fn monitor(&mut self) -> Ranked {
         let changed = self.elections.settle(NonZeroUsize::MIN);
-        self.monitoring.open(changed.services, false);
-        self.monitoring.follow(&self.node, &self.elections)
+        self.monitoring.open(changed.ips.into_keys());
+        self.monitoring.follow(&self.node, self.me.as_ref(), &mut self.elections, &mut self.answering)
     }
 
     /// The nodes that take over when this one leaves, for every address that it answers for or gave up.
@@ -256,7 +253,8 @@ impl NodeView {
     /// The work done so far.
     #[must_use]
     pub const fn work(&self) -> Work {
-        self.elections.work()
+        let addresses_read = self.answering.looked_at() + self.monitoring.looked_at();
+        Work { addresses_read, ..self.elections.work() }
     }
 
     /// Takes this node and the addresses of the others in. Whether its interfaces for some Services may be others.

@@ -24,7 +24,7 @@ use serde::Serialize;
 use self::candidates::{CandidateSets, SetId, judge};
 pub use self::candidates::{advertisements, interfaces};
 pub use self::electorate::Electorate;
-use self::groups::{Groups, Order};
+use self::groups::{Group, Groups, Order};
 use self::key::Key;
 pub use self::reason::{CandidateReason, L2Reason};
 use crate::config::{L2Advertisement, Pool};
@@ -131,6 +131,8 @@ pub struct Work {
     pub services_read: u64,
     /// Elections in which all candidates were ranked.
     pub elections: u64,
+    /// Addresses whose assignment was determined again, by a [`NodeView`](crate::announcement::NodeView).
+    pub addresses_read: u64,
 }
 
 /// One Service.
@@ -272,6 +274,33 @@ impl Elections {
     #[must_use]
     pub fn refusal(&self, service: &ServiceKey) -> Option<L2Reason> {
         self.entries.get(service).and_then(|entry| entry.own.as_ref().err().copied())
+    }
+
+    /// The nodes that come before `node` for an address, best first, as far as they are ranked. `None` where it is the
+    /// first one or not among the best.
+    pub(crate) fn predecessors(&self, ip: IpAddr, node: &NodeName) -> Option<Vec<NodeName>> {
+        let mut before: Vec<NodeName> = self.group_of(ip)?.order().cloned().collect();
+        let place = before.iter().position(|other| other == node).filter(|place| *place > 0)?;
+        before.truncate(place);
+        Some(before)
+    }
+
+    /// Whether the order of the nodes for an address stays the same when one that comes before `node` fails. It does
+    /// where each of the Services that share addresses can be served from `node`: none of them then drops out.
+    pub(crate) fn has_stable_order(&self, ip: IpAddr, node: &NodeName) -> bool {
+        let serves = |service: &ServiceKey| {
+            self.entries.get(service).is_some_and(|entry| entry.own.as_ref().is_ok_and(|own| own.contains(node)))
+        };
+        self.group_of(ip).is_some_and(|group| group.is_single() || group.members().iter().all(serves))
+    }
+
+    /// Whether some node can answer for an address.
+    pub(crate) fn has_candidates(&self, ip: IpAddr) -> bool {
+        self.group_of(ip).is_some()
+    }
+
+    fn group_of(&self, ip: IpAddr) -> Option<&Group> {
+        self.groups.holders(ip).iter().find_map(|service| self.groups.of(service))
     }
 
     /// Every node of the cluster by name, and what speaks for or against it. Empty where the Service as a whole is

@@ -18,14 +18,15 @@ use metallb_bgp::io::{PeerConfig, PeerEvent, Speaker};
 use metallb_bgp::session::{Event, Mode};
 use metallb_bgp::types::Attributes;
 use metallb_core::announcement::export::RouteAttributes;
-use metallb_core::announcement::{self, AnnouncementChange, Facts, NodeView, Touched, Update};
+use metallb_core::announcement::{self, AnnouncementChange, Assignment, Facts, NodeView, Ranked, Touched, Update};
 pub use metallb_core::announcement::{Announced, L2Announcement, Protocol, Transition, TransitionKind};
 use metallb_core::config::{Community, Config};
 use metallb_core::election::LiveSpeakers;
 use metallb_core::model::{Cluster, ExcludeLabel, NodeName, ServiceKey};
-use metallb_l2::interface::{MacAddr, Scope};
+use metallb_l2::interface::{AddressChange, Announcement, MacAddr, Scope, Stance};
 use metallb_l2::io::{Driver, InterfaceFilter, StartError};
 use metallb_membership::driver as membership;
+use metallb_membership::takeover::{Generation, Plan};
 use tokio::sync::mpsc;
 
 use self::obstacles::Obstacles;
@@ -54,6 +55,8 @@ pub struct Announcer {
     view: NodeView,
     /// Membership, where speakers gossip. It is dropped before `l2`, which it commands.
     membership: Option<membership::Driver>,
+    /// The live members of the last step.
+    generation: Generation,
     l2: Driver,
     bgp: Speaker,
     /// Which end opens connections of BGP.
@@ -151,6 +154,7 @@ impl Announcer {
             view: NodeView::new(identity.node.clone(), options),
             identity,
             membership: None,
+            generation: Generation::default(),
             l2,
             bgp,
             mode: Mode::Active,
@@ -216,32 +220,39 @@ impl Announcer {
     }
 
     fn decide(&mut self, config: &Config, cluster: &Cluster, touched: Touched<'_>) -> Update {
-        let live = (!matches!(touched, Touched::Services(_))).then(|| self.live(cluster));
+        let live = (!matches!(touched, Touched::Services(_))).then(|| self.take_live(cluster));
         let interfaces = names(&self.l2);
         self.view.apply(Facts { config, cluster, live: live.as_ref(), interfaces: &interfaces }, touched)
     }
 
     fn carry_out(&mut self, update: Update, started: &BTreeSet<Arc<str>>) -> Changes {
-        let Update { l2, probe, node_addresses, routes, changes, transitions } = update;
+        let Update { addresses, probe, node_addresses, routes, changes, transitions } = update;
         if let Some(addresses) = node_addresses {
             self.l2.handle().set_node_addresses(addresses.into_iter().collect());
         }
         if self.identity.probe && !probe.is_empty() {
             self.l2.handle().probe_first(probe.into_iter().collect());
         }
-        if let Some(answers) = l2 {
-            let addresses = answers.addresses.into_iter().map(|(ip, scope)| (ip, scope_of(scope)));
-            match &self.membership {
-                None => self.l2.handle().announce(addresses.collect::<Vec<_>>()),
-                Some(driver) => driver.handle().plan(addresses.collect(), answers.successors),
+        match &self.membership {
+            None => {
+                let changes: Vec<AddressChange> = addresses.into_iter().map(address_change).collect();
+                if !changes.is_empty() {
+                    self.l2.handle().change(changes);
+                }
             }
+            Some(driver) if !addresses.is_empty() => {
+                driver.handle().plan(Plan { addresses, generation: self.generation, ..Plan::default() });
+            }
+            Some(_) => {}
         }
         self.offer(routes, started);
         // Nothing that is announced waits for this.
-        if let Some(driver) = &self.membership
-            && let Some(nodes) = self.view.monitor()
-        {
-            driver.handle().monitor(nodes);
+        if let Some(driver) = &self.membership {
+            let (Ranked { addresses, monitor }, generation) = (self.view.monitor(), self.generation);
+            // Each step for other live members asks for the nodes to monitor.
+            if monitor.is_some() || !addresses.is_empty() {
+                driver.handle().plan(Plan { addresses, generation, monitor, ranked: Some(generation) });
+            }
         }
         changes.iter().for_each(|change| self.mark(change));
         Changes { transitions, services: changes.into_iter().map(|change| change.service).collect() }
@@ -334,13 +345,12 @@ impl Announcer {
     }
 
     /// The nodes with a live speaker: members, where speakers gossip, and else nodes that are not known to be unready.
-    fn live(&self, cluster: &Cluster) -> LiveSpeakers {
-        match self.membership.as_ref().map(|driver| driver.handle().snapshot()) {
-            None => announcement::live_by_readiness(&cluster.nodes),
-            Some(known) if known.joined => LiveSpeakers::Only(known.live),
-            // Others may be there: claiming nothing is the only safe guess.
-            Some(_) => LiveSpeakers::Only(BTreeSet::new()),
-        }
+    fn take_live(&mut self, cluster: &Cluster) -> LiveSpeakers {
+        let Some(driver) = &self.membership else { return announcement::live_by_readiness(&cluster.nodes) };
+        let known = driver.handle().snapshot();
+        self.generation = known.generation;
+        // Until the other members are known, claiming nothing is the only safe guess.
+        LiveSpeakers::Only(if known.joined { known.live } else { BTreeSet::new() })
     }
 
     /// Hands everything on L2 over to the nodes that come next, and leaves them. Returns when they have it, or after a
@@ -598,11 +608,16 @@ fn names(l2: &Driver) -> BTreeSet<Arc<str>> {
     l2.handle().interfaces().into_iter().map(|interface| interface.name).collect()
 }
 
-fn scope_of(scope: announcement::Scope) -> Scope {
-    match scope {
-        announcement::Scope::All => Scope::All,
-        announcement::Scope::Only(names) => Scope::Only(names.iter().map(|name| name.as_str().into()).collect()),
-    }
+/// The change of an address where speakers do not gossip: nothing is handed over.
+fn address_change((ip, assignment): (IpAddr, Assignment)) -> AddressChange {
+    let scope = match assignment {
+        Assignment::Owner(announcement::Scope::All) => Scope::All,
+        Assignment::Owner(announcement::Scope::Only(names)) => {
+            Scope::Only(names.iter().map(|name| name.as_str().into()).collect())
+        }
+        Assignment::Standby(..) | Assignment::GivenUp(_) | Assignment::None => return AddressChange::Withdraw(ip),
+    };
+    AddressChange::Announce(Announcement { ip, scope, stance: Stance::Hold })
 }
 
 /// Attributes as the BGP engine takes them.

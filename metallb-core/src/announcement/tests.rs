@@ -225,11 +225,31 @@ fn bgp_advertisement() -> BgpAdvertisementSpec {
 /// The state of a view, with the routes that its peers learned.
 #[derive(Debug, Default, PartialEq)]
 struct Outcome {
-    answers: Answers,
+    assignments: BTreeMap<IpAddr, Assignment>,
     monitor: BTreeSet<NodeName>,
     announced: Announced,
     routes: BTreeMap<PeerName, RouteTable>,
     probed: BTreeSet<IpAddr>,
+}
+
+impl Outcome {
+    fn follow(&mut self, changes: AddressChanges) {
+        for (ip, assignment) in changes {
+            match assignment {
+                Assignment::None => assert!(self.assignments.remove(&ip).is_some(), "{ip} had no assignment"),
+                now => assert_ne!(self.assignments.insert(ip, now.clone()), Some(now), "{ip} has it already"),
+            }
+        }
+    }
+
+    /// The addresses that the node answers for.
+    fn owned(&self) -> BTreeMap<IpAddr, Scope> {
+        let owned = |(ip, assignment): (&IpAddr, &Assignment)| match assignment {
+            Assignment::Owner(scope) => Some((*ip, scope.clone())),
+            _ => None,
+        };
+        self.assignments.iter().filter_map(owned).collect()
+    }
 }
 
 /// A view with what its updates led to.
@@ -251,16 +271,16 @@ impl Follower {
     }
 
     fn monitor(&mut self) {
-        if let Some(nodes) = self.view.monitor() {
+        let ranked = self.view.monitor();
+        self.outcome.follow(ranked.addresses);
+        if let Some(nodes) = ranked.monitor {
             self.outcome.monitor = nodes;
         }
     }
 
     fn apply(&mut self, world: &World, touched: Touched<'_>) -> Update {
         let update = self.view.apply(world.facts(), touched);
-        if let Some(answers) = &update.l2 {
-            self.outcome.answers = answers.clone();
-        }
+        self.outcome.follow(update.addresses.clone());
         for (peer, changes) in &update.routes {
             let told = self.outcome.routes.entry(peer.clone()).or_default();
             for (prefix, route) in changes {
@@ -330,12 +350,19 @@ proptest! {
                     fresh.outcome.monitor.clone_from(&follower.outcome.monitor);
                 }
                 // A node remembers the addresses that it gave up; a new view does not know them.
-                let successors = std::mem::take(&mut follower.outcome.answers.successors);
+                let assignments = follower.outcome.assignments.clone();
                 let probed = std::mem::take(&mut follower.outcome.probed);
+                for outcome in [&mut follower.outcome, &mut fresh.outcome] {
+                    outcome.assignments.retain(|_, assignment| match assignment {
+                        Assignment::Owner(_) => true,
+                        Assignment::Standby(..) => *monitors,
+                        Assignment::GivenUp(_) | Assignment::None => false,
+                    });
+                }
                 prop_assert_eq!(&follower.outcome, &fresh.outcome, "node-{} after {:?}", index, change);
-                prop_assert!(probed.iter().all(|ip| fresh.outcome.answers.addresses.contains_key(ip)));
-                follower.outcome.answers.successors = successors;
-                agree(&plan, &world, &node(index), &follower.outcome)?;
+                prop_assert!(probed.iter().all(|ip| fresh.outcome.owned().contains_key(ip)));
+                follower.outcome.assignments = assignments;
+                agree(&plan, &world, &node(index), &follower.outcome, *monitors)?;
                 let expected = follower.view.hand_over(&world.cluster.nodes);
                 prop_assert!(expected.values().all(|owner| *owner != node(index)));
             }
@@ -343,8 +370,52 @@ proptest! {
     }
 }
 
+proptest! {
+    /// A standby says what a new election would say when nodes before this one fail, in whatever combination.
+    #[test]
+    fn standby_takes_an_address_over_exactly_when_a_new_election_gives_it_to_the_node(
+        changes in proptest::collection::vec(change(), 1..30),
+    ) {
+        let mut world = World::new(NODES);
+        let mut followers: Vec<Follower> = (0..NODES).map(Follower::new).collect();
+        followers.iter_mut().for_each(|follower| drop(follower.step(&world, Touched::Everything)));
+        for change in &changes {
+            let before = world.live.clone();
+            let (configuration, services) = world.change(change);
+            let touched = match configuration {
+                true => Touched::Configuration(&services),
+                false if world.live != before => Touched::Live,
+                false => Touched::Services(&services),
+            };
+            followers.iter_mut().for_each(|follower| drop(follower.step(&world, touched)));
+        }
+        let LiveSpeakers::Only(live) = world.live.clone() else { unreachable!("the world names its nodes") };
+        for (index, follower) in (0..NODES).zip(&followers) {
+            for (ip, assignment) in &follower.outcome.assignments {
+                let Assignment::Standby(scope, before) = assignment else { continue };
+                prop_assert!(before.iter().all(|node| follower.outcome.monitor.contains(node)));
+                for left_out in 0..=before.len() {
+                    let dead = before.iter().enumerate().filter(|(place, _)| *place != left_out);
+                    let dead: BTreeSet<NodeName> = dead.map(|(_, node)| node.clone()).collect();
+                    world.live = LiveSpeakers::Only(live.difference(&dead).cloned().collect());
+                    let mut fresh = Follower::new(index);
+                    fresh.apply(&world, Touched::Everything);
+                    let expected = (left_out == before.len()).then(|| scope.clone());
+                    prop_assert_eq!(fresh.outcome.owned().get(ip).cloned(), expected, "{} without {:?}", ip, dead);
+                }
+            }
+        }
+    }
+}
+
+/// The owners that a plan names for an address.
+fn ip_owners(plan: &Plan, ip: IpAddr) -> impl Iterator<Item = Option<&NodeName>> {
+    let of_ip = plan.services.iter().flat_map(|service| &service.l2).filter(move |l2| l2.ip == ip);
+    of_ip.map(|l2| l2.node.as_ref())
+}
+
 /// Whether a node announces what the plan says of it.
-fn agree(plan: &Plan, world: &World, me: &NodeName, outcome: &Outcome) -> Result<(), TestCaseError> {
+fn agree(plan: &Plan, world: &World, me: &NodeName, outcome: &Outcome, is_ranked: bool) -> Result<(), TestCaseError> {
     // A plan also decides who keeps an address; here only Services count for which it leaves everything as it is.
     let kept = |service: &&crate::plan::ServicePlan| {
         world.cluster.services[&service.key].status_ips().unwrap_or_default() == service.ips
@@ -352,9 +423,13 @@ fn agree(plan: &Plan, world: &World, me: &NodeName, outcome: &Outcome) -> Result
     if !plan.services.iter().all(|service| kept(&service)) {
         return Ok(());
     }
-    for (ip, owner) in &outcome.answers.successors {
-        let owned = plan.services.iter().flat_map(|service| &service.l2).filter(|l2| l2.ip == *ip);
-        prop_assert!(owned.clone().any(|l2| l2.node.as_ref() == Some(owner)), "{} {:?}", ip, owner);
+    for (ip, assignment) in &outcome.assignments {
+        let owner = match assignment {
+            Assignment::GivenUp(owner) => owner,
+            Assignment::Standby(_, before) if is_ranked => &before[0],
+            _ => continue,
+        };
+        prop_assert!(ip_owners(plan, *ip).any(|node| node == Some(owner)), "{} {:?}", ip, owner);
     }
     for service in &plan.services {
         let answers = service.l2.iter().any(|l2| l2.node.as_ref() == Some(me));
@@ -389,18 +464,20 @@ fn large() -> (World, Follower) {
 fn step_reads_and_elects_only_what_changed() {
     let flip = |ready| vec![(0, ready), (1, true)];
     let relabelled = |app| Change::Service(7, Some((vec![7], false, app, false, 1)));
-    let rows: [(&str, Change, u64, u64); 8] = [
-        ("an endpoint more on another node, policy Cluster", Change::Endpoints(7, flip(true)), 1, 0),
-        ("an endpoint more on another node, policy Local", Change::Endpoints(8, flip(true)), 1, 1),
-        ("a Service label that no advertisement reads", relabelled(2), 1, 0),
-        ("another address", Change::Service(7, Some((vec![127], false, 1, false, 1))), 1, 1),
-        ("a Node label that no advertisement reads", Change::NodeLabels(1, 1, false, false), 0, 0),
-        ("a Namespace label that no pool reads", Change::NamespaceLabel(1), 0, 0),
-        ("a Service that is gone", Change::Service(7, None), 0, 0),
-        // Its 30 local Services have no candidate left. The other nodes were ranked for all others already.
-        ("a node that is excluded", Change::NodeLabels(3, 0, true, false), 0, 0),
+    // Each changed address is looked at twice: by the step, and after the ranking.
+    let rows: [(&str, Change, u64, u64, u64); 8] = [
+        ("an endpoint more on another node, policy Cluster", Change::Endpoints(7, flip(true)), 1, 0, 0),
+        ("an endpoint more on another node, policy Local", Change::Endpoints(8, flip(true)), 1, 1, 2),
+        ("a Service label that no advertisement reads", relabelled(2), 1, 0, 0),
+        ("another address", Change::Service(7, Some((vec![127], false, 1, false, 1))), 1, 1, 4),
+        ("a Node label that no advertisement reads", Change::NodeLabels(1, 1, false, false), 0, 0, 0),
+        ("a Namespace label that no pool reads", Change::NamespaceLabel(1), 0, 0, 0),
+        ("a Service that is gone", Change::Service(7, None), 0, 0, 2),
+        // Its 30 local Services have no candidate left. The other nodes were ranked for all others already, and 60 of
+        // those had it among their four best ones.
+        ("a node that is excluded", Change::NodeLabels(3, 0, true, false), 0, 0, 180),
     ];
-    for (what, change, services, elections) in rows {
+    for (what, change, services, elections, addresses) in rows {
         let (mut world, mut follower) = large();
         let before = follower.view.work();
         let (configuration, touched) = world.change(&change);
@@ -410,8 +487,12 @@ fn step_reads_and_elects_only_what_changed() {
         };
         follower.step(&world, touched);
         let after = follower.view.work();
-        let work = (after.services_read - before.services_read, after.elections - before.elections);
-        assert_eq!(work, (services, elections), "{what}");
+        let work = (
+            after.services_read - before.services_read,
+            after.elections - before.elections,
+            after.addresses_read - before.addresses_read,
+        );
+        assert_eq!(work, (services, elections, addresses), "{what}");
     }
 }
 
@@ -448,7 +529,7 @@ fn address_that_moves_to_another_node_is_handed_over_to_its_owner() {
     let owner = (0..NODES).find(|&index| {
         let mut follower = Follower::new(index);
         follower.step(&world, Touched::Everything);
-        !follower.outcome.answers.addresses.is_empty()
+        !follower.outcome.owned().is_empty()
     });
     let mut follower = Follower::new(owner.unwrap());
     follower.step(&world, Touched::Everything);
@@ -456,13 +537,12 @@ fn address_that_moves_to_another_node_is_handed_over_to_its_owner() {
     let next = follower.view.hand_over(&world.cluster.nodes)[&ip(1)].clone();
     let (_, touched) = world.change(&Change::NodeLabels(owner.unwrap(), 0, true, false));
     let update = follower.step(&world, Touched::Configuration(&touched));
-    let expected = Answers { addresses: BTreeMap::new(), successors: BTreeMap::from([(ip(1), next)]) };
-    assert_eq!(update.l2, Some(expected));
+    assert_eq!(update.addresses, BTreeMap::from([(ip(1), Assignment::GivenUp(next))]));
     let withdrawn = Transition { service: key(0), kind: TransitionKind::Withdrawn(Protocol::Layer2) };
     assert_eq!(update.transitions, [withdrawn]);
     let (_, touched) = world.change(&Change::Service(0, None));
     let update = follower.step(&world, Touched::Services(&touched));
-    assert_eq!(update.l2, Some(Answers::default()), "nothing is left to hand over");
+    assert_eq!(update.addresses, BTreeMap::from([(ip(1), Assignment::None)]), "nothing is left to hand over");
 }
 
 #[test]
@@ -476,7 +556,7 @@ fn address_of_a_node_that_is_gone_moves_though_no_node_asked_whom_to_monitor() {
         let World { config, cluster, live, interfaces, .. } = world;
         let answers = |view: &mut NodeView| {
             let update = view.apply(Facts { config, cluster, live: Some(live), interfaces }, Touched::Everything);
-            update.l2.is_some_and(|answers| !answers.addresses.is_empty())
+            update.addresses.values().any(|assignment| matches!(assignment, Assignment::Owner(_)))
         };
         views.iter_mut().enumerate().filter_map(|(index, view)| answers(view).then_some(index)).collect()
     };

@@ -280,6 +280,11 @@ impl Group {
         &self.candidates
     }
 
+    /// The Services that share addresses.
+    pub(super) fn members(&self) -> &[ServiceKey] {
+        &self.members
+    }
+
     pub(super) const fn is_single(&self) -> bool {
         self.members.len() == 1
     }

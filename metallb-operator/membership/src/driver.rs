@@ -2,8 +2,8 @@
 //!
 //! [`Driver`] starts, owns and joins the thread, [`Handle`] commands it, and `Worker` runs it. The thread is separate
 //! from the speaker's runtime, so that a large configuration or a slow API server does not delay the detection of a
-//! dead owner. It publishes what it knows in a [`Snapshot`] and notifies the speaker of changes; the speaker answers
-//! with [`Handle::plan`].
+//! dead owner, nor the takeover of its addresses. It publishes what it knows in a [`Snapshot`] and notifies the speaker
+//! of changes; the speaker answers with [`Handle::plan`].
 
 mod keys;
 mod mailbox;
@@ -19,7 +19,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use metallb_core::model::NodeName;
-use metallb_l2::interface::Scope;
 use metallb_l2::io::{Handle as L2, Notification};
 use thiserror::Error;
 use tokio::sync::Notify;
@@ -29,6 +28,7 @@ use self::worker::Worker;
 use crate::engine::{Config, Counters, Timing};
 use crate::handover::Tally;
 use crate::member::LEAVE_TIMEOUT;
+use crate::takeover::{Generation, Plan};
 use crate::wire::identity::Identity;
 use crate::wire::seal::Keyring;
 
@@ -113,6 +113,8 @@ pub struct Snapshot {
     pub joined: bool,
     /// The nodes whose speakers are live and ready.
     pub live: BTreeSet<NodeName>,
+    /// The number of this set of live members, for [`Plan::generation`].
+    pub generation: Generation,
     /// The number of members, this one included.
     pub members: usize,
     /// The counters of the engine.
@@ -194,14 +196,10 @@ impl Handle {
         self.mailbox.send(Command::Join(contacts));
     }
 
-    /// Replaces the nodes whose addresses this node would inherit.
-    pub fn monitor(&self, nodes: BTreeSet<NodeName>) {
-        self.mailbox.send(Command::Monitor(nodes));
-    }
-
-    /// Replaces the addresses of this node. `successors` maps each address that this node lost to its new owner.
-    pub fn plan(&self, mine: BTreeMap<IpAddr, Scope>, successors: BTreeMap<IpAddr, NodeName>) {
-        self.mailbox.send(Command::Plan(mine, successors));
+    /// Changes the assignments of this node and the nodes that it monitors. Plans that the thread has not applied yet
+    /// are merged, address by address.
+    pub fn plan(&self, plan: Plan) {
+        self.mailbox.send(Command::Plan(plan));
     }
 
     /// Hands all addresses over, then leaves the cluster. Blocks until that is done, at most half a second.

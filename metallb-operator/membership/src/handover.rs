@@ -24,8 +24,9 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use metallb_core::model::NodeName;
-use metallb_l2::interface::{Announcement, Scope, Stance};
+use metallb_l2::interface::{AddressChange, Announcement, Scope, Stance};
 
+use crate::takeover::Wanted;
 use crate::wire::message::{ADDRESSES_MAX, Message};
 
 /// The addresses that this node answers for, and those that it hands over.
@@ -42,8 +43,8 @@ pub struct Handover {
     /// Offers of other nodes that wait for an announcement of this node, and until when. Bounded: an offer beyond
     /// [`AWAITED_MAX`] is dropped; its sender repeats it.
     awaited: BTreeMap<IpAddr, (NodeName, Instant)>,
-    /// Whether the announcements changed since they were last taken.
-    changed: bool,
+    /// The addresses whose announcement may have changed since the changes were last taken.
+    changed: BTreeSet<IpAddr>,
     announce_again: BTreeSet<IpAddr>,
     /// When all held addresses are announced again.
     announce_again_at: Option<Instant>,
@@ -98,52 +99,70 @@ enum OfferState {
 }
 
 impl Handover {
-    /// Replaces the addresses of this node. `successors` maps each address that this plan or an earlier one took away
-    /// to its new owner. An address without a new owner is no longer answered for, at once.
-    pub fn plan(&mut self, now: Instant, mine: BTreeMap<IpAddr, Scope>, successors: &BTreeMap<IpAddr, NodeName>) {
-        let old = std::mem::take(&mut self.held);
-        for (&ip, held) in old.iter().filter(|(ip, _)| !mine.contains_key(*ip)) {
-            let scope = held.scope.clone();
-            if let Some(to) = successors.get(&ip) {
-                let until = now + ACK_TIMEOUT;
-                let state = OfferState::Answering;
-                self.offers.insert(ip, Offer { scope, to: to.clone(), since: now, until, state, send_at: now });
-            } else if held.announced.is_some() {
-                self.unclaimed.insert(ip, (scope, now));
+    /// Changes what this node does with addresses; all others stay as they are. An address that is released without a
+    /// new owner is no longer answered for, at once. Costs what changes, beside the handovers in progress.
+    pub(crate) fn change(&mut self, now: Instant, changes: impl IntoIterator<Item = (IpAddr, Wanted)>) {
+        self.unclaimed.retain(|_, (_, since)| *since + UNCLAIMED_FOR > now);
+        for (ip, wanted) in changes {
+            match wanted {
+                Wanted::Held(scope) => self.hold(now, ip, scope_of(&scope)),
+                Wanted::Released(to) => self.release(now, ip, to),
             }
         }
-        // The current owner may have had the address all the time, on the other side of a partition.
-        self.unclaimed.retain(|ip, (_, since)| !mine.contains_key(ip) && *since + UNCLAIMED_FOR > now);
-        for (ip, (scope, since)) in self.unclaimed.extract_if(.., |ip, _| successors.contains_key(ip)) {
-            if let Some(to) = successors.get(&ip).cloned() {
-                let state = OfferState::Silent;
-                self.offers.insert(ip, Offer { scope, to, since, until: now, state, send_at: now });
-            }
-        }
-        // The successor may have changed since the handover began.
-        for (ip, offer) in &mut self.offers {
-            if let Some(to) = successors.get(ip).filter(|to| **to != offer.to) {
-                offer.to = to.clone();
-                offer.send_at = now;
-            }
-        }
-        for (ip, scope) in mine {
-            let announced = match old.get(&ip) {
-                Some(held) if held.scope == scope => held.announced,
-                _ => None,
-            };
-            self.offers.remove(&ip);
-            if !old.contains_key(&ip) {
+        self.send_offers(now);
+    }
+
+    /// Releases all addresses to their successors.
+    pub(crate) fn release_all(&mut self, now: Instant, successors: &BTreeMap<IpAddr, NodeName>) {
+        let known = self.held.keys().chain(self.offers.keys()).chain(self.unclaimed.keys());
+        let ips: BTreeSet<IpAddr> = known.copied().collect();
+        self.change(now, ips.into_iter().map(|ip| (ip, Wanted::Released(successors.get(&ip).cloned()))));
+    }
+
+    /// The addresses that were given up and that no other node has acknowledged. Their owner, if it is known, is
+    /// offered them by the next [`change`](Self::change) that names it: it may have had the address all the time, on
+    /// the other side of a partition.
+    pub(crate) fn unclaimed(&self) -> impl Iterator<Item = IpAddr> {
+        self.unclaimed.keys().copied()
+    }
+
+    fn hold(&mut self, now: Instant, ip: IpAddr, scope: Scope) {
+        self.offers.remove(&ip);
+        self.unclaimed.remove(&ip);
+        match self.held.get(&ip) {
+            Some(held) if held.scope == scope => return,
+            Some(_) => {}
+            None => {
                 if self.repeats.len() >= REPEATS_MAX {
                     self.repeats.pop_front();
                 }
                 self.repeats.push_back((now + REPEAT_ANNOUNCEMENT_AFTER, ip));
             }
-            self.held.insert(ip, Held { scope, announced });
         }
-        self.changed |= old.len() != self.held.len()
-            || old.iter().any(|(ip, old)| self.held.get(ip).is_none_or(|held| held.scope != old.scope));
-        self.send_offers(now);
+        self.held.insert(ip, Held { scope, announced: None });
+        self.changed.insert(ip);
+    }
+
+    fn release(&mut self, now: Instant, ip: IpAddr, to: Option<NodeName>) {
+        if let Some(Held { scope, announced }) = self.held.remove(&ip) {
+            self.changed.insert(ip);
+            if let Some(to) = to {
+                let (until, state) = (now + ACK_TIMEOUT, OfferState::Answering);
+                self.offers.insert(ip, Offer { scope, to, since: now, until, state, send_at: now });
+            } else if announced.is_some() {
+                self.unclaimed.insert(ip, (scope, now));
+            }
+            return;
+        }
+        let Some(to) = to else { return };
+        if let Some((scope, since)) = self.unclaimed.remove(&ip) {
+            let state = OfferState::Silent;
+            self.offers.insert(ip, Offer { scope, to, since, until: now, state, send_at: now });
+        } else if let Some(offer) = self.offers.get_mut(&ip).filter(|offer| offer.to != to) {
+            // The successor changed since the handover began.
+            offer.to = to;
+            offer.send_at = now;
+        }
     }
 
     /// Replaces the addresses that this node does not announce, even if it owns them.
@@ -185,7 +204,7 @@ impl Handover {
                 && self.offers.remove(ip).is_some_and(|offer| offer.state == OfferState::Answering)
             {
                 self.tally.acknowledged += 1;
-                self.changed = true;
+                self.changed.insert(*ip);
             }
         }
     }
@@ -199,7 +218,7 @@ impl Handover {
                 self.unclaimed.insert(*ip, (scope, since));
                 let answered = state == OfferState::Answering;
                 self.tally.rejected += u64::from(answered);
-                self.changed |= answered;
+                self.changed.extend(answered.then_some(*ip));
             }
         }
     }
@@ -242,11 +261,11 @@ impl Handover {
                 self.announce_again.insert(ip);
             }
         }
-        let answering = self.offers.values_mut().filter(|offer| offer.state == OfferState::Answering);
-        for offer in answering.filter(|offer| offer.until <= now) {
+        let answering = self.offers.iter_mut().filter(|(_, offer)| offer.state == OfferState::Answering);
+        for (ip, offer) in answering.filter(|(_, offer)| offer.until <= now) {
             offer.state = OfferState::Silent;
             self.tally.timed_out += 1;
-            self.changed = true;
+            self.changed.insert(*ip);
         }
         for (ip, offer) in self.offers.extract_if(.., |_, offer| offer.until + OFFERED_FOR <= now) {
             self.unclaimed.insert(ip, (offer.scope, offer.since));
@@ -266,15 +285,25 @@ impl Handover {
         offers.chain(self.awaited.values().map(|(_, until)| *until)).chain(self.announce_again_at).chain(repeat).min()
     }
 
-    /// All addresses to answer for, if they changed since the last call.
-    pub fn poll_announcements(&mut self) -> Option<Vec<Announcement>> {
-        if !std::mem::take(&mut self.changed) {
+    /// The addresses whose announcement may have changed since the last call, if any.
+    pub fn poll_announcements(&mut self) -> Option<Vec<AddressChange>> {
+        if self.changed.is_empty() {
             return None;
         }
-        let held = self.held.iter().map(|(&ip, held)| (ip, &held.scope, Stance::Hold));
-        let answering = self.offers.iter().filter(|(_, offer)| offer.state == OfferState::Answering);
-        let offered = answering.map(|(&ip, offer)| (ip, &offer.scope, Stance::Yield));
-        Some(held.chain(offered).map(|(ip, scope, stance)| Announcement { ip, scope: scope.clone(), stance }).collect())
+        let changed = std::mem::take(&mut self.changed);
+        Some(changed.into_iter().map(|ip| self.announcement(ip)).collect())
+    }
+
+    fn announcement(&self, ip: IpAddr) -> AddressChange {
+        let offered = || self.offers.get(&ip).filter(|offer| offer.state == OfferState::Answering);
+        let scope = match self.held.get(&ip) {
+            Some(held) => Some((&held.scope, Stance::Hold)),
+            None => offered().map(|offer| (&offer.scope, Stance::Yield)),
+        };
+        match scope {
+            Some((scope, stance)) => AddressChange::Announce(Announcement { ip, scope: scope.clone(), stance }),
+            None => AddressChange::Withdraw(ip),
+        }
     }
 
     /// Addresses to announce again, if any.
@@ -318,6 +347,16 @@ impl Handover {
 
     fn send(&mut self, to: &NodeName, ips: &[IpAddr], message: impl Fn(Vec<IpAddr>) -> Message) {
         self.outgoing.extend(ips.chunks(ADDRESSES_MAX).map(|ips| (to.clone(), message(ips.to_vec()))));
+    }
+}
+
+/// The interfaces as `metallb-l2` names them.
+fn scope_of(scope: &metallb_core::announcement::Scope) -> Scope {
+    match scope {
+        metallb_core::announcement::Scope::All => Scope::All,
+        metallb_core::announcement::Scope::Only(names) => {
+            Scope::Only(names.iter().map(|name| name.as_str().into()).collect())
+        }
     }
 }
 

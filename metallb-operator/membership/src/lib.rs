@@ -1,8 +1,8 @@
 //! Membership of the speakers: which of them are live, and which one hands which address to another.
 //!
 //! ```text
-//!   wire  <──  hosts, failure_detector, handover  <──  engine  <──  member  <──  driver (feature `io`)
-//!   bytes      one question each, no IO               SWIM, join   both       UDP socket, clock, one thread
+//!   wire  <──  hosts, failure_detector, handover, takeover  <──  engine  <──  member  <──  driver (feature `io`)
+//!   bytes      one question each, no IO                         SWIM, join   all        UDP socket, clock, one thread
 //! ```
 //!
 //! The protocol is SWIM (Das, Gupta, Motivala: *SWIM: Scalable Weakly-consistent Infection-style Process Group
@@ -51,6 +51,7 @@ pub mod driver;
 pub mod engine;
 pub mod handover;
 pub mod member;
+pub mod takeover;
 pub mod wire;
 
 mod failure_detector;

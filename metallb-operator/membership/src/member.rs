@@ -1,14 +1,15 @@
-//! One member: the engine and its handovers.
+//! One member: the engine, the addresses that it takes over, and its handovers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use metallb_core::model::NodeName;
-use metallb_l2::interface::{Announcement, MacAddr, Scope};
+use metallb_l2::interface::{AddressChange, MacAddr};
 
 use crate::engine::{Config, Counters, Engine, Event, Link, Transmit};
 use crate::handover::{Handover, Tally};
+use crate::takeover::{Generation, Plan, Takeover};
 use crate::wire::message::Readiness;
 use crate::wire::seal::Keyring;
 
@@ -21,6 +22,8 @@ use crate::wire::seal::Keyring;
 #[derive(Debug)]
 pub struct Member {
     engine: Engine,
+    me: NodeName,
+    takeover: Takeover,
     handover: Handover,
     /// When the last node that died was last heard, until its addresses are announced.
     lost_owner_heard: Option<Instant>,
@@ -35,8 +38,9 @@ pub struct Member {
 pub enum Output {
     /// Something happened. The handovers have been updated already.
     Event(Event),
-    /// Answer ARP and NDP requests for exactly these addresses.
-    Announce(Vec<Announcement>),
+    /// Change the addresses for which ARP and NDP requests are answered. All others stay as they are; there are none
+    /// at first.
+    Announce(Vec<AddressChange>),
     /// Announce these addresses again.
     AnnounceAgain(Vec<IpAddr>),
     /// Request the hardware addresses of these hosts by broadcast or multicast.
@@ -60,8 +64,14 @@ impl Member {
     /// A member that is silent until [`join`](Self::join). `seed` starts the random choices of gossip.
     #[must_use]
     pub fn new(config: Config, seed: u64, now: Instant) -> Self {
+        let me = config.me.node().clone();
+        let engine = Engine::new(config, seed, now);
+        let mut takeover = Takeover::default();
+        takeover.set_live(engine.live(), &me);
         Self {
-            engine: Engine::new(config, seed, now),
+            engine,
+            me,
+            takeover,
             handover: Handover::default(),
             lost_owner_heard: None,
             phase: Phase::Staying,
@@ -76,17 +86,20 @@ impl Member {
         self.exchange(now);
     }
 
-    /// Replaces the nodes whose addresses this node would inherit, see [`Engine::monitor`].
-    pub fn monitor(&mut self, now: Instant, nodes: impl IntoIterator<Item = NodeName>) {
-        self.engine.monitor(now, nodes);
+    /// Takes in the assignments that changed, and the nodes to monitor. Costs what changes, beside the handovers in
+    /// progress. After [`leave`](Self::leave) a plan is ignored: all addresses are handed over.
+    pub fn plan(&mut self, now: Instant, plan: Plan) {
+        if self.phase != Phase::Staying {
+            return;
+        }
+        let mut changes: BTreeMap<IpAddr, _> = self.takeover.plan(&plan).into_iter().collect();
+        for ip in self.handover.unclaimed() {
+            changes.entry(ip).or_insert_with(|| self.takeover.wanted(ip));
+        }
+        self.handover.change(now, changes);
         self.exchange(now);
-    }
-
-    /// Replaces the addresses of this node, see [`Handover::plan`]. After [`leave`](Self::leave) the plan is ignored:
-    /// all addresses are handed over.
-    pub fn plan(&mut self, now: Instant, mine: BTreeMap<IpAddr, Scope>, successors: &BTreeMap<IpAddr, NodeName>) {
-        if self.phase == Phase::Staying {
-            self.handover.plan(now, mine, successors);
+        if let Some(nodes) = plan.monitor {
+            self.engine.monitor(now, nodes);
             self.exchange(now);
         }
     }
@@ -122,7 +135,7 @@ impl Member {
     pub fn leave(&mut self, now: Instant, successors: &BTreeMap<IpAddr, NodeName>) {
         if self.phase == Phase::Staying {
             self.engine.set_readiness(now, Readiness::Draining);
-            self.handover.plan(now, BTreeMap::new(), successors);
+            self.handover.release_all(now, successors);
             self.phase = Phase::HandingOver { until: now + LEAVE_TIMEOUT, repeat_at: now + DRAINING_INTERVAL };
             self.exchange(now);
         }
@@ -200,6 +213,18 @@ impl Member {
         self.engine.live()
     }
 
+    /// The number of the set of live members, which a [`Plan`] that is computed with it names.
+    #[must_use]
+    pub const fn generation(&self) -> Generation {
+        self.takeover.generation()
+    }
+
+    /// How many addresses plans and changes of the live members have had looked at.
+    #[must_use]
+    pub const fn addresses_looked_at(&self) -> u64 {
+        self.takeover.looked_at()
+    }
+
     /// The number of members that gossip knows, without this one.
     #[must_use]
     pub fn members(&self) -> usize {
@@ -230,11 +255,12 @@ impl Member {
         self.handover.tally()
     }
 
-    /// Passes events of the engine to the handovers, and messages of the handovers to the engine.
+    /// Passes events of the engine to the takeovers and handovers, and messages of the handovers to the engine.
     fn exchange(&mut self, now: Instant) {
         while let Some(event) = self.engine.poll_event() {
             match &event {
                 Event::DeclaredDead { last_heard, .. } => self.lost_owner_heard = Some(*last_heard),
+                Event::LiveChanged => self.follow_live(now),
                 Event::Failed(_) | Event::Appeared(_) => self.handover.schedule_announcement(now),
                 Event::HandoverOffered { from, ips, since } => self.handover.handle_offer(now, from, ips, *since),
                 Event::HandoverAcknowledged(from, ips) => self.handover.handle_ack(from, ips),
@@ -253,6 +279,15 @@ impl Member {
             self.engine.leave(now);
         }
     }
+
+    /// Takes over the addresses of nodes that died, and gives those back whose owner returned. A member that leaves
+    /// hands everything over instead.
+    fn follow_live(&mut self, now: Instant) {
+        let changes = self.takeover.set_live(self.engine.live(), &self.me);
+        if self.phase == Phase::Staying {
+            self.handover.change(now, changes);
+        }
+    }
 }
 
 /// How long a leaving member waits for its successors.
@@ -269,6 +304,7 @@ const _: () = {
 
 #[cfg(test)]
 mod tests {
+    use metallb_core::announcement::{Assignment, Scope};
     use metallb_l2::interface::Stance;
 
     use super::*;
@@ -294,14 +330,18 @@ mod tests {
         });
         exchange(now, &mut members);
         let [owner, heir] = &mut members;
-        owner.plan(now, [(ip, Scope::All)].into(), &BTreeMap::new());
+        owner.plan(now, owns(ip));
         owner.handle_announced(now, &[ip]);
         assert_eq!(heir.live().len(), 2);
         members
     }
 
+    fn owns(ip: IpAddr) -> Plan {
+        Plan { addresses: [(ip, Assignment::Owner(Scope::All))].into(), ..Plan::default() }
+    }
+
     /// Delivers all datagrams without delay. Returns the last announcements of the first member, if they changed.
-    fn exchange(now: Instant, members: &mut [Member; 2]) -> Option<Vec<Announcement>> {
+    fn exchange(now: Instant, members: &mut [Member; 2]) -> Option<Vec<AddressChange>> {
         let mut announced = None;
         for _ in 0..8 {
             for from in 0..2 {
@@ -325,14 +365,17 @@ mod tests {
         let mut members = pair(now, ip);
         members[0].leave(now, &[(ip, "n2".into())].into());
         let offered = exchange(now, &mut members).unwrap();
-        assert_eq!(offered.iter().map(|one| (one.ip, one.stance)).collect::<Vec<_>>(), [(ip, Stance::Yield)]);
+        assert!(
+            matches!(offered.as_slice(), [AddressChange::Announce(one)] if (one.ip, one.stance) == (ip, Stance::Yield)),
+            "{offered:?}"
+        );
         assert!(!members[0].has_left());
         assert_eq!(members[1].live().len(), 1, "draining takes effect at once");
-        members[0].plan(now, [(ip, Scope::All)].into(), &BTreeMap::new());
+        members[0].plan(now, owns(ip));
         assert_eq!(exchange(now, &mut members), None, "a plan after `leave` is ignored");
-        members[1].plan(now, [(ip, Scope::All)].into(), &BTreeMap::new());
+        members[1].plan(now, owns(ip));
         assert_eq!(members[1].handle_announced(now + MS, &[ip]), None, "no node has died");
-        assert_eq!(exchange(now + MS, &mut members), Some(Vec::new()));
+        assert_eq!(exchange(now + MS, &mut members), Some(vec![AddressChange::Withdraw(ip)]));
         assert!(members[0].has_left());
         assert_eq!(members[0].tally(), Tally { acknowledged: 1, ..Tally::default() });
     }

@@ -8,15 +8,17 @@ use std::sync::mpsc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use metallb_core::model::NodeName;
-use metallb_l2::interface::{MacAddr, Scope};
+use metallb_l2::interface::MacAddr;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-/// A command to the thread. Each one replaces what an earlier one of its kind said, except for `Announced`.
+use crate::takeover::Plan;
+
+/// A command to the thread. Each one replaces what an earlier one of its kind said, except for `Plan` and `Announced`,
+/// which add to it.
 #[derive(Debug)]
 pub(super) enum Command {
     Join(Vec<SocketAddr>),
-    Monitor(BTreeSet<NodeName>),
-    Plan(BTreeMap<IpAddr, Scope>, BTreeMap<IpAddr, NodeName>),
+    Plan(Plan),
     Leave(BTreeMap<IpAddr, NodeName>, mpsc::SyncSender<()>),
     Announced(BTreeSet<IpAddr>),
     Usable(Vec<MacAddr>),
@@ -25,9 +27,10 @@ pub(super) enum Command {
 
 /// A queue of commands with a descriptor that becomes readable when one arrives. Senders never wait.
 ///
-/// Bounded: it holds at most one command of each kind. A newer command replaces an older one of its kind. The addresses
-/// of `Announced` are merged into the older one instead, which keeps its place: they belong to plans that the thread
-/// has applied. When the thread has ended, commands are dropped.
+/// Bounded: it holds at most one command of each kind. A newer command replaces an older one of its kind. A newer
+/// `Plan` and the addresses of a newer `Announced` are merged into the older one instead, which keeps its place: of an
+/// address the newer assignment counts, and announced addresses belong to plans that the thread has applied. When the
+/// thread has ended, commands are dropped.
 #[derive(Debug)]
 pub(super) struct Mailbox {
     pending: Mutex<Pending>,
@@ -56,6 +59,7 @@ impl Mailbox {
         let older = pending.commands.iter().position(|queued| std::mem::discriminant(queued) == kind);
         match (older.and_then(|place| pending.commands.get_mut(place)), command) {
             (Some(Command::Announced(earlier)), Command::Announced(ips)) => earlier.extend(ips),
+            (Some(Command::Plan(earlier)), Command::Plan(plan)) => earlier.merge(plan),
             (_, command) => {
                 if let Some(place) = older {
                     pending.commands.remove(place);
@@ -99,6 +103,8 @@ impl AsFd for Mailbox {
 
 #[cfg(test)]
 mod tests {
+    use metallb_core::announcement::{Assignment, Scope};
+
     use super::*;
 
     fn announced(last: u8) -> Command {
@@ -123,17 +129,21 @@ mod tests {
     }
 
     #[test]
-    fn newer_plan_replaces_an_older_one_and_announced_addresses_are_merged() {
+    fn plans_and_announced_addresses_are_merged_by_address() {
         let mailbox = Mailbox::new().unwrap();
-        let ip = IpAddr::from([10, 0, 0, 9]);
+        let assign = |last: u8, assignment: Assignment| {
+            let addresses = [(IpAddr::from([10, 0, 0, last]), assignment)].into();
+            Command::Plan(Plan { addresses, ..Plan::default() })
+        };
         for round in 1..=100 {
-            mailbox.send(Command::Plan([(ip, Scope::All)].into(), BTreeMap::new()));
+            mailbox.send(assign(round, Assignment::Owner(Scope::All)));
             mailbox.send(announced(round));
-            mailbox.send(Command::Plan(BTreeMap::new(), BTreeMap::new()));
+            mailbox.send(assign(round, Assignment::None));
         }
         let commands = drain(&mailbox);
-        let [Command::Announced(ips), Command::Plan(mine, _)] = commands.as_slice() else { panic!("{commands:?}") };
-        assert_eq!((ips.len(), mine.len()), (100, 0));
+        let [Command::Plan(plan), Command::Announced(ips)] = commands.as_slice() else { panic!("{commands:?}") };
+        assert_eq!((ips.len(), plan.addresses.len()), (100, 100));
+        assert!(plan.addresses.values().all(|assignment| *assignment == Assignment::None), "{plan:?}");
     }
 
     #[test]

@@ -153,8 +153,7 @@ impl Worker {
             let now = now();
             match command {
                 Command::Join(contacts) => self.member.join(now, contacts),
-                Command::Monitor(nodes) => self.member.monitor(now, nodes),
-                Command::Plan(mine, successors) => self.member.plan(now, mine, &successors),
+                Command::Plan(plan) => self.member.plan(now, plan),
                 Command::Announced(ips) => self.handle_announced(now, &ips.into_iter().collect::<Vec<_>>()),
                 Command::Usable(hardware) => {
                     self.check_link(now);
@@ -202,7 +201,7 @@ impl Worker {
         while let Some(output) = self.member.poll_output() {
             match output {
                 Output::Event(event) => self.handle_event(event),
-                Output::Announce(announcements) => self.l2.announce(announcements),
+                Output::Announce(changes) => self.l2.change(changes),
                 Output::AnnounceAgain(ips) => self.l2.announce_again(ips),
                 Output::Resolve(hosts) => self.l2.solicit(self.bind, hosts),
                 Output::Transmit(transmit) => self.transmit(&transmit),
@@ -275,6 +274,7 @@ impl Worker {
         if snapshot.live != *self.member.live() {
             snapshot.live.clone_from(self.member.live());
         }
+        snapshot.generation = self.member.generation();
         snapshot.members = self.member.members() + 1;
         snapshot.counters = self.member.counters();
         snapshot.handovers = self.member.tally();

@@ -4,17 +4,34 @@ use super::*;
 
 const MS: Duration = Duration::from_millis(1);
 
-fn mine(ips: &[&str]) -> BTreeMap<IpAddr, Scope> {
-    ips.iter().map(|ip| (ip.parse().unwrap(), Scope::All)).collect()
+fn mine(ips: &[&str]) -> BTreeSet<IpAddr> {
+    ips.iter().map(|ip| ip.parse().unwrap()).collect()
+}
+
+impl Handover {
+    /// Replaces all addresses of this node. `successors` maps those that it loses or lost to their new owners.
+    fn plan(&mut self, now: Instant, mine: BTreeSet<IpAddr>, successors: &BTreeMap<IpAddr, NodeName>) {
+        let ips: BTreeSet<IpAddr> = self.held.keys().chain(&mine).chain(successors.keys()).copied().collect();
+        let wanted = |ip: IpAddr| match mine.contains(&ip) {
+            true => Wanted::Held(metallb_core::announcement::Scope::All),
+            false => Wanted::Released(successors.get(&ip).cloned()),
+        };
+        self.change(now, ips.into_iter().map(|ip| (ip, wanted(ip))));
+    }
 }
 
 fn start() -> Instant {
     Instant::now()
 }
 
+/// The changed addresses that are still answered for.
 fn stances(handover: &mut Handover) -> Vec<(String, Stance)> {
-    let changed = handover.poll_announcements().expect("the announcements changed");
-    changed.into_iter().map(|announcement| (announcement.ip.to_string(), announcement.stance)).collect()
+    let changed = handover.poll_announcements().expect("the announcements changed").into_iter();
+    let announced = changed.filter_map(|change| match change {
+        AddressChange::Announce(announcement) => Some((announcement.ip.to_string(), announcement.stance)),
+        AddressChange::Withdraw(_) => None,
+    });
+    announced.collect()
 }
 
 #[test]
@@ -28,7 +45,7 @@ fn old_owner_answers_until_the_new_one_has_announced() {
     assert_eq!(stances(&mut old), [("10.0.0.1".to_owned(), Stance::Hold)]);
 
     let later = now + 500 * MS;
-    old.plan(later, BTreeMap::new(), &BTreeMap::from([(ip, b.clone())]));
+    old.plan(later, BTreeSet::new(), &BTreeMap::from([(ip, b.clone())]));
     assert_eq!(stances(&mut old), [("10.0.0.1".to_owned(), Stance::Yield)]);
     let (to, Message::HandoverOffer { ips, since: 0 }) = old.poll_message().unwrap() else {
         panic!("the new owner was sent no offer")
@@ -80,10 +97,10 @@ fn address_given_up_without_successor_is_offered_to_a_later_owner() {
     let ip: IpAddr = "10.0.0.1".parse().unwrap();
     handover.plan(now, mine(&["10.0.0.1"]), &BTreeMap::new());
     handover.handle_announced(now, &[ip]);
-    handover.plan(now + 10 * MS, BTreeMap::new(), &BTreeMap::new());
+    handover.plan(now + 10 * MS, BTreeSet::new(), &BTreeMap::new());
     assert_eq!(stances(&mut handover), []);
     assert_eq!(handover.poll_message(), None);
-    handover.plan(now + 30 * MS, BTreeMap::new(), &BTreeMap::from([(ip, "a".into())]));
+    handover.plan(now + 30 * MS, BTreeSet::new(), &BTreeMap::from([(ip, "a".into())]));
     assert_eq!(
         handover.poll_message(),
         Some(("a".into(), Message::HandoverOffer { ips: vec![ip], since: 20_000 })),
@@ -92,7 +109,7 @@ fn address_given_up_without_successor_is_offered_to_a_later_owner() {
     assert_eq!(handover.poll_announcements(), None, "it does not answer for the address again");
     assert!(handover.is_settled());
     handover.handle_ack(&"a".into(), &[ip]);
-    handover.plan(now + 40 * MS, BTreeMap::new(), &BTreeMap::from([(ip, "b".into())]));
+    handover.plan(now + 40 * MS, BTreeSet::new(), &BTreeMap::from([(ip, "b".into())]));
     assert_eq!(handover.poll_message(), None);
 }
 
@@ -115,7 +132,7 @@ fn old_owner_stops_answering_after_200_ms_without_ack() {
     let mut old = Handover::default();
     let ip: IpAddr = "10.0.0.1".parse().unwrap();
     old.plan(now, mine(&["10.0.0.1"]), &BTreeMap::new());
-    old.plan(now, BTreeMap::new(), &BTreeMap::from([(ip, "b".into())]));
+    old.plan(now, BTreeSet::new(), &BTreeMap::from([(ip, "b".into())]));
     let mut sent = 0;
     let mut silent = None;
     while let Some(next) = old.poll_timeout().filter(|next| *next < now + 10_000 * MS) {
@@ -130,7 +147,7 @@ fn old_owner_stops_answering_after_200_ms_without_ack() {
     assert_eq!(stances(&mut old), []);
     // An ack of a third node changes nothing.
     old.plan(now, mine(&["10.0.0.1"]), &BTreeMap::new());
-    old.plan(now, BTreeMap::new(), &BTreeMap::from([(ip, "b".into())]));
+    old.plan(now, BTreeSet::new(), &BTreeMap::from([(ip, "b".into())]));
     old.handle_ack(&"c".into(), &[ip]);
     assert!(!old.is_settled());
 }
@@ -143,7 +160,7 @@ fn old_owner_stops_answering_after_a_reject_and_offers_the_address_to_the_next_o
     let ip: IpAddr = "10.0.0.1".parse().unwrap();
     old.plan(now, mine(&["10.0.0.1"]), &BTreeMap::new());
     old.handle_announced(now, &[ip]);
-    old.plan(now + MS, BTreeMap::new(), &BTreeMap::from([(ip, b.clone())]));
+    old.plan(now + MS, BTreeSet::new(), &BTreeMap::from([(ip, b.clone())]));
     assert!(old.poll_message().is_some());
 
     new.set_refused([ip].into());
@@ -160,7 +177,7 @@ fn old_owner_stops_answering_after_a_reject_and_offers_the_address_to_the_next_o
     assert_eq!(stances(&mut old), []);
     assert_eq!(old.tally(), Tally { rejected: 1, ..Tally::default() });
     let later = now + 20_000 * MS;
-    old.plan(later, BTreeMap::new(), &BTreeMap::from([(ip, "c".into())]));
+    old.plan(later, BTreeSet::new(), &BTreeMap::from([(ip, "c".into())]));
     let sent = old.poll_message();
     assert_eq!(sent, Some(("c".into(), Message::HandoverOffer { ips: vec![ip], since: 19_999_000 })));
 }
@@ -171,8 +188,8 @@ fn changed_successor_is_sent_an_offer() {
     let mut old = Handover::default();
     let ip: IpAddr = "10.0.0.1".parse().unwrap();
     old.plan(now, mine(&["10.0.0.1"]), &BTreeMap::new());
-    old.plan(now, BTreeMap::new(), &BTreeMap::from([(ip, "b".into())]));
-    old.plan(now + MS, BTreeMap::new(), &BTreeMap::from([(ip, "c".into())]));
+    old.plan(now, BTreeSet::new(), &BTreeMap::from([(ip, "b".into())]));
+    old.plan(now + MS, BTreeSet::new(), &BTreeMap::from([(ip, "c".into())]));
     let sent: Vec<_> = std::iter::from_fn(|| old.poll_message()).map(|(to, _)| to).collect();
     assert_eq!(sent, [NodeName::from("b"), "c".into()]);
     old.handle_ack(&"c".into(), &[ip]);
@@ -202,7 +219,7 @@ fn address_that_returns_during_its_handover_is_held_again() {
     let mut old = Handover::default();
     let ip: IpAddr = "10.0.0.1".parse().unwrap();
     old.plan(now, mine(&["10.0.0.1"]), &BTreeMap::new());
-    old.plan(now, BTreeMap::new(), &BTreeMap::from([(ip, "b".into())]));
+    old.plan(now, BTreeSet::new(), &BTreeMap::from([(ip, "b".into())]));
     old.plan(now, mine(&["10.0.0.1"]), &BTreeMap::new());
     assert_eq!(stances(&mut old), [("10.0.0.1".to_owned(), Stance::Hold)]);
     assert!(old.is_settled());

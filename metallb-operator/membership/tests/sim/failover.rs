@@ -52,6 +52,11 @@ fn sim_faults_of_every_kind_leave_one_owner_in_each_part_of_the_segment() {
 
 /// Runs a segment with random faults.
 fn run(seed: u64) -> World {
+    run_beside(seed, 0)
+}
+
+/// Runs a segment with random faults, whose speakers need up to `busy` for each half of a step.
+fn run_beside(seed: u64, busy: u64) -> World {
     let mut world = World::new(seed, 2 + (seed % 4) as usize);
     for index in 0..world.hosts.len() {
         world.start(index);
@@ -60,6 +65,7 @@ fn run(seed: u64) -> World {
     }
     world.run(3 * SECOND);
     world.check_quiet("at the start", Away::Reached);
+    world.weather.busy = busy;
     for _ in 0..2 + world.random.below(3) {
         break_something(&mut world);
         if world.random.chance(40) {
@@ -77,6 +83,9 @@ fn run(seed: u64) -> World {
     world.hosts.iter_mut().for_each(|host| host.unheard.clear());
     if world.weather.api_away {
         world.api_returns();
+    }
+    if busy > 0 {
+        world.run(4 * busy);
     }
     world.run(QUIET);
     world.check_quiet("with dead hosts and a partition", Away::Excused);
@@ -145,7 +154,7 @@ const FAULTS: [&str; 13] = [
 
 fn heal(world: &mut World) {
     world.note("heals");
-    world.weather = Weather { api_away: world.weather.api_away, ..Weather::default() };
+    world.weather = Weather { api_away: world.weather.api_away, busy: world.weather.busy, ..Weather::default() };
     if world.weather.api_away {
         world.api_returns();
     }
@@ -267,6 +276,51 @@ fn sim_owner_with_a_unidirectional_link_is_replaced_and_misleads_neighbours_for_
         world.hosts[owner].unheard.clear();
         world.run(QUIET);
         world.check_quiet("when it receives again", Away::Reached);
+        assert!(world.violations.is_empty(), "seed {seed}: {:#?}", world.violations);
+    }
+}
+
+#[test]
+fn sim_busy_loops_delay_no_takeover() {
+    let mut delays = [Vec::new(), Vec::new()];
+    for seed in 0..40 {
+        for (busy, delays) in [0, 4 * SECOND].into_iter().zip(&mut delays) {
+            let mut world = World::new(seed, 3 + (seed % 3) as usize);
+            (0..world.hosts.len()).for_each(|index| world.start(index));
+            let pause = world.random.below(SECOND);
+            world.run(3 * SECOND + pause);
+            // From now on each step of a loop takes up to eight seconds. One begins right before the death.
+            world.weather.busy = busy;
+            (0..world.hosts.len()).for_each(|index| world.replan_soon(index));
+            world.run(5 * MS);
+            let vip = world.vips[0];
+            let owner = world.answerers(vip)[0];
+            world.kill(owner);
+            let died = world.now;
+            while world.answerers(vip).is_empty() {
+                world.run(MS);
+                assert!(world.now < died + SECOND, "seed {seed}: no node took over");
+            }
+            delays.push((world.now - died) / MS);
+            world.weather.busy = 0;
+            world.run(2 * QUIET + 8 * SECOND);
+            world.check_quiet("after a busy time", Away::Reached);
+            assert!(world.violations.is_empty(), "seed {seed}: {:#?}", world.violations);
+        }
+    }
+    let [idle, busy] = delays.map(|mut delays| {
+        delays.sort_unstable();
+        (delays[delays.len() / 2], delays[delays.len() - 1])
+    });
+    println!("takeover in virtual time, p50 and max: idle loops {idle:?} ms, busy loops {busy:?} ms");
+    assert!(busy.0 <= idle.0 + 20 && busy.1 <= idle.1 + 20, "idle {idle:?}, busy {busy:?}");
+}
+
+#[test]
+fn sim_faults_beside_busy_loops_leave_one_owner_when_the_loops_are_idle() {
+    let seeds: u64 = std::env::var("METALLB_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(200);
+    for seed in 0..seeds {
+        let world = run_beside(10_000 + seed, 2 * SECOND);
         assert!(world.violations.is_empty(), "seed {seed}: {:#?}", world.violations);
     }
 }

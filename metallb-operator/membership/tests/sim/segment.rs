@@ -8,17 +8,18 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use metallb_core::announcement::{Facts, NodeView, Options, Scope as Interfaces, Touched};
+use metallb_core::announcement::{Facts, NodeView, Options, Touched};
 use metallb_core::config::Config as Configuration;
 use metallb_core::config::spec::{L2AdvertisementSpec, ObjectMeta, PoolSpec, Resources};
 use metallb_core::election::{Electorate, LiveSpeakers};
 use metallb_core::model::{Cluster, EXCLUDE_LABEL, Endpoint, Ingress, Node, NodeName, Service, ServiceKey};
 use metallb_l2::engine::{Engine as L2, Received};
 use metallb_l2::interface::ForeignAddresses;
-use metallb_l2::interface::{Announcement, Interface, MacAddr, Scope, Stance};
+use metallb_l2::interface::{AddressChange, Interface, MacAddr, Stance};
 use metallb_l2::wire::ndp::Checksum;
 use metallb_membership::engine::{Config, Event, Link, Timing};
 use metallb_membership::member::{Member, Output};
+use metallb_membership::takeover::Plan;
 use metallb_membership::wire::identity::Identity;
 use metallb_membership::wire::seal::Keyring;
 
@@ -60,6 +61,8 @@ pub(crate) struct Speaker {
     cluster: Cluster,
     view: NodeView,
     eligible: BTreeSet<NodeName>,
+    /// When its loop has finished the step that it is in.
+    busy_until: u64,
     pub(crate) holds: BTreeSet<IpAddr>,
     /// Addresses that are held and not announced yet, and since when.
     unannounced: BTreeMap<IpAddr, u64>,
@@ -72,6 +75,8 @@ enum Scheduled {
     Datagram(usize, usize, Vec<u8>),
     Frame(usize, Vec<u8>),
     Replan(usize),
+    /// A plan that was computed some time ago arrives.
+    Plan(usize, u64, Plan),
     Label(usize, usize),
     Ask,
 }
@@ -83,6 +88,8 @@ pub(crate) struct Weather {
     pub(crate) delay: u64,
     /// API servers are away: they report labels when they are back.
     pub(crate) api_away: bool,
+    /// How long the loop of a speaker may need for a step: a plan arrives that much later than it was computed.
+    pub(crate) busy: u64,
 }
 
 /// What is expected of a neighbour that was cut off when an address moved, or that a continued host has misled.
@@ -105,6 +112,8 @@ pub(crate) struct World {
     /// One pool that is announced on one interface.
     config: Configuration,
     pub(crate) weather: Weather,
+    /// Draws how long loops are busy, so that all else is the same as where they are not.
+    busy: Random,
     /// The cache of a neighbour on each side.
     pub(crate) caches: [BTreeMap<IpAddr, MacAddr>; 2],
     /// The addresses whose announcement each neighbour missed while it was cut off, or that a continued host announced.
@@ -183,6 +192,7 @@ impl World {
             config: configuration(),
             vips,
             weather: Weather::default(),
+            busy: Random(seed ^ 0x6275_7379),
             caches: Default::default(),
             missed: Default::default(),
             violations: Vec::new(),
@@ -237,6 +247,7 @@ impl World {
             cluster,
             view: NodeView::new(node(index), Options::default()),
             eligible: BTreeSet::new(),
+            busy_until: 0,
             holds: BTreeSet::new(),
             unannounced: BTreeMap::new(),
             revoked: BTreeSet::new(),
@@ -364,6 +375,11 @@ impl World {
                 self.hosts[index].replanning = false;
                 self.replan(index);
             }
+            Scheduled::Plan(index, incarnation, plan) => {
+                if self.hosts[index].incarnation == incarnation {
+                    self.plan(index, plan);
+                }
+            }
             Scheduled::Label(to, index) => {
                 // A watch may skip states, but not the last one.
                 let excluded = self.hosts[index].excluded;
@@ -388,7 +404,8 @@ impl World {
         }
     }
 
-    fn replan_soon(&mut self, index: usize) {
+    /// Has a speaker take the next step soon.
+    pub(crate) fn replan_soon(&mut self, index: usize) {
         if !std::mem::replace(&mut self.hosts[index].replanning, true) {
             let after = self.random.below(3 * MS);
             self.schedule(after, Scheduled::Replan(index));
@@ -397,21 +414,26 @@ impl World {
 
     /// Brings a speaker in step with its members and its API server, as the announcer does.
     fn replan(&mut self, index: usize) {
-        let now = self.clock(index);
         let time = self.now;
         let Some(speaker) = self.hosts[index].speaker.as_mut().filter(|speaker| !speaker.leaving && speaker.joined)
         else {
             return;
         };
+        if speaker.busy_until > time {
+            // The loop takes the next step when it has finished this one.
+            let after = speaker.busy_until - time;
+            self.hosts[index].replanning = true;
+            return self.schedule(after, Scheduled::Replan(index));
+        }
         let live = LiveSpeakers::Only(speaker.member.live().clone());
+        let generation = speaker.member.generation();
         let interfaces = BTreeSet::from(["eth0".into(), "eth1".into()]);
         let facts =
             Facts { config: &self.config, cluster: &speaker.cluster, live: Some(&live), interfaces: &interfaces };
-        let answers = speaker.view.apply(facts, Touched::Everything).l2.unwrap_or_default();
+        let addresses = speaker.view.apply(facts, Touched::Everything).addresses;
         let labels = &speaker.cluster.nodes;
         let allowed = |name: &&NodeName| labels.get(*name).is_some_and(|node| !node.is_excluded());
         let eligible: BTreeSet<NodeName> = speaker.member.live().iter().filter(allowed).cloned().collect();
-        let electorate = |nodes: &BTreeSet<NodeName>| Electorate::new(nodes.iter().map(|name| (name.clone(), 0)));
         let (before, after) = (electorate(&speaker.eligible), electorate(&eligible));
         for &vip in &self.vips {
             // I24: an address moves only away from a node that left or to a node that joined.
@@ -424,19 +446,27 @@ impl World {
             }
         }
         speaker.eligible = eligible;
-        let holds: BTreeSet<IpAddr> = answers.addresses.keys().copied().collect();
-        for &vip in holds.difference(&speaker.holds) {
-            speaker.unannounced.insert(vip, time);
+        let first = Plan { addresses, generation, ..Plan::default() };
+        let ranked = speaker.view.monitor();
+        let (addresses, monitor) = (ranked.addresses, ranked.monitor);
+        let second = Plan { addresses, generation, monitor, ranked: Some(generation) };
+        if self.weather.busy == 0 {
+            self.plan(index, first);
+            return self.plan(index, second);
         }
-        speaker.unannounced.retain(|vip, _| holds.contains(vip));
-        speaker.revoked.retain(|vip| !holds.contains(vip));
-        speaker.holds = holds;
-        let addresses = answers.addresses.into_iter().map(|(ip, scope)| (ip, scope_of(scope)));
-        speaker.member.plan(now, addresses.collect(), &answers.successors);
-        if let Some(nodes) = speaker.view.monitor() {
-            speaker.member.monitor(now, nodes);
+        let (until_first, until_second) = (self.busy.below(self.weather.busy), self.busy.below(self.weather.busy));
+        speaker.busy_until = time + until_first + until_second;
+        let incarnation = self.hosts[index].incarnation;
+        self.schedule(until_first, Scheduled::Plan(index, incarnation, first));
+        self.schedule(until_first + until_second, Scheduled::Plan(index, incarnation, second));
+    }
+
+    fn plan(&mut self, index: usize, plan: Plan) {
+        let now = self.clock(index);
+        if let Some(speaker) = self.hosts[index].speaker.as_mut().filter(|speaker| !speaker.leaving) {
+            speaker.member.plan(now, plan);
+            self.drain(index);
         }
-        self.drain(index);
     }
 
     /// Carries out the outputs of a speaker's engines and sets its timer.
@@ -451,7 +481,7 @@ impl World {
                 quiet = false;
                 match output {
                     Output::Event(event) => self.handle_event(index, &mut speaker, event),
-                    Output::Announce(announcements) => self.announce(index, &mut speaker, announcements),
+                    Output::Announce(changes) => self.announce(index, &mut speaker, changes),
                     Output::AnnounceAgain(ips) => speaker.l2.announce_again(now, ips),
                     Output::Transmit(transmit) => transmits.push(transmit),
                     // In this model hosts know each other's hardware addresses.
@@ -517,14 +547,27 @@ impl World {
         self.events.push(event);
     }
 
-    fn announce(&mut self, index: usize, speaker: &mut Speaker, announcements: Vec<Announcement>) {
-        let answered: BTreeSet<IpAddr> = announcements.iter().map(|announcement| announcement.ip).collect();
-        let mut held = announcements.iter().filter(|announcement| announcement.stance == Stance::Hold);
-        if !held.all(|announcement| speaker.holds.contains(&announcement.ip)) {
-            self.violations.push(format!("n{index} announces an address that is not its own"));
+    fn announce(&mut self, index: usize, speaker: &mut Speaker, changes: Vec<AddressChange>) {
+        let present = speaker.eligible.intersection(speaker.member.live()).cloned().collect();
+        for change in &changes {
+            let ip = change.ip();
+            if matches!(change, AddressChange::Announce(announcement) if announcement.stance == Stance::Hold) {
+                // Of the nodes that were live at the last step and still are, it is the first one.
+                if electorate(&present).owner(ip) != Some(&node(index)) && speaker.busy_until == 0 {
+                    self.violations.push(format!("n{index} announces {ip}, which is not its own"));
+                }
+                if speaker.holds.insert(ip) {
+                    speaker.unannounced.insert(ip, self.now);
+                }
+            } else {
+                speaker.holds.remove(&ip);
+                speaker.unannounced.remove(&ip);
+            }
+            if matches!(change, AddressChange::Announce(_)) {
+                speaker.revoked.remove(&ip);
+            }
         }
-        speaker.revoked.retain(|ip| !answered.contains(ip));
-        speaker.l2.set_addresses(self.clock(index), announcements);
+        speaker.l2.change_addresses(self.clock(index), changes);
         speaker.member.set_refused(speaker.l2.refused().into_keys().collect());
     }
 
@@ -698,11 +741,8 @@ fn labelled(index: usize, excluded: bool) -> Node {
     labelled
 }
 
-fn scope_of(scope: Interfaces) -> Scope {
-    match scope {
-        Interfaces::All => Scope::All,
-        Interfaces::Only(names) => Scope::Only(names.iter().map(|name| name.as_str().into()).collect()),
-    }
+fn electorate(nodes: &BTreeSet<NodeName>) -> Electorate {
+    Electorate::new(nodes.iter().map(|name| (name.clone(), 0)))
 }
 
 /// One interface that advertisements name, and one that they do not.
