@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use metallb_core::announcement::Touched;
 use metallb_core::assignment::{Assigner, AssignmentState, EventKind};
-use metallb_core::config::{Config, ConfigStore, Parsed, Problem, Severity};
-use metallb_core::model::{Ingress, Service, ServiceKey};
+use metallb_core::config::{Config, ConfigStore, POOL_GRACE, Parsed, Problem, Severity};
+use metallb_core::model::{ALLOCATED_FROM, Ingress, Service, ServiceKey};
 use metallb_core::plan::settle;
 use metallb_membership::driver as membership;
 use notify::Watcher as _;
@@ -128,7 +128,7 @@ pub fn run(settings: Settings) -> Result<(), ProcessError> {
         let mut standalone = Standalone {
             settings,
             assigner,
-            store: ConfigStore::new(),
+            store: ConfigStore::new().with_grace(POOL_GRACE),
             config: Config::default(),
             announcer,
             admin: process.admin.clone(),
@@ -169,7 +169,10 @@ pub fn run(settings: Settings) -> Result<(), ProcessError> {
                 // These events change nothing that is stored.
                 Some(event) = peer_events.recv() => standalone.announcer.note_peer_event(&event),
                 Some(reply) = status_requests.recv() => drop(reply.send(standalone.status())),
-                _ = tick.tick() => standalone.refresh(),
+                _ = tick.tick() => {
+                    standalone.refresh();
+                    standalone.end_grace();
+                }
             }
         }
         tracing::info!(event = "shutdown", "shutting down: stopping ARP/NDP replies, closing BGP sessions");
@@ -187,7 +190,8 @@ impl Standalone {
         let mut manifests = Manifests::read(std::slice::from_ref(&self.settings.manifests))?;
         let (mut world, mut problems) = manifests.world();
         self.restore(&mut world);
-        let Parsed { config, problems: found } = self.store.update(&world.resources, &world.cluster);
+        let now = Instant::now();
+        let Parsed { config, problems: found } = self.store.update_at(&world.resources, &world.cluster, now);
         problems.extend(found);
         self.report(&problems);
         self.assign(&config, &mut world);
@@ -203,6 +207,15 @@ impl Standalone {
             self.announced(changes);
         }
         Ok(())
+    }
+
+    /// Decides again when the grace time of a deleted pool is over.
+    fn end_grace(&mut self) {
+        let is_over = self.store.next_deadline().is_some_and(|deadline| deadline <= Instant::now());
+        // Manifests that cannot be read are reported when they change; until then the grace time goes on.
+        if is_over && let Err(error) = self.reload() {
+            tracing::debug!(%error, event = "manifestsUnreadable", "cannot read the manifests, trying again");
+        }
     }
 
     /// Passes the addresses of possible members to the membership driver if they changed.
@@ -256,6 +269,8 @@ impl Standalone {
             if let Some(service) = world.cluster.services.get_mut(&key).filter(|service| service.ingress.is_empty()) {
                 let ingress = |ip: &IpAddr| Ingress { ip: Some(ip.to_string()), hostname: None };
                 service.ingress = held.ips.iter().map(ingress).collect();
+                let pool = held.pool.iter().map(|pool| (ALLOCATED_FROM.to_owned(), pool.clone()));
+                service.annotations.extend(pool);
             }
         }
     }
