@@ -40,6 +40,8 @@ pub struct Engine {
     config: Config,
     interfaces: BTreeMap<u32, Interface>,
     own_macs: FxHashSet<MacAddr>,
+    /// Pairs of interfaces on one segment that were reported since the interfaces changed.
+    shared_segments: std::collections::BTreeSet<(u32, u32)>,
     speaker_macs: FxHashSet<MacAddr>,
     foreign: ForeignAddresses,
     vips: VipTable,
@@ -106,6 +108,12 @@ pub enum Event {
         /// The interface on which it was seen.
         interface: Arc<str>,
     },
+    /// Two interfaces of this host are on one segment, so requests are answered with both hardware addresses. It is
+    /// reported once until the interfaces change.
+    SharedSegment {
+        /// The names of the interfaces.
+        interfaces: [Arc<str>; 2],
+    },
 }
 
 /// The addresses that begin a burst together.
@@ -124,6 +132,7 @@ impl Engine {
             config,
             interfaces: BTreeMap::new(),
             own_macs: FxHashSet::default(),
+            shared_segments: std::collections::BTreeSet::new(),
             speaker_macs: FxHashSet::default(),
             foreign: ForeignAddresses::new(),
             vips: VipTable::default(),
@@ -146,6 +155,7 @@ impl Engine {
             return;
         }
         let old = std::mem::replace(&mut self.interfaces, new);
+        self.shared_segments.clear();
         self.own_macs = self.interfaces.values().map(|interface| interface.mac).collect();
         let fresh: Vec<u32> =
             self.interfaces.values().filter(|new| old.get(&new.index) != Some(new)).map(|new| new.index).collect();
@@ -326,8 +336,25 @@ impl Engine {
         let answer = self.answer(now, frame);
         if let Err(reason) = answer {
             self.tally.count_drop(reason);
+            if reason == DropReason::OwnFrame {
+                self.note_shared_segment(frame);
+            }
         }
         answer
+    }
+
+    /// A frame of another interface of this host shows that both are on one segment.
+    fn note_shared_segment(&mut self, frame: &Received<'_>) {
+        let (Some(receiver), Some(source)) = (self.interfaces.get(&frame.interface), frame.bytes.get(6..12)) else {
+            return;
+        };
+        let is_sender = |interface: &&Interface| interface.mac.0 == source && interface.mac != receiver.mac;
+        let Some(sender) = self.interfaces.values().find(is_sender) else { return };
+        let pair = (sender.index.min(receiver.index), sender.index.max(receiver.index));
+        if self.events.len() < EVENTS_KEPT && self.shared_segments.insert(pair) {
+            let names = [pair.0, pair.1].map(|index| Arc::clone(&self.interfaces[&index].name));
+            self.events.push_back(Event::SharedSegment { interfaces: names });
+        }
     }
 
     /// Queues the frames that are due. Early calls are harmless.

@@ -73,6 +73,8 @@ pub struct Announcer {
     obstacles: Obstacles,
     /// Hosts that use an address, with the time at which that was seen last.
     conflicts: BTreeMap<IpAddr, (String, Instant)>,
+    /// Interfaces that were seen on one segment, in words. At most [`SEGMENTS_SHOWN`].
+    segments: BTreeSet<String>,
     /// The number of scans for obstacles.
     looks: u32,
     /// Whether there was much to throw away since memory was given back.
@@ -166,6 +168,7 @@ impl Announcer {
             metrics,
             obstacles: Obstacles::default(),
             conflicts: BTreeMap::new(),
+            segments: BTreeSet::new(),
             looks: 0,
             untidy: false,
         })
@@ -463,7 +466,8 @@ impl Announcer {
     /// Conflicts that were seen since the last call.
     #[must_use]
     pub fn take_conflicts(&mut self) -> Vec<Conflict> {
-        let text = |event| match event {
+        let mut segments = Vec::new();
+        let mut text = |event| match event {
             metallb_l2::engine::Event::Conflict { ip, mac, interface } => {
                 Some(Conflict { ip, mac, text: format!("another host, {mac}, uses {ip} on {interface}") })
             }
@@ -471,9 +475,23 @@ impl Announcer {
                 let text = format!("another host, {mac}, has {ip} on {interface}: it is not announced");
                 Some(Conflict { ip, mac, text })
             }
+            metallb_l2::engine::Event::SharedSegment { mut interfaces } => {
+                interfaces.sort();
+                let [one, other] = interfaces;
+                segments.push(format!(
+                    "{one} and {other} of this node are on one segment, so hosts get two hardware addresses for each \
+                     address: name one of them in `interfaces` of the L2Advertisement, or exclude the other"
+                ));
+                None
+            }
             _ => None,
         };
-        let seen: Vec<Conflict> = self.l2.handle().take_events().into_iter().filter_map(text).collect();
+        let seen: Vec<Conflict> = self.l2.handle().take_events().into_iter().filter_map(&mut text).collect();
+        for text in segments {
+            if self.segments.len() < SEGMENTS_SHOWN && self.segments.insert(text.clone()) {
+                tracing::warn!(event = "sharedSegment", "{text}");
+            }
+        }
         let now = Instant::now();
         self.conflicts.retain(|_, (_, at)| now.saturating_duration_since(*at) < CONFLICT_SHOWN);
         self.conflicts.extend(seen.iter().map(|conflict| (conflict.ip, (conflict.text.clone(), now))));
@@ -542,14 +560,14 @@ impl Announcer {
         all
     }
 
-    /// Hosts that run a speaker with the node name of another one, in words.
+    /// Hosts that run a speaker with the node name of another one, and interfaces of this node on one segment, in words.
     #[must_use]
-    pub fn name_clashes(&self) -> Vec<String> {
+    pub fn surroundings(&self) -> Vec<String> {
         let clashes = self.membership.as_ref().map(|driver| driver.handle().snapshot().clashes).unwrap_or_default();
         let text = |(node, address)| {
             format!("another host, {address}, runs a speaker with the node name {node}: give each its own --node-name")
         };
-        clashes.into_iter().map(text).collect()
+        clashes.into_iter().map(text).chain(self.segments.iter().cloned()).collect()
     }
 
     /// That no Node has the name of this one, in words.
@@ -651,6 +669,9 @@ const LOOKS_PER_LIST: u32 = 2;
 
 /// How many times obstacles are looked for until the kernel is asked once more.
 const LOOKS_PER_QUESTION: u32 = 8;
+
+/// Limit for the pairs of interfaces that are shown and logged; further ones are not.
+const SEGMENTS_SHOWN: usize = 16;
 
 /// How long a conflict is shown after the last report; a lasting conflict is reported every thirty seconds.
 const CONFLICT_SHOWN: Duration = Duration::from_secs(90);

@@ -331,7 +331,7 @@ impl Speaker {
     fn status(&self) -> serde_json::Value {
         let missing = self.announcer.missing_node(self.index.cluster()).filter(|_| self.loaded);
         let problems: Vec<String> =
-            self.problems.iter().map(ToString::to_string).chain(missing).chain(self.announcer.name_clashes()).collect();
+            self.problems.iter().map(ToString::to_string).chain(missing).chain(self.announcer.surroundings()).collect();
         let announced = self.announcer.announced();
         let l2: Vec<String> =
             announced.l2.keys().filter(|key| self.announcer.answers_any(key)).map(ToString::to_string).collect();

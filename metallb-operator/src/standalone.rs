@@ -364,7 +364,7 @@ impl Standalone {
     /// Builds the `/status` document.
     fn status(&self) -> serde_json::Value {
         let State { node, services, problems } = &self.state;
-        let clashes = self.announcer.name_clashes();
+        let clashes = self.announcer.surroundings();
         let problems: Vec<&String> = problems.iter().chain(&clashes).collect();
         let silent = self.last_world.as_ref().map(|world| self.announcer.silent(&self.config, &world.cluster));
         serde_json::json!({

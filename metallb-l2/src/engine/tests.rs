@@ -98,6 +98,33 @@ fn other_frames_are_dropped_with_their_reason() {
 }
 
 #[test]
+fn interfaces_on_one_segment_are_reported_once_until_the_interfaces_change() {
+    let now = Instant::now();
+    let mut engine = engine(now);
+    let other = MacAddr([2, 0, 0, 0, 0, 77]);
+    let eth1 = Interface::new(2, "eth1", other, None);
+    let mut frame = request([192, 168, 10, 9], v4(), MacAddr::BROADCAST);
+    let expected = Event::SharedSegment { interfaces: ["eth0".into(), "eth1".into()] };
+    for (what, source, receiver, reported) in [
+        ("its own frame", US, 1, false),
+        ("from eth1", other, 1, true),
+        ("from eth1 again", other, 1, false),
+        ("the other direction", US, 2, false),
+    ] {
+        if what == "its own frame" {
+            engine.set_interfaces(now, [eth0(), eth1.clone()]);
+        }
+        frame[6..12].copy_from_slice(&source.0);
+        assert_eq!(receive(&mut engine, now, receiver, &frame), Err(DropReason::OwnFrame), "{what}");
+        assert_eq!(engine.poll_event(), reported.then(|| expected.clone()), "{what}");
+    }
+    engine.set_interfaces(now, [eth0()]);
+    engine.set_interfaces(now, [eth0(), eth1]);
+    assert_eq!(receive(&mut engine, now, 2, &frame), Err(DropReason::OwnFrame));
+    assert_eq!(engine.poll_event(), Some(expected));
+}
+
+#[test]
 fn new_address_is_announced_five_times_and_repeating_it_adds_nothing() {
     // Case ARP-34.
     let start = Instant::now();

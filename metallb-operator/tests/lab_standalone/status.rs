@@ -151,3 +151,18 @@ fn lab_status_shows_an_address_in_no_subnet_of_the_node() {
     assert_eq!(status["services"][0]["l2"], true, "the node answers on its own segment");
     assert!(node.process.output().contains("otherSubnet"), "{}", node.process.output());
 }
+
+#[test]
+fn lab_status_shows_two_interfaces_on_one_segment() {
+    const TEST: &str = "lab_status_shows_two_interfaces_on_one_segment";
+    if let Some(part) = missing_part(&["curl"]) {
+        return skip(TEST, &part);
+    }
+    let node = Node::start(&manifests("n1", "", POOL));
+    node.expect(&["answered by n1"]);
+    // A loose pair: both ends belong to the node.
+    node.namespace.ip("link add a0 type veth peer name a1");
+    node.namespace.ip("link set a0 up");
+    node.namespace.ip("link set a1 up");
+    node.expect(&["a0 and a1 of this node are on one segment", "`interfaces`"]);
+}
