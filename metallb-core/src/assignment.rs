@@ -27,7 +27,9 @@ use self::waiting::Waiting;
 pub use self::wish::{ServiceFamily, WishError, desired_ips, desired_pool};
 use crate::allocator::{AllocateError, Allocator, FamilyDemand, Offer, PoolVerdict, Request, quoted};
 use crate::config::Config;
-use crate::model::{IpFamily, IpFamilyPolicy, PoolName, Service, ServiceKey, ServiceType};
+use crate::model::{
+    IpFamily, IpFamilyPolicy, PoolName, Service, ServiceKey, ServiceType, UnknownAnnotation, unknown_annotations,
+};
 
 /// Decides for one Service after another. One per cluster.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +44,8 @@ pub struct Assigner {
     shelter: Shelter,
     /// Services that hold an address of a node, so that it is reported once.
     on_node: BTreeSet<ServiceKey>,
+    /// Unknown annotations that were reported, so that each is reported once.
+    reported: BTreeMap<ServiceKey, Vec<UnknownAnnotation>>,
 }
 
 // === impl Assigner ===
@@ -158,6 +162,7 @@ impl Assigner {
         self.waiting.remove(service);
         self.single.remove(service);
         self.on_node.remove(service);
+        self.reported.remove(service);
         let held = self.allocator.release(service).is_some();
         let blocked = self.allocator.block(service, &[]);
         let stood = self.allocator.set_standing(service, &[]);
@@ -206,6 +211,9 @@ impl Assigner {
                 message: format!("annotation {key} is deprecated, use the prefix metallb.io/ instead"),
             }));
         }
+        if state != AssignmentState::Ignored {
+            self.report_unknown(service, &mut events);
+        }
         let waited = if state == AssignmentState::Pending || self.single.contains(&service.key) {
             self.waiting.insert(service);
             false
@@ -214,6 +222,22 @@ impl Assigner {
         };
         let retry = if freed || unblocked || waited { self.next_in_line() } else { Vec::new() };
         Outcome { state, pool, ips, reason, message, verdicts, events, write, retry }
+    }
+
+    /// Reports each unknown annotation once, when it appears.
+    fn report_unknown(&mut self, service: &Service, events: &mut Vec<ServiceEvent>) {
+        let unknown = unknown_annotations(&service.annotations);
+        let before = self.reported.get(&service.key).map_or(&[][..], Vec::as_slice);
+        events.extend(unknown.iter().filter(|new| !before.contains(new)).map(|unknown| ServiceEvent {
+            kind: EventKind::Warning,
+            reason: "unknownAnnotation",
+            message: unknown.to_string(),
+        }));
+        if unknown.is_empty() {
+            self.reported.remove(&service.key);
+        } else {
+            self.reported.insert(service.key.clone(), unknown);
+        }
     }
 
     fn decide(&mut self, service: &Service, events: &mut Vec<ServiceEvent>) -> Decision {

@@ -59,6 +59,7 @@ pub mod model;
 pub mod plan;
 mod reason;
 pub mod routes;
+pub mod spelling;
 
 /// Prefixes in the public API are values of this crate.
 pub use ipnet;

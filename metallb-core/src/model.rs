@@ -3,6 +3,7 @@
 //! Text that may be malformed stays text here (`load_balancer_ip`, `cluster_ips`, ingress addresses). The module that
 //! decides parses it and handles the error.
 
+mod annotations;
 mod identity;
 mod labels;
 mod service;
@@ -12,6 +13,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub use annotations::{UnknownAnnotation, unknown_annotations};
 pub use identity::{
     BfdProfileName, InterfaceName, NamespaceName, NodeName, ObjectRef, ObjectVersion, PeerName, PoolName, ServiceKey,
     Timestamp, Uid,

@@ -52,7 +52,8 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.object, self.field, self.message)
+        let separator = if self.field.is_empty() { "" } else { " " };
+        write!(f, "{}{separator}{}: {}", self.object, self.field, self.message)
     }
 }
 
@@ -124,5 +125,15 @@ reasons! {
         SharedRouterId,
         /// An object that cannot be parsed.
         Malformed,
+        /// A field that its kind does not have.
+        UnknownField,
+        /// A kind or version that does not exist.
+        UnknownKind,
+        /// An annotation that looks like one of MetalLB and does not exist.
+        UnknownAnnotation,
+        /// An object or file that cannot be read now: what it contained before stays in force.
+        LastFormKept,
+        /// Addresses that a Service can hardly use, or a range that is larger than it looks.
+        UnusualAddress,
     }
 }

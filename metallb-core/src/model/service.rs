@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
+use super::annotations::{self, CANONICAL_PREFIX, DEPRECATED_PREFIX};
 use super::{IpFamily, Labels, ServiceKey, Timestamp, Uid};
 
 /// A Kubernetes Service. Text that may be malformed is kept as written.
@@ -89,9 +90,9 @@ impl Service {
         self.annotations.get(ALLOCATED_FROM).map(String::as_str)
     }
 
-    /// Annotations under the deprecated prefix, in key order.
+    /// Input annotations under the deprecated prefix, in key order.
     pub fn deprecated_annotations(&self) -> impl Iterator<Item = &str> {
-        self.annotations.keys().map(String::as_str).filter(|key| key.starts_with(DEPRECATED_MARK))
+        self.annotations.keys().map(String::as_str).filter(|key| annotations::is_deprecated(key))
     }
 
     /// Whether a controller or speaker that handles `class` (`None`: Services without a class) handles this Service.
@@ -225,10 +226,6 @@ pub const WRITE_SETTLED: &str = "metallb.io/write-settled";
 /// Annotation that the controller writes: the pool of the current addresses.
 pub const ALLOCATED_FROM: &str = "metallb.io/ip-allocated-from-pool";
 
-const CANONICAL_PREFIX: &str = "metallb.io/";
-const DEPRECATED_PREFIX: &str = "metallb.universe.tf/";
-const DEPRECATED_MARK: &str = "metallb.universe.tf";
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,10 +253,13 @@ mod tests {
     }
 
     #[test]
-    fn deprecated_annotations_are_listed_with_any_suffix() {
-        let service = service(&[("metallb.universe.tf/x", ""), ("metallb.universe.tfx", ""), ("metallb.io/y", "")]);
+    fn annotation_is_deprecated_only_if_it_exists_under_the_present_prefix() {
+        let keys = ["address-pool", "pool-name", "ip-allocated-from-pool", "allow-shared-ip"];
+        let keys = keys.map(|name| format!("metallb.universe.tf/{name}"));
+        let written: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "")).collect();
+        let service = service(&written);
         let found: Vec<&str> = service.deprecated_annotations().collect();
-        assert_eq!(found, ["metallb.universe.tf/x", "metallb.universe.tfx"]);
+        assert_eq!(found, ["metallb.universe.tf/address-pool", "metallb.universe.tf/allow-shared-ip"]);
     }
 
     #[test]
