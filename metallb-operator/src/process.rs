@@ -50,8 +50,14 @@ pub enum ProcessError {
     /// The membership address is not an IP address.
     #[error("--ml-bindaddr is not an IP address")]
     BindAddress(#[from] std::net::AddrParseError),
-    /// The state file is malformed; starting without it could change addresses.
-    #[error("the state file {} is malformed; remove it to start without assignments", path.display())]
+    /// Another process of this host uses what only one can use.
+    #[error("another process uses {what}")]
+    InUse {
+        /// The file or name.
+        what: String,
+    },
+    /// The state file is damaged.
+    #[error("the state file {} is damaged", path.display())]
     State {
         /// Path of the file.
         path: PathBuf,
@@ -85,6 +91,7 @@ pub(crate) struct Process {
     pub(crate) admin: Admin,
     terminate: Signal,
     interrupt: Signal,
+    hangup: watch::Receiver<()>,
     stop: watch::Sender<bool>,
 }
 
@@ -149,7 +156,8 @@ impl Process {
         runtime.block_on(async {
             let handler = |kind| signal(kind).map_err(ProcessError::io("cannot install signal handlers"));
             let (terminate, interrupt) = (handler(SignalKind::terminate())?, handler(SignalKind::interrupt())?);
-            main(Self { admin: Admin::new(), terminate, interrupt, stop: watch::channel(false).0 }).await
+            let hangup = hangups(handler(SignalKind::hangup())?);
+            main(Self { admin: Admin::new(), terminate, interrupt, hangup, stop: watch::channel(false).0 }).await
         })
     }
 
@@ -190,10 +198,29 @@ impl Process {
         }
     }
 
+    /// Changes with every SIGHUP from now on. A process that reads everything from the API ignores it.
+    pub(crate) fn hangup(&self) -> watch::Receiver<()> {
+        let mut hangup = self.hangup.clone();
+        hangup.mark_unchanged();
+        hangup
+    }
+
     /// Stops the administrative server.
     pub(crate) fn finish(self) {
         self.stop.send_replace(true);
     }
+}
+
+/// Receives SIGHUP for the life of the process; by default the signal would end it.
+fn hangups(mut signal: Signal) -> watch::Receiver<()> {
+    let (received, hangup) = watch::channel(());
+    tokio::spawn(async move {
+        while signal.recv().await.is_some() {
+            tracing::debug!(event = "hangup", "SIGHUP was received");
+            received.send_replace(());
+        }
+    });
+    hangup
 }
 
 /// Logs a problem of a configuration object.

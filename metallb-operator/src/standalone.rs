@@ -1,8 +1,11 @@
 //! All subsystems without Kubernetes: reads manifests from a directory, keeps addresses in a state file, and announces.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use metallb_core::announcement::Touched;
@@ -12,60 +15,32 @@ use metallb_core::model::{ALLOCATED_FROM, Ingress, Service, ServiceKey};
 use metallb_core::plan::settle;
 use metallb_membership::driver as membership;
 use notify::Watcher as _;
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use self::state::StateFile;
+pub use self::state::{ServiceState, State, load_state};
 use crate::announcer::{Announcer, Changes, Conflict, Identity, Obstacle};
 use crate::exclusion;
 use crate::process::admin::Admin;
 use crate::process::listen::Listen;
 use crate::process::{AnnounceSettings, Process, ProcessError, Threads, log_problem};
-use crate::source::manifests::Manifests;
+use crate::source::manifests::Strictness;
+use crate::source::manifests::directory::{Directory, Fingerprint, Reading, Stored};
 use crate::source::world::World;
 
-/// Content of the state file. `/status` shows it together with the present BGP sessions.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct State {
-    /// The node that wrote it.
-    pub node: String,
-    /// Every Service of type LoadBalancer.
-    pub services: Vec<ServiceState>,
-    /// Problems of the manifests.
-    pub problems: Vec<String>,
-}
-
-/// One Service.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ServiceState {
-    /// `metadata.namespace`
-    pub namespace: String,
-    /// `metadata.name`
-    pub name: String,
-    /// `assigned` or `pending`
-    pub state: String,
-    /// The pool of the addresses.
-    pub pool: Option<String>,
-    /// The addresses, in order.
-    pub ips: Vec<IpAddr>,
-    /// Explanation of the state.
-    pub reason: String,
-    /// Whether this node answers on L2.
-    pub l2: bool,
-    /// Peers to which this node advertises the addresses.
-    pub bgp: Vec<String>,
-}
+mod state;
 
 /// Settings of standalone.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Directory of the manifests.
     pub manifests: PathBuf,
+    /// What happens to unknown fields of manifests.
+    pub strictness: Strictness,
     /// File that stores the assigned addresses.
     pub state: PathBuf,
     /// Addresses of probes, metrics and status.
-    pub listen: Option<Listen>,
+    pub listen: Vec<Listen>,
     /// Settings of the announcements.
     pub announce: AnnounceSettings,
     /// Addresses of the other nodes, without a port for the membership port; empty for the addresses of the Nodes.
@@ -74,12 +49,16 @@ pub struct Settings {
 
 struct Standalone {
     settings: Settings,
+    directory: Directory,
+    /// When to read the manifests although nothing changed.
+    look_again: Option<Instant>,
     assigner: Assigner,
     store: ConfigStore,
     config: Config,
     announcer: Announcer,
     admin: Admin,
     state: State,
+    state_file: StateFile,
     /// Whether the state file contains `state`.
     is_stored: bool,
     last_world: Option<World>,
@@ -93,17 +72,20 @@ pub fn run(settings: Settings) -> Result<(), ProcessError> {
     Process::run(Threads::Two, async |mut process| {
         let mut status_requests = process.admin.status.on_request();
         process.admin.readiness.expect("manifests read");
-        process.serve(settings.listen)?;
+        process.serve(settings.listen.iter().copied())?;
+        let (state_file, stored) = StateFile::open(&settings.state)?;
+        let _only_one = claim_node(&settings)?;
 
         let (changed, mut changes) = mpsc::channel::<()>(1);
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             if event.is_ok_and(|event| !is_change(event.kind)) {
                 return;
             }
             // A full queue means that the manifests are about to be read anyway.
             let _ = changed.try_send(());
         })?;
-        watcher.watch(&settings.manifests, notify::RecursiveMode::NonRecursive)?;
+        let mut watch = Watch { path: settings.manifests.clone(), watcher, seen: Fingerprint::default() };
+        watch.look();
 
         let (events, mut peer_events) = mpsc::channel(256);
         let announce = &settings.announce;
@@ -123,19 +105,24 @@ pub fn run(settings: Settings) -> Result<(), ProcessError> {
             Some(settings) => Some((announcer.gossip(settings)?, settings.bind)),
             None => None,
         };
-        let state = State { node: announce.node.clone(), ..load_state(&settings.state)? };
+        let state = State { node: announce.node.clone(), ..stored };
+        let directory = Directory::new(&settings.manifests, settings.strictness, &state.manifests);
         let assigner = Assigner::new(announce.class.as_deref());
         let mut standalone = Standalone {
             settings,
+            directory,
+            look_again: None,
             assigner,
             store: ConfigStore::new().with_grace(POOL_GRACE),
             config: Config::default(),
             announcer,
             admin: process.admin.clone(),
             state,
+            state_file,
             is_stored: false,
             last_world: None,
         };
+        standalone.recall();
         standalone.reload()?;
         standalone.admin.readiness.set("manifests read", true);
         // Join only after the first configuration was applied.
@@ -145,34 +132,55 @@ pub fn run(settings: Settings) -> Result<(), ProcessError> {
         }
         let pulse = process.admin.watchdog.watch("standalone", Instant::now());
         let mut tick = tokio::time::interval(REFRESH);
+        let mut look = tokio::time::interval(LOOK);
+        let mut hangup = process.hangup();
         loop {
             pulse.beat(Instant::now());
-            tokio::select! {
+            // A reload follows an event of the kernel, a difference that a look finds, a signal, or a grace time.
+            let is_due = tokio::select! {
                 () = process.stop_requested() => break,
                 Some(()) = changes.recv() => {
                     // Editors write in several steps: wait until they have finished.
                     tokio::time::sleep(SETTLE).await;
                     while changes.try_recv().is_ok() {}
-                    if let Err(error) = standalone.reload() {
-                        tracing::error!(
-                            %error, event = "manifestsUnreadable",
-                            "cannot read the manifests, the last ones stay in force"
-                        );
-                    }
-                    if let Some((members, bind)) = &membership {
-                        standalone.join(members, *bind, &mut seed_nodes);
-                    }
+                    watch.look();
+                    true
+                }
+                _ = look.tick() => watch.look() || standalone.look_again.is_some_and(|at| at <= Instant::now()),
+                Ok(()) = hangup.changed() => {
+                    tracing::info!(event = "reload", "SIGHUP: reading all manifests again");
+                    true
                 }
                 () = membership::changed(membership.as_ref().map(|(members, _)| members)) => {
                     standalone.follow_members();
+                    false
                 }
                 // These events change nothing that is stored.
-                Some(event) = peer_events.recv() => standalone.announcer.note_peer_event(&event),
-                Some(reply) = status_requests.recv() => drop(reply.send(standalone.status())),
+                Some(event) = peer_events.recv() => {
+                    standalone.announcer.note_peer_event(&event);
+                    false
+                }
+                Some(reply) = status_requests.recv() => {
+                    drop(reply.send(standalone.status()));
+                    false
+                }
                 _ = tick.tick() => {
                     standalone.refresh();
                     standalone.end_grace();
+                    false
                 }
+            };
+            if !is_due {
+                continue;
+            }
+            if let Err(error) = standalone.reload() {
+                tracing::error!(
+                    cause = std::error::Error::source(&error).map(tracing::field::display),
+                    %error, event = "manifestsUnreadable", "cannot read the manifests, the last ones stay in force"
+                );
+            }
+            if let Some((members, bind)) = &membership {
+                standalone.join(members, *bind, &mut seed_nodes);
             }
         }
         tracing::info!(event = "shutdown", "shutting down: stopping ARP/NDP replies, closing BGP sessions");
@@ -185,13 +193,27 @@ pub fn run(settings: Settings) -> Result<(), ProcessError> {
 }
 
 impl Standalone {
+    /// Puts the last good forms of the configuration into force that an earlier process stored. Secrets are not stored,
+    /// so the present ones count.
+    fn recall(&mut self) {
+        let mut world = self.directory.last_good();
+        if world.resources.peers.iter().any(|peer| !peer.password_secret.is_empty()) {
+            let mut present = Directory::new(&self.settings.manifests, self.settings.strictness, &Stored::default());
+            let reading = present.read(Instant::now());
+            world.resources.secrets = reading.map(|reading| reading.world.resources.secrets).unwrap_or_default();
+        }
+        self.store.update(&world.resources, &world.cluster);
+    }
+
     /// Reads all manifests and updates assignments and announcements.
     fn reload(&mut self) -> Result<(), ProcessError> {
-        let mut manifests = Manifests::read(std::slice::from_ref(&self.settings.manifests))?;
-        let (mut world, mut problems) = manifests.world();
+        let Reading { mut world, mut problems, look_again } = self.directory.read(Instant::now())?;
+        self.look_again = look_again;
         self.restore(&mut world);
         let now = Instant::now();
         let Parsed { config, problems: found } = self.store.update_at(&world.resources, &world.cluster, now);
+        self.directory.accept(&found);
+        self.state.manifests = self.directory.stored();
         problems.extend(found);
         self.report(&problems);
         self.assign(&config, &mut world);
@@ -351,21 +373,15 @@ impl Standalone {
         if self.is_stored {
             return;
         }
-        match save_state(&self.settings.state, &self.state) {
-            Ok(()) => self.is_stored = true,
-            Err(error) => {
-                tracing::error!(
-                    %error, event = "stateNotStored", "cannot store the state: addresses may change at the next start"
-                );
-            }
-        }
+        self.is_stored = self.state_file.save(&self.state).is_ok();
     }
 
     /// Builds the `/status` document.
     fn status(&self) -> serde_json::Value {
-        let State { node, services, problems } = &self.state;
+        let State { node, services, problems, .. } = &self.state;
         let clashes = self.announcer.surroundings();
-        let problems: Vec<&String> = problems.iter().chain(&clashes).collect();
+        let unstored = self.state_file.problem();
+        let problems: Vec<&String> = problems.iter().chain(&clashes).chain(&unstored).collect();
         let silent = self.last_world.as_ref().map(|world| self.announcer.silent(&self.config, &world.cluster));
         serde_json::json!({
             "node": node, "services": services, "peers": self.announcer.peers(), "problems": problems,
@@ -393,33 +409,52 @@ const fn is_change(kind: notify::EventKind) -> bool {
     !matches!(kind, EventKind::Access(_)) || matches!(kind, EventKind::Access(AccessKind::Close(AccessMode::Write)))
 }
 
-/// Reads the state file; a missing file is an empty state.
-///
-/// # Errors
-/// The file cannot be read or is malformed.
-pub fn load_state(path: &Path) -> Result<State, ProcessError> {
-    match std::fs::read(path) {
-        Ok(bytes) => {
-            serde_json::from_slice(&bytes).map_err(|source| ProcessError::State { path: path.to_owned(), source })
+/// Follows a directory: events of the kernel for speed, and a look every [`LOOK`] for certainty. The kernel watches an
+/// inode, so a watch on a directory that was replaced is set again.
+struct Watch {
+    path: PathBuf,
+    watcher: notify::RecommendedWatcher,
+    seen: Fingerprint,
+}
+
+impl Watch {
+    /// Whether something changed since the last look.
+    fn look(&mut self) -> bool {
+        let now = Fingerprint::of(&self.path);
+        if now == self.seen {
+            return false;
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(State::default()),
-        Err(source) => Err(ProcessError::Io { what: format!("cannot read the state file {}", path.display()), source }),
+        if now.identity() != self.seen.identity() {
+            // Errors are harmless: the looks go on.
+            let _ = self.watcher.unwatch(&self.path);
+            let _ = self.watcher.watch(&self.path, notify::RecursiveMode::NonRecursive);
+        }
+        self.seen = now;
+        true
     }
 }
 
-/// Writes a temporary file and renames it, so that a crash leaves the old or the new state. Skips an unchanged state.
-fn save_state(path: &Path, state: &State) -> std::io::Result<()> {
-    let text = serde_json::to_vec_pretty(state).map_err(std::io::Error::other)?;
-    if std::fs::read(path).is_ok_and(|old| old == text) {
-        return Ok(());
-    }
-    let beside = path.with_extension("tmp");
-    std::fs::write(&beside, text)?;
-    std::fs::rename(beside, path)
+/// Claims the node name together with the directory, in this network namespace: two processes of one node would both
+/// answer for its addresses. The kernel frees the name when the process ends.
+fn claim_node(settings: &Settings) -> Result<UnixListener, ProcessError> {
+    let directory = std::fs::canonicalize(&settings.manifests).unwrap_or_else(|_| settings.manifests.clone());
+    let node = &settings.announce.node;
+    let mut name = DefaultHasher::new();
+    (&directory, node).hash(&mut name);
+    let what = || format!("the node name {node} with the manifests in {}", directory.display());
+    std::os::unix::net::SocketAddr::from_abstract_name(format!("metallb-standalone-{:016x}", name.finish()))
+        .and_then(|address| UnixListener::bind_addr(&address))
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::AddrInUse => ProcessError::InUse { what: what() },
+            _ => ProcessError::Io { what: format!("cannot claim {}", what()), source: error },
+        })
 }
 
 /// Interval of updating counters and peers.
 const REFRESH: Duration = Duration::from_secs(1);
+
+/// Interval of looking for changes of which the kernel reports nothing.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Longest wait for the end of a change of the manifests.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -429,6 +464,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+    use crate::source::manifests::Manifests;
 
     #[test]
     fn reading_the_manifests_is_no_change_of_them() {

@@ -5,12 +5,14 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 use std::str::FromStr;
 
+use metallb_core::config::{Problem, Severity};
 use metallb_core::model::{Cluster, ServiceKey};
 use metallb_core::plan::{explain, explain_address};
 use thiserror::Error;
 
 use super::facts::{FactsArgs, FactsError};
 use super::output::{Output, OutputError};
+use crate::source::manifests::{Manifests, ObjectId};
 
 mod explanation;
 
@@ -61,6 +63,14 @@ pub enum ExplainError {
         /// Services with a similar name.
         similar: Vec<ServiceKey>,
     },
+    /// The Service was read and is not used.
+    #[error("Service {name} cannot be used{}", listed(.problems))]
+    RefusedService {
+        /// The name on the command line.
+        name: ServiceKey,
+        /// Its errors.
+        problems: Vec<Problem>,
+    },
     /// The explanation cannot be printed.
     #[error(transparent)]
     Output(#[from] OutputError),
@@ -76,7 +86,7 @@ impl ExplainArgs {
         let (world, unreadable) = self.facts.world(&mut manifests, &BTreeSet::new());
         if let Some(ServiceName(key)) = &self.service {
             let explanation = explain(&world.resources, &world.cluster, &world.order, &self.facts.options(), key)
-                .ok_or_else(|| unknown(key, &world.cluster))?;
+                .ok_or_else(|| refused(key, &manifests).unwrap_or_else(|| unknown(key, &world.cluster)))?;
             self.output.print(&explanation, |paint| explanation::of_service(&explanation, paint))?;
         } else if let Some(ip) = self.ip {
             let ip = metallb_core::address::canonical(ip);
@@ -85,17 +95,35 @@ impl ExplainArgs {
             self.output.print(&explanation, |_| explanation::of_address(&explanation))?;
         }
         self.facts.note_ignored(&manifests);
-        note_unreadable(unreadable.len());
+        note_problems(&unreadable);
         Ok(ExitCode::SUCCESS)
     }
 }
 
 #[expect(clippy::print_stderr, reason = "notes must not mix with the result")]
-fn note_unreadable(count: usize) {
-    if count > 0 {
-        let objects = super::output::counted(count, "object");
-        eprintln!("metallb: note: {objects} could not be read and may be missing here (see metallb plan)");
+fn note_problems(problems: &[Problem]) {
+    for problem in problems {
+        let severity = match problem.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        eprintln!("metallb: {severity}: {problem}");
     }
+    let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+    if errors > 0 {
+        let objects = super::output::counted(errors, "error");
+        eprintln!("metallb: note: because of {objects}, objects may be missing in this explanation");
+    }
+}
+
+fn refused(key: &ServiceKey, manifests: &Manifests) -> Option<ExplainError> {
+    let id = ObjectId { kind: "Service".to_owned(), namespace: key.namespace.to_string(), name: key.name.to_string() };
+    let problems = manifests.refusals(&id);
+    (!problems.is_empty()).then(|| ExplainError::RefusedService { name: key.clone(), problems })
+}
+
+fn listed(problems: &[Problem]) -> String {
+    problems.iter().map(|problem| format!("\n  {problem}")).collect()
 }
 
 fn unknown(key: &ServiceKey, cluster: &Cluster) -> ExplainError {

@@ -11,7 +11,7 @@ use metallb_core::plan::{Plan, PlanOptions, plan};
 use thiserror::Error;
 
 use crate::cli::options::exclude_label;
-use crate::source::manifests::{Manifests, ReadError};
+use crate::source::manifests::{Manifests, ReadError, Strictness};
 use crate::source::snapshot::{self, Access, SnapshotError};
 use crate::source::translate;
 use crate::source::world::World;
@@ -40,6 +40,9 @@ pub struct FactsArgs {
     /// Plan for Services of this loadBalancerClass [default: Services without a class]
     #[arg(long, default_value = "", hide_default_value = true, value_name = "CLASS")]
     lb_class: String,
+    /// Use objects with unknown fields, values and annotations, and only warn about these
+    #[arg(long)]
+    lenient: bool,
     /// Also announce from nodes labelled node.kubernetes.io/exclude-from-external-load-balancers
     #[arg(long)]
     ignore_exclude_lb: bool,
@@ -74,14 +77,32 @@ impl FactsArgs {
     /// # Errors
     /// A path cannot be read.
     pub fn read_files(&self, paths: &[PathBuf]) -> Result<Manifests, FactsError> {
-        let mut manifests = Manifests::new(&self.namespace);
+        let strictness = if self.lenient { Strictness::Lenient } else { Strictness::Strict };
+        let mut manifests = Manifests::new(&self.namespace).with(strictness);
         manifests.read_paths(paths)?;
         Ok(manifests)
     }
 
-    /// Notes on standard error which configuration objects were ignored because of their namespace.
+    /// Notes on standard error that nothing was read, and which configuration objects were ignored or placed because of
+    /// their namespace.
     #[expect(clippy::print_stderr, reason = "notes must not mix with the result")]
     pub fn note_ignored(&self, manifests: &Manifests) {
+        if manifests.is_empty() && !self.files.is_empty() {
+            let paths: Vec<String> = self.files.iter().map(|path| path.display().to_string()).collect();
+            eprintln!(
+                "metallb: note: no object was read from {}: of a directory, *.yaml, *.yml and *.json are read, and not \
+                 its subdirectories",
+                paths.join(", ")
+            );
+        }
+        if manifests.homeless() > 0 {
+            let objects = super::output::counted(manifests.homeless(), "configuration object");
+            eprintln!(
+                "metallb: note: {objects} without metadata.namespace: read as in namespace {}, but kubectl apply would \
+                 put them into the current namespace of the kubeconfig",
+                self.namespace
+            );
+        }
         for (namespace, count) in manifests.elsewhere() {
             let objects = super::output::counted(*count, "configuration object");
             eprintln!(

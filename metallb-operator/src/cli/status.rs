@@ -65,14 +65,14 @@ impl StatusArgs {
     /// # Errors
     /// The status cannot be read or printed.
     pub fn run(self) -> Result<ExitCode, StatusError> {
-        let status =
-            match &self.state {
-                Some(path) if !path.exists() => return Err(StatusError::Missing(path.clone())),
-                Some(path) => serde_json::to_value(load_state(path)?)
-                    .map_err(|error| OutputError::Serialise(error.to_string()))?,
-                None => fetch(self.url.clone())
-                    .map_err(|source| StatusError::Unreachable { url: self.url.clone(), source })?,
-            };
+        let status = match &self.state {
+            Some(path) if !path.exists() => return Err(StatusError::Missing(path.clone())),
+            Some(path) => serde_json::to_value(load_state(path)?.unwrap_or_default())
+                .map_err(|error| OutputError::Serialise(error.to_string()))?,
+            None => {
+                fetch(self.url.clone()).map_err(|source| StatusError::Unreachable { url: self.url.clone(), source })?
+            }
+        };
         self.output.print(&status, |paint| table(&status, paint))?;
         Ok(ExitCode::SUCCESS)
     }

@@ -7,17 +7,23 @@ use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use metallb_core::config::{ConfigReason, Problem};
+use metallb_core::config::{ConfigReason, Problem, Severity};
 use metallb_core::model::ObjectRef;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use thiserror::Error;
 
 use self::fact::Fact;
-use self::text::{Fault, List, Origin, Piece};
+use self::reader::{Batch, Place, Reader};
+use self::text::Origin;
 use crate::source::translate;
 use crate::source::world::World;
 
+pub mod directory;
 mod fact;
+mod kinds;
+mod lines;
+mod reader;
+mod schema;
 mod text;
 
 /// Objects in reading order. A later object of the same kind, namespace and name is kept apart, as a duplicate.
@@ -25,19 +31,51 @@ mod text;
 pub struct Manifests {
     /// Namespace of the configuration; configuration elsewhere is ignored.
     namespace: String,
+    strictness: Strictness,
+    keeps_values: bool,
     objects: Vec<Manifest>,
     problems: Vec<Problem>,
     skipped: BTreeMap<String, usize>,
+    /// Objects of unused kinds without a name.
+    unnamed: BTreeMap<String, usize>,
     elsewhere: BTreeMap<String, usize>,
+}
+
+/// What happens to fields, values and annotations that do not exist.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Strictness {
+    /// Each is an error, and its object is not used: a misspelled selector would select everything.
+    #[default]
+    Strict,
+    /// Each is a warning, and its object is used without it.
+    Lenient,
+    /// They are ignored: an API server has checked the objects, and may know more fields.
+    Stored,
 }
 
 /// One object and where it was read.
 #[derive(Clone, Debug)]
 struct Manifest {
     id: ObjectId,
-    /// Its content, or the errors in it.
-    fact: Result<Fact, Vec<String>>,
+    /// Its content; `None` if it cannot be used.
+    fact: Option<Fact>,
+    findings: Vec<Finding>,
     origin: Origin,
+    /// Whether it has no namespace, although its kind needs one.
+    is_homeless: bool,
+    /// The object as read, if it is needed later.
+    value: Option<Value>,
+}
+
+/// An error or warning about an object.
+#[derive(Clone, Debug)]
+struct Finding {
+    severity: Severity,
+    code: ConfigReason,
+    field: String,
+    /// The line of the field; `None` for the first line of the object.
+    line: Option<usize>,
+    message: String,
 }
 
 /// Identity of an object.
@@ -71,11 +109,28 @@ impl Manifests {
     pub fn new(namespace: &str) -> Self {
         Self {
             namespace: namespace.to_owned(),
+            strictness: Strictness::Strict,
+            keeps_values: false,
             objects: Vec::new(),
             problems: Vec::new(),
             skipped: BTreeMap::new(),
+            unnamed: BTreeMap::new(),
             elsewhere: BTreeMap::new(),
         }
+    }
+
+    /// Reads with another strictness.
+    #[must_use]
+    pub const fn with(mut self, strictness: Strictness) -> Self {
+        self.strictness = strictness;
+        self
+    }
+
+    /// Keeps every object as it was read, not only the fact.
+    #[must_use]
+    const fn with_values(mut self) -> Self {
+        self.keeps_values = true;
+        self
     }
 
     /// Reads files, directories (`*.yaml`, `*.yml`, `*.json`, not recursive, by name) and `-`, standard input.
@@ -124,8 +179,12 @@ impl Manifests {
 
     /// Reads the documents of one text.
     pub fn parse(&mut self, text: &str, source: &str) {
+        // YAML allows lines that end in CR alone; the splitter does not know them.
+        let converted = (text.contains('\r') && !text.contains('\n')).then(|| text.replace('\r', "\n"));
+        let text = converted.as_deref().unwrap_or(text);
         let pieces = text::pieces(text, &source.into());
-        let batches = in_parallel(&pieces, |piece| Batch::of(piece, &self.namespace));
+        let reader = self.reader();
+        let batches = in_parallel(&pieces, |piece| reader.read(piece));
         let mut batches = batches.into_iter();
         for document in pieces.chunk_by(|left, right| left.origin.document == right.origin.document) {
             let parts: Vec<Batch> = batches.by_ref().take(document.len()).collect();
@@ -136,7 +195,8 @@ impl Manifests {
                 && let Ok(value) = text::yaml(whole, 1)
             {
                 let mut batch = Batch::default();
-                batch.add(value, &Origin { item: None, line: None, ..first.origin.clone() }, None, &self.namespace);
+                let origin = Origin { item: None, line: None, ..first.origin.clone() };
+                reader.add(&mut batch, value, &Place::unknown(origin), None);
                 self.take(batch);
                 continue;
             }
@@ -148,17 +208,44 @@ impl Manifests {
     pub fn add(&mut self, value: Value, source: &str) {
         let origin = Origin { source: source.into(), document: 1, item: None, line: None };
         let mut batch = Batch::default();
-        batch.add(value, &origin, None, &self.namespace);
+        self.reader().add(&mut batch, value, &Place::unknown(origin), None);
         self.take(batch);
+    }
+
+    fn reader(&self) -> Reader {
+        Reader { namespace: self.namespace.clone(), strictness: self.strictness, keeps_values: self.keeps_values }
+    }
+
+    /// Whether nothing at all was read: no object, and no text that could be one.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty() && self.problems.is_empty()
+    }
+
+    /// Number of configuration objects without a namespace.
+    #[must_use]
+    pub fn homeless(&self) -> usize {
+        self.objects.iter().filter(|object| object.is_homeless).count()
+    }
+
+    /// The problems of one object that cannot be used.
+    #[must_use]
+    pub fn refusals(&self, id: &ObjectId) -> Vec<Problem> {
+        let refused = self.objects.iter().filter(|object| object.id == *id && object.fact.is_none());
+        refused.flat_map(Manifest::problems).collect()
     }
 
     fn take(&mut self, batch: Batch) {
         self.objects.extend(batch.objects);
         self.problems.extend(batch.problems);
+        for kind in batch.skipped {
+            *self.unnamed.entry(kind).or_default() += 1;
+        }
     }
 
     /// Applies `other`: objects with the same identity are replaced in place, new ones are appended. As with
-    /// `kubectl apply`, a Service keeps what the cluster set: status, age and cluster addresses.
+    /// `kubectl apply`, a Service keeps what the cluster set: status, age and cluster addresses; and an object that
+    /// would be refused keeps its present form.
     pub fn apply(&mut self, other: Self) {
         let mut incoming: BTreeMap<ObjectId, Manifest> = BTreeMap::new();
         let order: Vec<ObjectId> = other.objects.iter().map(|object| object.id.clone()).collect();
@@ -167,11 +254,22 @@ impl Manifests {
         }
         for object in &mut self.objects {
             if let Some(new) = incoming.remove(&object.id) {
-                object.origin = new.origin;
-                match (&mut object.fact, new.fact) {
-                    (Ok(old), Ok(new)) => old.replaced_by(new),
-                    (old, new) => *old = new,
-                }
+                let present = object.fact.take();
+                let refused = new.fact.is_none();
+                *object = new;
+                object.fact = match (present, object.fact.take()) {
+                    (Some(mut present), Some(new)) => {
+                        present.replaced_by(new);
+                        Some(present)
+                    }
+                    (present, new) => {
+                        if refused {
+                            present
+                        } else {
+                            new
+                        }
+                    }
+                };
             }
         }
         self.objects.extend(order.iter().filter_map(|id| incoming.remove(id)));
@@ -196,7 +294,7 @@ impl Manifests {
     #[must_use]
     pub fn password_secrets(&self) -> BTreeSet<String> {
         let peers = self.objects.iter().filter_map(|object| match &object.fact {
-            Ok(Fact::Peer(peer)) if object.id.namespace == self.namespace => Some(&peer.password_secret),
+            Some(Fact::Peer(peer)) if object.id.namespace == self.namespace => Some(&peer.password_secret),
             _ => None,
         });
         peers.filter(|name| !name.is_empty()).cloned().collect()
@@ -219,17 +317,17 @@ impl Manifests {
         let mut world = World::default();
         let mut problems = self.problems.clone();
         let mut seen = BTreeSet::new();
-        self.skipped.clear();
+        self.skipped.clone_from(&self.unnamed);
         self.elsewhere.clear();
         for object in &self.objects {
             // An unreadable object of an unknown kind counts as configuration.
             let configuration = match &object.fact {
-                Ok(fact) => fact.is_configuration(),
-                Err(_) => !matches!(object.id.kind.as_str(), "Service" | "Node" | "Namespace" | "EndpointSlice"),
+                Some(fact) => fact.is_configuration(),
+                None => CONFIGURATION.contains(&object.id.kind.as_str()),
             };
             // Configuration is read from its own namespace only.
             if configuration && object.id.namespace != self.namespace {
-                if matches!(object.fact, Ok(Fact::Secret(_) | Fact::Legacy(_))) {
+                if matches!(object.fact, Some(Fact::Secret(_) | Fact::Legacy(_))) || object.id.kind == "Secret" {
                     *self.skipped.entry(object.id.kind.clone()).or_default() += 1;
                 } else {
                     *self.elsewhere.entry(object.id.namespace.clone()).or_default() += 1;
@@ -237,14 +335,18 @@ impl Manifests {
                 continue;
             }
             match &object.fact {
-                Ok(Fact::Other) => *self.skipped.entry(object.id.kind.clone()).or_default() += 1,
+                Some(Fact::Other) => *self.skipped.entry(object.id.kind.clone()).or_default() += 1,
                 // The configuration itself reports duplicates among its objects.
-                Ok(_) if !seen.insert(&object.id) && !configuration => {
-                    problems.push(object.problem("defined more than once: the first definition is used"));
+                Some(_) if !seen.insert(&object.id) && !configuration => {
+                    problems.push(object.problem(&Finding::error(
+                        ConfigReason::Malformed,
+                        "defined more than once: the first definition is used".to_owned(),
+                    )));
                 }
-                Ok(fact) => fact.add_to(&mut world),
-                Err(errors) => problems.extend(errors.iter().map(|error| object.problem(error))),
+                Some(fact) => fact.add_to(&mut world),
+                None => {}
             }
+            problems.extend(object.problems());
         }
         (world, problems)
     }
@@ -258,99 +360,36 @@ impl Default for Manifests {
 }
 
 impl Manifest {
-    fn problem(&self, error: &str) -> Problem {
+    fn problems(&self) -> impl Iterator<Item = Problem> {
+        self.findings.iter().map(|finding| self.problem(finding))
+    }
+
+    fn reference(&self) -> ObjectRef {
         let kind = KINDS.iter().find(|kind| **kind == self.id.kind).copied().unwrap_or("Object");
-        let object = ObjectRef {
-            kind,
-            namespace: (!self.id.namespace.is_empty()).then(|| self.id.namespace.as_str().into()),
-            name: self.id.name.as_str().into(),
-        };
-        Problem::error(object, "", ConfigReason::Malformed, format!("{}: {error}", self.origin))
+        let namespace = (!self.id.namespace.is_empty()).then(|| self.id.namespace.as_str().into());
+        ObjectRef { kind, namespace, name: self.id.name.as_str().into() }
+    }
+
+    fn problem(&self, finding: &Finding) -> Problem {
+        let object = self.reference();
+        let origin = Origin { line: finding.line.or(self.origin.line), ..self.origin.clone() };
+        let (field, code) = (finding.field.as_str(), finding.code);
+        let message = format!("{origin}: {}", finding.message);
+        match finding.severity {
+            Severity::Error => Problem::error(object, field, code, message),
+            Severity::Warning => Problem::warning(object, field, code, message),
+        }
     }
 }
 
-/// The objects and problems of one piece of text.
-#[derive(Debug, Default)]
-struct Batch {
-    objects: Vec<Manifest>,
-    problems: Vec<Problem>,
-    /// Whether the text has a syntax error.
-    broken: bool,
-}
-
-impl Batch {
-    fn of(piece: &Piece<'_>, namespace: &str) -> Self {
-        let mut batch = Self::default();
-        match piece.value() {
-            Ok(Value::Null) => {}
-            Ok(value) => batch.add(value, &piece.origin, piece.list.as_deref(), namespace),
-            Err(Fault { line, message }) => {
-                let at = Origin { line: Some(line), ..piece.origin.clone() };
-                batch.broken = true;
-                batch.problems.push(misread(&at, &place(&at), &message));
-            }
-        }
-        batch
+impl Finding {
+    fn error(code: ConfigReason, message: String) -> Self {
+        Self { severity: Severity::Error, code, field: String::new(), line: None, message }
     }
 
-    fn add(&mut self, mut value: Value, origin: &Origin, list: Option<&List>, namespace: &str) {
-        let Some(fields) = value.as_object_mut() else {
-            self.problems.push(misread(origin, &place(origin), "not an object with apiVersion and kind"));
-            return;
-        };
-        // The items of a typed list inherit kind and version from the list.
-        if let Some(list) = list.filter(|list| list.kind != "List" && !fields.contains_key("kind")) {
-            let kind = list.kind.strip_suffix("List").unwrap_or_default();
-            fields.insert("kind".to_owned(), kind.into());
-            fields.insert("apiVersion".to_owned(), list.api_version.as_str().into());
-        }
-        let text = |fields: &Map<String, Value>, key| fields.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
-        let (kind, version) = (text(fields, "kind"), text(fields, "apiVersion"));
-        if kind.ends_with("List")
-            && let Some(Value::Array(items)) = fields.get_mut("items").map(Value::take)
-        {
-            let list = List { kind, api_version: version };
-            for (index, item) in items.into_iter().enumerate() {
-                let origin = Origin { item: Some(index + 1), ..origin.clone() };
-                self.add(item, &origin, Some(&list), namespace);
-            }
-            return;
-        }
-        let metadata = fields.get_mut("metadata").and_then(Value::as_object_mut);
-        let name = metadata.as_ref().map(|metadata| text(metadata, "name")).unwrap_or_default();
-        let Some(metadata) = metadata.filter(|_| !kind.is_empty() && !name.is_empty()) else {
-            let what = if kind.is_empty() { "kind" } else { "metadata.name" };
-            self.problems.push(misread(origin, what, &format!("an object without {what}")));
-            return;
-        };
-        let mut id = ObjectId { namespace: text(metadata, "namespace"), kind, name };
-        if matches!(id.kind.as_str(), "Node" | "Namespace") && version == "v1" {
-            id.namespace.clear();
-        } else if id.namespace.is_empty() {
-            let ours = version.starts_with("metallb.io/");
-            id.namespace = if ours { namespace } else { DEFAULT_NAMESPACE }.to_owned();
-        }
-        if !id.namespace.is_empty() {
-            metadata.insert("namespace".to_owned(), id.namespace.as_str().into());
-        }
-        // The schema has a default for `spec` where no field of it is required.
-        if matches!(id.kind.as_str(), "L2Advertisement" | "BGPAdvertisement" | "BFDProfile" | "Community") {
-            fields.entry("spec").or_insert_with(|| Value::Object(Map::new()));
-        }
-        let fact = Fact::read(&id, &version, value);
-        self.objects.push(Manifest { id, fact, origin: origin.clone() });
+    fn warning(code: ConfigReason, message: String) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(code, message) }
     }
-}
-
-/// A problem of the text itself.
-fn misread(origin: &Origin, field: &str, message: &str) -> Problem {
-    let object = ObjectRef { kind: "File", namespace: None, name: origin.source.as_ref().into() };
-    Problem::error(object, field, ConfigReason::Malformed, format!("{origin}: {message}"))
-}
-
-fn place(origin: &Origin) -> String {
-    let whole = origin.to_string();
-    whole.strip_prefix(&format!("{}: ", origin.source)).unwrap_or(&whole).to_owned()
 }
 
 /// Applies `work` to every item, in order; with several threads if there are many items.
@@ -422,136 +461,12 @@ const KINDS: [&str; 12] = [
     "ConfigMap",
 ];
 
-/// Namespace of a Kubernetes object without one.
-const DEFAULT_NAMESPACE: &str = "default";
+/// Kinds that are read from the namespace of the configuration only.
+const CONFIGURATION: [&str; 7] =
+    ["IPAddressPool", "L2Advertisement", "BGPAdvertisement", "BGPPeer", "BFDProfile", "Community", "Secret"];
 
 /// Below this number of pieces, threads cost more than they save.
 const WORTH_A_THREAD: usize = 256;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> (World, Vec<Problem>, Manifests) {
-        let mut manifests = Manifests::default();
-        manifests.parse(text, "test.yaml");
-        let (world, problems) = manifests.world();
-        (world, problems, manifests)
-    }
-
-    fn pool(name: &str) -> String {
-        format!(
-            "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {{name: {name}}}\n\
-             spec: {{addresses: [10.0.0.0/24]}}\n"
-        )
-    }
-
-    #[test]
-    fn broken_document_is_reported_with_its_number_and_line_and_the_rest_is_read() {
-        let text = format!("{}---\nkind: [\n---\n# only a comment\n---\n{}", pool("a"), pool("b"));
-        let (world, problems, _) = read(&text);
-        assert_eq!(world.resources.pools.iter().map(|pool| pool.meta.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
-        assert_eq!(problems.len(), 1, "{problems:?}");
-        assert!(problems[0].message.contains("document 2"), "{}", problems[0].message);
-        assert!(
-            problems[0].message.contains("line 6") || problems[0].message.contains("line 7"),
-            "{}",
-            problems[0].message
-        );
-    }
-
-    #[test]
-    fn object_of_the_wrong_shape_is_reported_by_name_and_the_rest_is_read() {
-        let broken = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ports: 80}\n";
-        let (world, problems, _) = read(&format!("{broken}---\n{}", pool("a")));
-        assert_eq!(world.resources.pools.len(), 1);
-        assert!(problems[0].message.contains("test.yaml: document 1"), "{}", problems[0].message);
-        assert_eq!(problems[0].object.to_string(), "Service/default/web");
-    }
-
-    #[test]
-    fn field_without_a_value_is_as_one_that_is_not_there() {
-        let written = |kind: &str, version: &str, spec: &str| {
-            read(&format!("apiVersion: metallb.io/{version}\nkind: {kind}\nmetadata: {{name: it}}\nspec:\n  {spec}\n"))
-        };
-        let rows = [
-            (
-                "IPAddressPool",
-                "v1beta1",
-                "addresses: [10.0.0.0/24]",
-                &["autoAssign", "avoidBuggyIPs", "serviceAllocation"][..],
-            ),
-            ("BGPAdvertisement", "v1beta1", "localPref: 7", &["aggregationLength", "aggregationLengthV6", "peers"]),
-            ("BGPPeer", "v1beta2", "myASN: 1", &["disableMP", "dualStackAddressFamily", "holdTime", "passwordSecret"]),
-        ];
-        for (kind, version, spec, fields) in rows {
-            let (plain, problems, _) = written(kind, version, spec);
-            assert_eq!(problems, []);
-            for field in fields {
-                let (world, problems, _) = written(kind, version, &format!("{spec}\n  {field}:"));
-                assert_eq!((world.resources, problems), (plain.resources.clone(), vec![]), "{kind} {field}");
-            }
-        }
-        let (_, problems, _) = written("IPAddressPool", "v1beta1", "addresses: [null]");
-        assert_eq!(problems.len(), 1, "an entry of a list is not a field");
-    }
-
-    #[test]
-    fn lists_typed_or_not_and_json_documents_in_a_row_are_unfolded() {
-        let items = r#"{"kind":"List","apiVersion":"v1","items":[{"kind":"Node","apiVersion":"v1","metadata":{"name":"n1"}}]}
-            {"kind":"NodeList","apiVersion":"v1","items":[{"metadata":{"name":"n2"}},{"metadata":{}}]}
-            {"kind":"Pod","apiVersion":"v1","metadata":{"name":"p"}} {"kind""#;
-        let (world, problems, manifests) = read(items);
-        assert_eq!(world.cluster.nodes.keys().map(ToString::to_string).collect::<Vec<_>>(), ["n1", "n2"]);
-        assert_eq!(manifests.skipped(), &BTreeMap::from([("Pod".to_owned(), 1)]));
-        let messages: Vec<_> = problems.iter().map(|problem| problem.message.as_str()).collect();
-        assert_eq!(problems.len(), 2, "{messages:?}");
-        assert!(
-            messages.iter().any(|text| text.contains("document 2, item 2, line 2: an object without metadata.name")),
-            "{messages:?}"
-        );
-        assert!(messages.iter().any(|text| text.contains("document 4, line 3")), "{messages:?}");
-    }
-
-    #[test]
-    fn change_replaces_in_place_keeps_the_status_and_deletes_by_name() {
-        let service = |ip: &str, status: &str| {
-            format!(
-                "apiVersion: v1\nkind: Service\nmetadata: {{name: web}}\n\
-                 spec: {{type: LoadBalancer, loadBalancerIP: {ip}}}\n{status}"
-            )
-        };
-        let held = "status: {loadBalancer: {ingress: [{ip: 10.0.0.7}]}}\n";
-        let (_, _, mut manifests) = read(&format!("{}---\n{}", service("10.0.0.7", held), pool("a")));
-        let mut change = Manifests::default();
-        change.parse(&format!("{}---\n{}", service("10.0.0.9", ""), pool("b")), "change.yaml");
-        manifests.apply(change);
-        assert!(manifests.delete(&"IPAddressPool/metallb-system/a".parse().unwrap()));
-        assert!(!manifests.delete(&"IPAddressPool/metallb-system/a".parse().unwrap()));
-
-        let (world, problems) = manifests.world();
-        assert_eq!(problems, []);
-        assert_eq!(world.resources.pools.iter().map(|pool| pool.meta.name.as_str()).collect::<Vec<_>>(), ["b"]);
-        let service = world.cluster.services.values().next().unwrap();
-        assert_eq!(service.load_balancer_ip.as_deref(), Some("10.0.0.9"));
-        assert_eq!(service.ingress[0].ip.as_deref(), Some("10.0.0.7"));
-    }
-
-    #[test]
-    fn config_map_of_old_is_configuration_in_its_own_namespace_only() {
-        let map = |namespace: &str, address: &str| {
-            format!(
-                "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: config, namespace: {namespace}}}\n\
-                 data:\n  config: |\n    \
-                 address-pools: [{{name: lan, protocol: layer2, addresses: [{address}]}}]\n"
-            )
-        };
-        let (world, problems, _) = read(&map("metallb-system", "10.0.0.0/24"));
-        assert_eq!((problems, world.resources.pools.len(), world.resources.l2_advertisements.len()), (vec![], 1, 1));
-        let (world, problems, _) = read(&map("elsewhere", "10.0.0.0/24"));
-        assert_eq!((problems, world.resources.pools.len()), (vec![], 0));
-        let (_, problems, _) = read(&map("metallb-system", "10.0.0.0/33"));
-        assert_eq!(problems[0].object.to_string(), "ConfigMap/metallb-system/config");
-        assert!(problems[0].message.contains("10.0.0.0/33"), "{}", problems[0].message);
-    }
-}
+mod tests;

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 use thiserror::Error;
 
-use crate::source::manifests::Manifests;
+use crate::source::manifests::{Manifests, Strictness};
 
 /// How to reach the cluster; the defaults are those of `kubectl`.
 #[derive(Clone, Debug, Default)]
@@ -67,7 +67,7 @@ pub fn take(access: &Access, namespace: &str) -> Result<Manifests, SnapshotError
     runtime.block_on(async {
         let client =
             Client::try_from(access.config().await?).map_err(|error| SnapshotError::Client(Box::new(error)))?;
-        let mut manifests = Manifests::new(namespace);
+        let mut manifests = Manifests::new(namespace).with(Strictness::Stored);
         for (group, resource, what) in KINDS {
             let mut listed = pages(&client, format!("{group}/{resource}"), what).await;
             // A user with access to one namespace can still read the configuration there.

@@ -13,6 +13,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::ObjectId;
+use super::kinds::is_old_configuration;
+use crate::api::IpAddressPoolStatus;
 use crate::source::translate;
 use crate::source::world::World;
 
@@ -38,6 +40,8 @@ pub(super) enum Fact {
     Endpoints(Option<(ServiceKey, Vec<Endpoint>)>),
     /// The ConfigMap of MetalLB before 0.13.
     Legacy(Resources),
+    /// A ConfigMap with such a configuration under a name that MetalLB did not read.
+    OldConfigMap,
     /// A kind that is not used here.
     Other,
 }
@@ -53,6 +57,13 @@ impl Fact {
         }
         Ok(match (version, id.kind.as_str()) {
             ("metallb.io/v1beta1", "IPAddressPool") => {
+                // Only a controller writes the status; a pool must not fail because of it.
+                let status = value.get("status").cloned();
+                if status.is_some_and(|status| serde_json::from_value::<IpAddressPoolStatus>(status).is_err())
+                    && let Some(fields) = value.as_object_mut()
+                {
+                    fields.remove("status");
+                }
                 let pool = typed(value)?;
                 Self::Pool(translate::pool(&pool), translate::quarantined(&pool))
             }
@@ -74,13 +85,11 @@ impl Fact {
             ("v1", "Node") => Self::Node(translate::node(&typed(value)?)),
             ("v1", "Namespace") => Self::Namespace(translate::namespace(&typed(value)?)),
             ("discovery.k8s.io/v1", "EndpointSlice") => Self::Endpoints(translate::endpoint_slice(&typed(value)?)),
-            ("v1", "ConfigMap") if id.name == "config" => match value.pointer("/data/config").and_then(Value::as_str) {
-                Some(text) => Self::Legacy(legacy(text, &id.namespace)?),
-                None => Self::Other,
+            ("v1", "ConfigMap") => match value.pointer("/data/config").and_then(Value::as_str) {
+                Some(text) if id.name == "config" => Self::Legacy(legacy(text, &id.namespace)?),
+                Some(text) if is_old_configuration(text) => Self::OldConfigMap,
+                _ => Self::Other,
             },
-            ("metallb.io/v1beta1" | "metallb.io/v1beta2", kind) if OURS.contains(&kind) => {
-                return Err(vec![format!("{version} has no kind {kind}")]);
-            }
             _ => Self::Other,
         })
     }
@@ -98,6 +107,11 @@ impl Fact {
                 | Self::Secret(_)
                 | Self::Legacy(_)
         )
+    }
+
+    /// Whether decisions use it.
+    pub(super) const fn is_used(&self) -> bool {
+        !matches!(self, Self::Other | Self::OldConfigMap | Self::Endpoints(None))
     }
 
     /// Applies `newer` over this fact. As in the API server, what the manifest does not mention stays.
@@ -153,7 +167,7 @@ impl Fact {
             }
             Self::Endpoints(Some((key, endpoints))) => world.extend_endpoints(key.clone(), endpoints.clone()),
             Self::Legacy(legacy) => join(resources, legacy),
-            Self::Endpoints(None) | Self::Other => {}
+            Self::Endpoints(None) | Self::OldConfigMap | Self::Other => {}
         }
     }
 }
@@ -189,6 +203,3 @@ fn join(resources: &mut Resources, more: &Resources) {
     resources.communities.extend(more.communities.iter().cloned());
     resources.secrets.extend(more.secrets.iter().cloned());
 }
-
-/// Kinds of the configuration: an unknown version of one is an error, not a foreign kind.
-const OURS: [&str; 6] = ["IPAddressPool", "L2Advertisement", "BGPAdvertisement", "BGPPeer", "BFDProfile", "Community"];

@@ -6,9 +6,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::Deserialize;
-use serde_json::Value;
+use metallb_core::spelling::quoted;
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 /// A position in the input.
 #[derive(Clone, Debug)]
@@ -84,10 +86,93 @@ impl Piece<'_> {
                 _ => Err(Fault { line: first, message: "not an item of a list".to_owned() }),
             },
             Body::Json(text) => serde_json::from_str(text)
-                .map_err(|error| Fault { line: first + error.line().max(1) - 1, message: error.to_string() }),
+                .map(|Unique(value)| value)
+                .map_err(|error| Fault { line: first + error.line().max(1) - 1, message: json_message(&error) }),
             Body::Fault(fault) => Err(fault.clone()),
         }
     }
+
+    /// The text, for the lines of its fields, and whether it is a sequence of one item.
+    pub(super) fn text(&self) -> Option<(&str, bool)> {
+        match &self.body {
+            Body::Yaml(text) | Body::Json(text) => Some((text, false)),
+            Body::YamlItem(text) => Some((text, true)),
+            Body::Fault(_) => None,
+        }
+    }
+}
+
+/// A value without duplicate keys. `kubectl` refuses them; `Value` alone would keep the last one.
+struct Unique(Value);
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(UniqueVisitor).map(Self)
+    }
+}
+
+struct UniqueVisitor;
+
+impl<'de> Visitor<'de> for UniqueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut fields = Map::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let Unique(value) = map.next_value()?;
+            if fields.contains_key(&key) {
+                return Err(A::Error::custom(format!("duplicate key {}", quoted(&key))));
+            }
+            fields.insert(key, value);
+        }
+        Ok(Value::Object(fields))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(Unique(entry)) = seq.next_element()? {
+            entries.push(entry);
+        }
+        Ok(Value::Array(entries))
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+}
+
+/// The message without its line, which counts from the piece.
+fn json_message(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message).to_owned()
 }
 
 impl fmt::Display for Origin {
@@ -105,16 +190,7 @@ impl fmt::Display for Origin {
 
 /// Reads one YAML document that begins in line `first`. Limits the depth, not the size.
 pub(super) fn yaml(text: &str, first: usize) -> Result<Value, Fault> {
-    let mut options = serde_saphyr::Options::default();
-    options.with_snippet = false;
-    options.budget = serde_saphyr::budget! {
-        max_depth: MAX_DEPTH,
-        flow_nesting_limit: MAX_DEPTH,
-        max_events: usize::MAX,
-        max_nodes: usize::MAX,
-        max_total_scalar_bytes: usize::MAX,
-    };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+    yaml_as(text).map_err(|error| {
         let mut message = error.to_string();
         let mut line = first;
         if let Some(at) = error.location() {
@@ -125,9 +201,28 @@ pub(super) fn yaml(text: &str, first: usize) -> Result<Value, Fault> {
             }
         }
         let message = message.lines().next().unwrap_or("not YAML");
-        let message = message.split(", set DuplicateKeyPolicy").next().unwrap_or_default().to_owned();
+        let message = message.split(", set DuplicateKeyPolicy").next().unwrap_or_default();
+        let message = if message.to_lowercase().contains("budget") {
+            format!("nested deeper than {MAX_DEPTH} levels, or with too many aliases")
+        } else {
+            message.to_owned()
+        };
         Fault { line, message }
     })
+}
+
+/// Reads one YAML document. Limits the depth, not the size.
+pub(super) fn yaml_as<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, serde_saphyr::Error> {
+    let mut options = serde_saphyr::Options::default();
+    options.with_snippet = false;
+    options.budget = serde_saphyr::budget! {
+        max_depth: MAX_DEPTH,
+        flow_nesting_limit: MAX_DEPTH,
+        max_events: usize::MAX,
+        max_nodes: usize::MAX,
+        max_total_scalar_bytes: usize::MAX,
+    };
+    serde_saphyr::from_str_with_options(text, options)
 }
 
 fn yaml_pieces<'a>(text: &'a str, source: &Arc<str>) -> Vec<Piece<'a>> {
@@ -268,7 +363,7 @@ fn json_pieces<'a>(text: &'a str, source: &Arc<str>) -> Vec<Piece<'a>> {
         let raw = match document {
             Ok(raw) => raw.get(),
             Err(error) => {
-                let fault = Fault { line: error.line().max(1), message: error.to_string() };
+                let fault = Fault { line: error.line().max(1), message: json_message(&error) };
                 piece(None, fault.line, Body::Fault(fault), None);
                 break;
             }
