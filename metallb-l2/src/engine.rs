@@ -216,10 +216,15 @@ impl Engine {
             }
         }
         let mut bursts = Bursts::default();
+        let mut changed = Vec::new();
         for (id, wanted) in wanted {
             if self.want(id, wanted, &mut bursts) {
-                self.groups.update_one(&self.vips, id, self.interfaces.values());
+                changed.push(id);
             }
+        }
+        // After all changes: a group that passes from one address to another is not left in between.
+        for id in changed {
+            self.groups.update_one(&self.vips, id, self.interfaces.values());
         }
         self.start(now, bursts);
         self.announce_due(now);
