@@ -17,7 +17,7 @@ test-one crate name:
 
 # One lab by name, as root, for example: just lab metallb-l2 lab_driver
 lab crate name:
-    cargo test --profile lab -p {{crate}} {{name}} -- --test-threads=1 --nocapture
+    cargo test --profile lab -p {{crate}} {{name}} -- --include-ignored --test-threads=1 --nocapture
 
 # One benchmark by name, for example: just bench l2_responder
 bench name:

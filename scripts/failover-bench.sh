@@ -19,7 +19,7 @@ for nodes in "${@:-3 5}"; do
     : >"$METALLB_FAILOVER_REPORT"
     # The operator is not optimised in the profile that labs use.
     cargo test --profile lab --config 'profile.lab.package.metallb-operator.opt-level=2' -p metallb-operator --test lab_failover -- \
-      --test-threads=1 --nocapture ${METALLB_FAILOVER_CASES:-lab_failover} >&2
+      --include-ignored --test-threads=1 --nocapture ${METALLB_FAILOVER_CASES:-lab_failover} >&2
     echo
     echo "$METALLB_FAILOVER_NODES nodes, $METALLB_FAILOVER_TRIALS trials of each case, load average $(cut -d' ' -f1-3 /proc/loadavg)"
     echo

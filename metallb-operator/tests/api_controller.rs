@@ -23,6 +23,7 @@ mod support {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_controller_writes_addresses_and_events_like_upstream() {
     let Some(scene) = Scene::start("api_controller_writes_addresses_and_events_like_upstream").await else { return };
     scene.pool("edge", "10.0.0.0/30, 'fd00::/126'", "").await;
@@ -96,6 +97,7 @@ async fn api_controller_writes_addresses_and_events_like_upstream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_bad_objects_are_told_and_take_nothing_away_not_even_after_a_restart() {
     let Some(scene) = Scene::start("api_bad_objects_are_told_and_take_nothing_away_not_even_after_a_restart").await
     else {
@@ -140,6 +142,7 @@ async fn api_bad_objects_are_told_and_take_nothing_away_not_even_after_a_restart
 
 /// More Services than addresses, restarts in the middle of the work, a rival that starts early.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_restarts_and_rivals_never_change_an_address_or_give_one_twice() {
     let Some(scene) = Scene::start("api_restarts_and_rivals_never_change_an_address_or_give_one_twice").await else {
         return;
@@ -194,6 +197,7 @@ fn unchanged(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_controller_quarantines_what_a_speaker_says_another_host_uses() {
     let Some(scene) = Scene::start("api_controller_quarantines_what_a_speaker_says_another_host_uses").await else {
         return;
@@ -286,6 +290,7 @@ async fn leads(scene: &Scene, pod: &str, before: &str, controller: &Controller) 
 
 /// Times are printed; the bounds are ten times what is promised, for machines that are busy.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_lease_goes_to_the_standby_after_a_kill_and_at_once_after_a_release() {
     let Some(scene) = Scene::start("api_lease_goes_to_the_standby_after_a_kill_and_at_once_after_a_release").await
     else {
@@ -321,6 +326,7 @@ async fn api_lease_goes_to_the_standby_after_a_kill_and_at_once_after_a_release(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_lease_is_taken_over_at_once_by_the_next_process_of_the_same_pod_only() {
     let Some(scene) = Scene::start("api_lease_is_taken_over_at_once_by_the_next_process_of_the_same_pod_only").await
     else {

@@ -40,6 +40,7 @@ fn shipped_definitions_are_what_the_binary_prints() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_definitions_are_accepted_and_fill_in_defaults() {
     let Some(api) = start("api_definitions_are_accepted_and_fill_in_defaults").await else { return };
     let definitions: Api<CustomResourceDefinition> = Api::all(api.client(Identity::Admin).await);
@@ -86,6 +87,7 @@ async fn api_definitions_are_accepted_and_fill_in_defaults() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_schema_refuses_invalid_objects_with_a_reason() {
     let Some(api) = start("api_schema_refuses_invalid_objects_with_a_reason").await else { return };
     let peer = |extra: serde_json::Value| {
@@ -149,6 +151,7 @@ async fn api_schema_refuses_invalid_objects_with_a_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_older_peer_is_read_as_the_newer_one_with_unset_timers() {
     let Some(api) = start("api_older_peer_is_read_as_the_newer_one_with_unset_timers").await else { return };
     api.apply(
@@ -173,6 +176,7 @@ async fn api_older_peer_is_read_as_the_newer_one_with_unset_timers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_seed_manifests_apply_and_are_read_as_facts() {
     let Some(api) = start("api_seed_manifests_apply_and_are_read_as_facts").await else { return };
     let seed = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/seed");
@@ -204,6 +208,7 @@ async fn api_seed_manifests_apply_and_are_read_as_facts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_roles_allow_what_is_needed_and_nothing_else() {
     let Some(api) = start("api_roles_allow_what_is_needed_and_nothing_else").await else { return };
     let controller = api.client(Identity::Controller).await;

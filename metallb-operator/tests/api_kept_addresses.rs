@@ -53,6 +53,7 @@ async fn logged(controller: &Controller, text: &str) {
 
 /// A restart, and a second replica that starts later and takes over, beside a pool with a mistake.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_mistake_in_a_pool_renumbers_nobody_after_restarts_and_takeovers() {
     let test = "api_mistake_in_a_pool_renumbers_nobody_after_restarts_and_takeovers";
     let Some(scene) = Scene::start(test).await else { return };
@@ -99,6 +100,7 @@ async fn api_mistake_in_a_pool_renumbers_nobody_after_restarts_and_takeovers() {
 
 /// What `kubectl replace --force` does, with a controller that goes on, and with one that is restarted in between.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_pool_that_is_deleted_and_created_again_renumbers_nobody() {
     let Some(scene) = Scene::start("api_pool_that_is_deleted_and_created_again_renumbers_nobody").await else { return };
     scene.pool("edge", "10.0.0.0/28", "").await;
@@ -140,6 +142,7 @@ async fn api_pool_that_is_deleted_and_created_again_renumbers_nobody() {
 
 /// Deleted for good: the address is lost with an Event when the grace time is over.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_pool_that_is_deleted_for_good_is_reported_on_its_services() {
     let Some(scene) = Scene::start("api_pool_that_is_deleted_for_good_is_reported_on_its_services").await else {
         return;

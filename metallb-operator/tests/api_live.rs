@@ -20,6 +20,7 @@ mod support {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_plan_and_explain_look_at_the_cluster_as_it_is() {
     let Some(api) = ApiServer::start("api_plan_and_explain_look_at_the_cluster_as_it_is").await else { return };
     api.install().await;

@@ -85,6 +85,7 @@ async fn in_time(controller: &Controller, mut probe: impl AsyncFnMut() -> Result
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_controller_works_under_the_roles_of_upstream_and_reports_what_they_lack() {
     let test = "api_controller_works_under_the_roles_of_upstream_and_reports_what_they_lack";
     let Some(scene) = Scene::start(test).await else { return };
@@ -153,6 +154,7 @@ async fn api_controller_works_under_the_roles_of_upstream_and_reports_what_they_
 
 /// The Events of a configuration object are those that `kubectl describe` selects: by uid, kind and version.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_events_of_configuration_objects_are_shown_by_describe() {
     let Some(scene) = Scene::start("api_events_of_configuration_objects_are_shown_by_describe").await else { return };
     let controller = scene.controller("first");
@@ -173,6 +175,7 @@ async fn api_events_of_configuration_objects_are_shown_by_describe() {
 /// The commands of docs/migration.md: upstream's definition of BGPPeer converts by a webhook, and its controller owns the
 /// `caBundle`.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_definition_of_peers_is_applied_over_that_of_upstream_after_the_conversion_is_removed() {
     let test = "api_definition_of_peers_is_applied_over_that_of_upstream_after_the_conversion_is_removed";
     let Some(scene) = Scene::start(test).await else { return };

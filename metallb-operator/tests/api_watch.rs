@@ -37,6 +37,7 @@ async fn next_list(queue: &mut mpsc::Receiver<Change<ConfigMap>>) -> Listed<Conf
 }
 
 #[tokio::test]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_watch_reads_pages_of_one_version_and_deletions_with_a_version_of_their_own() {
     let Some(server) = ApiServer::start("api_watch_reads_pages").await else { return };
     let client = server.client(Identity::Admin).await;
@@ -75,6 +76,7 @@ async fn api_watch_reads_pages_of_one_version_and_deletions_with_a_version_of_th
 }
 
 #[tokio::test]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_watch_feed_is_complete_again_in_a_new_round_and_admits_our_own_write_once() {
     let Some(server) = ApiServer::start("api_watch_feed_is_complete_again").await else { return };
     server.install().await;

@@ -123,6 +123,7 @@ fn value(metrics: &str, series: &str) -> Option<f64> {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_bgp_binary_killed_and_stopped_under_graceful_restart_loses_no_route() {
     const TEST: &str = "lab_bgp_binary_killed_and_stopped_under_graceful_restart_loses_no_route";
     if let Some(part) = missing_part(&[&frr::PROGRAMS[..], &["bfdd", "curl"]].concat()) {
@@ -293,6 +294,7 @@ fn judge(metrics: &str, (name, kind, labels): (&str, &str, &[&str])) -> Result<(
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_bgp_series_of_a_running_binary_have_the_names_types_and_labels_of_both_exporters() {
     const TEST: &str = "lab_bgp_series_of_a_running_binary_have_the_names_types_and_labels_of_both_exporters";
     if let Some(part) = missing_part(&[&frr::PROGRAMS[..], &["bfdd", "curl", "arping"]].concat()) {
@@ -325,6 +327,7 @@ router bgp 7675
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_bgp_router_connects_to_the_binary_and_is_asked_to_leave_before_it_stops() {
     const TEST: &str = "lab_bgp_router_connects_to_the_binary_and_is_asked_to_leave_before_it_stops";
     if let Some(part) = missing_part(&[&frr::PROGRAMS[..], &["bfdd", "curl"]].concat()) {

@@ -20,6 +20,7 @@ use segment::{Segment, VIPS};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_claim_of_another_speaker_is_counted_and_is_no_conflict_while_that_of_a_foreign_host_is() {
     const TEST: &str = "lab_claim_of_another_speaker_is_counted_and_is_no_conflict_while_that_of_a_foreign_host_is";
     if let Some(part) = missing_part(&["nft", "arping", "python3", "curl"]) {
@@ -58,6 +59,7 @@ fn lab_claim_of_another_speaker_is_counted_and_is_no_conflict_while_that_of_a_fo
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_address_of_a_router_is_refused_while_it_is_one_and_a_kernel_that_answers_is_found_on_any_node() {
     const TEST: &str =
         "lab_address_of_a_router_is_refused_while_it_is_one_and_a_kernel_that_answers_is_found_on_any_node";

@@ -18,6 +18,7 @@ mod netns;
 use netns::{Lab, Namespace, eventually, missing_part, skip};
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_standalone_does_on_every_node_what_plan_says() {
     const TEST: &str = "lab_standalone_does_on_every_node_what_plan_says";
     if let Some(part) = missing_part(&[]) {
@@ -44,6 +45,7 @@ fn lab_standalone_does_on_every_node_what_plan_says() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_status_shows_what_a_running_standalone_does() {
     const TEST: &str = "lab_status_shows_what_a_running_standalone_does";
     if let Some(part) = missing_part(&[]) {

@@ -92,6 +92,7 @@ fn port(segment: &Segment, index: usize, state: &str) {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_failover_node_dies() {
     let Some(mut segment) = segment_of("lab_failover_node_dies", 5) else { return };
     case(
@@ -109,6 +110,7 @@ fn lab_failover_node_dies() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_failover_speaker_is_killed() {
     let Some(mut segment) = segment("lab_failover_speaker_is_killed") else { return };
     case(
@@ -130,6 +132,7 @@ fn lab_failover_speaker_is_killed() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_failover_link_is_lost() {
     let Some(mut segment) = segment("lab_failover_link_is_lost") else { return };
     case(
@@ -141,6 +144,7 @@ fn lab_failover_link_is_lost() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_failover_speaker_is_stopped_and_continues() {
     let Some(mut segment) = segment("lab_failover_speaker_is_stopped_and_continues") else { return };
     case(
@@ -152,12 +156,14 @@ fn lab_failover_speaker_is_stopped_and_continues() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_failover_planned_end_of_a_speaker() {
     let Some(mut segment) = segment("lab_failover_planned_end_of_a_speaker") else { return };
     case("SIGTERM", &mut segment, |segment, owner| signal(segment, owner, Signal::SIGTERM), Segment::start_speaker);
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_failover_exclude_label() {
     let Some(mut segment) = segment("lab_failover_exclude_label") else { return };
     case(
@@ -171,6 +177,7 @@ fn lab_failover_exclude_label() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_failover_rolling_restart() {
     let Some(mut segment) = segment("lab_failover_rolling_restart") else { return };
     case(
@@ -196,6 +203,7 @@ fn bridge(segment: &Segment) {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_failover_partition_and_heal() {
     let Some(mut segment) = segment_of("lab_failover_partition_and_heal", 5) else { return };
     bridge(&segment);
@@ -209,6 +217,7 @@ fn lab_failover_partition_and_heal() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_failover_long_partition_and_heal() {
     let Some(mut segment) = segment("lab_failover_long_partition_and_heal") else { return };
     bridge(&segment);
@@ -241,6 +250,7 @@ fn drop_nothing(segment: &mut Segment, _: usize) {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_failover_one_way_partitions_and_heal() {
     let Some(mut segment) = segment("lab_failover_one_way_partitions_and_heal") else { return };
     let port = |segment: &Segment, index: usize| format!("port{}", segment.nodes[index].number);

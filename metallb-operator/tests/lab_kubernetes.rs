@@ -290,6 +290,7 @@ fn parts(test: &str, programs: &[&str]) -> Option<std::path::PathBuf> {
 /// The three steps of the document: one node answers for the address, by ARP and by NDP, kube-proxy serves what arrives there, and
 /// when the node dies the next one answers, because the speakers noticed; and again when there is no API server any more.
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_kubernetes_l2_address_of_both_families_is_served_by_the_elected_node_and_moves() {
     const TEST: &str = "lab_kubernetes_l2_address_of_both_families_is_served_by_the_elected_node_and_moves";
     let Some(assets) = parts(TEST, &[]) else { return };
@@ -434,6 +435,7 @@ fn addresses_of_the_node_itself_are_refused(cluster: &Cluster) {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_kubernetes_both_modes_serve_one_service_under_the_shipped_roles() {
     const TEST: &str = "lab_kubernetes_both_modes_serve_one_service_under_the_shipped_roles";
     let Some(assets) = parts(TEST, &frr::PROGRAMS) else { return };
@@ -556,6 +558,7 @@ fn lab_kubernetes_both_modes_serve_one_service_under_the_shipped_roles() {
 
 /// A host that has nothing to do with the cluster says that it has the address of a Service.
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_kubernetes_service_leaves_the_address_that_a_foreign_host_uses() {
     const TEST: &str = "lab_kubernetes_service_leaves_the_address_that_a_foreign_host_uses";
     let Some(assets) = parts(TEST, &["python3"]) else { return };

@@ -96,6 +96,7 @@ fn get(client: &Namespace, url: &str) -> Result<String, String> {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_l2_vip_resolves_to_the_elected_node_answers_and_moves_when_its_owner_dies() {
     const TEST: &str = "lab_l2_vip_resolves_to_the_elected_node_answers_and_moves_when_its_owner_dies";
     if let Some(part) = missing_part(&["nft", "curl", "python3"]) {
@@ -175,6 +176,7 @@ fn lab_l2_vip_resolves_to_the_elected_node_answers_and_moves_when_its_owner_dies
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_bgp_seed_router_learns_both_next_hops_and_loses_one() {
     const TEST: &str = "lab_bgp_seed_router_learns_both_next_hops_and_loses_one";
     if let Some(part) = missing_part(&[&frr::PROGRAMS[..], &["nft", "curl", "python3"]].concat()) {

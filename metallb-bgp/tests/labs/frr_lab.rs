@@ -65,6 +65,7 @@ fn ebgp(extra: &str) -> String {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_external_sessions_announce_and_withdraw_both_families() {
     let Some(frr) = Frr::start("lab_external", &ebgp("")) else { return };
     frr.lab.on_host(|| async {
@@ -97,6 +98,7 @@ fn lab_external_sessions_announce_and_withdraw_both_families() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_internal_sessions_send_local_pref() {
     let config = ebgp("").replace("remote-as 7776", "remote-as 7675");
     let Some(frr) = Frr::start("lab_internal", &config) else { return };
@@ -115,6 +117,7 @@ fn lab_internal_sessions_send_local_pref() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_dual_stack_session_gets_the_other_next_hop_from_the_interface() {
     let config = ebgp("").replace(&format!("  neighbor {HOST_V6} activate"), &format!("  neighbor {HOST_V4} activate"));
     let Some(frr) = Frr::start("lab_dual_stack", &config) else { return };
@@ -132,6 +135,7 @@ fn lab_dual_stack_session_gets_the_other_next_hop_from_the_interface() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_four_octet_asn_is_in_the_path() {
     let config = ebgp("").replace("remote-as 7776", "remote-as 4200000001");
     let Some(frr) = Frr::start("lab_four_octets", &config) else { return };
@@ -144,6 +148,7 @@ fn lab_four_octet_asn_is_in_the_path() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_session_needs_the_same_password_at_both_ends() {
     let Some(frr) = Frr::start("lab_password", &ebgp(&format!("neighbor {HOST_V4} password right"))) else { return };
     frr.lab.on_host(|| async {
@@ -167,6 +172,7 @@ fn lab_session_needs_the_same_password_at_both_ends() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_routes_of_the_router_are_counted_and_not_installed() {
     let offers = ebgp("no bgp network import-check\n network 203.0.113.0/24");
     let Some(frr) = Frr::start("lab_routes_of_the_router", &offers) else { return };
@@ -182,6 +188,7 @@ fn lab_routes_of_the_router_are_counted_and_not_installed() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_wrong_as_number_is_refused_by_either_end() {
     let Some(frr) = Frr::start("lab_wrong_number", &ebgp("")) else { return };
     frr.lab.on_host(|| async {
@@ -202,6 +209,7 @@ fn lab_wrong_as_number_is_refused_by_either_end() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_cleared_session_is_reestablished_with_its_routes() {
     let Some(frr) = Frr::start("lab_clear", &ebgp("")) else { return };
     frr.lab.on_host(|| async {
@@ -221,6 +229,7 @@ fn lab_cleared_session_is_reestablished_with_its_routes() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_silent_end_is_detected_by_either_end() {
     let Some(frr) = Frr::start("lab_silence", &ebgp("")) else { return };
     frr.lab.on_host(|| async {
@@ -244,6 +253,7 @@ fn lab_silent_end_is_detected_by_either_end() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_shutdown_withdraws_the_route_and_sends_the_reason() {
     let Some(frr) = Frr::start("lab_stop", &ebgp("")) else { return };
     frr.lab.on_host(|| async {
@@ -259,6 +269,7 @@ fn lab_shutdown_withdraws_the_route_and_sends_the_reason() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_graceful_restart_of_the_speaker_keeps_the_route() {
     let Some(frr) = Frr::start("lab_graceful_restart", &ebgp("bgp graceful-restart")) else { return };
     frr.lab.on_host(|| async {
@@ -297,6 +308,7 @@ fn lab_graceful_restart_of_the_speaker_keeps_the_route() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_configuration_change_restarts_only_its_own_session() {
     let Some(frr) = Frr::start("lab_change", &ebgp("")) else { return };
     frr.lab.on_host(|| async {

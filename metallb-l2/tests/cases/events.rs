@@ -23,6 +23,7 @@ fn both() -> Vec<(std::net::IpAddr, Scope)> {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_interface_that_returns_is_announced_on_again() {
     in_namespace(|| {
         let mut lab = Lab::new(both());
@@ -41,6 +42,7 @@ fn lab_interface_that_returns_is_announced_on_again() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_carrier_that_returns_before_the_next_read_is_announced_on_again() {
     in_namespace(|| {
         let mut lab = Lab::new(both());
@@ -78,6 +80,7 @@ fn lab_carrier_that_returns_before_the_next_read_is_announced_on_again() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_renamed_interface_is_matched_by_its_new_name() {
     in_namespace(|| {
         let only = |name: &str| vec![(VIP4.into(), Scope::Only([name.into()].into()))];
@@ -99,6 +102,7 @@ fn lab_renamed_interface_is_matched_by_its_new_name() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_interface_renamed_to_an_excluded_name_is_not_used() {
     in_namespace(|| {
         let lab = Lab::new(both());
@@ -114,6 +118,7 @@ fn lab_interface_renamed_to_an_excluded_name_is_not_used() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_bridge_replaces_its_port_until_the_port_is_released() {
     // Only the bridge answers. The kernel reports the release of the port like the removal of a device.
     in_namespace(|| {
@@ -133,6 +138,7 @@ fn lab_bridge_replaces_its_port_until_the_port_is_released() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_macvlan_answers_with_its_own_hardware_address() {
     in_namespace(|| {
         let mut lab = Lab::new(vec![(VIP4.into(), Scope::Only(["vipmac0".into()].into()))]);
@@ -147,6 +153,7 @@ fn lab_macvlan_answers_with_its_own_hardware_address() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_device_with_a_reused_index_gets_a_new_socket() {
     in_namespace(|| {
         let mut lab = Lab::new(both());
@@ -167,6 +174,7 @@ fn lab_device_with_a_reused_index_gets_a_new_socket() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_netlink_overrun_leads_to_a_new_list() {
     in_namespace(|| {
         let lab = Lab::new(Vec::new());
@@ -196,6 +204,7 @@ fn lab_netlink_overrun_leads_to_a_new_list() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_duplicate_link_local_address_is_no_source_and_arp_continues() {
     in_namespace(|| {
         let mut lab = Lab::new(both());
@@ -214,6 +223,7 @@ fn lab_duplicate_link_local_address_is_no_source_and_arp_continues() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_interface_without_ipv6_answers_arp() {
     in_namespace(|| {
         let mut lab = Lab::new(both());

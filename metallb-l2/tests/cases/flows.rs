@@ -34,6 +34,7 @@ fn about_sentinel(frame: &Vec<u8>) -> bool {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_flood_of_requests_is_limited_while_another_host_is_answered() {
     // Cases ARP-30 and NDP-37. The limit is low, so that a busy machine reaches it.
     let hundred = std::num::NonZeroU32::new(100).unwrap();
@@ -68,6 +69,7 @@ fn lab_flood_of_requests_is_limited_while_another_host_is_answered() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_removed_address_is_silent_once_the_command_is_applied() {
     // Cases ARP-22 and ARP-33: the second round of announcements would be due after 1.1 s.
     in_namespace(|| {
@@ -97,6 +99,7 @@ fn lab_removed_address_is_silent_once_the_command_is_applied() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_neighbour_that_misses_the_first_rounds_follows_a_later_one() {
     // Case ARP-34: the cache ignores announcements of the first 2.5 seconds.
     in_namespace(|| {
@@ -119,6 +122,7 @@ fn lab_neighbour_that_misses_the_first_rounds_follows_a_later_one() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_full_queue_of_one_interface_does_not_delay_other_interfaces() {
     // Case ARP-29: the queue of one interface accepts one frame per second and refuses the others.
     in_namespace(|| {
@@ -139,6 +143,7 @@ fn lab_full_queue_of_one_interface_does_not_delay_other_interfaces() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_requests_for_similar_addresses_are_not_answered() {
     // Case NDP-38, and the same for ARP.
     in_namespace(|| {
@@ -171,6 +176,7 @@ fn lab_requests_for_similar_addresses_are_not_answered() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_group_of_two_addresses_is_left_with_the_last_one() {
     // Case NDP-31.
     in_namespace(|| {
@@ -188,6 +194,7 @@ fn lab_group_of_two_addresses_is_left_with_the_last_one() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_solicitation_with_offloaded_checksum_is_answered() {
     // Case NDP-08: between veth interfaces such a frame arrives without its checksum. PACKET_VNET_HDR creates one.
     let script = "import socket,sys\n\

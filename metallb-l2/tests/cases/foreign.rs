@@ -31,6 +31,7 @@ fn set_arp_ignore(interface: &str, value: u8) {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_foreign_address_is_not_announced_while_it_is_in_use() {
     in_namespace(|| {
         let mut lab = Lab::new(Vec::new());
@@ -69,6 +70,7 @@ fn lab_foreign_address_is_not_announced_while_it_is_in_use() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_gateway_of_a_removed_route_is_no_longer_foreign() {
     in_namespace(|| {
         let lab = Lab::new(Vec::new());
@@ -86,6 +88,7 @@ fn lab_gateway_of_a_removed_route_is_no_longer_foreign() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_answers_by_the_kernel_are_detected_until_arp_ignore_stops_them() {
     // kube-proxy in IPVS mode adds the addresses of Services to a device without ARP.
     in_namespace(|| {

@@ -101,6 +101,7 @@ impl Lab {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_driver_has_the_expected_outcome_of_each_case() {
     in_namespace(|| {
         let mut lab = Lab::new(owned());
@@ -134,6 +135,7 @@ fn lab_driver_has_the_expected_outcome_of_each_case() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_changed_hardware_address_and_returning_link_are_announced() {
     in_namespace(|| {
         let mut lab = Lab::new(vec![(VIP4.into(), Scope::All), (VIP6.into(), Scope::All)]);
@@ -153,6 +155,7 @@ fn lab_changed_hardware_address_and_returning_link_are_announced() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_burst_for_ten_thousand_addresses_arrives_completely() {
     in_namespace(|| {
         let addresses: Vec<IpAddr> = (0..10_000).map(|n| Ipv4Addr::from_bits(0x0a00_0000 + n).into()).collect();
@@ -171,6 +174,7 @@ fn lab_burst_for_ten_thousand_addresses_arrives_completely() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_interface_that_disappears_does_not_disturb_the_others() {
     // Cases ARP-28 and ARP-29.
     in_namespace(|| {
@@ -189,6 +193,7 @@ fn lab_interface_that_disappears_does_not_disturb_the_others() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_group_is_joined_while_an_address_is_announced() {
     in_namespace(|| {
         let lab = Lab::new(vec![(VIP6.into(), Scope::All)]);
@@ -200,6 +205,7 @@ fn lab_group_is_joined_while_an_address_is_announced() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_listener_is_notified_of_announcements_and_lost_links() {
     in_namespace(|| {
         let mut lab = Lab::new(Vec::new());
@@ -224,6 +230,7 @@ fn lab_listener_is_notified_of_announcements_and_lost_links() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_claimed_address_is_announced_only_if_no_other_host_has_it() {
     in_namespace(|| {
         let taken: IpAddr = [192, 168, 10, 77].into();
@@ -242,6 +249,7 @@ fn lab_claimed_address_is_announced_only_if_no_other_host_has_it() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_stopped_driver_is_silent() {
     in_namespace(|| {
         let mut lab = Lab::new(owned());

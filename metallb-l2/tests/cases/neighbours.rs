@@ -10,6 +10,7 @@ use crate::frames::{CLIENT, Icmp, US, VIP4, VIP6, ZERO, link_layer_option};
 use crate::lab::{Lab, in_namespace, ip, is_arp, wait_for};
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_neighbour_in_any_state_follows_the_first_announcement() {
     // Case NDP-39, and the same for ARP: the cache of the neighbour points to the previous owner.
     in_namespace(|| {
@@ -29,6 +30,7 @@ fn lab_neighbour_in_any_state_follows_the_first_announcement() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_kernel_accepts_the_reply_to_a_solicitation_by_the_driver() {
     const HOST4: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 5);
     const OTHER4: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 6);

@@ -62,6 +62,7 @@ fn numbered(number: u32, len: usize) -> Vec<u8> {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_frames_of_all_lengths_are_received_in_order() {
     for (kind, open) in KINDS {
         in_namespace(move || {
@@ -81,6 +82,7 @@ fn lab_frames_of_all_lengths_are_received_in_order() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_full_rx_queue_drops_the_newest_frames_and_recovers() {
     for (kind, open) in KINDS {
         in_namespace(move || {
@@ -98,6 +100,7 @@ fn lab_full_rx_queue_drops_the_newest_frames_and_recovers() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_link_down_is_reported_and_frames_arrive_after_its_return() {
     for (kind, open) in KINDS {
         in_namespace(move || {
@@ -121,6 +124,7 @@ fn lab_link_down_is_reported_and_frames_arrive_after_its_return() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_command_takes_effect_before_a_later_request_during_busy_polling() {
     in_namespace(|| {
         let sentinel = (VIP4_SENTINEL.into(), Scope::All);
@@ -143,6 +147,7 @@ fn lab_command_takes_effect_before_a_later_request_during_busy_polling() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_interfaces_without_a_ring_are_answered_on() {
     in_namespace(|| {
         let mut lab = Lab::new(vec![(VIP4.into(), Scope::All), (VIP4_SENTINEL.into(), Scope::All)]);

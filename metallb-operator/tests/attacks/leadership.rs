@@ -16,6 +16,7 @@ use crate::support::referee::{Change, Double};
 use crate::support::scene::PATIENCE;
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_attack_leader_killed_under_churn_moves_no_address() {
     const ROW: &str = "leader killed, 4 times";
     let Some(stage) = Stage::start(ROW).await else { return };
@@ -23,6 +24,7 @@ async fn api_attack_leader_killed_under_churn_moves_no_address() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_attack_leader_ended_under_churn_moves_no_address() {
     const ROW: &str = "leader ended by SIGTERM, 4 times";
     let Some(stage) = Stage::start(ROW).await else { return };
@@ -63,6 +65,7 @@ async fn leaders_end_under_churn(row: &str, stage: &Stage, signal: Signal, bound
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_attack_only_controller_killed_and_restarted_in_its_pod_serves_at_once() {
     const ROW: &str = "only controller killed and restarted in its Pod";
     let Some(stage) = Stage::start(ROW).await else { return };
@@ -89,6 +92,7 @@ async fn api_attack_only_controller_killed_and_restarted_in_its_pod_serves_at_on
 
 /// The leader sees two creations one after the other, the standby sees both at once and would decide by name.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_attack_standby_that_saw_another_order_moves_nothing() {
     const ROW: &str = "standby that saw another order";
     let Some(stage) = Stage::start(ROW).await else { return };
@@ -128,6 +132,7 @@ async fn api_attack_standby_that_saw_another_order_moves_nothing() {
 
 /// The leader is stopped until another one has led for a while. When it goes on, it may finish a write that it began.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_attack_leader_stopped_under_churn_moves_no_address() {
     const ROW: &str = "leader stopped, 3 times";
     let Some(stage) = Stage::start(ROW).await else { return };
@@ -166,6 +171,7 @@ async fn api_attack_leader_stopped_under_churn_moves_no_address() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_attack_wrong_clocks_of_rivals_never_decide_who_leads() {
     const ROW: &str = "clocks 20 s ahead and behind";
     let Some(library) = faketime() else {

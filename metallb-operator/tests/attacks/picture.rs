@@ -14,6 +14,7 @@ use crate::support::scene::PATIENCE;
 
 /// The API server lags: its LIST still has the Service that waits for an address, and not yet the one that holds it.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_attack_list_of_a_moment_ago_takes_no_address_away() {
     const ROW: &str = "LIST of a moment ago";
     let Some(stage) = Stage::start(ROW).await else { return };
@@ -56,6 +57,7 @@ async fn api_attack_list_of_a_moment_ago_takes_no_address_away() {
 
 /// `w` is the older object and comes first by name; `y` has had the address for longer.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_attack_address_forged_into_another_status_stays_with_its_holder() {
     const ROW: &str = "two holders made by another actor";
     let Some(stage) = Stage::start(ROW).await else { return };

@@ -16,6 +16,7 @@ use crate::support::referee::Double;
 use crate::support::scene::{PATIENCE, eventually, holds};
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_attack_address_wished_for_as_soon_as_the_first_one_shows_is_never_forgotten() {
     const ROW: &str = "no fault, 400 wishes";
     let Some(stage) = Stage::start(ROW).await else { return };
@@ -66,6 +67,7 @@ async fn api_attack_address_wished_for_as_soon_as_the_first_one_shows_is_never_f
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_attack_wish_that_changes_while_the_answer_is_late_is_served_after_the_answer() {
     const ROW: &str = "answer 3 s late";
     let Some(stage) = Stage::start(ROW).await else { return };
@@ -103,6 +105,7 @@ async fn api_attack_wish_that_changes_while_the_answer_is_late_is_served_after_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_attack_namesake_created_while_a_write_is_answered_404_is_served() {
     const ROW: &str = "deleted and re-created during a write";
     let Some(stage) = Stage::start(ROW).await else { return };
@@ -134,6 +137,7 @@ async fn api_attack_namesake_created_while_a_write_is_answered_404_is_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_attack_address_whose_release_is_refused_stays_taken() {
     const ROW: &str = "release refused by a policy";
     let Some(stage) = Stage::start(ROW).await else { return };
@@ -180,6 +184,7 @@ async fn api_attack_address_whose_release_is_refused_stays_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_attack_writes_that_are_never_answered_hold_up_nobody_else() {
     const ROW: &str = "20 writes never answered";
     let Some(stage) = Stage::start(ROW).await else { return };
@@ -209,6 +214,7 @@ async fn api_attack_writes_that_are_never_answered_hold_up_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_attack_writes_whose_answers_are_lost_are_made_once() {
     const ROW: &str = "30 answers cut off";
     let Some(stage) = Stage::start(ROW).await else { return };
@@ -248,6 +254,7 @@ async fn api_attack_writes_whose_answers_are_lost_are_made_once() {
 
 /// A load balancer before the API server fails over: nothing answers on old connections, new ones work.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_attack_dead_connections_are_found_and_replaced() {
     const ROW: &str = "all connections dead";
     let Some(stage) = Stage::start(ROW).await else { return };
@@ -265,6 +272,7 @@ async fn api_attack_dead_connections_are_found_and_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_attack_wishes_changed_100_times_in_a_row_end_with_the_last() {
     const ROW: &str = "100 changes in a row";
     let Some(stage) = Stage::start(ROW).await else { return };

@@ -79,6 +79,7 @@ impl Node {
 const POOL: &str = "10.9.0.50-10.9.0.60, 'fd00:9::50-fd00:9::60'";
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_status_shows_addresses_as_answered_only_while_they_are() {
     const TEST: &str = "lab_status_shows_addresses_as_answered_only_while_they_are";
     if let Some(part) = missing_part(&["curl", "sysctl"]) {
@@ -105,6 +106,7 @@ fn lab_status_shows_addresses_as_answered_only_while_they_are() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_status_names_the_interfaces_that_the_node_lacks() {
     const TEST: &str = "lab_status_names_the_interfaces_that_the_node_lacks";
     if let Some(part) = missing_part(&["curl"]) {
@@ -120,6 +122,7 @@ fn lab_status_names_the_interfaces_that_the_node_lacks() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_status_shows_refused_addresses_and_a_missing_node() {
     const TEST: &str = "lab_status_shows_refused_addresses_and_a_missing_node";
     if let Some(part) = missing_part(&["curl"]) {
@@ -141,6 +144,7 @@ fn lab_status_shows_refused_addresses_and_a_missing_node() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_status_shows_an_address_in_no_subnet_of_the_node() {
     const TEST: &str = "lab_status_shows_an_address_in_no_subnet_of_the_node";
     if let Some(part) = missing_part(&["curl"]) {
@@ -153,6 +157,7 @@ fn lab_status_shows_an_address_in_no_subnet_of_the_node() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_status_shows_two_interfaces_on_one_segment() {
     const TEST: &str = "lab_status_shows_two_interfaces_on_one_segment";
     if let Some(part) = missing_part(&["curl"]) {

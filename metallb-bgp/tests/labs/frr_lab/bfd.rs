@@ -27,6 +27,7 @@ fn bfd_state(speaker: &Speaker, peer: &str) -> String {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_bfd_ends_the_sessions_of_a_silent_router_and_they_return_with_it() {
     let Some(frr) = Frr::start("lab_bfd", &router("")) else { return };
     frr.lab.on_host(|| async {
@@ -118,6 +119,7 @@ fn lab_bfd_ends_the_sessions_of_a_silent_router_and_they_return_with_it() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_multihop_bfd_detects_a_failure() {
     let config = format!(
         "bfd\n profile fast\n  receive-interval 200\n  transmit-interval 200\n  minimum-ttl 250\n exit\nexit\n\
@@ -149,6 +151,7 @@ fn lab_multihop_bfd_detects_a_failure() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_bfd_echo_packets_are_returned() {
     let config = router("").replace("  transmit-interval 200\n", "  transmit-interval 200\n  echo-mode\n");
     let Some(frr) = Frr::start("lab_bfd_echo", &config) else { return };
@@ -170,6 +173,7 @@ fn lab_bfd_echo_packets_are_returned() {
 
 /// FRR 8.4 has no strict mode, so the test enables the neighbor only when BFD is up.
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_router_that_requires_bfd_before_bgp_gets_it() {
     let waiting = format!("bfd\n peer {HOST_V4}\n  receive-interval 200\n  transmit-interval 200\n exit\nexit\n")
         + &ebgp(&format!("neighbor {HOST_V4} shutdown"));

@@ -7,6 +7,7 @@ use metallb_bgp::session::{Event, Mode};
 use super::*;
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_peer_that_drops_the_routes_gets_graceful_shutdown_first() {
     for (kind, asn) in [("external", 7776), ("internal", 7675)] {
         let config = ebgp("").replace("remote-as 7776", &format!("remote-as {asn}"));
@@ -51,6 +52,7 @@ fn with_bfd() -> String {
 
 /// Graceful restart and BFD together: the route stays although the BFD session of the speaker goes down.
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_graceful_restart_with_bfd_keeps_the_route() {
     let Some(frr) = Frr::start("lab_restart_bfd", &with_bfd()) else { return };
     frr.lab.on_host(|| async {
@@ -99,6 +101,7 @@ fn lab_graceful_restart_with_bfd_keeps_the_route() {
 
 /// The behaviour of FRR that docs/design/0005-what-restarts-a-bgp-session.md describes.
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_enabling_graceful_restart_restarts_the_session_and_a_change_at_the_router_does_not() {
     let Some(frr) = Frr::start("lab_first_restart", &ebgp("bgp graceful-restart")) else { return };
     frr.lab.on_host(|| async {
@@ -151,6 +154,7 @@ fn lab_enabling_graceful_restart_restarts_the_session_and_a_change_at_the_router
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_router_that_connects_gets_its_session_and_an_unknown_host_is_refused() {
     // The router opens every session.
     let port = 1790;

@@ -28,6 +28,7 @@ fn next_hop(frr: &Frr, vip: &str) -> Option<String> {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_next_hop_is_an_address_that_the_router_can_use() {
     let Some(frr) = Frr::start("lab_next_hop", &dual_stack()) else { return };
     // Each is newer than the good one, so the kernel lists it first.
@@ -54,6 +55,7 @@ fn lab_next_hop_is_an_address_that_the_router_can_use() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_next_hop_follows_the_addresses_of_the_host() {
     let Some(frr) = Frr::start("lab_next_hop_moves", &dual_stack()) else { return };
     frr.lab.host_ip(&format!("address del {HOST_V6}/64 dev eth0"));
@@ -83,6 +85,7 @@ fn lab_next_hop_follows_the_addresses_of_the_host() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_session_is_remade_from_another_address_when_its_own_is_removed() {
     let config = "router bgp 7675\n bgp router-id 172.16.1.254\n no bgp ebgp-requires-policy\n \
                   neighbor nodes peer-group\n neighbor nodes remote-as 7776\n \
@@ -122,6 +125,7 @@ fn fast_bfd() -> Option<BfdConfig> {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_router_with_an_on_link_route_gets_single_hop_bfd() {
     let config = format!(
         "router bgp 7675\n bgp router-id 172.16.1.254\n neighbor {HOST_V4} remote-as 7675\n \
@@ -143,6 +147,7 @@ fn lab_router_with_an_on_link_route_gets_single_hop_bfd() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_router_whose_bfd_died_gets_its_routes_after_a_short_wait() {
     let config = ebgp(&format!("neighbor {HOST_V4} bfd"));
     let Some(frr) = Frr::start("lab_bfd_dies", &config) else { return };
@@ -166,6 +171,7 @@ fn lab_router_whose_bfd_died_gets_its_routes_after_a_short_wait() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_unnumbered_router_that_is_replaced_is_watched_at_its_new_address() {
     let config = "interface eth0\n no ipv6 nd suppress-ra\n ipv6 nd ra-interval 3\nexit\n\
                   router bgp 7675\n bgp router-id 172.16.1.254\n no bgp ebgp-requires-policy\n \

@@ -7,6 +7,7 @@ use super::*;
 use crate::support::frr;
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_router_with_ttl_security_accepts_the_session() {
     let security = [HOST_V4, HOST_V6].map(|host| format!("neighbor {host} ttl-security hops 1\n "));
     let Some(frr) = Frr::start("lab_gtsm", &ebgp(&security.concat())) else { return };
@@ -22,6 +23,7 @@ fn lab_router_with_ttl_security_accepts_the_session() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_active_router_gets_no_second_session() {
     let active =
         ebgp("").replace(&format!("neighbor {HOST_V4} passive"), &format!("neighbor {HOST_V4} timers connect 1"));
@@ -50,6 +52,7 @@ fn unnumbered(asn: &str) -> String {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_unnumbered_session_announces_both_families() {
     for (kind, asn) in [("external", 7776), ("internal", 7675)] {
         let Some(lab) = Lab::new("lab_unnumbered", &frr::PROGRAMS) else { return };
@@ -99,6 +102,7 @@ fn lab_unnumbered_session_announces_both_families() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_unnumbered_session_on_a_missing_interface_reports_it() {
     let Some(lab) = Lab::new("lab_no_router", &[]) else { return };
     lab.on_host(|| async {

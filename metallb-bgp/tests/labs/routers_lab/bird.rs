@@ -43,6 +43,7 @@ fn expected(sessions: &[Session]) -> Routes {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_bird_and_the_speaker_detect_failures_by_bfd() {
     let bfd = "protocol bfd { interface \"*\" { min rx interval 200 ms; min tx interval 200 ms; multiplier 3; }; }";
     let Some(bird) = bird("lab_bird_bfd", "bfd on; error wait time 1, 1;", bfd) else { return };
@@ -162,6 +163,7 @@ impl Drop for End<'_> {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_bird_keeps_every_route_while_the_speaker_restarts() {
     let Some(bird) = bird("lab_bird_graceful_restart", "graceful restart on;", "") else { return };
     let all = expected(&external());
@@ -202,6 +204,7 @@ fn lab_bird_keeps_every_route_while_the_speaker_restarts() {
 }
 
 #[test]
+#[ignore = "a lab: scripts/test.sh labs, as root"]
 fn lab_bird_gets_extended_messages_if_negotiated() {
     for long in [true, false] {
         let option = if long { "enable extended messages on;" } else { "" };
