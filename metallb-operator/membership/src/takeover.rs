@@ -3,7 +3,7 @@
 //! The speaker computes the assignments, see [`Assignment`]. That takes time, and its loop may be busy with a large
 //! configuration while an owner dies. So an assignment says in advance what a death changes: a node that is on standby
 //! for an address owns it as soon as none of its predecessors is live, and gives it back to the first of them that is
-//! live again. [`Takeover`] applies this rule to each change of the live members, before the speaker knows of it.
+//! live again. `Takeover` applies this rule to each change of the live members, before the speaker knows of it.
 //!
 //! # Assignments that were computed with older live members
 //! Live members are numbered by [`Generation`]: each change begins a new one, and each message of the speaker names the
