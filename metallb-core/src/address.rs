@@ -66,6 +66,25 @@ impl AddressBlock {
         self.prefixes.iter().map(IpNet::prefix_len).min().unwrap_or(0)
     }
 
+    /// The first address, if a CIDR is written with another one.
+    #[must_use]
+    pub fn ignored_host_bits(&self) -> Option<IpAddr> {
+        let written = parse_ip(self.text.split_once('/')?.0)?;
+        let first = self.prefixes.first()?.network();
+        (written != first).then_some(first)
+    }
+
+    /// The kind of its addresses that no client can use as the address of a Service, if it contains any.
+    #[must_use]
+    pub fn unusual(&self) -> Option<&'static str> {
+        let overlaps = |special: &str| {
+            let special: Option<IpNet> = special.parse().ok();
+            special
+                .is_some_and(|special| self.prefixes.iter().any(|own| own.contains(&special) || special.contains(own)))
+        };
+        UNUSUAL.iter().find(|(special, _)| overlaps(special)).map(|(_, what)| *what)
+    }
+
     /// The family of its addresses.
     #[must_use]
     pub fn family(&self) -> IpFamily {
@@ -179,6 +198,20 @@ fn cover_v4(first: Ipv4Addr, last: Ipv4Addr) -> Vec<IpNet> {
 fn cover_v6(first: Ipv6Addr, last: Ipv6Addr) -> Vec<IpNet> {
     ipnet::Ipv6Subnets::new(first, last, 0).map(IpNet::V6).collect()
 }
+
+/// Prefixes of special use (RFC 6890).
+const UNUSUAL: [(&str, &str); 10] = [
+    ("0.0.0.0/8", "unspecified"),
+    ("127.0.0.0/8", "loopback"),
+    ("169.254.0.0/16", "link-local"),
+    ("224.0.0.0/4", "multicast"),
+    ("255.255.255.255/32", "broadcast"),
+    ("240.0.0.0/4", "reserved"),
+    ("::/128", "unspecified"),
+    ("::1/128", "loopback"),
+    ("fe80::/10", "link-local"),
+    ("ff00::/8", "multicast"),
+];
 
 #[cfg(test)]
 mod tests {

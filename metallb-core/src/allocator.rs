@@ -54,7 +54,7 @@ use self::pool_state::{PoolState, PrefixTable};
 pub use self::request::{FamilyDemand, Request, Terms};
 use self::selection::{PoolOrder, incompatibility};
 pub use self::selection::{PoolRefusal, PoolVerdict};
-pub use self::sharing::SharingKey;
+pub use self::sharing::{SharingKey, SharingMismatch};
 use self::standing::Standing;
 use crate::address::is_buggy;
 use crate::config::Pool;

@@ -520,7 +520,7 @@ impl Assigner {
         let pool = desired_pool(service);
         if !desired.is_empty() {
             if ServiceFamily::of(&desired) != Some(family) {
-                return Err(Refusal::Family(desired));
+                return Err(Refusal::Family { ips: desired, family });
             }
             let offer = self.allocator.offer_exactly(request, &desired)?;
             return match pool.filter(|pool| offer.pool.as_str() != *pool) {

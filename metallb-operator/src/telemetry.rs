@@ -1,6 +1,7 @@
 //! Logging: one line per record on standard output, as JSON with upstream's keys or as text.
 
 use std::fmt;
+use std::io::IsTerminal as _;
 
 use clap::ValueEnum;
 use k8s_openapi::jiff::Timestamp;
@@ -56,7 +57,12 @@ pub fn init(level: LogLevel, format: LogFormat) {
     // Only one subscriber can be global; if a test has installed one, it stays.
     let _ = match format {
         LogFormat::Json => builder.event_format(JsonLines).try_init(),
-        LogFormat::Text => builder.with_timer(SystemTime).with_target(false).compact().try_init(),
+        LogFormat::Text => {
+            // Colours are for people: not in files and pipes, and not against NO_COLOR (https://no-color.org).
+            let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            let colours = std::io::stdout().is_terminal() && !no_color;
+            builder.with_timer(SystemTime).with_target(false).with_ansi(colours).compact().try_init()
+        }
     };
 }
 

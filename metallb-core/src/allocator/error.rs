@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::{FamilyDemand, PoolRefusal, PoolVerdict};
+use super::{FamilyDemand, PoolRefusal, PoolVerdict, SharingMismatch};
 use crate::config::ALLOW_NODE_ADDRESSES;
 use crate::model::{NodeName, PoolName, ServiceKey, ServicePort};
+use crate::spelling::hint;
 
 /// Why a request is refused. The texts are upstream's (`docs/upstream-behaviour.md#events`).
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
@@ -30,8 +31,13 @@ pub enum AllocateError {
         refusal: PoolRefusal,
     },
     /// There is no pool of this name.
-    #[error("unknown pool \"{0}\"")]
-    UnknownPool(String),
+    #[error("unknown pool {}{}", crate::spelling::quoted(.name), hint(.nearest.as_ref().map(PoolName::as_str)))]
+    UnknownPool {
+        /// The name asked for.
+        name: String,
+        /// The pool that was probably meant.
+        nearest: Option<PoolName>,
+    },
     /// No pool grants these addresses.
     #[error("{} is not allowed in config", quoted(.ips))]
     NotAllowed {
@@ -49,7 +55,7 @@ pub enum AllocateError {
         refusal: PoolRefusal,
     },
     /// Another Service holds the address and does not share it.
-    #[error("can't change sharing key for \"{service}\", address also in use by {}", joined(.holders))]
+    #[error("can't change sharing key for \"{service}\", address also in use by {}: {mismatch}", joined(.holders))]
     InUse {
         /// The asker.
         service: ServiceKey,
@@ -57,9 +63,11 @@ pub enum AllocateError {
         ip: IpAddr,
         /// The holder.
         holders: Vec<ServiceKey>,
+        /// The difference that keeps them from sharing.
+        mismatch: SharingMismatch,
     },
     /// Another Service uses the port on the address.
-    #[error("port {port} is already in use on \"{ip}\"")]
+    #[error("port {port} is already in use on \"{ip}\" by {holder}")]
     PortInUse {
         /// The address.
         ip: IpAddr,

@@ -9,7 +9,7 @@ use slab::Slab;
 
 use super::occupancy::{Occupancy, Occupant};
 use super::request::hash;
-use super::{AllocateError, Allocation, Request};
+use super::{AllocateError, Allocation, Request, SharingMismatch};
 use crate::model::{ServiceKey, ServicePort};
 
 /// Maps Services to addresses and addresses to Services. Both maps lead to a slot, so that each holder is stored once.
@@ -127,7 +127,10 @@ impl Ledger {
             Some(Conflict::Port(port, holder)) => Err(AllocateError::PortInUse { ip, port, holder: holder.clone() }),
             Some(Conflict::Key) => {
                 let holders = self.holders_of(ip).filter(|&holder| *holder != request.service).cloned().collect();
-                Err(AllocateError::InUse { service: request.service.clone(), ip, holders })
+                let held = |holder: &ServiceKey| self.holding(holder).map(|held| &held.request.key);
+                let other = self.holders_of(ip).filter(|&holder| *holder != request.service).find_map(held);
+                let mismatch = SharingMismatch::between(&request.key, other.unwrap_or(&request.key));
+                Err(AllocateError::InUse { service: request.service.clone(), ip, holders, mismatch })
             }
         }
     }

@@ -10,6 +10,7 @@ use super::{Addresses, AllocateError, Allocation, Allocator, FamilyDemand, Grant
 use crate::config::{Pool, any_matches};
 use crate::model::{IpFamily, PoolName};
 use crate::reason::reasons;
+use crate::spelling::nearest;
 
 /// A pool that does not serve a Service.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -35,6 +36,8 @@ reasons! {
         Full,
         /// All usable addresses are in use, and on every one that could be shared a port is taken.
         PortsTaken,
+        /// All usable addresses are in use; one has the same sharing key, but another traffic policy or selector.
+        BackendDiffers,
     }
 }
 
@@ -46,8 +49,12 @@ impl PoolRefusal {
             Self::NotAutoAssigned => "is not assigned automatically (autoAssign: false)",
             Self::Namespace => "serves other namespaces",
             Self::ServiceSelector => "serves Services with other labels",
-            Self::Family => "has no addresses of a family that is needed",
+            Self::Family => "has no addresses of a family that is needed (one pool must have all that are needed)",
             Self::Full => "is full",
+            Self::BackendDiffers => {
+                "is full, and the Services with the same metallb.io/allow-shared-ip have another \
+                 externalTrafficPolicy, or with Local another selector"
+            }
             Self::PortsTaken => "is full, and the addresses that could be shared have a port taken",
         }
     }
@@ -74,7 +81,11 @@ pub(super) fn shortage(state: &PoolState, demand: FamilyDemand, request: &Reques
         return PoolRefusal::Family;
     }
     let shares = families.iter().any(|&family| state.shared.has_candidates(&request.key, family));
-    if shares { PoolRefusal::PortsTaken } else { PoolRefusal::Full }
+    match shares {
+        true => PoolRefusal::PortsTaken,
+        false if state.shared.has_other_backend(&request.key) => PoolRefusal::BackendDiffers,
+        false => PoolRefusal::Full,
+    }
 }
 
 /// The order of pools, as positions; the parts that do not depend on the request are sorted once.
@@ -119,9 +130,14 @@ impl Allocator {
             .ok_or_else(|| AllocateError::Exhausted { verdicts: self.verdicts_before(request, |_| false) })
     }
 
+    fn unknown_pool(&self, name: &str) -> AllocateError {
+        let names = self.pools.iter().take(COMPARED).map(|state| state.pool.name.as_str());
+        AllocateError::UnknownPool { name: name.to_owned(), nearest: nearest(name, names).map(PoolName::from) }
+    }
+
     /// Addresses from the pool that the Service requests.
     pub(super) fn find_from(&self, request: &Request, name: &str) -> Result<Grant, AllocateError> {
-        let position = self.position(name).ok_or_else(|| AllocateError::UnknownPool(name.to_owned()))?;
+        let position = self.position(name).ok_or_else(|| self.unknown_pool(name))?;
         let state = &self.pools[position];
         let pool = || state.pool.name.clone();
         if let Some(refusal) = incompatibility(&state.pool, request) {
@@ -267,3 +283,6 @@ impl Grant {
         Self { pool, ips: Addresses::pair(first.ip, second.ip), places: [first, second] }
     }
 }
+
+/// Number of pools that are compared with an unknown name.
+const COMPARED: usize = 1_000;

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use thiserror::Error;
 
-use super::WishError;
+use super::{ServiceFamily, WishError};
 use crate::allocator::{AllocateError, NotAllowedCause, PoolVerdict, quoted};
+use crate::model::IpFamily;
 use crate::reason::reasons;
 
 reasons! {
@@ -83,8 +84,11 @@ pub(super) enum Refusal {
     Wish(#[from] WishError),
     #[error(transparent)]
     Allocate(#[from] AllocateError),
-    #[error("requested loadBalancer IP(s) {} does not match the ipFamily of the service", quoted(.0))]
-    Family(Vec<IpAddr>),
+    #[error(
+        "requested loadBalancer IP(s) {} does not match the ipFamily of the service: {}",
+        quoted(.ips), needed(*.family)
+    )]
+    Family { ips: Vec<IpAddr>, family: ServiceFamily },
     #[error("requested loadBalancer IP(s) {} is not compatible with requested address pool {pool}", quoted(.ips))]
     Pool { ips: Vec<IpAddr>, pool: String },
     #[error("no available IPs: the Service has two cluster IPs but its ipFamilyPolicy allows one family")]
@@ -96,11 +100,11 @@ impl Refusal {
     pub(super) fn reason(&self) -> AssignReason {
         match self {
             Self::Wish(_) => AssignReason::InvalidRequest,
-            Self::Family(_) => AssignReason::RequestedFamilyMismatch,
+            Self::Family { .. } => AssignReason::RequestedFamilyMismatch,
             Self::Pool { .. } => AssignReason::RequestedPoolMismatch,
             Self::Policy => AssignReason::PolicyForbidsDualStack,
             Self::Allocate(error) => match error {
-                AllocateError::UnknownPool(_) => AssignReason::UnknownPool,
+                AllocateError::UnknownPool { .. } => AssignReason::UnknownPool,
                 AllocateError::NotAllowed { cause: NotAllowedCause::Avoided(_), .. } => AssignReason::AvoidedAddress,
                 AllocateError::NotAllowed { .. } => AssignReason::NotInPools,
                 AllocateError::BadSet(_) => AssignReason::InvalidAddressSet,
@@ -126,5 +130,14 @@ impl Refusal {
             ) => vec![PoolVerdict { pool: pool.clone(), refusal: *refusal }],
             _ => Vec::new(),
         }
+    }
+}
+
+/// What a Service of these families can ask for.
+fn needed(family: ServiceFamily) -> &'static str {
+    match family {
+        ServiceFamily::Single(IpFamily::V4) => "the Service has IPv4 cluster IPs only, so ask for one IPv4 address",
+        ServiceFamily::Single(IpFamily::V6) => "the Service has IPv6 cluster IPs only, so ask for one IPv6 address",
+        ServiceFamily::Dual => "the Service has cluster IPs of both families, so ask for one address of each",
     }
 }

@@ -7,6 +7,7 @@ use thiserror::Error;
 use crate::address::parse_ip;
 use crate::allocator::FamilyDemand;
 use crate::model::{AnnotationKey, IpFamily, IpFamilyPolicy, Service};
+use crate::spelling::quoted;
 
 /// The families of a Service, from its cluster addresses.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -76,13 +77,13 @@ pub enum WishError {
     #[error("service can not have both metallb.io/loadBalancerIPs and svc.Spec.LoadBalancerIP")]
     AskedTwice,
     /// The annotation contains a value that is not an address.
-    #[error("invalid metallb.io/loadBalancerIPs: \"{0}\"")]
+    #[error("invalid metallb.io/loadBalancerIPs: {}: {WANTED}", quoted(.0))]
     Annotation(String),
     /// The field contains a value that is not an address.
-    #[error("invalid spec.loadBalancerIP \"{0}\"")]
+    #[error("invalid spec.loadBalancerIP {}: expected one address, such as 192.0.2.7", quoted(.0))]
     Field(String),
     /// Two addresses of one family, or more than two.
-    #[error("invalid metallb.io/loadBalancerIPs: \"{0}\": one IP, or one of each family")]
+    #[error("invalid metallb.io/loadBalancerIPs: {}: one IP, or one of each family", quoted(.0))]
     Families(String),
 }
 
@@ -113,3 +114,6 @@ pub fn desired_ips(service: &Service) -> Result<Vec<IpAddr>, WishError> {
 pub fn desired_pool(service: &Service) -> Option<&str> {
     service.annotation(AnnotationKey::AddressPool).filter(|pool| !pool.is_empty())
 }
+
+/// The form of the annotation `loadBalancerIPs`.
+const WANTED: &str = "expected one address, or one of each family, such as 192.0.2.7,2001:db8::7";

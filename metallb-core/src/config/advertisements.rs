@@ -257,9 +257,15 @@ fn check_aggregation(spec: &BgpAdvertisementSpec, parsed: &BgpAdvertisement, poo
         };
         let prefix = block.shortest_prefix();
         if length < prefix {
+            // A range consists of several prefixes, so another length may be the only remedy.
+            let remedy = if block.prefixes().len() > 1 {
+                format!(": write the range as one CIDR (with avoidBuggyIPs if needed), or use {prefix} or more")
+            } else {
+                String::new()
+            };
             let message = format!(
                 "invalid aggregation length {length}: prefix {prefix} in this pool is more specific than the \
-                 aggregation length for addresses {block}"
+                 aggregation length for addresses {block}{remedy}"
             );
             problems.push(Problem::error(spec.reference(), field, ConfigReason::InvalidAggregationLength, message));
             return;

@@ -203,6 +203,17 @@ pub enum ConversionNote {
         /// The new name.
         to: String,
     },
+    /// A pool has another name now. Services that name it must be changed.
+    #[error(
+        "a Service with the annotation address-pool: \"{from}\" loses its addresses unless the annotation becomes \
+         \"{to}\""
+    )]
+    PoolRenamed {
+        /// The old name.
+        from: String,
+        /// The new name.
+        to: String,
+    },
     /// The protocol is neither `bgp` nor `layer2`, so the pool is not advertised.
     #[error("pool \"{pool}\" has the unknown protocol \"{protocol}\" and is not advertised")]
     UnknownProtocol {
@@ -241,8 +252,13 @@ impl LegacyConfig {
     /// # Errors
     /// All errors of the document, see [`ConversionError`].
     pub fn convert(&self, namespace: &str) -> Result<Conversion, Vec<ConversionError>> {
-        let mut converter =
-            Converter { namespace, resources: Resources::default(), notes: Vec::new(), errors: Vec::new() };
+        let mut converter = Converter {
+            namespace,
+            resources: Resources::default(),
+            names: BTreeMap::new(),
+            notes: Vec::new(),
+            errors: Vec::new(),
+        };
         for (index, peer) in self.peers.iter().enumerate() {
             converter.peer(index + 1, peer);
         }
@@ -260,6 +276,8 @@ impl LegacyConfig {
 struct Converter<'a> {
     namespace: &'a str,
     resources: Resources,
+    /// New names by kind and old name.
+    names: BTreeMap<(&'static str, String), String>,
     notes: Vec<ConversionNote>,
     errors: Vec<ConversionError>,
 }
@@ -270,7 +288,8 @@ impl Converter<'_> {
         let hold_time = written(&peer.hold_time).unwrap_or(DEFAULT_HOLD_TIME);
         let hold_time = self.seconds(number, "hold-time", Some(hold_time));
         let keepalive_time = self.seconds(number, "keepalive-time", written(&peer.keepalive_time));
-        let bfd_profile = if peer.bfd_profile.is_empty() { String::new() } else { self.name(&peer.bfd_profile) };
+        let bfd_profile =
+            if peer.bfd_profile.is_empty() { String::new() } else { self.name("BFDProfile", &peer.bfd_profile) };
         self.resources.peers.push(PeerSpec {
             meta: self.meta(format!("peer{number}")),
             my_asn: peer.my_asn,
@@ -290,7 +309,10 @@ impl Converter<'_> {
     }
 
     fn pool(&mut self, pool: &LegacyPool) {
-        let name = self.name(&pool.name);
+        let name = self.name("IPAddressPool", &pool.name);
+        if name != pool.name {
+            self.notes.push(ConversionNote::PoolRenamed { from: pool.name.clone(), to: name.clone() });
+        }
         self.resources.pools.push(PoolSpec {
             meta: self.meta(name.clone()),
             addresses: pool.addresses.clone(),
@@ -330,7 +352,7 @@ impl Converter<'_> {
     }
 
     fn bfd_profile(&mut self, profile: &LegacyBfdProfile) {
-        let name = self.name(&profile.name);
+        let name = self.name("BFDProfile", &profile.name);
         self.resources.bfd_profiles.push(BfdProfileSpec {
             meta: self.meta(name),
             receive_interval: profile.receive_interval,
@@ -378,18 +400,33 @@ impl Converter<'_> {
         Some(format!("{}s", duration.as_secs()))
     }
 
-    /// A valid name for Kubernetes: cut to 63 bytes, lower case, `-` for `_`, starting with the first letter.
-    fn name(&mut self, old: &str) -> String {
+    /// A valid name for Kubernetes (RFC 1123 subdomain): cut to 63 bytes, lower case, `-` for what is not allowed,
+    /// starting with the first letter. Equal names stay equal, different ones become different.
+    fn name(&mut self, kind: &'static str, old: &str) -> String {
+        if let Some(known) = self.names.get(&(kind, old.to_owned())) {
+            return known.clone();
+        }
         let cut = (0..=old.len().min(63)).rev().find(|&end| old.is_char_boundary(end)).unwrap_or(0);
-        let lower = old[..cut].to_lowercase().replace('_', "-");
+        let allowed = |letter: char| if letter.is_ascii_alphanumeric() || letter == '.' { letter } else { '-' };
+        let lower: String = old[..cut].to_lowercase().chars().map(allowed).collect();
         let Some(start) = lower.find(|c: char| c.is_ascii_lowercase()) else {
             self.errors.push(ConversionError::Unnameable(old.to_owned()));
             return old.to_owned();
         };
-        let new = lower[start..].to_owned();
+        let labels = lower[start..].split('.').map(|label| label.trim_matches('-')).filter(|label| !label.is_empty());
+        let plain = labels.collect::<Vec<_>>().join(".");
+        let is_taken = |new: &String| self.names.iter().any(|((of, _), taken)| *of == kind && taken == new);
+        let numbered = |number: u32| {
+            let suffix = format!("-{number}");
+            let stem = &plain[..plain.len().min(63 - suffix.len())];
+            format!("{}{suffix}", stem.trim_end_matches(['-', '.']))
+        };
+        let new = std::iter::once(plain.clone()).chain((2..).map(numbered)).find(|new| !is_taken(new));
+        let new = new.unwrap_or(plain);
         if new != old {
             self.notes.push(ConversionNote::Renamed { from: old.to_owned(), to: new.clone() });
         }
+        self.names.insert((kind, old.to_owned()), new.clone());
         new
     }
 }
@@ -565,5 +602,32 @@ mod tests {
             convert(r#"{"peers": [{"my-asn": 1, "peer-asn": 2, "peer-address": "10.0.0.1", "hold-time": "soon"}]}"#);
         assert!(matches!(&errors.unwrap_err()[..], [ConversionError::Duration { peer: 1, field: "hold-time", .. }]));
         assert!(serde_json::from_str::<LegacyConfig>(r#"{"address-pool": []}"#).is_err());
+    }
+
+    #[test]
+    fn converted_names_are_valid_and_unique_and_each_renamed_pool_is_noted() {
+        let rows = [
+            ("Public_Net", "public-net"),
+            ("B\u{fc}ro 1. OG", "b-ro-1.og"),
+            ("trailing-", "trailing"),
+            ("a..b", "a.b"),
+            ("1st floor", "st-floor"),
+            ("dot.", "dot"),
+            ("public-net", "public-net-2"),
+            ("Public Net", "public-net-3"),
+            ("fine", "fine"),
+        ];
+        let pools: Vec<serde_json::Value> = rows
+            .iter()
+            .enumerate()
+            .map(|(number, (name, _))| {
+                serde_json::json!({"name": name, "protocol": "layer2", "addresses": [format!("10.0.{number}.0/24")]})
+            })
+            .collect();
+        let conversion = convert(&serde_json::json!({"address-pools": pools}).to_string()).unwrap();
+        let names: Vec<&str> = conversion.resources.pools.iter().map(|pool| pool.meta.name.as_str()).collect();
+        assert_eq!(names, rows.map(|(_, new)| new));
+        let renamed = |note: &&ConversionNote| matches!(note, ConversionNote::PoolRenamed { .. });
+        assert_eq!(conversion.notes.iter().filter(renamed).count(), rows.len() - 1);
     }
 }

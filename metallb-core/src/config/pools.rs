@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -9,6 +10,7 @@ use super::spec::{PoolSpec, ServiceAllocationSpec, Spec as _, Unreadable};
 use super::{ALLOW_NODE_ADDRESSES, ConfigReason, Pool, Problem, ServiceAllocation, check_unique, parse_selectors};
 use crate::address::AddressBlock;
 use crate::model::{Cluster, NamespaceName, NodeName, ObjectRef, PoolName, Selector};
+use crate::spelling::quoted;
 
 pub(super) fn parse_pools(
     specs: &[&PoolSpec],
@@ -25,7 +27,7 @@ pub(super) fn parse_pools(
             let clash = block.prefixes().iter().find_map(|prefix| {
                 let (other, owner) = taken.overlapping(prefix).or_else(|| own.overlapping(prefix))?;
                 Some(format!(
-                    "CIDR \"{prefix}\" in pool \"{}\" overlaps with already defined CIDR \"{other}\" \
+                    "CIDR \"{block}\" in pool \"{}\" overlaps with already defined CIDR \"{other}\" \
                      of pool \"{owner}\"",
                     pool.name
                 ))
@@ -35,11 +37,16 @@ pub(super) fn parse_pools(
                     let field = format!("spec.addresses[{index}]");
                     problems.push(Problem::error(spec.reference(), field, ConfigReason::OverlappingAddresses, message));
                 }
-                None => own.0.extend(block.prefixes().iter().map(|prefix| (*prefix, pool.name.clone()))),
+                None => {
+                    let text: Arc<str> = block.as_str().into();
+                    let place = || (Arc::clone(&text), pool.name.clone());
+                    own.0.extend(block.prefixes().iter().map(|prefix| (*prefix, place())));
+                }
             }
         }
         if problems.len() == before {
             taken.0.append(&mut own.0);
+            warn_unusual(spec, &pool, problems);
             pools.insert(pool.name.clone(), pool);
         }
     }
@@ -71,7 +78,8 @@ pub(super) fn node_addresses(
 ) -> BTreeMap<IpAddr, NodeName> {
     let mut by_prefix = Taken::default();
     for pool in pools.values() {
-        by_prefix.0.extend(pool.prefixes().map(|prefix| (*prefix, pool.name.clone())));
+        let place = || (Arc::from(pool.name.as_str()), pool.name.clone());
+        by_prefix.0.extend(pool.prefixes().map(|prefix| (*prefix, place())));
     }
     let mut found: BTreeMap<&PoolName, BTreeMap<IpAddr, NodeName>> = BTreeMap::new();
     for node in cluster.nodes.values() {
@@ -110,17 +118,35 @@ const ADDRESSES_SHOWN: usize = 5;
 type Unreadables = BTreeMap<ObjectRef, Unreadable>;
 type Withholding = BTreeMap<PoolName, Vec<AddressBlock>>;
 
-/// Prefixes of accepted pools in address order. They do not overlap.
+/// Warns about addresses that no Service can use, and about a prefix that begins before the address that is written.
+fn warn_unusual(spec: &PoolSpec, pool: &Pool, problems: &mut Vec<Problem>) {
+    for (index, block) in pool.blocks.iter().enumerate() {
+        let mut warn = |message: String| {
+            let field = format!("spec.addresses[{index}]");
+            problems.push(Problem::warning(spec.reference(), field, ConfigReason::UnusualAddress, message));
+        };
+        let text = quoted(block.as_str());
+        if let Some(first) = block.ignored_host_bits() {
+            warn(format!("{text} has host bits, which are ignored: it begins at {first}"));
+        }
+        if let Some(what) = block.unusual() {
+            warn(format!("{text} contains {what} addresses, which clients cannot use"));
+        }
+    }
+}
+
+/// Prefixes of accepted pools in address order, with the text that contains them. They do not overlap.
 #[derive(Default)]
-struct Taken(BTreeMap<IpNet, PoolName>);
+struct Taken(BTreeMap<IpNet, (Arc<str>, PoolName)>);
 
 impl Taken {
     /// Two prefixes are nested or disjoint. As the stored ones are disjoint, only the two neighbours of `prefix` can
     /// overlap with it.
-    fn overlapping(&self, prefix: &IpNet) -> Option<(&IpNet, &PoolName)> {
+    fn overlapping(&self, prefix: &IpNet) -> Option<&(Arc<str>, PoolName)> {
         let before = self.0.range(..=*prefix).next_back();
         let after = self.0.range(*prefix..).next();
-        before.into_iter().chain(after).find(|(net, _)| net.contains(prefix) || prefix.contains(*net))
+        let overlaps = |(net, _): &(&IpNet, _)| net.contains(prefix) || prefix.contains(*net);
+        before.into_iter().chain(after).find(overlaps).map(|(_, place)| place)
     }
 }
 

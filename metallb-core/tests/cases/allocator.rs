@@ -13,7 +13,8 @@ fn address_has_one_holder_which_may_ask_again_and_move() {
     let mut allocator = allocator(&[pool("test", &["1.2.3.4/31"])]);
     assert!(allocator.assign(&ask("s1"), &ips(&["1.2.3.4"])).is_ok());
     let refused = allocator.assign(&ask("s2"), &ips(&["1.2.3.4"])).unwrap_err();
-    let text = "can't change sharing key for \"test/s2\", address also in use by test/s1";
+    let text = "can't change sharing key for \"test/s2\", address also in use by test/s1: \
+                metallb.io/allow-shared-ip is not set here and is not set there";
     assert_eq!(refused.to_string(), text);
     assert!(allocator.assign(&ask("s1"), &ips(&["1.2.3.4"])).is_ok());
     assert!(allocator.assign(&ask("s2"), &ips(&["1.2.3.5"])).is_ok());
@@ -49,7 +50,7 @@ fn address_is_shared_with_equal_keys_and_different_ports() {
         assert!(allocator.assign(&refused, &ip).is_err(), "{refused:?}");
     }
     let taken = allocator.assign(&sharing("s3", "share", "", 80), &ip).unwrap_err();
-    assert_eq!(taken.to_string(), "port TCP/80 is already in use on \"1.2.3.3\"");
+    assert_eq!(taken.to_string(), "port TCP/80 is already in use on \"1.2.3.3\" by test/s4");
     let mut second = sharing("s3", "share", "", 443);
     assert!(allocator.assign(&second, &ip).is_ok());
     change(&mut second, |terms| terms.ports = vec![ServicePort { protocol: Protocol::Udp, port: 53 }]);

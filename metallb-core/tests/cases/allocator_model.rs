@@ -295,7 +295,7 @@ fn result(outcome: Result<&Allocation, AllocateError>) -> Verdict {
         Ok(held) => Ok((held.pool.to_string(), held.ips.to_vec())),
         Err(error) => Err(match error {
             AllocateError::Exhausted { .. } | AllocateError::PoolExhausted { .. } => "exhausted",
-            AllocateError::UnknownPool(_) => "unknown pool",
+            AllocateError::UnknownPool { .. } => "unknown pool",
             AllocateError::NotAllowed { .. } => "not allowed",
             AllocateError::NotCompatible { .. } => "not compatible",
             AllocateError::InUse { .. } => "in use",

@@ -185,18 +185,19 @@ fn advertisement_values_are_limited_by_their_range() {
         ("localPref", json!(0), json!(-1)),
         ("communities", json!(["65535:65535"]), json!(["65535:65536"])),
     ];
+    let errors = |parsed: &Parsed| parsed.problems.iter().filter(|problem| problem.severity == Severity::Error).count();
     for (field, last, first) in rows {
         let judge =
             |value: &Value| parse(&[&pools()[..], &[object("BGPAdvertisement", "a", json!({field: value}))]].concat());
         let good = judge(&last);
-        assert_eq!((good.config.pools["p"].bgp.len(), good.problems), (1, vec![]), "{field}: {last}");
+        assert_eq!((good.config.pools["p"].bgp.len(), errors(&good)), (1, 0), "{field}: {last}");
         let bad = judge(&first);
-        assert_eq!((bad.config.pools["p"].bgp.len(), bad.problems.is_empty()), (0, false), "{field}: {first}");
+        assert_eq!((bad.config.pools["p"].bgp.len(), errors(&bad)), (0, 1), "{field}: {first}");
     }
     for (weight, good) in [(0, false), (1, true), (100, true), (101, false)] {
         let preference = json!({"preferredNodeSelectors": [{"weight": weight, "preference": {}}]});
         let parsed = parse(&[&pools()[..], &[object("L2Advertisement", "a", preference)]].concat());
-        assert_eq!((parsed.config.pools["p"].l2.len() == 1, parsed.problems.is_empty()), (good, good), "{weight}");
+        assert_eq!((parsed.config.pools["p"].l2.len() == 1, errors(&parsed) == 0), (good, good), "{weight}");
     }
 }
 
@@ -259,4 +260,54 @@ fn parse(objects: &[Value]) -> Parsed {
 fn peer(more: Value) -> Value {
     let spec = json!({"myASN": 64_512, "peerASN": 64_513, "peerAddress": "10.9.9.9"});
     object("BGPPeer", "p", merged(spec, &more))
+}
+
+#[test]
+fn pool_of_unusual_addresses_is_valid_with_a_warning() {
+    let rows = [
+        ("192.0.2.0/28", None),
+        ("192.0.2.7/32", None),
+        ("192.0.2.1-192.0.2.9", None),
+        ("2001:db8::/120", None),
+        ("192.168.100.200/28", Some("host bits, which are ignored: it begins at 192.168.100.192")),
+        ("2001:db8::5/120", Some("it begins at 2001:db8::")),
+        ("224.0.0.0/30", Some("multicast")),
+        ("223.255.255.0-224.0.0.5", Some("multicast")),
+        ("127.0.0.0/30", Some("loopback")),
+        ("0.0.0.0/30", Some("unspecified")),
+        ("255.255.255.255/32", Some("broadcast")),
+        ("169.254.0.0/24", Some("link-local")),
+        ("240.0.0.0/28", Some("reserved")),
+        ("fe80::/120", Some("link-local")),
+        ("ff02::/120", Some("multicast")),
+        ("::1/128", Some("loopback")),
+    ];
+    for (addresses, expected) in rows {
+        let parsed = parse(&[object("IPAddressPool", "p", json!({"addresses": [addresses]}))]);
+        assert!(parsed.config.pools.contains_key("p"), "{addresses}: {:?}", parsed.problems);
+        let warned: Vec<&str> = parsed
+            .problems
+            .iter()
+            .filter(|problem| problem.code == ConfigReason::UnusualAddress)
+            .map(|problem| problem.message.as_str())
+            .collect();
+        match expected {
+            None => assert!(warned.is_empty(), "{addresses}: {warned:?}"),
+            Some(text) => assert!(warned.iter().any(|message| message.contains(text)), "{addresses}: {warned:?}"),
+        }
+    }
+}
+
+#[test]
+fn overlap_of_pools_names_the_blocks_as_they_are_written() {
+    let parsed = parse(&[
+        object("IPAddressPool", "a", json!({"addresses": ["192.168.1.200-192.168.1.250"]})),
+        object("IPAddressPool", "b", json!({"addresses": ["192.168.1.240-192.168.2.10"]})),
+    ]);
+    let message = &parsed.problems[0].message;
+    assert!(
+        message.contains("\"192.168.1.240-192.168.2.10\" in pool \"b\"")
+            && message.contains("\"192.168.1.200-192.168.1.250\" of pool \"a\""),
+        "{message}"
+    );
 }

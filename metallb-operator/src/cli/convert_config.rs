@@ -7,6 +7,9 @@ use std::process::ExitCode;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use metallb_core::config::legacy::{ConversionError, ConversionNote, LegacyConfig};
+use metallb_core::spelling::quoted;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use thiserror::Error;
 
 use crate::api;
@@ -51,6 +54,12 @@ pub enum ConvertConfigError {
     /// The ConfigMap has no key `config`.
     #[error("the ConfigMap has no key \"config\"")]
     NoConfig,
+    /// The input is another kind of object, or none.
+    #[error("the input is {found}, not a ConfigMap (--only-data converts the bare text of the key \"config\")")]
+    NotConfigMap {
+        /// What the input is.
+        found: String,
+    },
     /// The configuration is invalid.
     #[error("the configuration is invalid:{}", lines(.0))]
     Invalid(Vec<ConversionError>),
@@ -96,12 +105,28 @@ struct Converted {
     notes: Vec<ConversionNote>,
 }
 
+/// What tells a ConfigMap from other objects.
+#[derive(Deserialize)]
+struct Head {
+    #[serde(default)]
+    kind: String,
+    data: Option<IgnoredAny>,
+}
+
 fn convert(text: &str, only_data: bool, namespace: Option<&str>) -> Result<Converted, ConvertConfigError> {
     let malformed = |what, why: String| ConvertConfigError::Malformed { what, why };
     let mut found_in = None;
     let config = if only_data {
         text.to_owned()
     } else {
+        let head: Head = serde_saphyr::from_str(text).map_err(|error| malformed("the input", error.to_string()))?;
+        if head.kind != "ConfigMap" && !(head.kind.is_empty() && head.data.is_some()) {
+            let found = match head.kind.as_str() {
+                "" => "a document without kind".to_owned(),
+                kind => format!("of kind {}", quoted(kind)),
+            };
+            return Err(ConvertConfigError::NotConfigMap { found });
+        }
         let map: ConfigMap =
             serde_saphyr::from_str(text).map_err(|error| malformed("the ConfigMap", error.to_string()))?;
         found_in = map.metadata.namespace;
@@ -295,6 +320,14 @@ data:
             assert!(error.contains(part), "{part} is not in: {error}");
         }
         assert!(matches!(convert("data: {}", false, None), Err(ConvertConfigError::NoConfig)));
+        for (text, found) in [
+            ("address-pools: []", "a document without kind"),
+            ("configInline: {address-pools: []}", "a document without kind"),
+            ("kind: Secret\nmetadata: {name: a}", "of kind \"Secret\""),
+        ] {
+            let error = convert(text, false, None).map(|_| ()).unwrap_err().to_string();
+            assert!(error.contains(found) && error.contains("--only-data"), "{error}");
+        }
         assert!(matches!(convert("peers: 1", true, None), Err(ConvertConfigError::Malformed { .. })));
     }
 }

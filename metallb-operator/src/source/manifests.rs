@@ -348,6 +348,13 @@ impl Manifests {
             }
             problems.extend(object.problems());
         }
+        if self.strictness != Strictness::Stored {
+            for key in world.cluster.services.keys() {
+                let namespaces = &mut world.cluster.namespaces;
+                let namespace = || translate::undefined_namespace(&key.namespace);
+                namespaces.entry(key.namespace.clone()).or_insert_with(namespace);
+            }
+        }
         (world, problems)
     }
 }

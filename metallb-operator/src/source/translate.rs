@@ -10,8 +10,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use kube::ResourceExt as _;
 use metallb_core::config::spec;
 use metallb_core::model::{
-    Endpoint, Ingress, IpFamily, IpFamilyPolicy, LabelSelector, Labels, Namespace, Node, Protocol, Requirement,
-    Service, ServiceKey, ServicePort, ServiceType, Timestamp, TrafficPolicy, Uid,
+    Endpoint, Ingress, IpFamily, IpFamilyPolicy, LabelSelector, Labels, Namespace, NamespaceName, Node, Protocol,
+    Requirement, Service, ServiceKey, ServicePort, ServiceType, Timestamp, TrafficPolicy, Uid,
 };
 
 use crate::api;
@@ -130,7 +130,17 @@ pub fn node(object: &core::Node) -> Node {
 /// A namespace.
 #[must_use]
 pub fn namespace(object: &core::Namespace) -> Namespace {
-    Namespace { name: object.name_any().into(), labels: object.labels().clone() }
+    let mut labels = object.labels().clone();
+    // The API server sets it on every namespace.
+    labels.entry(NAMESPACE_LABEL.to_owned()).or_insert_with(|| object.name_any());
+    Namespace { name: object.name_any().into(), labels }
+}
+
+/// A namespace that no manifest defines, as the API server would make it.
+#[must_use]
+pub fn undefined_namespace(name: &NamespaceName) -> Namespace {
+    let labels = Labels::from([(NAMESPACE_LABEL.to_owned(), name.to_string())]);
+    Namespace { name: name.clone(), labels }
 }
 
 /// A Secret, reduced to the password of a peer.
@@ -343,6 +353,9 @@ fn selector(from: &meta::LabelSelector) -> LabelSelector {
             .collect(),
     }
 }
+
+/// Label that every namespace has: its name.
+const NAMESPACE_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// Namespace of a Kubernetes object without one.
 const DEFAULT_NAMESPACE: &str = "default";

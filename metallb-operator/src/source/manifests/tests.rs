@@ -468,3 +468,15 @@ fn old_config_map_under_another_name_is_a_warning() {
     let found = said(text, Strictness::Strict);
     assert!(found.len() == 1 && found[0].starts_with("Warning") && found[0].contains("the name config"), "{found:?}");
 }
+
+#[test]
+fn every_namespace_has_the_label_with_its_name() {
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: prod}\nspec: {type: LoadBalancer}\n";
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: prod, labels: {team: a}}\n";
+    for text in [service.to_owned(), format!("{service}---\n{namespace}")] {
+        let (world, problems, _) = read(&text);
+        assert_eq!(problems, []);
+        let labels = &world.cluster.namespaces[&metallb_core::model::NamespaceName::from("prod")].labels;
+        assert_eq!(labels["kubernetes.io/metadata.name"], "prod", "{text}");
+    }
+}
