@@ -227,7 +227,7 @@ router bgp 7675
     }
 }
 
-/// Name, type and labels of each series of upstream's speaker and of its exporter for FRR. A `vrf` would stand where a peer has one.
+/// Name, type and labels of each series of upstream's speaker and of its exporter for FRR.
 const SERIES: [(&str, &str, &[&str]); 33] = [
     ("metallb_speaker_announced", "gauge", &["ip", "node", "protocol", "service"]),
     ("metallb_layer2_requests_received", "counter", &["ip"]),
@@ -237,31 +237,31 @@ const SERIES: [(&str, &str, &[&str]); 33] = [
     ("metallb_k8s_client_update_errors_total", "counter", &[]),
     ("metallb_k8s_client_config_loaded_bool", "gauge", &[]),
     ("metallb_k8s_client_config_stale_bool", "gauge", &[]),
-    ("metallb_bgp_session_up", "gauge", &["peer"]),
-    ("metallb_bgp_updates_total", "counter", &["peer"]),
-    ("metallb_bgp_announced_prefixes_total", "gauge", &["peer"]),
-    ("metallb_bgp_pending_prefixes_total", "gauge", &["peer"]),
-    ("metallb_bgp_opens_sent", "counter", &["peer"]),
-    ("metallb_bgp_opens_received", "counter", &["peer"]),
-    ("metallb_bgp_notifications_sent", "counter", &["peer"]),
-    ("metallb_bgp_updates_total_received", "counter", &["peer"]),
-    ("metallb_bgp_keepalives_sent", "counter", &["peer"]),
-    ("metallb_bgp_keepalives_received", "counter", &["peer"]),
-    ("metallb_bgp_route_refresh_sent", "counter", &["peer"]),
-    ("metallb_bgp_total_sent", "counter", &["peer"]),
-    ("metallb_bgp_total_received", "counter", &["peer"]),
-    ("metallb_bfd_session_up", "gauge", &["peer"]),
-    ("metallb_bfd_control_packet_input", "counter", &["peer"]),
-    ("metallb_bfd_control_packet_output", "counter", &["peer"]),
-    ("metallb_bfd_echo_packet_input", "counter", &["peer"]),
-    ("metallb_bfd_echo_packet_output", "counter", &["peer"]),
-    ("metallb_bfd_session_up_events", "counter", &["peer"]),
-    ("metallb_bfd_session_down_events", "counter", &["peer"]),
-    ("metallb_bfd_zebra_notifications", "counter", &["peer"]),
+    ("metallb_bgp_session_up", "gauge", &["peer", "vrf"]),
+    ("metallb_bgp_updates_total", "counter", &["peer", "vrf"]),
+    ("metallb_bgp_announced_prefixes_total", "gauge", &["peer", "vrf"]),
+    ("metallb_bgp_pending_prefixes_total", "gauge", &["peer", "vrf"]),
+    ("metallb_bgp_opens_sent", "counter", &["peer", "vrf"]),
+    ("metallb_bgp_opens_received", "counter", &["peer", "vrf"]),
+    ("metallb_bgp_notifications_sent", "counter", &["peer", "vrf"]),
+    ("metallb_bgp_updates_total_received", "counter", &["peer", "vrf"]),
+    ("metallb_bgp_keepalives_sent", "counter", &["peer", "vrf"]),
+    ("metallb_bgp_keepalives_received", "counter", &["peer", "vrf"]),
+    ("metallb_bgp_route_refresh_sent", "counter", &["peer", "vrf"]),
+    ("metallb_bgp_total_sent", "counter", &["peer", "vrf"]),
+    ("metallb_bgp_total_received", "counter", &["peer", "vrf"]),
+    ("metallb_bfd_session_up", "gauge", &["peer", "vrf"]),
+    ("metallb_bfd_control_packet_input", "counter", &["peer", "vrf"]),
+    ("metallb_bfd_control_packet_output", "counter", &["peer", "vrf"]),
+    ("metallb_bfd_echo_packet_input", "counter", &["peer", "vrf"]),
+    ("metallb_bfd_echo_packet_output", "counter", &["peer", "vrf"]),
+    ("metallb_bfd_session_up_events", "counter", &["peer", "vrf"]),
+    ("metallb_bfd_session_down_events", "counter", &["peer", "vrf"]),
+    ("metallb_bfd_zebra_notifications", "counter", &["peer", "vrf"]),
     // What only we have.
-    ("metallb_bgp_session_established_total", "counter", &["peer"]),
-    ("metallb_bgp_notifications_received", "counter", &["peer"]),
-    ("metallb_bgp_route_refresh_received", "counter", &["peer"]),
+    ("metallb_bgp_session_established_total", "counter", &["peer", "vrf"]),
+    ("metallb_bgp_notifications_received", "counter", &["peer", "vrf"]),
+    ("metallb_bgp_route_refresh_received", "counter", &["peer", "vrf"]),
     ("metallb_bgp_connections_accepted_total", "counter", &[]),
 ];
 
@@ -320,7 +320,10 @@ router bgp 7675
         SERIES.iter().try_for_each(|series| judge(&metrics, *series)).map_err(|wrong| format!("{wrong}\n{metrics}"))
     });
     let metrics = scene.metrics();
-    for sample in ["metallb_bgp_session_up{peer=\"172.16.1.1:179\"}", "metallb_bfd_session_up{peer=\"172.16.1.1\"}"] {
+    for sample in [
+        "metallb_bgp_session_up{peer=\"172.16.1.1:179\",vrf=\"default\"}",
+        "metallb_bfd_session_up{peer=\"172.16.1.1\",vrf=\"default\"}",
+    ] {
         assert!(value(&metrics, sample).is_some(), "{sample}: {}", process.output());
     }
     println!("{} series have the names, types and labels of upstream", SERIES.len());
