@@ -529,7 +529,7 @@ mod tests {
             ("My_Pool", "my-pool"),
             ("1st.pool", "st.pool"),
             ("x", "x"),
-            ("trailing-", "trailing-"),
+            ("trailing-", "trailing"),
             (long.as_str(), &long[..63]),
             ("9ü_Ä-pool", "pool"),
         ];
