@@ -41,7 +41,7 @@ use crate::sink::service_status::{Ended, Failure, Seen, ServiceStatusWriter};
 use crate::source::last_good::Recall;
 use crate::sys;
 
-/// What a controller does.
+/// The duty of a controller.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Duty {
     /// It assigns addresses.
@@ -53,7 +53,7 @@ pub enum Duty {
 /// Settings of a controller.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What the process does.
+    /// The duty of the process.
     pub duty: Duty,
     /// Namespace of the configuration objects, and of the Lease.
     pub namespace: String,

@@ -35,7 +35,7 @@ mod state;
 pub struct Settings {
     /// Directory of the manifests.
     pub manifests: PathBuf,
-    /// What happens to unknown fields of manifests.
+    /// The treatment of unknown fields of manifests.
     pub strictness: Strictness,
     /// File that stores the assigned addresses.
     pub state: PathBuf,
@@ -289,8 +289,7 @@ impl Standalone {
         for held in &self.state.services {
             let key = ServiceKey::new(&held.namespace, &held.name);
             if let Some(service) = world.cluster.services.get_mut(&key).filter(|service| service.ingress.is_empty()) {
-                let ingress = |ip: &IpAddr| Ingress { ip: Some(ip.to_string()), hostname: None };
-                service.ingress = held.ips.iter().map(ingress).collect();
+                service.ingress = held.ips.iter().copied().map(Ingress::from).collect();
                 let pool = held.pool.iter().map(|pool| (ALLOCATED_FROM.to_owned(), pool.clone()));
                 service.annotations.extend(pool);
             }
@@ -320,8 +319,7 @@ impl Standalone {
                 }
             }
             if let Some(stored) = world.cluster.services.get_mut(&key) {
-                let ingress = |ip: &IpAddr| Ingress { ip: Some(ip.to_string()), hostname: None };
-                stored.ingress = outcome.ips.iter().map(ingress).collect();
+                stored.ingress = outcome.ips.iter().copied().map(Ingress::from).collect();
             }
             let state = ServiceState {
                 namespace: key.namespace.to_string(),

@@ -98,7 +98,7 @@ async fn api_mistake_in_a_pool_renumbers_nobody_after_restarts_and_takeovers() {
     assert_eq!(now, before, "repaired");
 }
 
-/// What `kubectl replace --force` does, with a controller that goes on, and with one that is restarted in between.
+/// The pool is deleted and created, as by `kubectl replace --force`, with a running and with a restarted controller.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a kube-apiserver: scripts/test.sh labs, as root"]
 async fn api_pool_that_is_deleted_and_created_again_renumbers_nobody() {

@@ -22,7 +22,7 @@ mod support {
     pub(crate) mod scene;
 }
 
-/// What upstream's manifests allow the controller.
+/// The permissions of the controller in upstream's manifests.
 const ROLES: &str = "
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole

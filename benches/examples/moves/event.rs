@@ -29,7 +29,7 @@ struct Speaker {
 
 type Change = fn(&mut World, u32, bool) -> Reach;
 
-/// What an event touches.
+/// The facts that an event touches.
 enum Reach {
     Service(u32),
     Configuration,

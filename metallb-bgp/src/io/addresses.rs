@@ -37,7 +37,7 @@ pub(super) enum Usability {
     Unproven,
 }
 
-/// What a session needs to choose its next hops.
+/// The addresses and routes from which a session chooses its next hops.
 pub(super) struct Ends<'a> {
     pub(super) local: SocketAddr,
     /// The route to the router.

@@ -47,7 +47,7 @@ impl SharingKey {
     }
 }
 
-/// What keeps two Services from sharing an address.
+/// The difference that keeps two Services from sharing an address.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum SharingMismatch {

@@ -10,7 +10,7 @@ use crate::model::NodeName;
 /// The addresses whose assignment changed, with the new one.
 pub type AddressChanges = BTreeMap<IpAddr, Assignment>;
 
-/// What a node has to do with one address on L2.
+/// The role of a node for one address on L2.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Assignment {
     /// It answers for the address on these interfaces.
@@ -28,7 +28,7 @@ pub enum Assignment {
 /// predecessors share the list.
 pub type Predecessors = Arc<[NodeName]>;
 
-/// What follows from the ranking of all nodes, see [`NodeView::monitor`](super::NodeView::monitor).
+/// The results of ranking all nodes, see [`NodeView::monitor`](super::NodeView::monitor).
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Ranked {
     /// The nodes to monitor: the predecessors of this node for any address. `None` where they are those of the last

@@ -133,7 +133,7 @@ impl Refusal {
     }
 }
 
-/// What a Service of these families can ask for.
+/// The addresses that a Service of these families can request, as text.
 fn needed(family: ServiceFamily) -> &'static str {
     match family {
         ServiceFamily::Single(IpFamily::V4) => "the Service has IPv4 cluster IPs only, so ask for one IPv4 address",

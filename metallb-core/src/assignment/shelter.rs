@@ -23,7 +23,7 @@ pub(super) struct Shelter {
     unknown: UnknownPools,
 }
 
-/// What becomes of a Service whose recorded pool does not exist and is not known to have existed a short time ago.
+/// The treatment of a Service whose recorded pool does not exist and is not known to have existed a short time ago.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum UnknownPools {
     /// It loses addresses that no pool contains.

@@ -18,7 +18,7 @@ pub(super) fn parse_pools(
     problems: &mut Vec<Problem>,
 ) -> BTreeMap<PoolName, Pool> {
     let mut pools = BTreeMap::new();
-    let mut taken = Taken::default();
+    let mut taken = Taken::<(Arc<str>, PoolName)>::default();
     for spec in specs {
         let before = problems.len();
         let Some(pool) = parse_pool(spec, cluster, problems) else { continue };
@@ -78,13 +78,12 @@ pub(super) fn node_addresses(
 ) -> BTreeMap<IpAddr, NodeName> {
     let mut by_prefix = Taken::default();
     for pool in pools.values() {
-        let place = || (Arc::from(pool.name.as_str()), pool.name.clone());
-        by_prefix.0.extend(pool.prefixes().map(|prefix| (*prefix, place())));
+        by_prefix.0.extend(pool.prefixes().map(|prefix| (*prefix, &pool.name)));
     }
     let mut found: BTreeMap<&PoolName, BTreeMap<IpAddr, NodeName>> = BTreeMap::new();
     for node in cluster.nodes.values() {
         for &ip in node.addresses.iter().chain(&node.external_addresses) {
-            if let Some((_, pool)) = by_prefix.overlapping(&IpNet::from(ip)) {
+            if let Some(&pool) = by_prefix.overlapping(&IpNet::from(ip)) {
                 found.entry(pool).or_default().entry(ip).or_insert_with(|| node.name.clone());
             }
         }
@@ -135,18 +134,23 @@ fn warn_unusual(spec: &PoolSpec, pool: &Pool, problems: &mut Vec<Problem>) {
     }
 }
 
-/// Prefixes of accepted pools in address order, with the text that contains them. They do not overlap.
-#[derive(Default)]
-struct Taken(BTreeMap<IpNet, (Arc<str>, PoolName)>);
+/// Prefixes of accepted pools in address order, each with a value. They do not overlap.
+struct Taken<T>(BTreeMap<IpNet, T>);
 
-impl Taken {
+impl<T> Default for Taken<T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<T> Taken<T> {
     /// Two prefixes are nested or disjoint. As the stored ones are disjoint, only the two neighbours of `prefix` can
     /// overlap with it.
-    fn overlapping(&self, prefix: &IpNet) -> Option<&(Arc<str>, PoolName)> {
+    fn overlapping(&self, prefix: &IpNet) -> Option<&T> {
         let before = self.0.range(..=*prefix).next_back();
         let after = self.0.range(*prefix..).next();
         let overlaps = |(net, _): &(&IpNet, _)| net.contains(prefix) || prefix.contains(*net);
-        before.into_iter().chain(after).find(overlaps).map(|(_, place)| place)
+        before.into_iter().chain(after).find(overlaps).map(|(_, value)| value)
     }
 }
 

@@ -65,7 +65,7 @@ fn name_releases(services: &[&Service], outcomes: &mut BTreeMap<ServiceKey, Outc
 
 /// The Service as it is read after the write.
 fn apply(service: &mut Service, write: &StatusWrite) {
-    service.ingress = write.ips.iter().map(|ip| Ingress { ip: Some(ip.to_string()), hostname: None }).collect();
+    service.ingress = write.ips.iter().copied().map(Ingress::from).collect();
     match &write.pool {
         Some(pool) => service.annotations.insert(ALLOCATED_FROM.to_owned(), pool.to_string()),
         None => service.annotations.remove(ALLOCATED_FROM),

@@ -44,7 +44,7 @@ pub struct Plan {
     pub ranked: Option<Generation>,
 }
 
-/// What the node does with an address.
+/// The role of this node for an address.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Wanted {
     /// It announces the address on these interfaces.
@@ -178,7 +178,7 @@ impl Takeover {
         self.live_since.get(node).is_some_and(|since| *since > generation)
     }
 
-    /// What the node does with an address now.
+    /// The present role of this node for an address.
     pub(crate) fn wanted(&self, ip: IpAddr) -> Wanted {
         let first = self.predecessors(ip).and_then(|list| self.lists.get(list)?.first.clone());
         match (self.assignments.get(&ip), first) {

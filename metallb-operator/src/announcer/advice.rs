@@ -1,4 +1,4 @@
-//! What to change when a BGP session does not come up.
+//! Remedies for a BGP session that does not come up.
 
 use std::io::ErrorKind;
 

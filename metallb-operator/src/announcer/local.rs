@@ -14,7 +14,7 @@ use super::obstacles::ObstacleKind;
 /// An address of this node with the prefix of its link, and the interface.
 pub(super) type OwnAddress = (String, IpNet);
 
-/// What was found about an address, in words.
+/// A finding about an address, as text.
 pub(super) type Findings = BTreeMap<IpAddr, (ObstacleKind, String)>;
 
 /// The addresses of this node on interfaces where other hosts can ask for them.

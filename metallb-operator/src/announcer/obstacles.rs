@@ -62,7 +62,7 @@ impl Obstacles {
         news.map(|(&ip, (kind, text))| Obstacle { ip, kind: *kind, text: text.clone() }).collect()
     }
 
-    /// What the addresses of this node say, in words.
+    /// The findings about addresses of this node, as text.
     pub(super) fn local(&self) -> impl Iterator<Item = (IpAddr, String)> {
         self.local.iter().map(|(ip, (_, text))| (*ip, text.clone()))
     }

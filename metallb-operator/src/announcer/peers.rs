@@ -39,7 +39,7 @@ pub struct PeerStatus {
     pub routes_wanted: usize,
     /// Routes that the peer should know and is not told, and why, in words.
     pub withheld: Vec<String>,
-    /// What to change where the last end does not say it.
+    /// The remedy, if the reason of the last end does not contain it.
     pub advice: Option<String>,
     /// The next attempt waits for BFD for so many seconds at most.
     pub waits_for_bfd_seconds: Option<u64>,

@@ -57,7 +57,7 @@ pub enum ConvertConfigError {
     /// The input is another kind of object, or none.
     #[error("the input is {found}, not a ConfigMap (--only-data converts the bare text of the key \"config\")")]
     NotConfigMap {
-        /// What the input is.
+        /// The kind of the input.
         found: String,
     },
     /// The configuration is invalid.
@@ -105,7 +105,7 @@ struct Converted {
     notes: Vec<ConversionNote>,
 }
 
-/// What tells a ConfigMap from other objects.
+/// The fields that distinguish a ConfigMap from other objects.
 #[derive(Deserialize)]
 struct Head {
     #[serde(default)]

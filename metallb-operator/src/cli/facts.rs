@@ -1,7 +1,6 @@
 //! Source of the facts for `plan` and `explain`: manifests, or the present state of a cluster.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use metallb_core::config::Problem;
@@ -120,8 +119,7 @@ impl FactsArgs {
         let (mut world, problems) = self.world(manifests, gone);
         for service in before.iter().flat_map(|plan| &plan.services) {
             if let Some(known) = world.cluster.services.get_mut(&service.key).filter(|known| known.ingress.is_empty()) {
-                let ingress = |ip: &IpAddr| Ingress { ip: Some(ip.to_string()), hostname: None };
-                known.ingress = service.ips.iter().map(ingress).collect();
+                known.ingress = service.ips.iter().copied().map(Ingress::from).collect();
             }
         }
         let mut result = plan(&world.resources, &world.cluster, &world.order, &self.options());

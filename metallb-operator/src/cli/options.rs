@@ -165,7 +165,7 @@ pub struct UpstreamWebhookArgs {
 }
 
 impl UpstreamWebhookArgs {
-    /// What the controller does in this mode.
+    /// The duty of the controller in this mode.
     #[must_use]
     pub fn duty(&self) -> Duty {
         if self.webhook_mode.as_deref() == Some("onlywebhook") { Duty::OnlyWebhooks } else { Duty::Assign }

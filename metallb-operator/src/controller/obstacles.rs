@@ -1,4 +1,4 @@
-//! What keeps the controller from assigning addresses, for readiness, ConfigurationState and Events.
+//! Obstacles to the assignment of addresses, for readiness, ConfigurationState and Events.
 
 use std::collections::BTreeMap;
 

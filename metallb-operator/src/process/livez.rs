@@ -8,7 +8,7 @@ pub(super) fn router() -> Router {
     Router::new().route("/livez", get(async || NOTE)).route("/metrics", get(async || METRICS))
 }
 
-/// What the pages say.
+/// The text of the pages.
 pub(crate) const NOTE: &str = "FRR is not used: the speaker of this node holds the BGP sessions itself\n";
 
 const METRICS: &str =

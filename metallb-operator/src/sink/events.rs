@@ -234,7 +234,7 @@ impl Writer {
         let is_known = object.is_some();
         // The time makes the name unique, as in client-go's recorder.
         let name = object.unwrap_or_else(|| format!("{}.{:x}", event.regarding.name, now.as_nanosecond()));
-        let new = KubeEvent { count: Some(count), ..self.object(&event, name.clone(), now) };
+        let new = self.object(&event, name.clone(), count, now);
         async move {
             let result = if is_known {
                 let patch = json!({ "count": count, "lastTimestamp": Time(now), "message": event.message });
@@ -252,7 +252,7 @@ impl Writer {
         }
     }
 
-    fn object(&self, event: &Event, name: String, now: Timestamp) -> KubeEvent {
+    fn object(&self, event: &Event, name: String, count: i32, now: Timestamp) -> KubeEvent {
         let regarding = &event.regarding;
         KubeEvent {
             metadata: ObjectMeta {
@@ -278,7 +278,7 @@ impl Writer {
             reporting_component: Some(self.component.to_owned()),
             first_timestamp: Some(Time(now)),
             last_timestamp: Some(Time(now)),
-            count: Some(1),
+            count: Some(count),
             ..KubeEvent::default()
         }
     }

@@ -50,7 +50,7 @@ pub(crate) enum LastGoodError {
         name: String,
         /// The line, from 1 on.
         line: usize,
-        /// What the parser reports.
+        /// The error of the parser.
         source: serde_json::Error,
     },
 }

@@ -41,7 +41,7 @@ pub struct Manifests {
     elsewhere: BTreeMap<String, usize>,
 }
 
-/// What happens to fields, values and annotations that do not exist.
+/// The treatment of fields, values and annotations that do not exist.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Strictness {
     /// Each is an error, and its object is not used: a misspelled selector would select everything.

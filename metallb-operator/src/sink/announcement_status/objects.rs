@@ -122,8 +122,8 @@ impl Owner {
         let service = meta.labels.as_ref().and_then(service_of).filter(|service| self.name::<K>(service) == name);
         let owners = meta.owner_references.iter().flatten();
         let owned = self.pod.as_ref().is_none_or(|pod| owners.map(|owner| &owner.uid).any(|uid| *uid == pod.uid));
-        let read = |_| Object { identity: Metadata::of(meta).identity, owned, status: object.status().cloned() };
-        service.clone().ok_or(name).map(|service| (service.clone(), read(service)))
+        let read = Object { identity: Metadata::of(meta).identity, owned, status: object.status().cloned() };
+        service.map(|service| (service, read)).ok_or(name)
     }
 
     /// The L2 status of a Service.

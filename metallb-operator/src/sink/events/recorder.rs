@@ -46,7 +46,7 @@ pub(super) enum Outcome {
     Failed,
 }
 
-/// What becomes of an Event.
+/// Whether an Event is written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Admission {
     /// It will be written.

@@ -75,7 +75,7 @@ impl Forbidden {
         }
     }
 
-    /// What the process may claim.
+    /// The claim that is open to the process.
     pub(super) const fn claim(&self) -> Claim {
         match (self.since, self.review) {
             (None, _) => Claim::Possible,

@@ -248,7 +248,7 @@ struct Answer {
 }
 
 impl Answer {
-    /// What the answer says about the Role.
+    /// The permission that the answer proves.
     fn permission(&self) -> forbidden::Answer {
         match (&self.end, &self.error) {
             (End::Done(_) | End::Absent | End::Conflict, _) => forbidden::Answer::Allowed,

@@ -41,7 +41,7 @@ pub struct StoredObject {
     pub object: Value,
 }
 
-/// What a process stores of a directory for the next one.
+/// The part of a directory that a process stores for the next one.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default)]
 pub struct Stored {
@@ -62,7 +62,7 @@ pub struct Reading {
     pub look_again: Option<Instant>,
 }
 
-/// What can be seen of a directory without reading it; it differs after every change.
+/// Metadata of a directory and its files; it differs after every change.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Fingerprint {
     identity: Option<(u64, u64)>,

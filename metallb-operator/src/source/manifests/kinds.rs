@@ -3,7 +3,7 @@
 use metallb_core::spelling::{hint, nearest, quoted};
 use serde_json::{Map, Value};
 
-/// What an object is, by its version and kind.
+/// The meaning of a version and kind.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Recognized {
     /// It is read.

@@ -16,7 +16,7 @@ use super::{CONFIGURATION, Finding, Manifest, ObjectId, Strictness};
 pub(super) struct Batch {
     pub(super) objects: Vec<Manifest>,
     pub(super) problems: Vec<Problem>,
-    /// What has no name and is not used.
+    /// An object without a name, which is not used.
     pub(super) skipped: Vec<String>,
     /// Whether the text has a syntax error.
     pub(super) broken: bool,

@@ -35,13 +35,13 @@ pub(super) struct World {
     /// Services whose address was also on another one since they have it.
     pub(super) contested: [bool; SERVICES],
     pub(super) flaw: Option<Flaw>,
-    /// What became of the pool.
+    /// The state of the pool.
     pub(super) pool: Pool,
     /// Whether users change the pool too.
     pub(super) pool_changes: bool,
 }
 
-/// What became of the only pool. All controllers see a change of it at once.
+/// The state of the only pool. All controllers see a change of it at once.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Pool {
     Valid,
@@ -356,8 +356,7 @@ impl Object {
         // Any write of ours touches our entry of managedFields.
         service.assigned = Some(Timestamp::from_unix(version.into()));
         if let Some(status) = &write.status {
-            service.ingress =
-                status.ips.iter().map(|ip| Ingress { ip: Some(ip.to_string()), hostname: None }).collect();
+            service.ingress = status.ips.iter().copied().map(Ingress::from).collect();
             set(&mut service.annotations, ALLOCATED_FROM, status.pool.as_ref().map(ToString::to_string));
             next.shown = status.ips.first().and_then(address_of);
         }
